@@ -29,6 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import MetabenchError as MetabenchError
+from benchmarks.errors import Unavailable as Unavailable
+
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
 
@@ -39,14 +42,6 @@ REGIMES = ("query", "support", "single", "running", "none")
 Parameters = dict[str, Tensor]
 Memory = Any
 Self = TypeVar("Self", bound="Configured")
-
-
-class MetabenchError(Exception):
-    """A mistake of the user or a missing thing, told in one line; the command line prints it and exits with 2."""
-
-
-class Unavailable(MetabenchError):
-    """Something the cell needs is not here (data, a package, a device); its cells are skipped with this reason."""
 
 
 class Diverged(Exception):
