@@ -193,8 +193,10 @@ def check_type(what: str, value: Any, expected: Any) -> None:
         return
     allowed = arguments if origin in (typing.Union, getattr(__import__("types"), "UnionType", None)) else (expected,)
     plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    if isinstance(value, bool) and bool not in plain or not (
-        isinstance(value, plain) or (float in plain and isinstance(value, int))
+    if (
+        isinstance(value, bool)
+        and bool not in plain
+        or not (isinstance(value, plain) or (float in plain and isinstance(value, int)))
     ):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
@@ -228,9 +230,7 @@ def describe() -> dict[str, Any]:
             }
             for name, entry in tasks().items()
         },
-        "compatibility": {
-            method: {task: incompatible(method, task) for task in tasks()} for method in methods()
-        },
+        "compatibility": {method: {task: incompatible(method, task) for task in tasks()} for method in methods()},
     }
 
 

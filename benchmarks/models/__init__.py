@@ -1,0 +1,7 @@
+"""Networks whose parameters carry a leading task axis: backbones, heads and the batch-norm regimes."""
+
+from benchmarks.models.backbones import BACKBONES
+from benchmarks.models.network import NORMALISATION, Network, NetworkPredictor, network_for
+from benchmarks.models.normalisation import Statistics
+
+__all__ = ["BACKBONES", "NORMALISATION", "Network", "NetworkPredictor", "Statistics", "network_for"]

@@ -1,0 +1,144 @@
+"""Backbones: functions of parameters with a leading task axis.
+
+Inside a backbone the tasks stand beside the channels, ``[n, tasks * channels, ...]``, so that per-task weights are one
+grouped convolution or one batched matrix product. With one set of weights for all tasks (leading axis 1) the tasks are
+folded into the batch instead, which is an ordinary convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.models.normalisation import Statistics, batch_norm
+
+Parameters = dict[str, Tensor]
+
+
+class Backbone(Protocol):
+    """The part of a network below its last layer."""
+
+    @property
+    def normalised(self) -> bool:
+        """Whether it has batch-norm."""
+        ...
+
+    def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the parameters, without the task axis."""
+        ...
+
+    def embedding_size(self, input_shape: tuple[int, ...]) -> int:
+        """How many features it makes of one input."""
+        ...
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
+        """Features ``[T, n, d]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``."""
+        ...
+
+
+def linear(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """``[T, n, in]`` to ``[T, n, out]`` with weights ``[T or 1, out, in]`` and biases ``[T or 1, out]``."""
+    if weight.shape[0] == 1:
+        return F.linear(x, weight[0], bias[0])
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected layers with ReLU. MAML section 5.1: 40-40 without batch-norm on the sinusoid; section 5.2:
+    256-128-64-64 with batch-norm on Omniglot ("no conv")."""
+
+    widths: tuple[int, ...]
+    normalised: bool = False
+
+    def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        size = torch.Size(input_shape).numel()
+        for layer, width in enumerate(self.widths):
+            yield f"layer{layer}.weight", (width, size)
+            yield f"layer{layer}.bias", (width,)
+            if self.normalised:
+                yield f"layer{layer}.scale", (width,)
+                yield f"layer{layer}.shift", (width,)
+            size = width
+
+    def embedding_size(self, input_shape: tuple[int, ...]) -> int:
+        return self.widths[-1]
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
+        x = x.flatten(2)
+        for layer in range(len(self.widths)):
+            x = linear(parameters[f"layer{layer}.weight"], parameters[f"layer{layer}.bias"], x)
+            if self.normalised:
+                x = self._normalise(parameters, f"layer{layer}", x, statistics)
+            x = F.relu(x)
+        return x
+
+    def _normalise(self, parameters: Mapping[str, Tensor], name: str, x: Tensor, statistics: Statistics) -> Tensor:
+        scale, shift = parameters[f"{name}.scale"], parameters[f"{name}.shift"]
+        tasks, n = x.shape[:2]
+        if scale.shape[0] == 1:
+            folded = batch_norm(x.flatten(0, 1), scale[0], shift[0], statistics.for_tasks(tasks), name)
+            return folded.unflatten(0, (tasks, n))
+        beside = batch_norm(x.transpose(0, 1).flatten(1), scale.flatten(), shift.flatten(), statistics, name)
+        return beside.unflatten(1, (tasks, -1)).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Conv4:
+    """Four modules of 3x3 convolution, batch-norm and ReLU (Vinyals et al. 2016).
+
+    strided: convolutions of stride 2 and the mean over space, as the MAML code has it on Omniglot; else each module
+    ends in 2x2 max-pooling and the features are all that is left, 5 x 5 x filters on mini-ImageNet.
+    """
+
+    filters: int
+    strided: bool = False
+    normalised: bool = True
+
+    def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        channels = input_shape[0]
+        for layer in range(4):
+            yield f"layer{layer}.weight", (self.filters, channels, 3, 3)
+            yield f"layer{layer}.bias", (self.filters,)
+            yield f"layer{layer}.scale", (self.filters,)
+            yield f"layer{layer}.shift", (self.filters,)
+            channels = self.filters
+
+    def embedding_size(self, input_shape: tuple[int, ...]) -> int:
+        if self.strided:
+            return self.filters
+        return self.filters * (input_shape[1] // 16) * (input_shape[2] // 16)
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
+        tasks, n = x.shape[:2]
+        copies = parameters["layer0.weight"].shape[0]
+        if copies == 1:
+            x, statistics = x.flatten(0, 1), statistics.for_tasks(tasks)
+        else:
+            x = x.transpose(0, 1).flatten(1, 2)
+        stride = 2 if self.strided else 1
+        for layer in range(4):
+            weight, bias, scale, shift = (
+                parameters[f"layer{layer}.{part}"].flatten(0, 1) for part in ("weight", "bias", "scale", "shift")
+            )
+            x = F.conv2d(x, weight, bias, stride=stride, padding=1, groups=copies)
+            x = F.relu(batch_norm(x, scale, shift, statistics, f"layer{layer}"))
+            if not self.strided:
+                x = F.max_pool2d(x, 2)
+        x = x.mean((2, 3)) if self.strided else x.flatten(2).unflatten(1, (copies, -1)).flatten(2)
+        return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
+
+
+#: by name, as tasks and fields spell them
+BACKBONES: dict[str, Backbone] = {
+    "mlp-40-40": MLP((40, 40)),
+    "mlp-256-128-64-64": MLP((256, 128, 64, 64), normalised=True),
+    "conv4-64-strided": Conv4(64, strided=True),
+    "conv4-32": Conv4(32),
+    "conv4-64": Conv4(64),
+}

@@ -1,0 +1,125 @@
+"""A network: a backbone, a linear head, and the predictor that an adapted copy of it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.api import Memory, Parameters, TaskDistribution
+from benchmarks.models.backbones import BACKBONES, Backbone, linear
+from benchmarks.models.normalisation import Statistics
+from benchmarks.registry import unknown
+
+#: parameters of batch-norm, which the released MAML code leaves out of the inner loop
+NORMALISATION = ("scale", "shift")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone with a linear head of ``outputs`` units; its parameters are plain tensors by name."""
+
+    backbone: Backbone
+    input_shape: tuple[int, ...]
+    outputs: int
+
+    @property
+    def embedding_size(self) -> int:
+        """How many features the backbone makes of one input."""
+        return self.backbone.embedding_size(self.input_shape)
+
+    def initialise(self, seed: int, device: torch.device | str = "cpu") -> Parameters:
+        """Parameters without a task axis, the same for the same seed on every device.
+
+        Weights of convolutions are uniform (Glorot and Bengio 2010), of linear layers U(-1, 1)/sqrt(inputs);
+        biases of convolutions 0, of linear layers as their weights."""
+        generator = torch.Generator().manual_seed(seed)
+        shapes = dict(self.backbone.shapes(self.input_shape))
+        shapes["head.weight"], shapes["head.bias"] = (self.outputs, self.embedding_size), (self.outputs,)
+        parameters = {}
+        bound = 0.0
+        for name, shape in shapes.items():
+            part = name.rpartition(".")[2]
+            if part == "weight":
+                window = math.prod(shape[2:])
+                convolution = len(shape) == 4
+                bound = math.sqrt(6 / (window * (shape[0] + shape[1]))) if convolution else 1 / math.sqrt(shape[1])
+                value = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+                bound = 0.0 if convolution else bound
+            elif part == "bias":
+                value = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+            else:
+                value = torch.ones(shape) if part == "scale" else torch.zeros(shape)
+            parameters[name] = value.to(device)
+        return parameters
+
+    def running_statistics(self, device: torch.device | str = "cpu") -> Parameters:
+        """Mean 0 and variance 1 for every batch-norm: the start of the running statistics."""
+        scales = {n: s for n, s in self.backbone.shapes(self.input_shape) if n.endswith(".scale")}
+        means = {n.replace("scale", "mean"): torch.zeros(s, device=device) for n, s in scales.items()}
+        return means | {n.replace("scale", "variance"): torch.ones(s, device=device) for n, s in scales.items()}
+
+    def features(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """The embedding ``[T, n, d]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``."""
+        return self.backbone(parameters, x, statistics or Statistics())
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """Outputs ``[T, n, outputs]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``.
+
+        Batch-norm takes the statistics of each task's own inputs unless told otherwise."""
+        return linear(parameters["head.weight"], parameters["head.bias"], self.features(parameters, x, statistics))
+
+
+def network_for(tasks: TaskDistribution, backbone: str | None = None, outputs: int | None = None) -> Network:
+    """The network for a task distribution: its own backbone, or another by name."""
+    name = backbone or tasks.backbone
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES)
+    return Network(BACKBONES[name], tasks.input_shape, tasks.outputs if outputs is None else outputs)
+
+
+@dataclass(frozen=True)
+class NetworkPredictor:
+    """A network with (adapted) parameters ``[T or 1, ...]``, under a batch-norm regime.
+
+    regime: "query" takes the statistics of the batch of queries; "support" those of the support set, passed through
+    these parameters; "single" those of the support set and one query at a time; "running" those of meta-training.
+    support: the support inputs ``[T, k, *input_shape]``, for the regimes that need them.
+    embed: predict the embedding instead of the outputs.
+    """
+
+    network: Network
+    parameters: Mapping[str, Tensor]
+    regime: str = "query"
+    support: Tensor | None = None
+    running: Mapping[str, Tensor] | None = None
+    embed: bool = False
+
+    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        return self._predict(x), None
+
+    def _predict(self, x: Tensor) -> Tensor:
+        apply = self.network.features if self.embed else self.network.__call__
+        if not self.network.backbone.normalised or self.regime in ("query", "none"):
+            return apply(self.parameters, x)
+        if self.regime == "running":
+            if self.running is None:
+                raise ValueError("the running regime needs running statistics")
+            return apply(self.parameters, x, Statistics(running=self.running))
+        if self.support is None:
+            raise ValueError(f"the {self.regime} regime needs the support inputs")
+        if self.regime == "support":
+            k = self.support.shape[1]
+            return apply(self.parameters, torch.cat((self.support, x), 1), Statistics(first=k))[:, k:]
+        return self._one_query_at_a_time(apply, x)
+
+    def _one_query_at_a_time(self, apply, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        """Sets of the support inputs and one query, ``[T, n * (k + 1), ...]``, each with its own statistics."""
+        tasks, n = x.shape[:2]
+        support = self.support.unsqueeze(1).expand(-1, n, *self.support.shape[1:])  # type: ignore[union-attr]
+        sets = torch.cat((support, x.unsqueeze(2)), 2)
+        output = apply(self.parameters, sets.flatten(1, 2), Statistics(groups=n))
+        return output.unflatten(1, (n, -1))[:, :, -1]
