@@ -1,0 +1,172 @@
+"""Sinusoid regression: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+ICML 2017, section 5.1 (https://arxiv.org/abs/1703.03400)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
+from benchmarks.registry import register_task, unknown
+
+Indices = Sequence[int] | np.ndarray
+
+AMPLITUDE = (0.1, 5.0)
+PHASE = (0.0, np.pi)
+INPUT = (-5.0, 5.0)
+
+#: lanes of an episode's random numbers: its amplitude, its phase, its half of the range, then the support x ...
+_FIRST_SUPPORT_LANE = 3
+#: ... and, out of reach of any number of shots, the query x
+_FIRST_QUERY_LANE = 1 << 32
+
+#: how much goes into the figures
+EXHIBITED_EPISODES = 3
+GRID_POINTS = 200
+
+
+@register_task("sinusoid")
+@dataclass(frozen=True)
+class Sinusoid(TaskDistribution):
+    """Regression on sine waves y = amplitude * sin(x - phase), a new wave in every episode.
+
+    An input is x, one number, uniform in [-5, 5]; the target is y, one number without noise. Amplitude is uniform in
+    [0.1, 5], phase in [0, pi]. The minus sign is the released code's (github.com/cbfinn/maml, data_generator.py,
+    ``generate_sinusoid_batch``); the paper gives none. The score is the squared error at each query point; always
+    predicting 0 costs 4.25 on average, the best constant 4.15.
+
+    shot: support points per episode. queries: query points per test episode; the paper does not say, and a training
+    episode of the released code has as many as it has shots (a learner asks for what it wants). Query points are drawn
+    on their own, from the whole range.
+    ranges: "half" draws the support of *test* episodes from one half of the range, x < 0 or x >= 0, either with
+    probability 1/2 for each task. It puts a number on the paper's remark that a learner which knows waves infers the
+    other half too (shown there by figure 2). Training and validation episodes are those of the full range, so that the
+    variant shares its fit with the one without ``-half``.
+
+    The same index is the same wave with the same query points in every variant, and the support of fewer shots is part
+    of that of more: variants can be compared in pairs. A split is a stream of its own in the continuum of waves.
+    """
+
+    kind: ClassVar[str] = "regression"
+    metric: ClassVar[str] = "squared error"
+    higher_is_better: ClassVar[bool] = False
+    equivalence_margin: ClassVar[float] = 1.1
+    offers: ClassVar[frozenset[str]] = frozenset({"parameters", "pooled"})
+    variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "k10": {"shot": 10},
+        "k5": {"shot": 5},
+        "k20": {"shot": 20},
+        "k10-half": {"shot": 10, "ranges": "half"},
+        "k5-half": {"shot": 5, "ranges": "half"},
+        "k20-half": {"shot": 20, "ranges": "half"},
+    }
+
+    shot: int = 10
+    queries: int = 20
+    ranges: Literal["full", "half"] = "full"
+
+    def __post_init__(self) -> None:
+        for name in ("shot", "queries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    @property
+    def backbone(self) -> str:
+        return "mlp-40-40"
+
+    def for_training(self) -> Sinusoid:
+        if self.ranges == "full":
+            return self
+        return self.replace(variant=self.variant.removesuffix("-half"), ranges="full")
+
+    def episodes(
+        self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
+    ) -> Episodes:
+        """The episodes of a split; ``parameters`` are amplitude and phase, float32 ``[T, 2]``."""
+        shots = self.shot if shots is None else shots
+        queries = self.queries if queries is None else queries
+        if shots < 1 or queries < 0:
+            raise MetabenchError(f"{self.id}: shots = {shots} and queries = {queries} cannot be drawn")
+        key = _stream(split, "episodes")
+        drawn = sampling.uniform(key, indices, _FIRST_SUPPORT_LANE + shots)
+        amplitude, phase = _between(AMPLITUDE, drawn[:, :1]), _between(PHASE, drawn[:, 1:2])
+        support = drawn[:, _FIRST_SUPPORT_LANE:]
+        if self.ranges == "half" and split == "test":
+            support = 0.5 * (support + (drawn[:, 2:3] >= 0.5))
+        query = sampling.uniform(key, indices, queries, first=_FIRST_QUERY_LANE)
+        x = _between(INPUT, np.concatenate((support, query), axis=1))
+        both = self._labelled(x, amplitude * np.sin(x - phase))
+        parameters = torch.from_numpy(np.concatenate((amplitude, phase), axis=1).astype(np.float32))
+        return Episodes(
+            support=LabelledSet(both.x[:, :shots], both.y[:, :shots]),
+            query=LabelledSet(both.x[:, shots:], both.y[:, shots:]),
+            parameters=parameters.to(self.device),
+        )
+
+    def pooled(self, split: str, indices: Indices) -> LabelledSet:
+        """One point of a wave of its own per index: x and y, float32 ``[1, n, 1]``."""
+        drawn = sampling.uniform(_stream(split, "pooled"), indices, 3).T[:, None]
+        amplitude, phase, x = _between(AMPLITUDE, drawn[0]), _between(PHASE, drawn[1]), _between(INPUT, drawn[2])
+        return self._labelled(x, amplitude * np.sin(x - phase))
+
+    def pooled_outputs(self, split: str) -> int:
+        return 1
+
+    def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
+        """The squared error at each query point, ``[T, n]``."""
+        outputs, _ = predictor(query.x)
+        return (outputs - query.y).square().mean(dim=-1)
+
+    def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
+        """The first episodes E as curves: the wave, its support points, and the prediction after S numbers of steps.
+
+        x: ``[G]``; truth: ``[E, G]``; predicted: ``[S, E, G]``; steps: ``[S]``; support_x, support_y: ``[E, shots]``;
+        parameters: ``[E, 2]``."""
+        assert episodes.parameters is not None
+        shown = slice(0, EXHIBITED_EPISODES)
+        x = np.linspace(*INPUT, GRID_POINTS)
+        amplitude, phase = episodes.parameters[shown].double().cpu().numpy().T[..., None]
+        inputs = torch.from_numpy(x.astype(np.float32)).to(episodes.support.x.device)
+        grid = inputs[None, :, None].expand(len(episodes.support), -1, -1)
+        predicted = [predict(grid)[0][shown, :, 0].detach() for predict in predictors.values()]
+        return {
+            "x": x.astype(np.float32),
+            "truth": (amplitude * np.sin(x - phase)).astype(np.float32),
+            "predicted": torch.stack(predicted).cpu().numpy(),
+            "steps": np.array(list(predictors), dtype=np.int16),
+            "support_x": episodes.support.x[shown, :, 0].cpu().numpy(),
+            "support_y": episodes.support.y[shown, :, 0].cpu().numpy(),
+            "parameters": episodes.parameters[shown].cpu().numpy(),
+        }
+
+    def _labelled(self, x: np.ndarray, y: np.ndarray) -> LabelledSet:
+        """float64 ``[T, n]`` as float32 ``[T, n, 1]`` on the device, in one transfer."""
+        both = torch.from_numpy(np.stack((x, y)).astype(np.float32)[..., None]).to(self.device)
+        return LabelledSet(both[0], both[1])
+
+
+def _between(bounds: tuple[float, float], unit: np.ndarray) -> np.ndarray:
+    low, high = bounds
+    return low + (high - low) * unit
+
+
+@functools.cache
+def _stream(split: str, purpose: str) -> int:
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    return sampling.stream(f"sinusoid-v{Sinusoid.version}", split, purpose)
