@@ -1,0 +1,142 @@
+"""The figures: score against inner steps, and learning curves. Each is one panel, so that a phone can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports import svg, words
+from reports.data import Column, Record, Result, Results
+from reports.style import Look
+from reports.words import slug
+
+WIDTH, HEIGHT = 4.6, 3.2
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure: its file name, title, caption, the SVG, and the labels that it shows (for the legend)."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    labels: tuple[str, ...]
+
+
+def colours(table: Mapping[str, Look]) -> dict[str, str]:
+    """Hex colour -> CSS variable, for `svg.render`."""
+    return {look.light: look.variable for look in reversed(table.values())}
+
+
+def steps_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
+    """A panel per column in which some method takes inner steps."""
+    panels = []
+    for column in results.columns:
+        here = [result for result in results.results if result.column == column]
+        if any(len(result.by_step) > 1 for result in here):
+            beside = [
+                result
+                for result in results.results
+                if result.column.test == column.test and result.column.regime == "none" and column.regime != "none"
+            ]
+            panels.append(_steps_panel(column, here + beside, results.columns, table))
+    return panels
+
+
+def _steps_panel(column: Column, here: list[Result], columns: Sequence[Column], table: Mapping[str, Look]) -> Panel:
+    curves = {result.name: (result, result.curve()) for result in here}
+    metric = here[0].metric
+    scale = words.factor(metric)
+    last = max(int(curve["step"].max()) for _, curve in curves.values() if len(curve))
+    name = slug(f"steps {words.title(column, columns)} {column.regime}")
+    title = f"{words.title(column, columns)} · {words.REGIME_TITLES.get(column.regime, column.regime)}"
+    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+        for result, curve in curves.values():
+            look = table[result.label]
+            flat = len(curve) == 1
+            # a method without steps is a level, drawn through, so that curves can be read against it
+            steps = np.array([0, last]) if flat else curve["step"].to_numpy()
+            mean, half = (np.resize(curve[key].to_numpy() * scale, len(steps)) for key in ("mean", "half_width"))
+            style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.2 if flat else 1.8}
+            axes.plot(steps, mean, marker=look.marker, markevery=[len(steps) - 1] if flat else None, **style)
+            axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+        axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves.values()], metric)
+        drawing = svg.render(figure, colours(table), f"{words.axis(metric)} against inner steps, {title}")
+    episodes = words.spread([curve["episodes"].min() for _, curve in curves.values() if len(curve)])
+    caption = f"Mean over seeds; band: 95 % over the {episodes} episodes that were scored at every step."
+    return Panel(name, title, caption, drawing, tuple(result.label for result, _ in curves.values()))
+
+
+def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:
+    """For each training task, validation score against meta-steps and against seconds."""
+    tasks: dict[str, dict[str, list[Record]]] = {}
+    for record in fits_with_curves(results):
+        tasks.setdefault(str(record["task"]["id"]), {}).setdefault(str(record["label"]), []).append(record)
+    axes = (("step", "meta-steps"), ("seconds", "training seconds"))
+    return [[_learning_panel(task, fits, table, *axis) for axis in axes] for task, fits in sorted(tasks.items())]
+
+
+def fits_with_curves(results: Results) -> list[Record]:
+    """One record per fit that has a learning curve: the fit's own, else an evaluation's copy of it."""
+    found: dict[str, Record] = {}
+    for record in sorted(results.records, key=lambda record: record["cell"] != "fit"):
+        training = record.get("training") or {}
+        if record["status"] == "ok" and training.get("curve"):
+            found.setdefault(str(training.get("fit") or record["key"]), record)
+    return list(found.values())
+
+
+def _learning_panel(
+    task: str, fits: Mapping[str, list[Record]], table: Mapping[str, Look], axis: str, axis_title: str
+) -> Panel:
+    metric = str(next(iter(fits.values()))[0]["task"]["metric"])
+    name = slug(f"learning {task} {axis}")
+    title = f"{task} · against {axis_title}"
+    levels: list[np.ndarray] = []
+    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+        for label, records in fits.items():
+            look = table[label]
+            curves = [_curve(record) for record in records]
+            for curve in curves:
+                axes.plot(curve[axis], curve["score"], color=look.light, linewidth=0.8, alpha=0.35)
+            mean = pd.concat(curves).groupby("step", as_index=False).agg(["mean", "count"])
+            mean = mean[mean["score", "count"] == len(curves)]
+            x = mean["step"] if axis == "step" else mean["seconds", "mean"]
+            levels.append(mean["score", "mean"].to_numpy())
+            every = max(1, len(mean) // 8)
+            axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
+        axes.set(xlabel=axis_title, ylabel=f"validation {words.axis(metric)}")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:,.0f}" if axes.get_xlim()[1] >= 5 else "{x:g}")
+        axes.xaxis.get_major_locator().set_params(nbins=6)
+        _log_where_wide(axes, [level / words.factor(metric) for level in levels], metric)
+        drawing = svg.render(figure, colours(table), f"validation {words.axis(metric)} against {axis_title}, {task}")
+    caption = "Bold: mean over seeds; thin: each seed. The state that scores best here is the one that is tested."
+    return Panel(name, title, caption, drawing, tuple(fits))
+
+
+def _curve(record: Record) -> pd.DataFrame:
+    """step, seconds, score (in the unit shown) of a fit; validations without a finite score are left out."""
+    curve = pd.DataFrame(record["training"]["curve"])[["step", "seconds", "score"]].astype(float).dropna()
+    return curve.assign(score=curve["score"] * words.factor(str(record["task"]["metric"])))
+
+
+def _log_where_wide(axes: Any, levels: Iterable[np.ndarray], metric: str) -> None:
+    """A logarithmic axis for errors that span more than a factor of eight."""
+    values = np.concatenate([level[np.isfinite(level)] for level in levels] or [np.array([])])
+    if metric != "squared error" or not len(values) or values.min() <= 0 or values.max() < 8 * values.min():
+        return
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+

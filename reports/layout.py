@@ -1,0 +1,152 @@
+"""Tables as the page lays them out: one per test, its scores by batch-norm regime, then what the numbers rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from reports import words
+from reports.data import REGIMES, Result, Results
+from reports.style import Look
+from reports.tables import main_table
+from reports.words import slug
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text as shown, value to sort by; mark: the number rests on an under-trained fit; look: a method's marker."""
+
+    text: str
+    value: Any = None
+    mark: bool = False
+    look: Look | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """A column: its title, an explanation, whether it holds numbers, and whether bigger is better."""
+
+    title: str
+    note: str = ""
+    numeric: bool = True
+    score: bool = False
+    descending: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: the file name of its CSV; common: what holds for every row, said once above it."""
+
+    name: str
+    title: str
+    headers: list[Header]
+    rows: list[list[Cell]]
+    common: list[tuple[str, str]] = field(default_factory=list)
+
+
+#: column of `main_table` -> (header, explanation, how a value is shown)
+DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "seeds": ("seeds", "independent trainings averaged", str),
+    "headline_step": ("steps at test", "inner steps after which the number is read", str),
+    "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
+    "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
+    "backbone": ("backbone", "the network", str),
+    "selection": ("settings", "published, or chosen on validation tasks", str),
+    "trials": ("trials", "settings tried on validation tasks", str),
+    "meta_steps": ("meta-steps", "of training", str),
+    "share_of_published": ("of published", "share of the published budget", words.percent),
+    "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
+    "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
+    "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
+    "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
+    "queries_per_class": ("queries", "per class", str),
+    "profile": ("profile", "the budgets it was run with", str),
+}
+#: said above the table where all rows agree
+COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
+TEXTS = ("backbone", "selection", "training_batch_norm", "profile")
+
+
+def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
+    """One table per test: methods in rows, best first in the regime that most of them have."""
+    frame = main_table(results).assign(result=results.results)
+    return [_score_table(title, group, looks) for title, group in frame.groupby("task", sort=False)]
+
+
+def _score_table(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Table:
+    common = [name for name in COMMON if frame[name].nunique(dropna=False) == 1]
+    details = [name for name in DETAILS if name not in common and frame[name].notna().any()]
+    counts = frame["batch_norm"].value_counts()
+    regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
+    first: Result = frame["result"].iloc[0]
+    methods = sorted(frame.groupby("method"), key=lambda item: _best(item[1], regimes, first.higher_is_better))
+    headers = [
+        Header("method", numeric=False),
+        *(
+            Header(words.REGIME_TITLES[name], words.REGIME_MEANINGS[name], True, True, first.higher_is_better)
+            for name in regimes
+        ),
+        *(Header(DETAILS[name][0], DETAILS[name][1], name not in TEXTS) for name in details),
+    ]
+    rows = [
+        [Cell(str(name), str(name), look=looks[rows["result"].iloc[0].label])]
+        + [_score(rows[rows["batch_norm"] == regime]) for regime in regimes]
+        + [_detail(rows, name) for name in details]
+        for name, rows in methods
+    ]
+    said = [(DETAILS[name][0], _detail(frame, name).text) for name in common]
+    return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
+
+
+def _best(rows: pd.DataFrame, regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:
+    """Rows with no score in the leading regimes come where their first score puts them among their likes."""
+    place = min(regimes.index(name) for name in rows["batch_norm"])
+    mean = float(rows.loc[rows["batch_norm"] == regimes[place], "mean"].iloc[0])
+    return place, math.inf if math.isnan(mean) else -mean if higher_is_better else mean
+
+
+def _score(rows: pd.DataFrame) -> Cell:
+    if rows.empty:
+        return Cell(words.MISSING)
+    result: Result = rows["result"].iloc[0]
+    note = "" if result.interval.known else "one episode: no interval"
+    text = words.plus_minus(result.interval, result.metric)
+    return Cell(text, float(rows["mean"].iloc[0]), result.under_trained, note=note)
+
+
+def _detail(rows: pd.DataFrame, name: str) -> Cell:
+    """The value of a row; all of them where the regimes of a row differ in it."""
+    values = [value for value in dict.fromkeys(rows[name]) if value is not None and value == value]
+    if not values:
+        return Cell(words.MISSING)
+    return Cell(", ".join(DETAILS[name][2](_whole(value)) for value in values), values[0])
+
+
+def _whole(value: Any) -> Any:
+    """Integers that pandas turned into floats, because a row had none, are integers again."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def frame_table(name: str, title: str, frame: pd.DataFrame, shown: Mapping[str, Callable[[Any], str]] = {}) -> Table:
+    """Any frame as a table: column names as headers, None as a dash."""
+    numeric = {column: pd.api.types.is_numeric_dtype(frame[column]) for column in frame}
+    headers = [Header(str(column).replace("_", " "), numeric=numeric[column]) for column in frame]
+    rows = [[_plain(value, shown.get(column)) for column, value in row.items()] for row in frame.to_dict("records")]
+    return Table(name, title, headers, rows)
+
+
+def _plain(value: Any, form: Callable[[Any], str] | None) -> Cell:
+    if value is None or value != value or value == "":
+        return Cell(words.MISSING)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", str(value))
+    value = _whole(value)
+    if form is not None:
+        return Cell(form(value), value)
+    return Cell(f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value)
+

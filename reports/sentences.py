@@ -1,0 +1,142 @@
+"""The first screen: what can be said about each test, in one careful sentence.
+
+The intervals here are over test episodes only: they speak about the models that were trained, not about the methods
+in general. No winner is named where the paired difference may be zero or where a fit is under-trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports import words
+from reports.data import REGIMES, Result, Results
+from reports.intervals import Interval, paired_interval
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a test in one batch-norm regime says: the leader, the runner-up and how sure the difference is.
+
+    verdict: "separated" (the paired interval excludes zero and every fit is trained), "undecided", "under-trained",
+    "single" (nobody to compare with) or "none" (no finite number)."""
+
+    test: str
+    regime: str
+    verdict: str
+    leader: Result | None
+    runner_up: Result | None
+    difference: Interval | None
+    headline: str
+    sentence: str
+    context: str
+    results: tuple[Result, ...]
+
+    @property
+    def number(self) -> str:
+        """The leader's mean and interval, with its unit."""
+        return words.mean_with_unit(self.leader.interval, self.leader.metric) if self.leader else ""
+
+
+def findings(results: Results) -> list[list[Finding]]:
+    """For each test, a finding per regime; the regime with most methods first."""
+    titles = {column.test: words.title(column, results.columns) for column in results.columns}
+    return [_of_test(test, results.results, title) for test, title in titles.items()]
+
+
+def _of_test(test: tuple, results: list[Result], title: str) -> list[Finding]:
+    here = [result for result in results if result.column.test == test]
+    plain = [result for result in here if result.column.regime == "none"]
+    found = [result.column.regime for result in here if result.column.regime != "none"]
+    regimes = sorted(set(found), key=lambda regime: (-found.count(regime), REGIMES.index(regime))) or ["none"]
+    return [
+        _finding(title, regime, [result for result in here if result.column.regime == regime] + plain * (regime != "none"))
+        for regime in regimes
+    ]
+
+
+def _finding(test: str, regime: str, results: list[Result]) -> Finding:
+    ranked = rank(results)
+    leader = ranked[0] if ranked else None
+    runner_up = ranked[1] if len(ranked) > 1 else None
+    difference = paired_interval(leader.headline, runner_up.headline) if leader and runner_up else None
+    verdict = _verdict(ranked, difference)
+    headline, sentence = _say(verdict, ranked, difference)
+    return Finding(
+        test, regime, verdict, leader, runner_up, difference, headline, sentence, _context(ranked, results), tuple(results)
+    )
+
+
+def rank(results: list[Result]) -> list[Result]:
+    """The results that compete (no oracle, a finite mean), best first."""
+    competing = [result for result in results if not result.ceiling and np.isfinite(result.interval.mean)]
+    return sorted(competing, key=lambda r: (-r.interval.mean if r.higher_is_better else r.interval.mean, r.name))
+
+
+def _verdict(ranked: list[Result], difference: Interval | None) -> str:
+    if not ranked:
+        return "none"
+    if difference is None:
+        return "single"
+    if any(result.under_trained for result in ranked):
+        return "under-trained"
+    return "undecided" if difference.contains_zero else "separated"
+
+
+def _say(verdict: str, ranked: list[Result], difference: Interval | None) -> tuple[str, str]:
+    """The headline and the sentence below it."""
+    if verdict == "none":
+        return "No finite number", "Every finished evaluation of this test has scores that are not a number."
+    leader = ranked[0]
+    extreme = "highest mean" if leader.higher_is_better else "lowest mean error"
+    if verdict == "single" or difference is None:
+        return f"Only {leader.name} was measured", "There is nobody to compare it with here."
+    headline = f"{leader.name} has the {extreme}"
+    paired = _paired(leader, ranked[1], difference)
+    if verdict == "under-trained":
+        names = _list([result.name for result in ranked if result.under_trained])
+        return headline, f"{paired} No winner is named: {names} {_is(ranked)} under-trained at this budget."
+    if verdict == "undecided":
+        why = "That interval contains zero" if difference.known else "One shared episode gives no interval"
+        return headline, f"{paired} {why}, so no winner is named at this budget."
+    return headline, f"{paired} At this budget, and for these trained models, the difference is there."
+
+
+def _paired(leader: Result, runner_up: Result, difference: Interval) -> str:
+    if not difference.episodes:
+        return f"It shares no test episode with {runner_up.name}, the next, so there is no paired difference."
+    if not difference.known:
+        return f"Against {runner_up.name}, the next: {words.signed(difference.mean, leader.metric)}."
+    return (
+        f"Against {runner_up.name}, the next: {words.difference(difference, leader.metric)}, "
+        f"paired over {words.count(difference.episodes, 'shared episode')}."
+    )
+
+
+def _context(ranked: list[Result], results: list[Result]) -> str:
+    """Seeds, episodes and share of the published budget of those compared; the oracle beside them."""
+    parts = []
+    if ranked:
+        seeds = sorted({len(result.records) for result in ranked})
+        parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
+        parts.append(words.spread(sorted({r.interval.episodes for r in ranked})) + " test episodes")
+    shares = [training.get("share") for result in ranked for training in result.training]
+    known = [share for share in shares if share is not None]
+    if known:
+        low, high = words.percent(min(known)), words.percent(max(known))
+        parts.append(f"{low if low == high else f'{low} to {high}'} of the published budget")
+    parts += [
+        f"ceiling: {result.name} {words.mean_with_unit(result.interval, result.metric)}"
+        for result in results
+        if result.ceiling
+    ]
+    return " · ".join(parts)
+
+
+def _is(ranked: list[Result]) -> str:
+    return "is" if sum(result.under_trained for result in ranked) == 1 else "are"
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,86 @@
+"""The look of a method: the same colour, marker and line in every figure and table of a report.
+
+Colours are seaborn's "colorblind" palette without its two tones that vanish on white, each with a lighter twin for
+dark pages; a figure names a CSS variable with the light tone as its fallback, so that one SVG serves both and also
+stands alone as a file. Markers and dashes tell methods apart where colours can't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+#: (on white, on dark); more methods than colours go round with another marker and dash
+COLOURS = (
+    ("#0173b2", "#56a9e0"),
+    ("#c04e01", "#f08a4b"),
+    ("#02855f", "#3fc79a"),
+    ("#a3489a", "#dd94d6"),
+    ("#8a5a2b", "#d3a06a"),
+    ("#6b6b6b", "#a8adb3"),
+    ("#b07a00", "#e6b73c"),
+    ("#2b8fbf", "#8fd0f2"),
+)
+MARKERS = "osD^vPX<>ph*"
+DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))
+
+#: paths of the markers in a 12 x 12 box, for legends and tables
+SHAPES = {
+    "o": "M6 2a4 4 0 1 0 .01 0z",
+    "s": "M2.5 2.5h7v7h-7z",
+    "D": "M6 1l5 5-5 5-5-5z",
+    "^": "M6 1.5l4.8 8.6H1.2z",
+    "v": "M6 10.5L1.2 1.9h9.6z",
+    "P": "M4.2 1.5h3.6v2.7h2.7v3.6H7.8v2.7H4.2V7.8H1.5V4.2h2.7z",
+    "X": "M1.6 3.4l1.8-1.8L6 4.2l2.6-2.6 1.8 1.8L7.8 6l2.6 2.6-1.8 1.8L6 7.8l-2.6 2.6-1.8-1.8L4.2 6z",
+    "<": "M1.5 6l8.6-4.8v9.6z",
+    ">": "M10.5 6L1.9 1.2v9.6z",
+    "p": "M6 1.3l4.7 3.4-1.8 5.6H3.1L1.3 4.7z",
+    "h": "M6 1l4.3 2.5v5L6 11 1.7 8.5v-5z",
+    "*": "M6 .8l1.5 3.4 3.7.4-2.8 2.4.8 3.7L6 8.8l-3.2 1.9.8-3.7L.8 4.6l3.7-.4z",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn."""
+
+    index: int
+    light: str
+    dark: str
+    marker: str
+    dash: str | tuple
+
+    @property
+    def variable(self) -> str:
+        """Its CSS variable."""
+        return f"--method-{self.index}"
+
+    @property
+    def shape(self) -> str:
+        """Its marker as an SVG path in a 12 x 12 box."""
+        return SHAPES[self.marker]
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash."""
+    ordered = sorted(set(labels))
+    families = list(dict.fromkeys(_family(label) for label in ordered))
+    relatives: dict[str, int] = {}
+    table = {}
+    for index, label in enumerate(ordered):
+        place = families.index(_family(label))
+        generation = relatives.get(_family(label), 0)
+        relatives[_family(label)] = generation + 1
+        light, dark = COLOURS[place % len(COLOURS)]
+        dash = DASHES[(generation + place // len(COLOURS)) % len(DASHES)]
+        table[label] = Look(index, light, dark, MARKERS[index % len(MARKERS)], dash)
+    return table
+
+
+def _family(label: str) -> str:
+    return label.split(" [")[0].split(" (")[0]
+
+
+def css_variables(table: dict[str, Look], dark: bool) -> str:
+    """The declarations of all method colours for a light or a dark page."""
+    return "".join(f"{look.variable}:{look.dark if dark else look.light};" for look in table.values())

@@ -1,0 +1,79 @@
+"""Matplotlib figures as SVG that lives inside a page: text stays text, colours follow the page, bytes repeat."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+#: colours that stand for the page's own; unlikely enough never to be meant literally
+INK, QUIET, RULE, PAPER = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe"
+PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper"}
+
+SETTINGS = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def drawing(name: str, width: float, height: float) -> Iterator[Any]:
+    """A figure of ``width`` x ``height`` inches and its axes, in the report's style; closed at the end.
+
+    The ids inside depend on ``name``, so that several figures can share a page."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import seaborn
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def render(figure: Any, colours: Mapping[str, str], description: str) -> str:
+    """The figure as one ``<svg>`` element. colours: hex colour -> CSS variable that replaces it on a page."""
+    import seaborn
+
+    seaborn.despine(fig=figure)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[A-Za-z]+\w*_\d+">', "<g>", text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    for colour, variable in {**PAGE_COLOURS, **colours}.items():
+        text = re.sub(rf"(?<=: ){colour}\b", f"var({variable}, {colour})", text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1)
+
+
+def _attribute(text: str) -> str:
+    for character, entity in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(character, entity)
+    return text

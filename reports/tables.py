@@ -1,0 +1,163 @@
+"""The tables, as pandas frames: page, terminal and CSV show the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from reports import words
+from reports.data import Record, Result, Results, role
+
+#: columns of `main_table` that only the page and its links need
+INTERNAL = ("column", "result")
+
+
+def main_table(results: Results) -> pd.DataFrame:
+    """One row per number, best first within its column.
+
+    ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
+    each episode at the headline step, then mean and 1.96 standard errors over episodes."""
+    columns = results.columns
+    return pd.DataFrame([_row(result, words.title(result.column, columns)) for result in results.results])
+
+
+def _row(result: Result, test: str) -> dict[str, Any]:
+    interval, column, first = result.interval, result.column, result.first
+    scale = words.factor(result.metric)
+    fields, facts = first["method"].get("fields") or {}, first["method"].get("facts") or {}
+    training = result.training
+    evaluation = first["evaluation"]
+    return {
+        "method": result.name,
+        "task": test,
+        "batch_norm": column.regime,
+        "mean": interval.mean * scale,
+        "half_width_95": interval.half_width * scale,
+        "unit": "%" if result.metric == "accuracy" else result.metric,
+        "seeds": len(result.records),
+        "under_trained": result.under_trained,
+        "headline_step": words.spread(result.headline_steps),
+        "selection": evaluation.get("selection"),
+        "trials": max(int(record["evaluation"].get("trials") or 0) for record in result.records),
+        "backbone": facts.get("backbone"),
+        "training_inner_steps": fields.get("inner_steps"),
+        "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
+        "meta_steps": words.spread([one.get("meta_steps") for one in training]),
+        "published_meta_steps": _shared(one.get("published_meta_steps") for one in training),
+        "share_of_published": _least(one.get("share") for one in training),
+        "training_seconds": _mean(one.get("seconds") for one in training),
+        "examples_seen": _mean(one.get("examples") for one in training),
+        "training_batch_norm": _shared(one.get("regime") for one in training),
+        "parameters": _shared(one.get("parameters") for one in training),
+        "split": column.split,
+        "way": column.way or None,
+        "shot": column.shots,
+        "queries_per_class": column.queries,
+        "episodes": interval.episodes,
+        "profile": first.get("profile"),
+        "role": role(first),
+        "records": " ".join(str(record["key"]) for record in result.records),
+    }
+
+
+def failures_table(results: Results) -> pd.DataFrame:
+    """Cells without a number, grouped by status and reason: status, reason, cells, where, stderr."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in results.unfinished:
+        groups.setdefault((record["status"], str(record.get("reason") or "no reason given")), []).append(record)
+    rows = [
+        {
+            "status": status,
+            "reason": reason,
+            "cells": len(records),
+            "where": "; ".join(_places(records)),
+            "stderr": next((record["stderr"] for record in records if record.get("stderr")), ""),
+        }
+        for (status, reason), records in groups.items()
+    ]
+    frame = pd.DataFrame(rows, columns=["status", "reason", "cells", "where", "stderr"])
+    # skips are expected, failures are not: they come first
+    return frame.sort_values("status", key=lambda column: column == "skipped", kind="stable", ignore_index=True)
+
+
+def _places(records: Iterable[Record]) -> list[str]:
+    """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task."""
+    places: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
+    for record in records:
+        kinds, seeds = places.setdefault((str(record["label"]), str(record["task"]["id"])), (set(), set()))
+        kinds.add(str(record["cell"]))
+        if record.get("seed") is not None:
+            seeds.add(int(record["seed"]))
+    return [
+        f"{label} on {task} ({' and '.join(sorted(kinds, reverse=True))}"
+        + (f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "")
+        + ")"
+        for (label, task), (kinds, seeds) in places.items()
+    ]
+
+
+def under_trained_table(results: Results) -> pd.DataFrame:
+    """The fits whose numbers carry the mark, and why: method, task, seed, meta_steps, share, improving, seconds."""
+    rows = {}
+    for record in results.records:
+        training = record.get("training") or {}
+        if training.get("under_trained") and record["status"] == "ok":
+            key = str(training.get("fit") or record["key"])
+            if key not in rows or record["cell"] == "fit":
+                rows[key] = {
+                    "method": record["label"],
+                    "task": record["task"]["id"],
+                    "seed": record["seed"],
+                    "meta_steps": training.get("meta_steps"),
+                    "published_meta_steps": training.get("published_meta_steps"),
+                    "share_of_published": training.get("share"),
+                    "still_improving": bool(training.get("still_improving")),
+                    "stopped_by": training.get("stopped_by"),
+                    "training_seconds": training.get("seconds"),
+                }
+    return pd.DataFrame(list(rows.values()))
+
+
+def machines_table(results: Results) -> pd.DataFrame:
+    """Where the numbers come from: one row per machine, set of versions, commit and device."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in results.records:
+        machine, versions, git = (record.get(name) or {} for name in ("machine", "versions", "git"))
+        facts = {
+            "machine": machine.get("id"),
+            "processor": machine.get("cpu"),
+            "cores": machine.get("usable_cores"),
+            "memory": f"{machine['memory_gib']} GiB" if machine.get("memory_gib") else None,
+            "gpu": (machine.get("gpu") or {}).get("name"),
+            "system": machine.get("os"),
+            "device": record.get("device"),
+            "threads": record.get("threads"),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+            "commit": str(git.get("commit") or "unknown")[:12] + (" (with changes)" if git.get("dirty") else ""),
+        }
+        row = rows.setdefault(tuple(map(str, facts.values())), {**facts, "records": 0, "first": None, "last": None})
+        row["records"] += 1
+        row["first"] = min(filter(None, [row["first"], record.get("started")]), default=None)
+        row["last"] = max(filter(None, [row["last"], record.get("finished")]), default=None)
+    return pd.DataFrame(list(rows.values()))
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _shared(values: Iterable[Any]) -> Any:
+    """The value if all agree, all of them joined if not, None without any."""
+    known = list(dict.fromkeys(_known(values)))
+    return known[0] if len(known) == 1 else ", ".join(map(str, known)) or None
+
+
+def _least(values: Iterable[Any]) -> float | None:
+    return min(_known(values), default=None)
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = _known(values)
+    return sum(known) / len(known) if known else None

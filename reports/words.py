@@ -1,0 +1,135 @@
+"""How numbers and names are said: units, decimals, titles. One place, so that page, terminal and figures agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from reports.data import Column
+from reports.intervals import Interval
+
+#: metric -> (factor to the unit shown, decimals, unit after a mean, unit after a difference, name of the axis)
+METRICS: dict[str, tuple[float, int, str, str, str]] = {
+    "accuracy": (100.0, 2, " %", " points", "accuracy (%)"),
+    "squared error": (1.0, 3, "", "", "mean squared error"),
+    "return": (1.0, 1, "", "", "return"),
+}
+
+REGIME_TITLES = {
+    "query": "batch-norm: query",
+    "support": "batch-norm: support",
+    "single": "batch-norm: single",
+    "running": "batch-norm: running",
+    "none": "no batch-norm",
+}
+
+REGIME_MEANINGS = {
+    "query": "statistics of the batch of queries (transductive, as the MAML paper's code has it)",
+    "support": "statistics of the support set",
+    "single": "statistics of the support set and one query at a time",
+    "running": "statistics kept from meta-training",
+    "none": "a predictor without batch-norm: it depends on nobody's statistics",
+}
+
+UNDER_TRAINED = "†"
+MISSING = "–"
+
+
+def factor(metric: str) -> float:
+    """What a score is multiplied with to be shown: accuracy in percent, all else as it is."""
+    return METRICS.get(metric, METRICS["return"])[0]
+
+
+def axis(metric: str) -> str:
+    """The name of the score axis, with its unit."""
+    return METRICS[metric][4] if metric in METRICS else metric
+
+
+def number(value: float, metric: str) -> str:
+    """A score in its unit's decimals, without the unit."""
+    if not math.isfinite(value):
+        return "not a number"
+    return f"{value * factor(metric):.{METRICS.get(metric, METRICS['return'])[1]}f}"
+
+
+def plus_minus(interval: Interval, metric: str) -> str:
+    """``91.30 ± 0.42``, or the mean alone where one episode gives no interval."""
+    if not interval.known:
+        return number(interval.mean, metric)
+    return f"{number(interval.mean, metric)} ± {number(interval.half_width, metric)}"
+
+
+def mean_with_unit(interval: Interval, metric: str) -> str:
+    """``91.30 % ± 0.42``."""
+    unit = METRICS.get(metric, METRICS["return"])[2]
+    spread = f" ± {number(interval.half_width, metric)}" if interval.known else " (one episode: no interval)"
+    if not math.isfinite(interval.mean):
+        return "not a number"
+    return f"{number(interval.mean, metric)}{unit}{spread}"
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference with its sign, a true minus."""
+    text = number(abs(value), metric)
+    return text if not math.isfinite(value) else ("−" if value < 0 else "+") + text
+
+
+def difference(interval: Interval, metric: str) -> str:
+    """``+1.20 points, 95 % interval +0.80 to +1.60``."""
+    unit = METRICS.get(metric, METRICS["return"])[3]
+    low, high = signed(interval.low, metric), signed(interval.high, metric)
+    return f"{signed(interval.mean, metric)}{unit}, 95 % interval {low} to {high}"
+
+
+def count(value: float | None, what: str) -> str:
+    """``1 seed``, ``2 seeds``, ``1,000 meta-steps``."""
+    return f"{value:,.0f} {what}{'' if value == 1 else 's'}"
+
+
+def spread(values: Iterable[float | int | None], form: str = "{:,.0f}") -> str:
+    """One value, or ``lowest–highest`` where they differ; a dash where there are none."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return MISSING
+    low, high = form.format(min(known)), form.format(max(known))
+    return low if low == high else f"{low}–{high}"
+
+
+def duration(seconds: float | None) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent with two significant digits: ``0.83 %``, ``12 %``."""
+    if share is None or not math.isfinite(share):
+        return MISSING
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
+
+
+def title(column: Column, columns: Iterable[Column]) -> str:
+    """The test of a column in words; shots, queries, split and data only where they tell two columns apart."""
+    same_task = [other for other in columns if other.task == column.task]
+    parts = [column.task]
+    if len({other.shots for other in same_task}) > 1:
+        parts.append(f"{column.shots}-shot test")
+    if len({other.queries for other in same_task}) > 1:
+        parts.append(count(column.queries, "query").replace("querys", "queries"))
+    if len({other.split for other in same_task}) > 1:
+        parts.append(f"{column.split} split")
+    if len({other.data for other in same_task}) > 1:
+        parts.append(f"data {column.data[:8] or 'unknown'}")
+    return ", ".join(parts)
+
+
+def slug(text: str) -> str:
+    """A name for files and ids: ``omniglot-v1/5w1s`` is ``omniglot-v1-5w1s``."""
+    return "-".join("".join(character if character.isalnum() else " " for character in text.lower()).split())
