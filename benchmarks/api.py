@@ -73,12 +73,15 @@ class LabelledSet:
     y: labels ``[T, n]``, int64, from 0 to way - 1 within the episode; or targets ``[T, n, outputs]``, float.
     classes: ``[T, n]`` int64, the class of each example in the whole data set (None for regression).
     items: ``[T, n]`` int64, the example's number in the whole data set (None where examples are drawn afresh).
+    parameters: ``[T, p]``, on support sets of task distributions that offer "parameters": what an oracle is told of
+        each task. Only methods that need "parameters" read it.
     """
 
     x: Tensor
     y: Tensor
     classes: Tensor | None = None
     items: Tensor | None = None
+    parameters: Tensor | None = None
 
     def batch(self, predictor: Predictor | None, step: int) -> LabelledSet:
         return self
@@ -104,14 +107,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Episodes:
-    """T tasks: a support source to learn from and a query source to be scored on.
-
-    parameters: ``[T, p]``, what an oracle is told of each task, or None.
-    """
+    """T tasks: a support source to learn from and a query source to be scored on."""
 
     support: Any
     query: Any
-    parameters: Tensor | None = None
 
 
 @dataclass

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,3 +66,8 @@ def _share_moments(optimiser: torch.optim.Optimizer, state: State) -> None:
             moments[moment] = state.moments.setdefault(f"{name}/{moment}", torch.zeros_like(leaf, requires_grad=False))
         moments["step"] = state.moments.setdefault(f"{name}/step", torch.zeros((), device=leaf.device))
         optimiser.state[leaf] = moments
+
+
+def training_indices(seed: int, step: int, meta_batch: int) -> np.ndarray:
+    """The numbers of the training episodes of a meta-step, ``[meta_batch]``: different for every seed and step."""
+    return np.arange(meta_batch, dtype=np.int64) + step * meta_batch + (seed << 40)

@@ -19,6 +19,8 @@ from benchmarks.api import Parameters, Predictor, Source
 PredictorOf = Callable[[Mapping[str, Tensor]], Predictor]
 #: predictor and the data of this step -> one loss per task, ``[T]``
 TaskLoss = Callable[[Predictor, Any], Tensor]
+#: the rates that every method with inner steps chooses from on validation tasks, so that none is tuned more finely
+RATES = (0.001, 0.004, 0.01, 0.04, 0.1, 0.4)
 
 
 def per_task(parameters: Mapping[str, Tensor], tasks: int) -> Parameters:

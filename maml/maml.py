@@ -16,15 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
 from benchmarks.models import NORMALISATION, Network, NetworkPredictor, network_for
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend
-from maml.inner_loop import inner_loop, per_task
+from benchmarks.training import MetaGradient, descend, training_indices
+from maml.inner_loop import RATES, inner_loop, per_task
 from maml.losses import LossScale, loss_factor, supervised_loss
 from maml.plan import tasks_at_once
 
@@ -74,7 +73,7 @@ class MAML(MetaLearner):
         "omniglot": 60_000,
         "miniimagenet": 60_000,
     }
-    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"test_lr": (0.001, 0.004, 0.01, 0.04, 0.1, 0.4)}
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"test_lr": RATES}
 
     inner_lr: float = 0.4
     inner_steps: int = 1
@@ -170,8 +169,3 @@ class MAML(MetaLearner):
             "mean_loss_inner_lr": factor * (self.test_lr or self.inner_lr),
             "train_regime": self.train_regime,
         }
-
-
-def training_indices(seed: int, step: int, meta_batch: int) -> np.ndarray:
-    """The numbers of the training episodes of a meta-step, ``[meta_batch]``: different for every seed and step."""
-    return np.arange(meta_batch, dtype=np.int64) + step * meta_batch + (seed << 40)
