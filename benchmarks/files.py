@@ -1,0 +1,143 @@
+"""The formats of the store's files (`benchmarks.store`), each written to a temporary file that then takes the name of
+the finished one, so that nobody ever sees half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+#: columns of scores and of episodes, in the order in which rows are sorted, and the types that they are stored in
+SCORE_TYPES = {"step": "int16", "episode": "int32", "query": "int16"}
+EPISODE_TYPES = {"episode": "int32", "query": "int16", "class": "int32", "item": "int32"}
+
+#: seconds after which a temporary file counts as left behind by a crash
+STALE = 3600.0
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Put what ``write`` writes in the place of ``path``, all at once and durably; its folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a process that was killed while it wrote this file has left."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - temporary.stat().st_mtime > STALE:
+                temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text as UTF-8."""
+    replace(path, lambda target: target.write_text(text, encoding="utf-8"))
+
+
+def typed(frame: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
+    """The table with these columns in these types, sorted by them; raises ValueError where values don't fit."""
+    missing = [name for name in types if name not in frame]
+    if missing:
+        raise ValueError(f"no column {missing[0]!r}; there are {', '.join(map(str, frame.columns))}")
+    converted = frame.astype(dict(types))
+    for name in types:
+        if not (converted[name] == frame[name]).all():
+            raise ValueError(f"column {name!r} does not fit {types[name]}")
+    return converted.sort_values(list(types), kind="stable", ignore_index=True)
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """16 hexadecimal digits that stand for the values of an integer table, whatever wrote it."""
+    content = b"".join(frame[name].to_numpy().astype("<i8").tobytes() for name in frame)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def write_scores(path: Path, frame: pd.DataFrame) -> None:
+    """Scores: step, episode, query, and the score as bool (one bit) or float32."""
+    kind = "bool" if frame["score"].dtype == bool else "float32"
+    write_parquet(path, typed(frame, SCORE_TYPES).astype({"score": kind})[[*SCORE_TYPES, "score"]])
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """A table; integers through dictionaries and run lengths, which zstd then makes almost nothing of."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    integers = [name for name in frame if frame[name].dtype.kind == "i"]
+    settings: dict[str, Any] = {"compression": "zstd", "compression_level": 9, "use_dictionary": integers}
+    replace(path, lambda target: parquet.write_table(table, target, **settings))
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table."""
+    from pyarrow import parquet
+
+    with path.open("rb") as file:
+        frame: pd.DataFrame = parquet.read_table(file).to_pandas()
+    return frame
+
+
+def ends_as_parquet(path: Path) -> bool:
+    """Whether the file ends as a complete one does."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < 8:
+            return False
+        file.seek(-4, os.SEEK_END)
+        return file.read() == b"PAR1"
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Arrays by name, compressed; arrays of objects are refused."""
+    import numpy as np
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **{str(name): array for name, array in arrays.items()})
+
+    replace(path, write)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def write_torch(path: Path, state: Mapping[str, Any]) -> None:
+    """A dict of tensors and plain values."""
+    import torch
+
+    replace(path, lambda target: torch.save(dict(state), target))
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """A dict of tensors (on the CPU) and plain values; anything else is refused, code above all."""
+    import torch
+
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+#: by the suffix of the file
+WRITERS: dict[str, Callable[[Path, Any], None]] = {".parquet": write_scores, ".npz": write_arrays, ".pt": write_torch}
+READERS: dict[str, Callable[[Path], Any]] = {".parquet": read_parquet, ".npz": read_arrays, ".pt": read_torch}
