@@ -263,7 +263,7 @@ class ImageTasks(TaskDistribution):
 def _inputs(pixels: Tensor) -> Tensor:
     """uint8 ``[n, H, W(, C)]`` as float32 ``[n, C, H, W]`` from 0 to 1."""
     channels_first = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return channels_first.float().div_(255.0).contiguous()
+    return channels_first.contiguous().float().div_(255.0)
 
 
 def _pictures(x: Tensor) -> np.ndarray:

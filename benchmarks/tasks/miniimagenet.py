@@ -1,0 +1,181 @@
+"""mini-ImageNet: photographs of 100 ImageNet classes.
+
+Vinyals et al., "Matching networks for one shot learning" (2016), in the split of Ravi and Larochelle, "Optimization as
+a model for few-shot learning" (2017).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks import data
+from benchmarks.api import SPLITS
+from benchmarks.errors import MetabenchError
+from benchmarks.image_tasks import ImageSet, ImageTasks
+from benchmarks.pickles import load_arrays
+from benchmarks.registry import register_task
+
+#: split -> classes in it
+CLASSES = {"train": 64, "validation": 16, "test": 20}
+IMAGES_PER_CLASS = 600
+SIDE = 84
+
+#: split -> its name in file names
+FILE_NAMES = {"train": "train", "validation": "val", "test": "test"}
+LAYOUTS: tuple[dict[str, Sequence[str]], ...] = (
+    {split: (f"mini-imagenet-cache-{name}.pkl",) for split, name in FILE_NAMES.items()},
+    {
+        **{f"{split} csv": (f"{name}.csv",) for split, name in FILE_NAMES.items()},
+        **{split: (f"images_{name}.zip", "images") for split, name in FILE_NAMES.items()},
+    },
+)
+MISSING = (
+    "miniimagenet: no images found, and ImageNet's terms forbid a download by us; put into "
+    "$METABENCH_DATA/mini-imagenet train.csv, val.csv and test.csv (Ravi and Larochelle) with the folder images/ or "
+    "images_train.zip, images_val.zip and images_test.zip, or else mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
+)
+Classes = dict[str, list[data.Picture]]
+
+
+@register_task("miniimagenet")
+@dataclass(frozen=True)
+class MiniImageNet(ImageTasks):
+    """Few-shot recognition of photographs: 100 ImageNet classes of 600 images each.
+
+    | | |
+    | --- | --- |
+    | input | float32 ``[3, 84, 84]``, red, green and blue from 0 to 1 |
+    | label | 0 to way - 1, in random order within the episode |
+    | images | 84x84 as found; larger ones are squeezed to it with Pillow's Lanczos filter, as the MAML code does |
+    | splits | 64 classes for meta-training, 16 for validation, 20 for test (Ravi and Larochelle) |
+    | source | ILSVRC-2012, for non-commercial research and education only: never downloaded by the suite |
+
+    Vinyals et al. used another split of another 100 classes, so their numbers are not comparable. Several copies of the
+    data set circulate, which differ in how images were resized and compressed; the data digest in the record tells them
+    apart. Values are from 0 to 1, as in the MAML paper's code; learn2learn's pipeline leaves them from 0 to 255.
+    Queries are 15 per class; the MAML paper trains with 15 and tests with K.
+    """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "5w1s": {"way": 5, "shot": 1},
+        "5w5s": {"way": 5, "shot": 5},
+    }
+    equivalence_margin: ClassVar[float] = 0.010
+    image_shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)
+
+    @property
+    def backbone(self) -> str:
+        return "conv4-32"
+
+    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
+        self._folder(progress)
+
+    def image_set(self, split: str) -> ImageSet:
+        return data.open_split(self._folder(), split)
+
+    def _folder(self, progress: Callable[[str], None] = data.silent) -> Path:
+        name = f"miniimagenet-v{self.version}"
+        return data.prepare(data.Collection(name, find, _build, MISSING), progress)
+
+
+def find() -> dict[str, Path] | None:
+    """The data set's files by part, in either layout."""
+    return data.find_layout(["mini-imagenet", "miniimagenet"], LAYOUTS)
+
+
+def _build(files: Mapping[str, Path], folder: Path, progress: data.Progress) -> None:
+    def report(line: str) -> None:
+        progress(f"mini-ImageNet {line}")
+
+    if files["train"].suffix == ".pkl":
+        _check_disjoint({split: _copy_cache(files[split], folder, split, report) for split in SPLITS})
+        return
+    with contextlib.ExitStack() as opened:
+        splits = {
+            split: read_classes(files[f"{split} csv"], opened.enter_context(data.open_files(files[split])), split)
+            for split in SPLITS
+        }
+        _check_disjoint(splits)
+        for split, classes in splits.items():
+            data.write_pictures(folder, split, classes, shrink, report)
+
+
+def read_classes(table: Path, files: data.Files, split: str) -> Classes:
+    """The pictures of each class that a csv with the columns filename and label lists, sorted; counted."""
+    members = {PurePosixPath(name).name: name for name in files.names}
+    classes: Classes = {}
+    for filename, label in sorted(_read_table(table), key=lambda row: (row[1], row[0])):
+        if filename not in members:
+            raise MetabenchError(f"{files.path}: {filename} of class {label} ({table.name}) is missing")
+        classes.setdefault(label, []).append(data.Picture(files, members[filename]))
+    _check_counts(table, split, {label: len(pictures) for label, pictures in classes.items()})
+    return classes
+
+
+def _read_table(table: Path) -> list[tuple[str, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as lines:
+            return [(row["filename"], row["label"]) for row in csv.DictReader(lines)]
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise MetabenchError(f"{table} is not a csv with the columns filename and label: {error}") from error
+
+
+def _check_counts(path: Path, split: str, counts: Mapping[str, int]) -> None:
+    if len(counts) != CLASSES[split]:
+        raise MetabenchError(f"{path}: {len(counts)} classes, {CLASSES[split]} expected in the {split} split")
+    for label, images in counts.items():
+        if images != IMAGES_PER_CLASS:
+            raise MetabenchError(f"{path}: class {label} has {images} images, {IMAGES_PER_CLASS} expected")
+
+
+def _check_disjoint(splits: Mapping[str, Any]) -> None:
+    seen: dict[str, str] = {}
+    for split, classes in splits.items():
+        for label in classes:
+            if seen.setdefault(label, split) != split:
+                raise MetabenchError(f"miniimagenet: class {label} is in the {seen[label]} and in the {split} split")
+
+
+def shrink(image: Any) -> np.ndarray:
+    """A photograph as uint8 ``[84, 84, 3]``."""
+    from PIL import Image
+
+    colours = image.convert("RGB")
+    if colours.size != (SIDE, SIDE):
+        colours = colours.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(colours)
+
+
+def _copy_cache(path: Path, folder: Path, split: str, progress: data.Progress) -> dict[str, int]:
+    """Write the images of a mini-imagenet-cache pickle, sorted by class; returns how many each class has."""
+    progress(f"{split}: reading {path.name}")
+    try:
+        images, members = read_cache(path)
+    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise MetabenchError(f"{path} is not a mini-imagenet-cache of arrays: {reason}") from error
+    counts = {label: len(members[label]) for label in sorted(members)}
+    _check_counts(path, split, counts)
+    data.write_array(folder, split, images[np.concatenate([members[label] for label in counts])], counts)
+    return counts
+
+
+def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """``image_data``, uint8 ``[N, 84, 84, 3]``, and ``class_dict``, the image numbers of each class."""
+    content = load_arrays(path)
+    images, members = content["image_data"], content["class_dict"]
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
+        raise ValueError(f"image_data is not a uint8 array [N, {SIDE}, {SIDE}, 3]")
+    numbers = {str(label): np.asarray(each, dtype=np.int64) for label, each in members.items()}
+    for label, each in numbers.items():
+        if each.ndim != 1 or not np.isin(each, np.arange(len(images))).all():
+            raise ValueError(f"class {label} refers to images that are not there")
+    return images, numbers

@@ -1,0 +1,188 @@
+"""Omniglot: handwritten characters of 50 alphabets.
+
+Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 350
+(2015); the few-shot task is that of Vinyals et al., "Matching networks for one shot learning" (2016).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from benchmarks import data, sampling
+from benchmarks.errors import MetabenchError
+from benchmarks.image_tasks import ImageSet, ImageTasks
+from benchmarks.registry import register_task
+
+#: part -> characters in it, and the number of the first
+PARTS = {"images_background": (964, 1), "images_evaluation": (659, 965)}
+DRAWINGS = 20
+#: characters for meta-training, validation and test, of all 1,623
+SHUFFLED_SIZES = (1100, 100, 423)
+VALIDATION_ALPHABETS = 5
+
+_OWNER = "https://raw.githubusercontent.com/brendenlake/omniglot/057f034baf2ecb8530bc5710e5a23584d2a519cc/python"
+DOWNLOADS = {
+    "images_background.zip": (f"{_OWNER}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
+    "images_evaluation.zip": (f"{_OWNER}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
+}
+MISSING = (
+    "omniglot: no images found; put images_background.zip and images_evaluation.zip (or the "
+    "unpacked folders) of github.com/brendenlake/omniglot into $METABENCH_DATA/omniglot"
+)
+
+_DRAWING = re.compile(r"(?:.*/)?([^/]+/character\d+)/(\d{4})_\d{2}\.png")
+Characters = dict[str, list[data.Picture]]
+
+
+@register_task("omniglot")
+@dataclass(frozen=True)
+class Omniglot(ImageTasks):
+    """Few-shot recognition of handwritten characters: 1,623 characters of 50 alphabets, 20 drawings each.
+
+    | | |
+    | --- | --- |
+    | input | float32 ``[1, 28, 28]``, ink 1, paper 0 |
+    | label | 0 to way - 1, in random order within the episode |
+    | images | 105x105, 1 bit; as 8 bits resized to 28x28 with Pillow's Lanczos filter, ink made bright |
+    | classes | characters, each turned by 0, 90, 180 and 270 degrees: four classes of their own |
+    | source | github.com/brendenlake/omniglot, MIT licence; downloaded from there if it is not at hand |
+
+    Splits (``characters``). ``shuffled``: 1,100 characters for meta-training, 100 for validation and 423 for test, as
+    in the MAML paper, whose own list is not published; here the characters in the order of their official numbers,
+    0001 to 1623, are permuted by ``sampling.permutations(stream("omniglot-v1", "characters"), [0], 1623)`` and cut in
+    this order. ``lake`` (variants ending in -lake): the 659 evaluation characters are the test split, and of the 964
+    background characters the 162 of five alphabets (Asomtavruli, Braille, Burmese, Gujarati, Ojibwe: drawn in the same
+    way from the sorted names, stream "alphabets") are for validation, the other 802 for meta-training.
+
+    Differences from the MAML paper: the split above; queries are 15 per class at test (the paper: K). Like the paper,
+    turned characters are classes at test too (``rotations_at_test``); torchmeta and Reptile do not turn at test.
+    Two of the 20 drawings of Braille/character01 are the same picture, in the original too.
+    """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        f"{way}w{shot}s{suffix}": {"way": way, "shot": shot, "characters": characters}
+        for suffix, characters in (("", "shuffled"), ("-lake", "lake"))
+        for way in (5, 20)
+        for shot in (1, 5)
+    }
+    image_shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
+
+    rotations: bool = True
+    rotations_at_test: bool = True
+    characters: Literal["shuffled", "lake"] = "shuffled"
+
+    @property
+    def equivalence_margin(self) -> float:  # type: ignore[override]
+        return 0.002 if self.way <= 5 else 0.005
+
+    @property
+    def backbone(self) -> str:
+        return "conv4-64-strided"
+
+    def turns(self, split: str) -> int:
+        return 4 if self.rotations and (self.rotations_at_test or split != "test") else 1
+
+    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
+        self._folder(progress)
+
+    def image_set(self, split: str) -> ImageSet:
+        return data.open_split(self._folder(), split)
+
+    def _folder(self, progress: Callable[[str], None] = data.silent) -> Path:
+        collection = data.Collection(
+            name=f"omniglot-v{self.version}-{self.characters}",
+            find=lambda: data.find_layout(["omniglot"], [{part: (f"{part}.zip", part) for part in PARTS}]),
+            build=lambda files, folder, report: _build(files, folder, self.characters, report),
+            missing=MISSING,
+            fetch=lambda report: data.download("omniglot", DOWNLOADS, report),
+        )
+        return data.prepare(collection, progress)
+
+
+def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: data.Progress) -> None:
+    with contextlib.ExitStack() as opened:
+        found = {part: read_characters(opened.enter_context(data.open_files(files[part])), part) for part in PARTS}
+        background, evaluation = (found[part] for part in PARTS)
+        splits = _shuffled({**background, **evaluation}) if split_by == "shuffled" else _lake(background, evaluation)
+        for split, characters in splits.items():
+            data.write_pictures(folder, split, characters, shrink, lambda line: progress(f"omniglot {line}"))
+
+
+def read_characters(files: data.Files, part: str) -> Characters:
+    """The drawings of each character of a part, in the order of the official numbers; counted."""
+    by_number: dict[int, tuple[str, list[data.Picture]]] = {}
+    for name in files.names:
+        if not name.lower().endswith(".png") or "__MACOSX" in name:
+            continue
+        match = _DRAWING.fullmatch(name)
+        if match is None:
+            raise MetabenchError(f"{files.path}: {name} is not <Alphabet>/characterNN/XXXX_YY.png")
+        character, drawings = by_number.setdefault(int(match[2]), (match[1], []))
+        if character != match[1]:
+            raise MetabenchError(f"{files.path}: {name} is of another character than {character}")
+        drawings.append(data.Picture(files, name))
+    _check_counts(files.path, part, {number: (name, len(all_)) for number, (name, all_) in by_number.items()})
+    return dict(by_number[number] for number in sorted(by_number))
+
+
+def _check_counts(path: Path, part: str, found: Mapping[int, tuple[str, int]]) -> None:
+    """found: number of a character -> its name and how many drawings there are of it."""
+    characters, first = PARTS[part]
+    expected = range(first, first + characters)
+    if set(found) != set(expected):
+        missing = next((f"number {number:04} is missing" for number in expected if number not in found), "")
+        foreign = next(
+            (f"{name} is not of this part" for number, (name, _) in found.items() if number not in expected), ""
+        )
+        raise MetabenchError(f"{path}: {len(found)} characters, {characters} expected; {missing or foreign}")
+    for name, drawings in found.values():
+        if drawings != DRAWINGS:
+            raise MetabenchError(f"{path}: {name} has {drawings} drawings, {DRAWINGS} expected")
+
+
+def shrink(image: Any) -> np.ndarray:
+    """A 105x105 drawing as uint8 ``[28, 28]``, ink 255 and paper 0."""
+    from PIL import Image
+
+    if image.size != (105, 105):
+        raise ValueError(f"it is {image.size[0]}x{image.size[1]}, not 105x105")
+    # Pillow takes the nearest pixel, whatever filter it is told, while an image has 1 bit
+    return 255 - np.asarray(image.convert("L").resize((28, 28), Image.Resampling.LANCZOS))
+
+
+def _shuffled(characters: Characters) -> dict[str, Characters]:
+    names = list(characters)
+    order = sampling.permutations(sampling.stream("omniglot-v1", "characters"), [0], len(names))[0]
+    training, validation, _ = SHUFFLED_SIZES
+    cuts = np.split(order, [training, training + validation])
+    return {
+        split: {names[i]: characters[names[i]] for i in sorted(cut)}
+        for split, cut in zip(("train", "validation", "test"), cuts, strict=True)
+    }
+
+
+def _lake(background: Characters, evaluation: Characters) -> dict[str, Characters]:
+    held_out = validation_alphabets(sorted({alphabet_of(name) for name in background}))
+    return {
+        "train": {name: drawings for name, drawings in background.items() if alphabet_of(name) not in held_out},
+        "validation": {name: drawings for name, drawings in background.items() if alphabet_of(name) in held_out},
+        "test": evaluation,
+    }
+
+
+def alphabet_of(character: str) -> str:
+    """``Greek`` of ``Greek/character03``."""
+    return character.partition("/")[0]
+
+
+def validation_alphabets(alphabets: Sequence[str]) -> set[str]:
+    """The background alphabets whose characters are for validation in Lake's split."""
+    order = sampling.permutations(sampling.stream("omniglot-v1", "alphabets"), [0], len(alphabets))[0]
+    return {alphabets[i] for i in order[:VALIDATION_ALPHABETS]}
