@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.files import cache_folder
 from benchmarks.image_tasks import ImageSet
 
 Progress = Callable[[str], None]
@@ -42,14 +43,6 @@ REPORT_EVERY = 2_000
 
 def silent(line: str) -> None:
     """Progress that nobody wants to see."""
-
-
-def cache_folder() -> Path:
-    """The suite's own folder for downloads and decoded images; it need not exist."""
-    if named := os.environ.get("METABENCH_CACHE"):
-        return Path(named)
-    fallback = {"darwin": Path.home() / "Library" / "Caches", "win32": os.environ.get("LOCALAPPDATA", Path.home())}
-    return Path(os.environ.get("XDG_CACHE_HOME") or fallback.get(sys.platform, Path.home() / ".cache")) / "metabench"
 
 
 def download_folder(name: str) -> Path:

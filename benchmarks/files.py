@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,14 @@ EPISODE_TYPES = {"episode": "int32", "query": "int16", "class": "int32", "item":
 
 #: seconds after which a temporary file counts as left behind by a crash
 STALE = 3600.0
+
+
+def cache_folder() -> Path:
+    """The suite's own folder for downloads and decoded images; it need not exist."""
+    if named := os.environ.get("METABENCH_CACHE"):
+        return Path(named)
+    fallback = {"darwin": Path.home() / "Library" / "Caches", "win32": os.environ.get("LOCALAPPDATA", Path.home())}
+    return Path(os.environ.get("XDG_CACHE_HOME") or fallback.get(sys.platform, Path.home() / ".cache")) / "metabench"
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -177,6 +177,10 @@ class Store:
         formats.write_text(header_path, json.dumps(header, indent=1, allow_nan=False))
         return header
 
+    def remove(self, key: str) -> None:
+        """Forget a record that has no side files: that of a skipped cell which can be run now."""
+        self._file("records", key, ".json").unlink(missing_ok=True)
+
     def _planned_files(self, header: Mapping[str, Any]) -> dict[str, str | None]:
         digest = (header.get("evaluation") or {}).get("episodes_digest")
         if digest is not None and not self._file("episodes", digest, ".parquet").exists():
@@ -269,6 +273,16 @@ class Store:
         path = self._file("locks", key, ".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path, timeout=-1 if wait else 0, thread_local=False)
+
+    def is_locked(self, key: str) -> bool:
+        """Whether another process works on the key right now."""
+        import filelock
+
+        try:
+            with self.lock(key, wait=False):
+                return False
+        except filelock.Timeout:
+            return True
 
     def log_path(self, key: str) -> Path:
         """Where the output of the process goes that works on the key."""

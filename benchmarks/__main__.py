@@ -1,0 +1,242 @@
+"""The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchmarks.errors import MetabenchError
+
+if TYPE_CHECKING:
+    from benchmarks.schedule import Only
+
+app = typer.Typer(
+    name="metabench",
+    help="Compare meta-learners on shared tasks: run, look, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RUNS = Path(__file__).parents[1] / "reports" / "runs"
+PAGE = Path(__file__).parents[1] / "reports" / "index.html"
+
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="smoke, quick, standard or paper.")]
+StoreOption = Annotated[Path | None, typer.Option(help="Folder of records; default: reports/runs/<profile>.")]
+MethodsOption = Annotated[
+    list[str] | None, typer.Option("-m", "--method", help="A method, or a path to your own file.")
+]
+TasksOption = Annotated[list[str] | None, typer.Option("-t", "--task", help="A task, or a path to your own file.")]
+
+
+@app.command()
+def run(
+    profile: ProfileOption = "quick",
+    method: MethodsOption = None,
+    task: TasksOption = None,
+    seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,2,5).")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(help="Processes at once; default: one per core.", min=1)] = None,
+    only: Annotated[str, typer.Option(help="all, failed or missing.")] = "all",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A field: maml.inner_lr=0.1")] = None,
+    shots: Annotated[str | None, typer.Option(help="More test shots: 1,5,10")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Run methods on tasks; the same command goes on where it was stopped."""
+    from benchmarks import console, isolate, profiles, registry, schedule
+    from benchmarks.cells import Request, check_settings
+    from benchmarks.store import Store
+
+    isolate.warm()
+    chosen = profiles.load(profile)
+    methods, tasks, plugins = _plugins(method or [], task or [])
+    if only not in ("all", "failed", "missing"):
+        raise registry.unknown("value of --only", only, ("all", "failed", "missing"))
+    request = Request(
+        methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots")
+    )
+    check_settings(request.settings)
+    files = Store(store or RUNS / profile)
+    machine = schedule.Machine.default(device, jobs)
+    from rich.console import Console
+
+    with console.RunView(Console()) as view:
+        watcher = schedule.Watcher(view.line, view.event)
+        request = schedule.prepare(chosen, request, files, machine, plugins, watcher)
+        todo = schedule.plan(chosen, request, files, _only(only))
+        view.plan(todo)
+        outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+    for problem in files.problems:
+        typer.echo(f"metabench: {problem}", err=True)
+    failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
+    typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
+
+
+@app.command()
+def prepare(task: TasksOption = None) -> None:
+    """Find, download and decode the data of tasks (all of them, if none is named)."""
+    from benchmarks import registry
+    from benchmarks.errors import Unavailable
+
+    _, tasks, _ = _plugins([], task or [])
+    for name in tasks or registry.tasks():
+        built = registry.build_task(name)
+        try:
+            built.prepare(lambda line, name=name: typer.echo(f"{name}: {line}"))  # type: ignore[misc]
+        except Unavailable as reason:
+            if task:
+                raise
+            typer.echo(f"{name}: {reason}")
+        else:
+            typer.echo(f"{name}: ready")
+
+
+@app.command(name="list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Methods, tasks, profiles, and which method fits which task."""
+    from benchmarks import catalogue
+
+    found = catalogue.load()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        catalogue.show(found)
+
+
+@app.command()
+def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
+    """The main table in the terminal."""
+    from rich.console import Console
+
+    from reports import terminal
+
+    terminal.show(_existing(store or RUNS / profile), Console())
+
+
+@app.command()
+def report(
+    profile: ProfileOption = "quick",
+    store: StoreOption = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = PAGE,
+) -> None:
+    """One self-contained HTML page from the records."""
+    from reports import page
+
+    typer.echo(f"wrote {page.write_report(_existing(store or RUNS / profile), output)}")
+
+
+@app.command()
+def doctor() -> None:
+    """The machine, the versions, the data and the peers that are found here."""
+    from benchmarks import doctor as surgery
+
+    surgery.examine()
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="A file with your method or your task.")]) -> None:
+    """Check somebody's plug-in against the contract and say in words what is wrong."""
+    from benchmarks import conformance, registry
+
+    complaints = [line for entry in registry.load_file(path) for line in conformance.check(entry)]
+    for line in complaints:
+        typer.echo(line)
+    if complaints:
+        raise MetabenchError(f"{path}: {len(complaints)} of its promises to the contract are broken")
+    typer.echo(f"{path}: holds the contract")
+
+
+def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Names of methods and tasks, with those that the given files register in the place of the files, and the files."""
+    from benchmarks import registry
+
+    files = [name for name in (*methods, *tasks) if name.endswith(".py")]
+    registry.discover(files)
+
+    def names(given: list[str], table: dict[str, registry.Entry]) -> list[str]:
+        found = []
+        for name in given:
+            own = [e.name for e in table.values() if name.endswith(".py") and e.path == Path(name).resolve()]
+            if name.endswith(".py") and not own:
+                raise MetabenchError(f"{name} registers nothing of the kind that is asked for here")
+            found += own or [name]
+        return found
+
+    own_tasks = names(tasks, registry.tasks())
+    return names(methods, registry.methods()), own_tasks, [str(Path(name).resolve()) for name in files]
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    settings = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or "." not in key:
+            raise MetabenchError(f"--set {text!r}: write name.field=value, as in maml.inner_lr=0.1")
+        settings[key] = _value(value)
+    return settings
+
+
+def _value(text: str) -> Any:
+    constants = {"true": True, "false": False, "none": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _seeds(text: str | None) -> tuple[int, ...]:
+    numbers = _whole(text, "--seeds")
+    return tuple(range(numbers[0])) if len(numbers) == 1 and "," not in (text or "") else numbers
+
+
+def _whole(text: str | None, option: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip()) if text else ()
+    except ValueError:
+        raise MetabenchError(f"{option} {text!r}: write whole numbers, as in 3 or 0,2,5") from None
+    if any(number < 0 for number in numbers):
+        raise MetabenchError(f"{option} {text!r}: numbers are 0 or more")
+    return numbers
+
+
+def _device(name: str) -> str:
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MetabenchError(f"device {name!r} is not here: torch {torch.__version__} finds no CUDA device")
+    return name
+
+
+def _only(text: str) -> Only:
+    return text  # type: ignore[return-value]
+
+
+def _existing(store: Path) -> Path:
+    if not store.is_dir():
+        raise MetabenchError(f"no store at {store}: run `metabench run` first, or name one with --store")
+    return store
+
+
+def main() -> None:
+    """The entry point: a mistake is one line and exit code 2."""
+    try:
+        app()
+    except MetabenchError as error:
+        typer.echo(f"metabench: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""One fit or one evaluation, from plain arguments to a record in the store.
+
+These functions run in a process of their own (`benchmarks.isolate`), which builds task and method again from names and
+fields. They alone hold the clock, the device, the seed and the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import registry
+from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.fitting import Progress, episodes_at_once, still_improving, train
+from benchmarks.measure import Clock, PeakMemory
+from benchmarks.store import Store
+
+#: the first so many test episodes are scored after every inner step, for the curves
+CURVE_EPISODES = 100
+#: the curves go at least this far for learners that take steps
+CURVE_STEPS = 10
+#: so many episodes are kept in full for the figures
+EXHIBITED = 3
+#: two-sided 95 % of the normal distribution
+Z95 = 1.959963984540054
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def prepare(progress: Report, task: str, plugins: Sequence[str]) -> dict[str, Any]:
+    """Make the data of a task ready and return their hash."""
+    registry.discover(plugins)
+    tasks = registry.build_task(task)
+    tasks.prepare(lambda line: progress({"line": line}))
+    return {"digest": tasks.data_digest()}
+
+
+def run_fit(
+    progress: Report, key: str, spec: dict[str, Any], store: str, context: dict[str, Any], plugins: Sequence[str]
+) -> dict[str, Any]:
+    """Train, validate, keep the best state, and write the record."""
+    started = _now()
+    files = Store(store)
+    with files.lock(key):
+        if _is_finished(files, key):
+            return {"status": "known"}
+        tasks, learner = _build(spec, plugins)
+        memory = PeakMemory(tasks.device)
+        saved = files.checkpoint(key)
+        fitted = Progress.from_plain(saved) if saved else Progress()
+        if fitted.state is not None:
+            fitted.state = fitted.state.to(tasks.device)
+        train(
+            learner,
+            tasks,
+            spec["seed"],
+            spec["budget"],
+            fitted,
+            progress,
+            lambda p: files.write_checkpoint(key, p.plain()),
+        )
+        if fitted.best_state is None:
+            raise Diverged("no validation score was finite")
+        record = header(key, "fit", spec, tasks, context, started)
+        record["training"] = _training(key, fitted, learner, tasks, spec)
+        record["memory"] = {"peak_bytes": memory.bytes()}
+        arrays = {"step_seconds": np.array(fitted.step_seconds), "loss": np.array(fitted.losses)}
+        files.write(record, arrays=arrays, state=vars(fitted.best_state.to("cpu")))
+        files.remove_checkpoint(key)
+    return {"status": "ok"}
+
+
+def run_evaluation(
+    progress: Report, key: str, spec: dict[str, Any], store: str, context: dict[str, Any], plugins: Sequence[str]
+) -> dict[str, Any]:
+    """Adapt a fit's state to every test episode, keep every score, and write the record."""
+    started = _now()
+    files = Store(store)
+    with files.lock(key):
+        if _is_finished(files, key):
+            return {"status": "known"}
+        trained_on, learner = _build(spec, plugins)
+        plan = spec["evaluation"]
+        tasks = _task(plan["task"], spec["device"])
+        memory = PeakMemory(tasks.device)
+        state = State(**files.state(spec["fit"])).to(tasks.device) if spec["fit"] else State()
+        trials = 0
+        if plan["selection"] == "validation":
+            state, trials = learner.choose(state, trained_on, plan["validation_episodes"])
+        evaluated = evaluate(learner, state, tasks, plan, progress)
+        record = header(key, "evaluation", spec, tasks, context, started)
+        record["training"] = (files.get(spec["fit"]) or {}).get("training") if spec["fit"] else None
+        record["evaluation"] = {
+            **{name: plan[name] for name in ("split", "regime", "episodes", "selection")},
+            "way": tasks.outputs if tasks.kind == "classification" else None,
+            "shots": plan["shots"] or tasks.config().get("shot"),
+            "queries": tasks.config().get("queries"),
+            "reported_steps": evaluated["reported"],
+            "headline_step": evaluated["reported"][-1],
+            "curve_episodes": min(CURVE_EPISODES, plan["episodes"]),
+            "trials": trials,
+            "chosen": state.chosen,
+            "seconds_per_task": evaluated["seconds"] / plan["episodes"],
+            "task_id": tasks.id,
+            "trained_on": trained_on.id,
+        }
+        record["label"] = spec["method"]["name"] + (" [tuned]" if plan["selection"] == "validation" else "")
+        record["method"]["facts"] = _chosen(learner, state).describe(tasks)
+        record["summary"] = summary(evaluated["scores"])
+        record["memory"] = {"peak_bytes": memory.bytes()}
+        record["evaluation"]["episodes_digest"] = None
+        if evaluated["items"] is not None:
+            record["evaluation"]["episodes_digest"] = files.write_episodes(_frame(evaluated["items"]))
+        arrays = evaluated["exhibit"] if spec["seed"] == 0 else {}
+        files.write(record, scores=score_frame(evaluated["scores"], tasks.metric), arrays=arrays)
+    return {"status": "ok"}
+
+
+def write_failure(
+    store: Store, cell_kind: str, key: str, spec: dict[str, Any], context: dict[str, Any], outcome: Mapping[str, Any]
+) -> None:
+    """The record of a cell that was skipped or that failed: status, reason and the end of its output."""
+    tasks = _task((spec.get("evaluation") or {}).get("task") or spec["task"], "cpu", prepare=False)
+    record = header(key, cell_kind, spec, tasks, context, _now()) | dict(outcome)
+    record["evaluation"] = spec.get("evaluation")
+    if record["evaluation"]:
+        record["evaluation"] = {**record["evaluation"], "task_id": tasks.id}
+    store.write(record)
+
+
+def header(
+    key: str, cell: str, spec: Mapping[str, Any], tasks: TaskDistribution, context: Mapping[str, Any], started: str
+) -> dict[str, Any]:
+    """What every record has: identity, configuration, machine."""
+    facts = {name: getattr(tasks, name) for name in ("name", "version", "variant", "kind", "metric")}
+    margin = {"higher_is_better": tasks.higher_is_better, "equivalence_margin": tasks.equivalence_margin}
+    return {
+        "schema": 1,
+        "key": key,
+        "cell": cell,
+        "status": "ok",
+        "reason": None,
+        "stderr": "",
+        "label": spec["method"]["name"],
+        "method": {**spec["method"], "facts": {}},
+        "task": {"id": tasks.id, **facts, "fields": tasks.config(), **margin, "data": context["digests"].get(tasks.id)},
+        **{name: spec[name] for name in ("seed", "profile", "budget", "device")},
+        "training": None,
+        "evaluation": None,
+        "summary": [],
+        "threads": torch.get_num_threads(),
+        "plan": {"compiled": False},
+        **{name: context[name] for name in ("machine", "versions", "git")},
+        "started": started,
+        "finished": _now(),
+    }
+
+
+def evaluate(
+    learner: MetaLearner, state: State, tasks: TaskDistribution, plan: Mapping[str, Any], progress: Report
+) -> dict[str, Any]:
+    """Every score on the test episodes: ``scores`` maps a number of steps to ``[episodes, queries]``."""
+    chosen = _chosen(learner, state)
+    reported = [state.chosen["steps"]] if "steps" in state.chosen else list(chosen.reported_steps())
+    furthest = max(reported) if max(reported) == 0 else max(*reported, CURVE_STEPS)
+    scores: dict[int, list[np.ndarray]] = {}
+    items: list[dict[str, np.ndarray]] = []
+    exhibit: dict[str, np.ndarray] = {}
+    clock = Clock(tasks.device)
+    for first, indices in _chunks(plan["episodes"], tasks, plan["regime"]):
+        wanted = set(range(furthest + 1)) if first < CURVE_EPISODES else set(reported)
+        episodes = tasks.episodes(plan["split"], indices, shots=plan["shots"])
+        for step, predictor in timed(chosen.adapt(state, episodes.support, tasks), clock, reported[-1], max(wanted)):
+            if step in wanted:
+                with torch.no_grad():
+                    scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
+        if episodes.query.classes is not None:
+            items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
+        if first == 0:
+            cut = tasks.episodes(plan["split"], indices[:EXHIBITED], shots=plan["shots"])
+            shown = {0, 1, reported[-1]}
+            adapted = timed(chosen.adapt(state, cut.support, tasks), Clock(tasks.device), 0, max(shown))
+            exhibit = tasks.exhibit({step: predictor for step, predictor in adapted if step in shown}, cut)
+        progress({"step": first + len(indices), "steps": plan["episodes"], "loss": None, "left": None})
+    return {
+        "scores": {step: np.concatenate(parts) for step, parts in scores.items()},
+        "items": {name: np.concatenate([part[name] for part in items]) for name in ("classes", "items")}
+        if items
+        else None,
+        "exhibit": exhibit,
+        "reported": [step for step in reported if step in scores],
+        "seconds": clock.total,
+    }
+
+
+def summary(scores: Mapping[int, np.ndarray]) -> list[dict[str, Any]]:
+    """Mean, standard error and 95 % half-width over episodes for each number of steps; an episode's score is the mean
+    over its queries."""
+    rows = []
+    for step, values in sorted(scores.items()):
+        episodes = values.astype(np.float64).mean(1)
+        deviation = float(episodes.std(ddof=1)) if len(episodes) > 1 else math.nan
+        error = deviation / math.sqrt(len(episodes))
+        numbers = {"mean": float(episodes.mean()), "standard_error": error, "half_width": Z95 * error}
+        rows.append({"step": step, **numbers, "episodes": len(episodes), "deviation": deviation})
+    return rows
+
+
+def score_frame(scores: Mapping[int, np.ndarray], metric: str) -> Any:
+    """One row per (inner step, episode, query)."""
+    import pandas as pd
+
+    parts = []
+    for step, values in sorted(scores.items()):
+        count, queries = values.shape
+        columns = {
+            "step": np.full(values.size, step, dtype=np.int16),
+            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
+            "query": np.tile(np.arange(queries, dtype=np.int16), count),
+            "score": values.reshape(-1).astype(bool if metric == "accuracy" else np.float32),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _frame(items: Mapping[str, np.ndarray]) -> Any:
+    import pandas as pd
+
+    count, queries = items["classes"].shape
+    return pd.DataFrame(
+        {
+            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
+            "query": np.tile(np.arange(queries, dtype=np.int16), count),
+            "class": items["classes"].reshape(-1).astype(np.int32),
+            "item": items["items"].reshape(-1).astype(np.int32),
+        }
+    )
+
+
+def _build(spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple[TaskDistribution, MetaLearner]:
+    registry.discover(plugins)
+    entry = registry.method_entry(spec["method"]["name"])
+    return _task(spec["task"], spec["device"]), entry.cls(**_values(spec["method"]["fields"]))
+
+
+def _task(plain: Mapping[str, Any], device: str, prepare: bool = True) -> TaskDistribution:
+    entry = registry.task_entry(plain["id"].partition("/")[0].rpartition("-v")[0])
+    tasks: TaskDistribution = entry.cls(**_values(plain["fields"]), device=device)
+    if prepare:
+        tasks.prepare()
+    return tasks
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _chosen(learner: MetaLearner, state: State) -> MetaLearner:
+    return learner.replace(**{name: value for name, value in state.chosen.items() if name != "steps"})
+
+
+def _chunks(episodes: int, tasks: TaskDistribution, regime: str) -> Iterator[tuple[int, range]]:
+    chunk = episodes_at_once(tasks, regime)
+    bounds = sorted({*range(0, episodes, chunk), min(CURVE_EPISODES, episodes), episodes})
+    for first, end in itertools.pairwise(bounds):
+        yield first, range(first, end)
+
+
+def timed(predictors: Iterator[Predictor], clock: Clock, until: int, last: int) -> Iterator[tuple[int, Predictor]]:
+    """Number the predictors from 0 to ``last`` (or to the learner's end), with the clock running up to ``until``."""
+    for step in range(last + 1):
+        with clock if step <= until else contextlib.nullcontext():
+            predictor = next(predictors, None)
+        if predictor is None:
+            return
+        yield step, predictor
+
+
+def _training(
+    key: str, fitted: Progress, learner: MetaLearner, tasks: TaskDistribution, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+    assert fitted.state is not None
+    published = registry.for_task(learner.published_meta_steps, tasks)
+    share = fitted.state.step / published if published else None
+    improving = still_improving(fitted, tasks.higher_is_better)
+    return {
+        "fit": key,
+        "method": spec["method"]["name"],
+        "meta_steps": fitted.state.step,
+        "published_meta_steps": published,
+        "share": share,
+        "still_improving": improving,
+        "under_trained": improving and (share is None or share < 1),
+        "seconds": fitted.seconds,
+        "examples": fitted.state.examples,
+        "environment_steps": fitted.state.environment_steps,
+        "stopped_by": fitted.stopped_by,
+        "best_step": fitted.best["step"],
+        "best_validation": fitted.best["score"],
+        "curve": fitted.curve,
+        "parameters": sum(value.numel() for value in fitted.state.parameters.values()),
+        "regime": learner.describe(tasks).get("train_regime"),
+    }
+
+
+def _is_finished(store: Store, key: str) -> bool:
+    record = store.get(key)
+    return record is not None and record["status"] == "ok"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
