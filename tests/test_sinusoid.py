@@ -20,7 +20,7 @@ class Oracle:
     """A predictor that knows the waves and adds ``error`` to them."""
 
     def __init__(self, episodes: Episodes, error: float = 0.0) -> None:
-        self.parameters, self.error = episodes.parameters, error
+        self.parameters, self.error = episodes.support.parameters, error
 
     def __call__(self, x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
         return (wave(self.parameters, x) + self.error).float(), None
@@ -35,7 +35,7 @@ def test_default_is_ten_shots() -> None:
 def test_targets_are_the_wave_of_the_parameters(variant: str, split: str) -> None:
     episodes = build_task(f"sinusoid/{variant}").episodes(split, range(50))
     for examples in (episodes.support, episodes.query):
-        assert torch.allclose(examples.y.double(), wave(episodes.parameters, examples.x), atol=1e-5)
+        assert torch.allclose(examples.y.double(), wave(episodes.support.parameters, examples.x), atol=1e-5)
 
 
 def test_amplitude_phase_and_x_are_uniform_over_the_papers_ranges() -> None:
@@ -43,14 +43,14 @@ def test_amplitude_phase_and_x_are_uniform_over_the_papers_ranges() -> None:
 
     episodes = build_task("sinusoid/k10").episodes("train", range(4000))
     drawn = (
-        (episodes.parameters[:, 0], 0.1, 5.0),
-        (episodes.parameters[:, 1], 0.0, np.pi),
+        (episodes.support.parameters[:, 0], 0.1, 5.0),
+        (episodes.support.parameters[:, 1], 0.0, np.pi),
         (episodes.support.x.flatten(), -5.0, 5.0),
         (episodes.query.x.flatten(), -5.0, 5.0),
     )
     for values, low, high in drawn:
         assert kstest(values.double().numpy(), "uniform", args=(low, high - low)).pvalue > 1e-3
-    amplitude, phase = episodes.parameters.double().T
+    amplitude, phase = episodes.support.parameters.double().T
     lanes = torch.stack((amplitude, phase, episodes.support.x[:, 0, 0].double(), episodes.query.x[:, 0, 0].double()))
     assert (torch.corrcoef(lanes) - torch.eye(4)).abs().max() < 0.06
 
@@ -64,7 +64,7 @@ def test_half_variants_draw_the_test_support_from_one_half_and_queries_from_both
     assert cut.support.x.abs().max() > 4.9
     assert cut.support.x.abs().min() < 0.1
     assert torch.equal(cut.query.x, reference.query.x)
-    assert torch.equal(cut.parameters, reference.parameters)
+    assert torch.equal(cut.support.parameters, reference.support.parameters)
     assert 0.45 < float((cut.query.x >= 0).double().mean()) < 0.55
 
 
@@ -83,12 +83,14 @@ def test_fewer_shots_are_part_of_more_and_leave_wave_and_queries_alone() -> None
     few, many = (build_task(f"sinusoid/{v}").episodes("test", range(20)) for v in ("k5", "k20"))
     assert torch.equal(few.support.x, many.support.x[:, :5])
     assert torch.equal(few.query.y, many.query.y)
-    assert torch.equal(few.parameters, many.parameters)
+    assert torch.equal(few.support.parameters, many.support.parameters)
 
 
 def test_splits_hold_different_waves() -> None:
     tasks = build_task("sinusoid")
-    amplitudes = [tasks.episodes(split, range(500)).parameters[:, 0] for split in ("train", "validation", "test")]
+    amplitudes = [
+        tasks.episodes(split, range(500)).support.parameters[:, 0] for split in ("train", "validation", "test")
+    ]
     assert len(torch.cat(amplitudes).unique()) > 1490
 
 

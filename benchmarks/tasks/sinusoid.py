@@ -97,7 +97,7 @@ class Sinusoid(TaskDistribution):
     def episodes(
         self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
     ) -> Episodes:
-        """The episodes of a split; ``parameters`` are amplitude and phase, float32 ``[T, 2]``."""
+        """The episodes of a split; ``support.parameters`` are amplitude and phase, float32 ``[T, 2]``."""
         shots = self.shot if shots is None else shots
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 0:
@@ -113,9 +113,8 @@ class Sinusoid(TaskDistribution):
         both = self._labelled(x, amplitude * np.sin(x - phase))
         parameters = torch.from_numpy(np.concatenate((amplitude, phase), axis=1).astype(np.float32))
         return Episodes(
-            support=LabelledSet(both.x[:, :shots], both.y[:, :shots]),
+            support=LabelledSet(both.x[:, :shots], both.y[:, :shots], parameters=parameters.to(self.device)),
             query=LabelledSet(both.x[:, shots:], both.y[:, shots:]),
-            parameters=parameters.to(self.device),
         )
 
     def pooled(self, split: str, indices: Indices) -> LabelledSet:
@@ -137,10 +136,10 @@ class Sinusoid(TaskDistribution):
 
         x: ``[G]``; truth: ``[E, G]``; predicted: ``[S, E, G]``; steps: ``[S]``; support_x, support_y: ``[E, shots]``;
         parameters: ``[E, 2]``."""
-        assert episodes.parameters is not None
+        assert episodes.support.parameters is not None
         shown = slice(0, EXHIBITED_EPISODES)
         x = np.linspace(*INPUT, GRID_POINTS)
-        amplitude, phase = episodes.parameters[shown].double().cpu().numpy().T[..., None]
+        amplitude, phase = episodes.support.parameters[shown].double().cpu().numpy().T[..., None]
         inputs = torch.from_numpy(x.astype(np.float32)).to(episodes.support.x.device)
         grid = inputs[None, :, None].expand(len(episodes.support), -1, -1)
         predicted = [predict(grid)[0][shown, :, 0].detach() for predict in predictors.values()]
@@ -151,7 +150,7 @@ class Sinusoid(TaskDistribution):
             "steps": np.array(list(predictors), dtype=np.int16),
             "support_x": episodes.support.x[shown, :, 0].cpu().numpy(),
             "support_y": episodes.support.y[shown, :, 0].cpu().numpy(),
-            "parameters": episodes.parameters[shown].cpu().numpy(),
+            "parameters": episodes.support.parameters[shown].cpu().numpy(),
         }
 
     def _labelled(self, x: np.ndarray, y: np.ndarray) -> LabelledSet:
