@@ -40,7 +40,7 @@ LAYOUTS: tuple[dict[str, Sequence[str]], ...] = (
 MISSING = (
     "miniimagenet: no images found, and ImageNet's terms forbid a download by us; put into "
     "$METABENCH_DATA/mini-imagenet train.csv, val.csv and test.csv (Ravi and Larochelle) with the folder images/ or "
-    "images_train.zip, images_val.zip and images_test.zip, or else mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
+    "images_train.zip, images_val.zip and images_test.zip; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
 )
 Classes = dict[str, list[data.Picture]]
 

@@ -109,9 +109,7 @@ class Omniglot(ImageTasks):
 def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: data.Progress) -> None:
     with contextlib.ExitStack() as opened:
         found = {part: read_characters(opened.enter_context(data.open_files(files[part])), part) for part in PARTS}
-        background, evaluation = (found[part] for part in PARTS)
-        splits = _shuffled({**background, **evaluation}) if split_by == "shuffled" else _lake(background, evaluation)
-        for split, characters in splits.items():
+        for split, characters in split_characters(*found.values(), split_by).items():
             data.write_pictures(folder, split, characters, shrink, lambda line: progress(f"omniglot {line}"))
 
 
@@ -155,6 +153,11 @@ def shrink(image: Any) -> np.ndarray:
         raise ValueError(f"it is {image.size[0]}x{image.size[1]}, not 105x105")
     # Pillow takes the nearest pixel, whatever filter it is told, while an image has 1 bit
     return 255 - np.asarray(image.convert("L").resize((28, 28), Image.Resampling.LANCZOS))
+
+
+def split_characters(background: Characters, evaluation: Characters, split_by: str) -> dict[str, Characters]:
+    """The characters of each split, ``shuffled`` or as ``lake`` has it, in the order of the official numbers."""
+    return _lake(background, evaluation) if split_by == "lake" else _shuffled({**background, **evaluation})
 
 
 def _shuffled(characters: Characters) -> dict[str, Characters]:
