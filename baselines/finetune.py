@@ -1,0 +1,160 @@
+"""Fine-tuning: train one network on everything, then fit it to the support set.
+
+The baseline of Ravi and Larochelle, "Optimization as a Model for Few-Shot Learning", ICLR 2017, section 5: one
+classifier of all meta-training classes, whose last layer is replaced by one of the new classes and which then takes
+gradient steps on the support set. On regression it is the "pretrained" network of Finn, Abbeel and Levine, ICML 2017,
+section 5.1: x to y over all tasks at once, its last layer kept.
+
+The new last layer starts at random, or imprinted: Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", CVPR
+2018: each row is the normalised mean of the normalised embeddings of its class, so that before the first
+step a query goes to the class mean with the highest cosine.
+
+Deviations:
+- training examples are drawn one by one, class (or task) first; MAML's code draws 25 tasks with K points of each;
+- imprinted rows are used in a linear layer with bias 0: embeddings are not normalised and there is no learned scale,
+  which changes no prediction before the first step;
+- Ravi and Larochelle also search a decay of the rate; here the rate is constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.api import LabelledSet, MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
+from benchmarks.registry import register_method
+from benchmarks.training import MetaGradient, descend, training_indices
+from maml.inner_loop import RATES, inner_loop, per_task
+from maml.losses import LossScale, loss_factor, supervised_loss
+
+Layers = Literal["all", "head"]
+Head = Literal["random", "imprinted"]
+Regime = Literal["running", "query", "support", "single"]
+
+HEAD = ("head.weight", "head.bias")
+
+
+@register_method("finetune")
+@dataclass(frozen=True)
+class FineTune(MetaLearner):
+    """Train one network on all meta-training classes (or tasks), then fit it to the support set by gradient steps.
+
+    batch_size, meta_lr, training_weight_decay: examples per meta-step, Adam's rate, and its decoupled weight decay.
+    inner_lr: the rate of the steps on the support set, in the units of `loss_scale` ("sum/K" as in MAML, or "mean").
+    test_steps: the numbers of steps reported, headline last.
+    layers: which parameters take steps, batch-norm's included: "all", or the "head" alone.
+    head: how the new last layer of a classifier starts; regression keeps the trained one.
+    weight_decay: of the parameters that take steps.
+    test_regime: batch-norm's statistics when queries are predicted. In the regime "running" the steps use the running
+        statistics of training too; in the others they use the support set's own, as MAML's do.
+    backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
+    regimes: ClassVar[tuple[str, ...]] = ("running", "query", "support", "single")
+    #: MAML, section 5.1 and cbfinn/maml's README (25 tasks of K = 10 points); the paper tunes the rate, here MAML's
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sinusoid": {"batch_size": 250, "inner_lr": 0.01}}
+    published_meta_steps: ClassVar[Mapping[str, int]] = {"sinusoid": 70_000}
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"inner_lr": RATES}
+
+    batch_size: int = 64
+    meta_lr: float = 1e-3
+    training_weight_decay: float = 0.0
+    inner_lr: float = adaptation_field(0.1)
+    test_steps: tuple[int, ...] = adaptation_field((1, 5, 10))
+    loss_scale: LossScale = adaptation_field("sum/K")
+    layers: Layers = adaptation_field("all")
+    head: Head = adaptation_field("random")
+    weight_decay: float = adaptation_field(0.0)
+    test_regime: Regime = adaptation_field("running")
+    backbone: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+
+    def test_regimes(self, tasks: TaskDistribution) -> tuple[str, ...]:
+        return self.regimes if network_for(tasks, self.backbone).backbone.normalised else ("none",)
+
+    def reported_steps(self) -> tuple[int, ...]:
+        return self.test_steps
+
+    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
+        network = network_for(tasks, self.backbone, outputs=tasks.pooled_outputs("train"))
+
+        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+            batch = tasks.pooled("train", training_indices(seed, step, self.batch_size))
+            shared, statistics = per_task(parameters, 1), Statistics(running=buffers, update=True)
+            loss = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch).sum()
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            return MetaGradient(float(loss.detach()), gradients, batch.y.shape[:2].numel())
+
+        yield from descend(
+            network.initialise(seed, tasks.device),
+            meta_gradient,
+            learning_rate=self.meta_lr,
+            buffers=network.running_statistics(tasks.device),
+            start=start,
+            weight_decay=self.training_weight_decay,
+        )
+
+    def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
+        network = network_for(tasks, self.backbone)
+        regime = "running" if self.test_regime == "running" else "query"
+
+        def fitted(theta: Mapping[str, Tensor]) -> NetworkPredictor:
+            return NetworkPredictor(network, theta, regime, running=state.buffers)
+
+        adapted = inner_loop(
+            self._start(network, state, support, tasks, regime),
+            support,
+            fitted,
+            supervised_loss,
+            self.inner_lr * loss_factor(tasks, self.loss_scale),
+            second_order=False,
+            adapted=lambda name: self.layers == "all" or name in HEAD,
+            weight_decay=self.weight_decay,
+        )
+        for theta in adapted:
+            yield NetworkPredictor(network, theta, self.test_regime, support.x, state.buffers)
+
+    def _start(
+        self, network: Network, state: State, support: LabelledSet, tasks: TaskDistribution, regime: str
+    ) -> Parameters:
+        """The parameters before the first step: ``[T, ...]``, or ``[1, ...]`` where all tasks keep them."""
+        trained = {name: value.detach() for name, value in state.parameters.items()}
+        head = {name: trained.pop(name) for name in HEAD}
+        body = per_task(trained, len(support) if self.layers == "all" else 1)
+        if tasks.kind == "regression":
+            return {**body, **per_task(head, len(support))}
+        if self.head == "random":
+            # The step of the state is its only number that every machine and every call agrees on.
+            drawn = network.initialise(state.step, support.x.device)
+            return {**body, **per_task({name: drawn[name] for name in HEAD}, len(support))}
+        embed = NetworkPredictor(network, per_task(trained, 1), regime, running=state.buffers, embed=True)
+        return {**body, **imprinted(embed(support.x)[0], support.y, network.outputs)}
+
+    def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone or tasks.backbone,
+            "mean_loss_inner_lr": self.inner_lr * loss_factor(tasks, self.loss_scale),
+            "layers": self.layers,
+            "head": self.head if tasks.kind == "classification" else "trained",
+            "train_regime": "running",
+        }
+
+
+def imprinted(embedded: Tensor, labels: Tensor, way: int) -> Parameters:
+    """The last layer of T tasks whose rows are class means: weight ``[T, way, d]``, bias ``[T, way]`` of zeros.
+
+    embedded: ``[T, k, d]``; labels: ``[T, k]``."""
+    members = F.one_hot(labels, way).to(embedded.dtype).transpose(1, 2)
+    rows = F.normalize(members @ F.normalize(embedded, dim=-1), dim=-1)
+    return {"head.weight": rows, "head.bias": rows.new_zeros(rows.shape[:2])}
