@@ -45,7 +45,7 @@ def main(
     """Run a job's function, tell the parent how it ended, and exit."""
     if hasattr(os, "setsid"):
         os.setsid()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _die_with_parent()
     _redirect_output(log)
     os.environ.clear()
     os.environ.update(environment)
@@ -92,11 +92,23 @@ def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Kill this process and those that it started when the process that asked for it is gone. Its parent for the
-    system is the fork server, so neither SIGHUP nor a change of getppid() would tell."""
+    """Have this process, and those that it starts, killed when the process that asked for it is gone. Its parent for
+    the system is the fork server, so neither SIGHUP nor a change of getppid() would tell; the end of a pipe does."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+    threading.Thread(target=_wait_and_die, args=(parent,), daemon=True).start()
+    if sys.platform == "linux":
+        import fcntl
+
+        # the thread needs the interpreter's lock, which a hanging C function may never give back; the kernel doesn't
+        pipe = parent.sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # negative: the whole process group
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _wait_and_die(parent: Any) -> None:
     parent.join()
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)

@@ -151,7 +151,7 @@ class Store:
         arrays: Mapping[str, np.ndarray] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Keep a finished cell and return its header as it was written, with ``schema``, ``files`` and ``sizes``.
+        """Keep a finished cell, whose lock the caller holds; returns the header with ``schema``, ``files``, ``sizes``.
 
         record: the header; it replaces an earlier one of the same key. scores: columns step, episode, query, score.
         state: tensors and plain values. The episodes that ``evaluation.episodes_digest`` names are written before

@@ -1,0 +1,135 @@
+"""Clocks count what they should, peaks are seen and forgotten, and a fingerprint stays the same."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import measure
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_clock_counts_only_what_is_inside():
+    clock = measure.Clock()
+    for _ in range(3):
+        with clock:
+            time.sleep(0.02)
+        time.sleep(0.05)
+    assert len(clock.laps) == 3
+    assert all(0.02 <= lap < 0.05 for lap in clock.laps)
+    assert clock.total == sum(clock.laps)
+
+
+def test_a_stretch_that_fails_is_counted_and_its_error_passed_on():
+    clock = measure.Clock()
+    with pytest.raises(ZeroDivisionError), clock:
+        time.sleep(0.01 / 0)
+    assert len(clock.laps) == 1
+
+
+def test_a_gpu_is_waited_for_at_both_ends(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", calls.append)
+    with measure.Clock("cuda:0"):
+        assert calls == ["cuda:0"]
+    assert calls == ["cuda:0"] * 2
+    with measure.Clock("cpu"):
+        pass
+    assert len(calls) == 2
+
+
+def test_peak_memory_is_what_was_used_at_once_since_the_start():
+    before = bytearray(200_000_000)
+    del before
+    peak = measure.PeakMemory()
+    first = bytearray(60_000_000)
+    del first
+    second = bytearray(80_000_000)
+    del second
+    assert 75e6 < peak.bytes() < 120e6
+
+
+def test_resident_memory_of_another_process():
+    code = "kept = bytearray(100_000_000); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert 100e6 < measure.resident_bytes(child.pid) < 150e6
+        assert child.pid in measure.descendants(os.getpid())
+        child.communicate(b"\n")
+    assert measure.resident_bytes(child.pid) == 0
+    assert measure.descendants(child.pid) == []
+
+
+def test_the_fingerprint_ignores_what_changes_while_it_runs(monkeypatch):
+    machine = measure.machine()
+    assert machine["logical_cores"] == os.cpu_count()
+    assert machine["memory_gib"] > 0
+    assert machine["gpu"] is None
+    assert "GHz" not in machine["cpu"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    assert measure.machine()["threads"]["OMP_NUM_THREADS"] == "17"
+    monkeypatch.setattr(measure.platform, "platform", lambda: "another kernel")
+    assert measure.machine()["id"] == machine["id"]
+    monkeypatch.setattr(measure, "_cpu_model", lambda: "another processor")
+    assert measure.machine()["id"] != machine["id"]
+
+
+def test_measuring_a_cpu_imports_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import measure as m; m.machine(); m.versions(); "
+        "m.git_state(Path('.')); m.PeakMemory().bytes(); m.Clock().__enter__(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_versions_are_those_that_run():
+    versions = measure.versions()
+    assert versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_git_state(tmp_path, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words):
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(("git", *identity, *words), cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert measure.git_state(tmp_path) is None
+    git("init")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / ".gitignore").write_text("installed/\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert measure.git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "installed").mkdir()
+    assert measure.git_state(tmp_path / "installed") is None
+    (tmp_path / "a.txt").write_text("two")
+    assert measure.git_state(tmp_path) == {"commit": commit, "dirty": True}
+    assert measure.git_state(tmp_path / "absent") is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu():
+    peak = measure.PeakMemory("cuda:0")
+    clock = measure.Clock("cuda:0")
+    with clock:
+        a = torch.ones(4096, 4096, device="cuda:0")
+        for _ in range(20):
+            a = a @ a / 4096
+    assert clock.total > 20 * 2 * 4096**3 / 1e15  # faster than that no device is
+    assert 2 * 4096**2 * 4 <= peak.bytes() < 10 * 4096**2 * 4
+    machine = measure.machine("cuda:0")
+    assert machine["gpu"]["name"]
+    assert machine["gpu"]["driver"]
+    assert machine["id"] != measure.machine()["id"]
