@@ -1,0 +1,139 @@
+"""Glyphs: one class per outline, splits by script, drawings that are readable, different and always the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import glyph_rendering as rendering
+from benchmarks.api import SPLITS
+from benchmarks.image_tasks import ImageSet
+from benchmarks.registry import build_task
+
+LATIN = rendering.SCRIPTS[0]
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, ImageSet]:
+    tasks = build_task("glyphs")
+    tasks.prepare()
+    return {split: tasks.image_set(split) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def code_points(splits: dict[str, ImageSet]) -> dict[str, set[int]]:
+    """The code points of each split's classes."""
+    return {split: {int(n.rpartition("+")[2][:-1], 16) for n in images.names} for split, images in splits.items()}
+
+
+def ink(text: str) -> np.ndarray:
+    """The masks of characters, whatever their script."""
+    return rendering.masks(LATIN, [ord(character) for character in text])
+
+
+def test_default_is_five_way_one_shot_with_rotations() -> None:
+    tasks = build_task("glyphs")
+    assert tasks.id == "glyphs-v1/5w1s"
+    assert (tasks.backbone, tasks.rotations, tasks.equivalence_margin) == ("conv4-64-strided", True, 0.005)
+    assert build_task("glyphs/20w5s").equivalence_margin == 0.01
+
+
+def test_each_class_has_twenty_drawings_that_all_differ(splits: dict[str, ImageSet]) -> None:
+    for images in splits.values():
+        assert images.images.shape[1:] == (28, 28)
+        assert set(images.counts.tolist()) == {20}
+        flat = images.images.reshape(len(images.images), -1)
+        assert len(np.unique(flat, axis=0)) == len(flat)
+
+
+def test_there_are_classes_enough_in_every_split(splits: dict[str, ImageSet]) -> None:
+    counts = {split: len(images.names) for split, images in splits.items()}
+    assert counts["train"] > 900
+    assert counts["validation"] > 100
+    assert counts["test"] > 250
+    tasks = build_task("glyphs")
+    assert [tasks.pooled_outputs(split) for split in SPLITS] == [4 * counts[split] for split in SPLITS]
+
+
+def test_no_class_and_no_script_is_in_two_splits(code_points: dict[str, set[int]]) -> None:
+    assert sum(map(len, code_points.values())) == len(set().union(*code_points.values()))
+    assert len({script.name for script in rendering.SCRIPTS}) == len(rendering.SCRIPTS)
+
+
+def test_one_outline_in_several_scripts_is_one_class(code_points: dict[str, set[int]]) -> None:
+    everywhere = set().union(*code_points.values())
+    for letters in ("AΑА", "TТΤ", "EΕЕ", "MМΜ", "CcСсϹ", "Vv", "PРΡ"):
+        assert len({ord(letter) for letter in letters} & everywhere) == 1, letters
+    assert ord("A") in code_points["train"]
+
+
+@pytest.mark.parametrize("pair", ["AΑ", "Cc", "Vv", "un", "pd", "69", "Cᑕ"])
+def test_of_two_that_look_alike_upright_or_turned_the_first_stays(pair: str) -> None:
+    assert rendering.distinct(ink(pair)).tolist() == [0]
+
+
+@pytest.mark.parametrize("pair", ["bd", "pq", "Ff", "Gg", "LГ", "ДЛ"])
+def test_mirror_images_and_other_letters_stay_apart(pair: str) -> None:
+    assert rendering.distinct(ink(pair)).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("character", list("OXHISNZ+=ОΘ"))
+def test_what_looks_like_itself_turned_is_left_out(character: str) -> None:
+    assert rendering.distinct(ink(character)).size == 0
+
+
+def test_accented_copies_and_ligatures_are_left_out(code_points: dict[str, set[int]]) -> None:
+    composed = {ord(character) for character in "éÀñçĀǄйёάﷲװ≠"}
+    assert not composed & set().union(*code_points.values())
+    points = rendering.characters(LATIN)
+    assert not composed & set(points)
+    assert {ord("a"), ord("ß"), ord("ø")} <= set(points)
+
+
+def test_a_drawing_is_a_function_of_character_and_name() -> None:
+    mask = ink("R")[0]
+    once = rendering.draw(mask, "R")
+    assert np.array_equal(once, rendering.draw(mask, "R"))
+    assert not np.array_equal(once, rendering.draw(mask, "another"))
+
+
+def test_stroke_width_varies_and_ink_stays_in_the_picture() -> None:
+    drawings = rendering.draw(ink("R")[0], "R") / 255.0
+    amounts = drawings.sum(axis=(1, 2))
+    assert amounts.max() > 1.4 * amounts.min()
+    border = np.ones((28, 28), dtype=bool)
+    border[1:-1, 1:-1] = False
+    assert (drawings[:, border].sum(axis=1) < 0.05 * amounts).all()
+
+
+def test_every_drawing_has_ink_and_paper(splits: dict[str, ImageSet]) -> None:
+    for images in splits.values():
+        covered = (images.images > 127).mean(axis=(1, 2))
+        assert covered.min() > 0.01
+        assert covered.max() < 0.6
+
+
+def test_pixels_tell_classes_apart_but_leave_room_for_learners() -> None:
+    cut = build_task("glyphs").episodes("test", range(300))
+    support, query = (torch.nn.functional.normalize(s.x.flatten(2), dim=-1) for s in (cut.support, cut.query))
+    nearest = (query @ support.transpose(1, 2)).argmax(dim=-1)
+    accuracy = float((cut.support.y.gather(1, nearest) == cut.query.y).double().mean())
+    assert 0.5 < accuracy < 0.75
+
+
+def test_a_rotated_class_shows_the_turned_drawing(splits: dict[str, ImageSet]) -> None:
+    tasks = build_task("glyphs")
+    examples = tasks.pooled("train", range(400))
+    names = len(splits["train"].names)
+    for number in range(0, 400, 40):
+        turn, base = divmod(int(examples.y[0, number]), names)
+        item = int(examples.items[0, number])
+        assert item // 20 == base
+        upright = np.rot90(splits["train"].images[item], turn) / np.float32(255.0)
+        assert np.array_equal(examples.x[0, number, 0].numpy(), upright)
+        assert ("turned" in tasks.class_name(int(examples.classes[0, number]))) == (turn > 0)
+
+
+def test_nothing_calls_itself_omniglot() -> None:
+    tasks = build_task("glyphs")
+    assert "omniglot" not in (type(tasks).__doc__ or "").lower()
+    assert "omniglot" not in (rendering.__doc__ or "").lower()
