@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,16 +109,14 @@ class Result:
         """Mean over episodes of `headline`, with its 95 % interval."""
         return mean_interval(self.headline.to_numpy())
 
-    def curve(self) -> pd.DataFrame:
-        """Mean and half-width at each inner step, over the same episodes at every step: step, mean, half_width."""
-        if not self.by_step:
-            return pd.DataFrame(columns=["step", "mean", "half_width", "episodes"])
-        shared = sorted(set.intersection(*(set(frame.index) for frame in self.by_step.values())))
+    def curve(self, episodes: pd.Index) -> pd.DataFrame:
+        """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
         rows = []
         for step, frame in self.by_step.items():
-            interval = mean_interval(frame.loc[shared].mean(axis=1, skipna=False).to_numpy())
-            rows.append((step, interval.mean, interval.half_width, interval.episodes))
-        return pd.DataFrame(rows, columns=["step", "mean", "half_width", "episodes"])
+            shown = frame.loc[frame.index.intersection(episodes)]
+            interval = mean_interval(shown.mean(axis=1, skipna=False).to_numpy())
+            rows.append((step, interval.mean, interval.half_width))
+        return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
 
 @dataclass
@@ -137,7 +136,9 @@ class Results:
         evaluations = [record for record in self.records if record["cell"] == "evaluation" and record["status"] == "ok"]
         # reading parquet files waits and computes outside the interpreter's lock
         with ThreadPoolExecutor(4) as pool:
-            scores = dict(zip((r["key"] for r in evaluations), pool.map(self._episode_scores, evaluations), strict=True))
+            scores = dict(
+                zip((r["key"] for r in evaluations), pool.map(self._episode_scores, evaluations), strict=True)
+            )
         readable = [record for record in evaluations if self._readable(record, scores[record["key"]])]
         return sorted(_group(readable, scores), key=_order)
 
@@ -170,7 +171,6 @@ class Results:
     def unfinished(self) -> list[Record]:
         """The records of cells that were skipped or failed."""
         return [record for record in self.records if record["status"] != "ok"]
-
 
 
 def load(paths: Path | str | Iterable[Path | str]) -> Results:
@@ -217,9 +217,7 @@ def episode_scores(scores: pd.DataFrame) -> dict[int, pd.Series]:
     frame = pd.Series(means, index=present % width)
     boundaries = np.flatnonzero(np.diff(present // width)) + 1
     first = np.concatenate([[0], boundaries, [len(present)]])
-    return {
-        int(present[start] // width): frame.iloc[start:stop] for start, stop in zip(first[:-1], first[1:], strict=True)
-    }
+    return {int(present[start] // width): frame.iloc[start:stop] for start, stop in itertools.pairwise(first)}
 
 
 def role(record: Record) -> str:
@@ -249,7 +247,9 @@ def _group(records: Iterable[Record], scores: Mapping[str, dict[int, pd.Series]]
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
     names = _names(members)
     return [
-        Result(name, str(group[0]["label"]), column_of(group[0]), group, tuple(scores[record["key"]] for record in group))
+        Result(
+            name, str(group[0]["label"]), column_of(group[0]), group, tuple(scores[record["key"]] for record in group)
+        )
         for name, group in zip(names, members, strict=True)
     ]
 

@@ -33,7 +33,7 @@ class Guess:
 
     name: str
     look: Look
-    steps: int
+    setting: str
     labels: list[tuple[str, bool]]
 
     @property
@@ -72,7 +72,7 @@ def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.nd
 
 
 def function_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
-    """A panel per regression task and method: f before and after adaptation to the first episode, its support points."""
+    """A panel per regression task and method: f before and after adaptation to the first episode."""
     return [
         _function_panel(result, arrays, words.title(result.column, results.columns), table)
         for result, arrays in exhibited(results, FUNCTION_ARRAYS)
@@ -88,7 +88,13 @@ def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str,
         axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
         for step in wanted:
             last = step == wanted[-1]
-            name = "before" if step == 0 and len(steps) > 1 else f"{step} step{'s' * (step != 1)}" if step else "prediction"
+            name = (
+                "before"
+                if step == 0 and len(steps) > 1
+                else f"{step} step{'s' * (step != 1)}"
+                if step
+                else "prediction"
+            )
             width, dash, alpha = (2.0, "-", 1.0) if last else (1.3, (0, (4, 2)) if step else (0, (1, 1.5)), 0.8)
             curve = predicted[steps.index(step)]
             axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
@@ -98,7 +104,10 @@ def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str,
         axes.legend(fontsize=8, loc="upper right", ncols=2, handlelength=1.8, columnspacing=1, borderaxespad=0.2)
         drawing = svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
     return Panel(
-        slug(f"fit {test} {result.name}"), result.name, f"{test}, first test episode, seed {result.seeds[0]}", drawing,
+        slug(f"fit {test} {result.name}"),
+        result.name,
+        f"{test}, first test episode, seed {result.seeds[0]}",
+        drawing,
         (result.label,),
     )
 
@@ -141,13 +150,19 @@ def _sample(
         step = _nearest(steps, result.headline_steps[0])
         predicted = own["predicted"][steps.index(step), episode][picked]
         labels = [(letter(guess), bool(guess == true)) for guess, true in zip(predicted, queries[picked], strict=True)]
-        guesses.append(Guess(result.name, table[result.label], step, labels))
+        guesses.append(Guess(result.name, table[result.label], _setting(result, step), labels))
     return Sample(
         f"{title}, test episode {episode}",
         [(picture(arrays["support_images"][episode][index]), letter(support[index])) for index in order],
         [(picture(arrays["query_images"][episode][index]), letter(queries[index])) for index in picked],
         guesses,
     )
+
+
+def _setting(result: Result, step: int) -> str:
+    """What the guesses were made with: inner steps and batch-norm regime, where there are any."""
+    parts = [words.count(step, "step")] if step else []
+    return ", ".join(parts + [result.column.regime] * (result.column.regime != "none"))
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:

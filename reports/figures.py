@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Panel:
 
 def colours(table: Mapping[str, Look]) -> dict[str, str]:
     """Hex colour -> CSS variable, for `svg.render`."""
-    return {look.light: look.variable for look in reversed(table.values())}
+    return {look.light: look.variable for look in reversed(list(table.values()))}
 
 
 def steps_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
@@ -49,7 +50,9 @@ def steps_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
 
 
 def _steps_panel(column: Column, here: list[Result], columns: Sequence[Column], table: Mapping[str, Look]) -> Panel:
-    curves = {result.name: (result, result.curve()) for result in here}
+    stepping = [frame.index for result in here if len(result.by_step) > 1 for frame in result.by_step.values()]
+    episodes = functools.reduce(pd.Index.intersection, stepping)
+    curves = {result.name: (result, result.curve(episodes)) for result in here}
     metric = here[0].metric
     scale = words.factor(metric)
     last = max(int(curve["step"].max()) for _, curve in curves.values() if len(curve))
@@ -69,8 +72,7 @@ def _steps_panel(column: Column, here: list[Result], columns: Sequence[Column], 
         axes.xaxis.get_major_locator().set_params(integer=True)
         _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves.values()], metric)
         drawing = svg.render(figure, colours(table), f"{words.axis(metric)} against inner steps, {title}")
-    episodes = words.spread([curve["episodes"].min() for _, curve in curves.values() if len(curve)])
-    caption = f"Mean over seeds; band: 95 % over the {episodes} episodes that were scored at every step."
+    caption = f"Over {words.count(len(episodes), 'episode')} scored at every step."
     return Panel(name, title, caption, drawing, tuple(result.label for result, _ in curves.values()))
 
 
@@ -118,8 +120,7 @@ def _learning_panel(
         axes.xaxis.get_major_locator().set_params(nbins=6)
         _log_where_wide(axes, [level / words.factor(metric) for level in levels], metric)
         drawing = svg.render(figure, colours(table), f"validation {words.axis(metric)} against {axis_title}, {task}")
-    caption = "Bold: mean over seeds; thin: each seed. The state that scores best here is the one that is tested."
-    return Panel(name, title, caption, drawing, tuple(fits))
+    return Panel(name, title, "", drawing, tuple(fits))
 
 
 def _curve(record: Record) -> pd.DataFrame:
@@ -139,4 +140,3 @@ def _log_where_wide(axes: Any, levels: Iterable[np.ndarray], metric: str) -> Non
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-

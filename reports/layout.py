@@ -56,7 +56,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
     "backbone": ("backbone", "the network", str),
-    "selection": ("settings", "published, or chosen on validation tasks", str),
+    "selection": ("settings", "published, or chosen on validation tasks", words.selection),
     "trials": ("trials", "settings tried on validation tasks", str),
     "meta_steps": ("meta-steps", "of training", str),
     "share_of_published": ("of published", "share of the published budget", words.percent),
@@ -148,5 +148,6 @@ def _plain(value: Any, form: Callable[[Any], str] | None) -> Cell:
     value = _whole(value)
     if form is not None:
         return Cell(form(value), value)
-    return Cell(f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value)
-
+    return Cell(
+        f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value
+    )

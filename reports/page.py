@@ -18,7 +18,9 @@ from reports.data import Results, load
 HERE = Path(__file__).parent
 
 
-def write_report(store_path: Path | str | Iterable[Path | str], output: Path | str, figure_folder: Path | str | None = None) -> Path:
+def write_report(
+    store_path: Path | str | Iterable[Path | str], output: Path | str, figure_folder: Path | str | None = None
+) -> Path:
     """Write the page about the records of one store or several; returns its path.
 
     figure_folder: where to write every figure as an SVG file too. Raises `MetabenchError` where there are no records.
@@ -44,7 +46,9 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
     learning = [panel for pair in figures.learning_panels(results, looks) for panel in pair]
     fits = exhibits.function_panels(results, looks)
     main = tables.main_table(results)
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
     html = environment.get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         javascript=Markup((HERE / "page.js").read_text(encoding="utf-8")),
@@ -54,9 +58,12 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         Markup=Markup,
         looks=looks,
         overview=_overview(results),
+        badges=sentences.BADGES,
         findings=sentences.findings(results),
         tables=layout.score_tables(results, looks) if len(main) else [],
-        protocol=layout.frame_table("protocol.csv", "Protocol of every number", _protocol(main), PROTOCOL) if len(main) else None,
+        protocol=layout.frame_table("protocol.csv", "Protocol of every number", _protocol(main), PROTOCOL)
+        if len(main)
+        else None,
         regimes=[name for name in words.REGIME_MEANINGS if name in {column.regime for column in results.columns}],
         steps=steps,
         learning=learning,

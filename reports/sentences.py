@@ -14,11 +14,21 @@ from reports import words
 from reports.data import REGIMES, Result, Results
 from reports.intervals import Interval, paired_interval
 
+#: verdict -> what the page says at a glance
+BADGES = {
+    "separated": "interval excludes zero",
+    "undecided": "no winner: not separated",
+    "under-trained": "no winner: under-trained",
+    "single": "nothing to compare with",
+    "none": "no number",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
     """What a test in one batch-norm regime says: the leader, the runner-up and how sure the difference is.
 
+    advantage: by how much the leader is ahead, positive is better; over the episodes that both have.
     verdict: "separated" (the paired interval excludes zero and every fit is trained), "undecided", "under-trained",
     "single" (nobody to compare with) or "none" (no finite number)."""
 
@@ -27,7 +37,7 @@ class Finding:
     verdict: str
     leader: Result | None
     runner_up: Result | None
-    difference: Interval | None
+    advantage: Interval | None
     headline: str
     sentence: str
     context: str
@@ -51,7 +61,9 @@ def _of_test(test: tuple, results: list[Result], title: str) -> list[Finding]:
     found = [result.column.regime for result in here if result.column.regime != "none"]
     regimes = sorted(set(found), key=lambda regime: (-found.count(regime), REGIMES.index(regime))) or ["none"]
     return [
-        _finding(title, regime, [result for result in here if result.column.regime == regime] + plain * (regime != "none"))
+        _finding(
+            title, regime, [result for result in here if result.column.regime == regime] + plain * (regime != "none")
+        )
         for regime in regimes
     ]
 
@@ -60,11 +72,20 @@ def _finding(test: str, regime: str, results: list[Result]) -> Finding:
     ranked = rank(results)
     leader = ranked[0] if ranked else None
     runner_up = ranked[1] if len(ranked) > 1 else None
-    difference = paired_interval(leader.headline, runner_up.headline) if leader and runner_up else None
-    verdict = _verdict(ranked, difference)
-    headline, sentence = _say(verdict, ranked, difference)
+    advantage = _advantage(leader, runner_up) if leader and runner_up else None
+    verdict = _verdict(ranked, advantage)
+    headline, sentence = _say(verdict, ranked, advantage)
     return Finding(
-        test, regime, verdict, leader, runner_up, difference, headline, sentence, _context(ranked, results), tuple(results)
+        test,
+        regime,
+        verdict,
+        leader,
+        runner_up,
+        advantage,
+        headline,
+        sentence,
+        _context(ranked, results),
+        tuple(results),
     )
 
 
@@ -74,44 +95,46 @@ def rank(results: list[Result]) -> list[Result]:
     return sorted(competing, key=lambda r: (-r.interval.mean if r.higher_is_better else r.interval.mean, r.name))
 
 
-def _verdict(ranked: list[Result], difference: Interval | None) -> str:
+def _advantage(leader: Result, runner_up: Result) -> Interval:
+    """How far the leader is ahead over the shared episodes; positive is better, for errors too."""
+    pair = (leader, runner_up) if leader.higher_is_better else (runner_up, leader)
+    return paired_interval(pair[0].headline, pair[1].headline)
+
+
+def _verdict(ranked: list[Result], advantage: Interval | None) -> str:
     if not ranked:
         return "none"
-    if difference is None:
+    if advantage is None:
         return "single"
     if any(result.under_trained for result in ranked):
         return "under-trained"
-    return "undecided" if difference.contains_zero else "separated"
+    return "undecided" if advantage.contains_zero else "separated"
 
 
-def _say(verdict: str, ranked: list[Result], difference: Interval | None) -> tuple[str, str]:
+def _say(verdict: str, ranked: list[Result], advantage: Interval | None) -> tuple[str, str]:
     """The headline and the sentence below it."""
     if verdict == "none":
         return "No finite number", "Every finished evaluation of this test has scores that are not a number."
     leader = ranked[0]
     extreme = "highest mean" if leader.higher_is_better else "lowest mean error"
-    if verdict == "single" or difference is None:
+    if verdict == "single" or advantage is None:
         return f"Only {leader.name} was measured", "There is nobody to compare it with here."
     headline = f"{leader.name} has the {extreme}"
-    paired = _paired(leader, ranked[1], difference)
+    paired = _paired(ranked[1], advantage)
     if verdict == "under-trained":
         names = _list([result.name for result in ranked if result.under_trained])
         return headline, f"{paired} No winner is named: {names} {_is(ranked)} under-trained at this budget."
     if verdict == "undecided":
-        why = "That interval contains zero" if difference.known else "One shared episode gives no interval"
+        why = "That interval contains zero" if advantage.known else "One shared episode gives no interval"
         return headline, f"{paired} {why}, so no winner is named at this budget."
     return headline, f"{paired} At this budget, and for these trained models, the difference is there."
 
 
-def _paired(leader: Result, runner_up: Result, difference: Interval) -> str:
-    if not difference.episodes:
+def _paired(runner_up: Result, advantage: Interval) -> str:
+    if not advantage.episodes:
         return f"It shares no test episode with {runner_up.name}, the next, so there is no paired difference."
-    if not difference.known:
-        return f"Against {runner_up.name}, the next: {words.signed(difference.mean, leader.metric)}."
-    return (
-        f"Against {runner_up.name}, the next: {words.difference(difference, leader.metric)}, "
-        f"paired over {words.count(difference.episodes, 'shared episode')}."
-    )
+    ahead = f"Ahead of {runner_up.name}, the next, by {words.difference(advantage, runner_up.metric)}"
+    return f"{ahead}, paired over {words.count(advantage.episodes, 'shared episode')}."
 
 
 def _context(ranked: list[Result], results: list[Result]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 INK, QUIET, RULE, PAPER = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe"
 PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper"}
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -50,7 +50,8 @@ def drawing(name: str, width: float, height: float) -> Iterator[Any]:
     import seaborn
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}):
+    settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
@@ -65,7 +66,7 @@ def render(figure: Any, colours: Mapping[str, str], description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[A-Za-z]+\w*_\d+">', "<g>", text)
+    text = re.sub(r'<g id="[A-Za-z][\w.]*_\d+" ?(/?)>', r"<g\1>", text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     for colour, variable in {**PAGE_COLOURS, **colours}.items():
         text = re.sub(rf"(?<=: ){colour}\b", f"var({variable}, {colour})", text)

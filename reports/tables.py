@@ -44,7 +44,7 @@ def _row(result: Result, test: str) -> dict[str, Any]:
         "backbone": facts.get("backbone"),
         "training_inner_steps": fields.get("inner_steps"),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
-        "meta_steps": words.spread([one.get("meta_steps") for one in training]),
+        "meta_steps": words.spread([one.get("meta_steps") for one in training]) if training else None,
         "published_meta_steps": _shared(one.get("published_meta_steps") for one in training),
         "share_of_published": _least(one.get("share") for one in training),
         "training_seconds": _mean(one.get("seconds") for one in training),

@@ -75,10 +75,12 @@ def signed(value: float, metric: str) -> str:
 
 
 def difference(interval: Interval, metric: str) -> str:
-    """``+1.20 points, 95 % interval +0.80 to +1.60``."""
+    """``1.20 points (95 % interval +0.80 to +1.60)``."""
     unit = METRICS.get(metric, METRICS["return"])[3]
+    if not interval.known:
+        return f"{number(interval.mean, metric)}{unit} (one episode: no interval)"
     low, high = signed(interval.low, metric), signed(interval.high, metric)
-    return f"{signed(interval.mean, metric)}{unit}, 95 % interval {low} to {high}"
+    return f"{number(interval.mean, metric)}{unit} (95 % interval {low} to {high})"
 
 
 def count(value: float | None, what: str) -> str:
@@ -113,6 +115,11 @@ def percent(share: float | None) -> str:
         return MISSING
     value = 100 * share
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
+
+
+def selection(name: str) -> str:
+    """How a method's settings came about."""
+    return {"validation": "tuned on validation"}.get(name, name)
 
 
 def title(column: Column, columns: Iterable[Column]) -> str:

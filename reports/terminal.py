@@ -1,0 +1,68 @@
+"""The first screen and the main table in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reports import layout, sentences, style, tables, words
+from reports.data import Results, load
+
+#: details shown beside the scores; the page and `main_table` have all of them
+SHOWN = ("seeds", "steps at test", "of published", "training")
+
+COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
+
+
+def show(store_path: Path | str | Iterable[Path | str], console: Console) -> None:
+    """Print what can be said about each test, its table, and what failed; raises `MetabenchError` without records."""
+    results = load(store_path)
+    looks = style.looks(results.labels)
+    scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
+    for regimes in sentences.findings(results):
+        console.print(_table(scores[regimes[0].test]))
+        for finding in regimes:
+            console.print(_sentence(finding))
+        console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
+    if not scores:
+        console.print("No evaluation has finished yet.")
+    if any(result.under_trained for result in results.results):
+        console.print(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")
+    _failures(results, console)
+
+
+def _sentence(finding: sentences.Finding) -> Text:
+    text = Text()
+    if finding.regime != "none":
+        text.append(f"{words.REGIME_TITLES[finding.regime]}: ", style="dim")
+    text.append(f"{finding.headline}. ", style="bold")
+    return text.append(finding.sentence)
+
+
+def _table(table: layout.Table) -> Table:
+    common = ", ".join(f"{name} {value}" for name, value in table.common)
+    output = Table(title=table.title, caption=common, title_justify="left", caption_justify="left", header_style="dim")
+    kept = [index for index, header in enumerate(table.headers) if not index or header.score or header.title in SHOWN]
+    for index in kept:
+        header = table.headers[index]
+        output.add_column(Text(header.title), justify="right" if header.numeric else "left", no_wrap=not index)
+    for row in table.rows:
+        output.add_row(*(_text(row[index]) for index in kept))
+    return output
+
+
+def _text(cell: layout.Cell) -> Text:
+    text = Text(cell.text, style=COLOURS[cell.look.index % len(COLOURS)] if cell.look else "")
+    return text.append(words.UNDER_TRAINED, style="yellow") if cell.mark else text
+
+
+def _failures(results: Results, console: Console) -> None:
+    for row in tables.failures_table(results).to_dict("records"):
+        line = Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
+        console.print(line.append(f"{row['reason']} ", style="default").append(f"[{row['where']}]", style="dim"))
+    for problem in results.problems:
+        console.print(f"could not be read: {problem}", style="yellow", markup=False)
