@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -170,12 +171,12 @@ def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
 
 
 def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
-    types = typing.get_type_hints(entry.cls)
+    hints = typing.get_type_hints(entry.cls)
     known = {f.name for f in dataclasses.fields(entry.cls)}
     for name, value in fields.items():
         if name not in known:
             raise unknown(f"field of {entry.name!r}", name, known)
-        check_type(f"{entry.name}.{name}", value, types[name])
+        check_type(f"{entry.name}.{name}", value, hints[name])
     try:
         instance: Configured = entry.cls(**fields)
     except (TypeError, ValueError) as error:
@@ -191,13 +192,11 @@ def check_type(what: str, value: Any, expected: Any) -> None:
         if value not in arguments:
             raise MetabenchError(f"{what} = {value!r}; known: {', '.join(map(str, arguments))}")
         return
-    allowed = arguments if origin in (typing.Union, getattr(__import__("types"), "UnionType", None)) else (expected,)
+    allowed = arguments if origin in (typing.Union, types.UnionType) else (expected,)
     plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    if (
-        isinstance(value, bool)
-        and bool not in plain
-        or not (isinstance(value, plain) or (float in plain and isinstance(value, int)))
-    ):
+    numbers = (bool,) if bool in plain else ()
+    fits = isinstance(value, numbers) if isinstance(value, bool) else isinstance(value, plain)
+    if not fits and not (float in plain and isinstance(value, int) and not isinstance(value, bool)):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
 

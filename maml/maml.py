@@ -103,15 +103,14 @@ class MAML(MetaLearner):
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = network_for(tasks, self.backbone)
+        queries = self.training_queries or tasks.config().get("shot")
         chunk = self.tasks_at_once or tasks_at_once(network, tasks.device, self.meta_batch)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
             total, loss, examples = None, 0.0, 0
             for first in range(0, self.meta_batch, chunk):
-                episodes = tasks.episodes(
-                    "train", indices[first : first + chunk], queries=self.training_queries or None
-                )
+                episodes = tasks.episodes("train", indices[first : first + chunk], queries=queries)
                 query_loss = self._query_loss(network, parameters, episodes, tasks) / self.meta_batch
                 part = torch.autograd.grad(query_loss, list(parameters.values()))
                 total = part if total is None else tuple(torch._foreach_add(total, part))
