@@ -1,0 +1,269 @@
+"""What must hold for the episodes of every registered task, and a committed hash of the first hundred of each.
+
+A hash that differs means that scores move: give the task a new ``version``, then write the hashes anew, from the
+repository's root and with METABENCH_DATA set, so that those of all data sets are there::
+
+    python -m tests.test_episodes
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import benchmarks
+from benchmarks import registry
+from benchmarks.api import SPLITS, LabelledSet, TaskDistribution
+from benchmarks.errors import MetabenchError, Unavailable
+
+HASHES = Path(__file__).parent / "episode_hashes.json"
+EPISODES = 100
+#: cut at once; 100 episodes of mini-ImageNet are most of a gigabyte
+CHUNK = 10
+
+
+def own_task_ids() -> list[str]:
+    """``name/variant`` of the tasks in `benchmarks/tasks`, not of plug-ins that other tests load."""
+    folder = Path(benchmarks.__file__).parent / "tasks"
+    entries = [entry for entry in registry.tasks().values() if entry.path.parent == folder]
+    return [f"{entry.name}/{variant}" for entry in entries for variant in entry.cls.variants]
+
+
+every_task = pytest.mark.parametrize("task_id", own_task_ids())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METABENCH_OFFLINE", "1")
+        yield
+
+
+def prepared(task_id: str) -> TaskDistribution:
+    """The task, ready to cut episodes; the test is skipped where its data are not here."""
+    tasks = registry.build_task(task_id)
+    try:
+        tasks.prepare()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    return tasks
+
+
+def labelled(task_id: str) -> TaskDistribution:
+    """The same, for tasks of labelled examples only."""
+    tasks = prepared(task_id)
+    if tasks.kind == "control":
+        pytest.skip(f"{tasks.id} has environments, not labelled sets")
+    return tasks
+
+
+def hash_of_first_episodes(tasks: TaskDistribution) -> str:
+    """sha256 of the first test episodes: labels, class and image numbers and class names, or x, y and parameters."""
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+    for first in range(0, EPISODES, CHUNK):
+        cut = tasks.episodes("test", range(first, first + CHUNK))
+        for examples in (cut.support, cut.query):
+            digest.update(examples.y.numpy().tobytes())
+            for values in (examples.x,) if examples.items is None else (examples.classes, examples.items):
+                digest.update(values.numpy().tobytes())
+            seen.update(() if examples.classes is None else examples.classes.unique().tolist())
+        if cut.support.parameters is not None:
+            digest.update(cut.support.parameters.numpy().tobytes())
+    for number in sorted(seen):
+        digest.update(tasks.class_name(number).encode())
+    return digest.hexdigest()
+
+
+def same(one: LabelledSet, other: LabelledSet) -> bool:
+    """Whether two labelled sets are equal in everything, bit for bit."""
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
+
+
+def row(examples: LabelledSet, task: int) -> LabelledSet:
+    return examples[task : task + 1]
+
+
+@every_task
+def test_first_test_episodes_have_the_committed_hash(task_id: str) -> None:
+    tasks = labelled(task_id)
+    known = json.loads(HASHES.read_text())
+    assert tasks.id in known, f"{tasks.id} has no committed hash; see the docstring of {Path(__file__).name}"
+    assert hash_of_first_episodes(tasks) == known[tasks.id]
+
+
+@every_task
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(task_id: str, split: str) -> None:
+    tasks = labelled(task_id)
+    indices = [5, 0, 2**40]
+    batch, backwards = tasks.episodes(split, indices), tasks.episodes(split, np.array(indices[::-1]))
+    for position, index in enumerate(indices):
+        alone = tasks.episodes(split, [index])
+        for source in ("support", "query"):
+            of_batch, reversed_ = getattr(batch, source), getattr(backwards, source)
+            assert same(row(of_batch, position), getattr(alone, source))
+            assert same(row(reversed_, len(indices) - 1 - position), getattr(alone, source))
+
+
+@every_task
+def test_different_indices_and_splits_are_different_episodes(task_id: str) -> None:
+    tasks = labelled(task_id)
+    cut = [tasks.episodes(split, [index]).query.x for split in SPLITS for index in (0, 1)]
+    assert not any(torch.equal(a, b) for i, a in enumerate(cut) for b in cut[:i])
+
+
+@every_task
+def test_shapes_and_types_are_those_of_the_contract(task_id: str) -> None:
+    tasks = labelled(task_id)
+    cut = tasks.episodes("test", range(3))
+    for examples, each in ((cut.support, tasks.shot), (cut.query, tasks.queries)):
+        n = each * (tasks.outputs if tasks.kind == "classification" else 1)
+        assert len(examples) == 3
+        assert examples.x.shape == (3, n, *tasks.input_shape)
+        assert examples.x.dtype == torch.float32
+        assert bool(examples.x.isfinite().all())
+        if tasks.kind == "regression":
+            assert examples.y.shape == (3, n, tasks.outputs)
+            assert examples.y.dtype == torch.float32
+            continue
+        for values in (examples.y, examples.classes, examples.items):
+            assert values.shape == (3, n)
+            assert values.dtype == torch.int64
+    told = cut.support.parameters
+    assert ("parameters" in tasks.offers) == (told is not None and told.ndim == 2 and len(told) == 3)
+    assert cut.query.parameters is None
+
+
+@every_task
+def test_support_and_query_share_no_example(task_id: str) -> None:
+    """An example is an image of a class: an image turned by 90 degrees is one of another class."""
+    tasks = labelled(task_id)
+    cut = tasks.episodes("test", range(8))
+    for task in range(8):
+        examples: list[object] = []
+        for side in (cut.support, cut.query):
+            drawn = side.x if side.items is None else torch.stack((side.classes, side.items), dim=-1)
+            examples += [tuple(example) for example in drawn[task].flatten(1).tolist()]
+        assert len(set(examples)) == len(examples)
+
+
+@every_task
+def test_queries_do_not_depend_on_the_shots(task_id: str) -> None:
+    tasks = labelled(task_id)
+    few, many = (tasks.episodes("test", range(3), shots=shots, queries=4) for shots in (1, 3))
+    assert same(few.query, many.query)
+    assert few.support.x.shape[1] * 3 == many.support.x.shape[1]
+
+
+@every_task
+def test_splits_share_no_class_and_no_example(task_id: str) -> None:
+    tasks = labelled(task_id)
+    if tasks.kind == "regression":
+        pytest.skip(f"{tasks.id} draws its tasks from a continuum")
+    found: list[tuple[set[int], set[int]]] = []
+    for split in SPLITS:
+        examples = tasks.pooled(split, range(2000 if tasks.input_shape[-1] < 32 else 200))
+        assert int(examples.y.max()) < tasks.pooled_outputs(split)
+        found.append((set(examples.classes.flatten().tolist()), set(examples.items.flatten().tolist())))
+        query = tasks.episodes(split, range(4)).query
+        found[-1][0].update(query.classes.flatten().tolist())
+        found[-1][1].update(query.items.flatten().tolist())
+    for i, (classes, items) in enumerate(found):
+        assert all(not classes & others and not items & other_items for others, other_items in found[:i])
+
+
+@every_task
+def test_labels_name_the_classes_of_the_episode_in_shuffled_order(task_id: str) -> None:
+    tasks = labelled(task_id)
+    if tasks.kind == "regression":
+        pytest.skip(f"{tasks.id} has no classes")
+    cut = tasks.episodes("test", range(8))
+    ordered = 0
+    for task in range(8):
+        pairs: set[tuple[int, int]] = set()
+        for examples, each in ((cut.support, tasks.shot), (cut.query, tasks.queries)):
+            label = examples.y[task].tolist()
+            assert sorted(label) == sorted(list(range(tasks.outputs)) * each)
+            pairs |= set(zip(label, examples.classes[task].tolist(), strict=True))
+            ordered += label == sorted(label)
+        assert len(pairs) == len({c for _, c in pairs}) == tasks.outputs
+    assert ordered <= 4
+
+
+@every_task
+def test_pooled_examples_are_one_task_and_each_a_function_of_its_index(task_id: str) -> None:
+    tasks = labelled(task_id)
+    if "pooled" not in tasks.offers:
+        pytest.skip(f"{tasks.id} offers no pooled examples")
+    many, two = tasks.pooled("train", range(12)), tasks.pooled("train", [9, 4])
+    assert many.x.shape == (1, 12, *tasks.input_shape)
+    assert many.y.shape[:2] == (1, 12)
+    for name, values in vars(two).items():
+        assert values is None or torch.equal(values[0], getattr(many, name)[0, [9, 4]])
+
+
+@every_task
+def test_score_is_one_number_per_query_and_best_for_the_truth(task_id: str) -> None:
+    tasks = labelled(task_id)
+    query = tasks.episodes("test", range(3)).query
+
+    def right(x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
+        one_hot = tasks.kind == "classification"
+        return torch.nn.functional.one_hot(query.y, tasks.outputs).float() if one_hot else query.y, None
+
+    def wrong(x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
+        return (right(x)[0] + 1.0).roll(1, dims=-1), None
+
+    best, worse = tasks.score(right, query), tasks.score(wrong, query)
+    assert best.shape == worse.shape == query.y.shape[:2]
+    assert bool((best == float(tasks.higher_is_better)).all())
+    assert bool((worse < best).all() if tasks.higher_is_better else (worse > best).all())
+
+
+@every_task
+def test_no_global_generator_is_used(task_id: str) -> None:
+    tasks = labelled(task_id)
+    of_torch, of_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    tasks.episodes("train", range(2))
+    tasks.pooled("train", range(2))
+    assert torch.equal(of_torch, torch.random.get_rng_state())
+    assert np.array_equal(of_numpy, np.random.get_state()[1])  # noqa: NPY002
+
+
+@every_task
+def test_training_distribution_is_of_the_same_kind(task_id: str) -> None:
+    tasks = registry.build_task(task_id)
+    training = tasks.for_training()
+    assert (training.name, training.input_shape, training.outputs) == (tasks.name, tasks.input_shape, tasks.outputs)
+    assert training.for_training() == training
+
+
+@every_task
+def test_an_unknown_split_is_an_error_that_names_the_known_ones(task_id: str) -> None:
+    tasks = labelled(task_id)
+    with pytest.raises(MetabenchError, match="validation"):
+        tasks.episodes("dev", [0])
+
+
+def rewrite() -> None:
+    """Write the hashes of all tasks whose data are here; keep those of the others that still exist."""
+    earlier = json.loads(HASHES.read_text()) if HASHES.is_file() else {}
+    hashes: dict[str, str] = {}
+    for tasks in map(registry.build_task, own_task_ids()):
+        try:
+            tasks.prepare(print)
+            hashes[tasks.id] = hash_of_first_episodes(tasks)
+        except Unavailable as missing:
+            print(f"{tasks.id}: kept as it was, {missing}")
+            hashes |= {tasks.id: earlier[tasks.id]} if tasks.id in earlier else {}
+    HASHES.write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    rewrite()
