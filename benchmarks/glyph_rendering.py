@@ -137,10 +137,10 @@ def masks(script: Script, points: Sequence[int]) -> np.ndarray:
         if box is None:
             continue
         scale = BOX / max(box[2] - box[0], box[3] - box[1])
-        size = [max(1, round(scale * (box[axis + 2] - box[axis]))) for axis in (0, 1)]
-        left, top = ((CANVAS - side) // 2 for side in size)
-        pixels = np.asarray(whole.resize(tuple(size), Image.Resampling.BOX, box=box))
-        ink[row, top : top + size[1], left : left + size[0]] = pixels >= 128
+        width, height = (max(1, round(scale * (box[axis + 2] - box[axis]))) for axis in (0, 1))
+        left, top = (CANVAS - width) // 2, (CANVAS - height) // 2
+        pixels = np.asarray(whole.resize((width, height), Image.Resampling.BOX, box=box))
+        ink[row, top : top + height, left : left + width] = pixels >= 128
     return ink
 
 
