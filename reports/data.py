@@ -96,13 +96,13 @@ class Result:
     def by_step(self) -> dict[int, pd.DataFrame]:
         """Inner step -> score per episode (rows) and seed (columns), for the episodes that every seed has."""
         steps = sorted(set.intersection(*(set(scores) for scores in self.scores)))
-        return {step: pd.concat([scores[step] for scores in self.scores], axis=1, join="inner") for step in steps}
+        return {step: _beside([scores[step] for scores in self.scores]) for step in steps}
 
     @cached_property
     def headline(self) -> pd.Series:
         """Score per episode at the headline step, averaged over seeds."""
         seeds = [scores[step] for scores, step in zip(self.scores, self.headline_steps, strict=True)]
-        return pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False)
+        return _beside(seeds).mean(axis=1, skipna=False)
 
     @cached_property
     def interval(self) -> Interval:
@@ -113,8 +113,7 @@ class Result:
         """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
         rows = []
         for step, frame in self.by_step.items():
-            shown = frame.loc[frame.index.intersection(episodes)]
-            interval = mean_interval(shown.mean(axis=1, skipna=False).to_numpy())
+            interval = mean_interval(frame.to_numpy()[frame.index.isin(episodes)].mean(axis=1))
             rows.append((step, interval.mean, interval.half_width))
         return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
@@ -218,6 +217,14 @@ def episode_scores(scores: pd.DataFrame) -> dict[int, pd.Series]:
     boundaries = np.flatnonzero(np.diff(present // width)) + 1
     first = np.concatenate([[0], boundaries, [len(present)]])
     return {int(present[start] // width): frame.iloc[start:stop] for start, stop in itertools.pairwise(first)}
+
+
+def _beside(seeds: Sequence[pd.Series]) -> pd.DataFrame:
+    """Scores of several seeds as columns, for the episodes that all have."""
+    index = seeds[0].index
+    if all(index.equals(scores.index) for scores in seeds[1:]):
+        return pd.DataFrame(np.column_stack([scores.to_numpy() for scores in seeds]), index=index)
+    return pd.concat(seeds, axis=1, join="inner")
 
 
 def role(record: Record) -> str:

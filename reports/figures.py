@@ -105,13 +105,14 @@ def _learning_panel(
     with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
         for label, records in fits.items():
             look = table[label]
-            curves = [_curve(record) for record in records]
-            for curve in curves:
+            curves = _curves(records)
+            for _, curve in curves.groupby("seed"):
                 axes.plot(curve[axis], curve["score"], color=look.light, linewidth=0.8, alpha=0.35)
-            mean = pd.concat(curves).groupby("step", as_index=False).agg(["mean", "count"])
-            mean = mean[mean["score", "count"] == len(curves)]
-            x = mean["step"] if axis == "step" else mean["seconds", "mean"]
-            levels.append(mean["score", "mean"].to_numpy())
+            # where a seed stopped early the mean stops too, so that it is one over the same seeds all along
+            everywhere = curves.groupby("step")["seed"].transform("size") == len(records)
+            mean = curves[everywhere].groupby("step").mean()
+            x = mean.index if axis == "step" else mean["seconds"]
+            levels.append(mean["score"].to_numpy())
             every = max(1, len(mean) // 8)
             axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
         axes.set(xlabel=axis_title, ylabel=f"validation {words.axis(metric)}")
@@ -123,10 +124,16 @@ def _learning_panel(
     return Panel(name, title, "", drawing, tuple(fits))
 
 
-def _curve(record: Record) -> pd.DataFrame:
-    """step, seconds, score (in the unit shown) of a fit; validations without a finite score are left out."""
-    curve = pd.DataFrame(record["training"]["curve"])[["step", "seconds", "score"]].astype(float).dropna()
-    return curve.assign(score=curve["score"] * words.factor(str(record["task"]["metric"])))
+def _curves(records: Sequence[Record]) -> pd.DataFrame:
+    """seed, step, seconds, score (in the unit shown) of fits; validations without a finite score are left out."""
+    rows = [
+        (number, point["step"], point["seconds"], point["score"])
+        for number, record in enumerate(records)
+        for point in record["training"]["curve"]
+        if point.get("score") is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["seed", "step", "seconds", "score"])
+    return frame.assign(score=frame["score"] * words.factor(str(records[0]["task"]["metric"])))
 
 
 def _log_where_wide(axes: Any, levels: Iterable[np.ndarray], metric: str) -> None:

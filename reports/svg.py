@@ -52,8 +52,10 @@ def drawing(name: str, width: float, height: float) -> Iterator[Any]:
 
     settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
+        figure = Figure(figsize=(width, height))
+        # fixed margins in inches: panels line up, and no layout has to be solved
+        left, right, bottom, top = 0.62 / width, 1 - 0.12 / width, 0.5 / height, 1 - 0.1 / height
+        yield figure, figure.add_axes((left, bottom, right - left, top - bottom))
 
 
 def render(figure: Any, colours: Mapping[str, str], description: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.errors import MetabenchError
 from benchmarks.store import Store
-from reports import data, intervals, sentences, style, tables
+from reports import data, intervals, layout, sentences, style, tables, words
 from reports.page import write_report
 
 SINUSOID = {
@@ -47,12 +47,17 @@ class Maker:
     def header(self, cell: str, label: str, task: dict[str, Any], seed: int, **changes: Any) -> dict[str, Any]:
         name, parts = label.split(" [")[0], sorted(map(str, changes.items()))
         header = {
-            "key": key_of(cell, label, task["id"], seed, parts), "cell": cell, "status": "ok", "reason": None, "stderr": "",
+            "key": key_of(cell, label, task["id"], seed, parts), "cell": cell,
+            "status": "ok", "reason": None, "stderr": "",
             "label": label, "task": task, "seed": seed, "profile": "quick",
-            "method": {"name": name, "fields": {"inner_steps": 1}, "facts": {"backbone": "mlp-40-40", "mean_loss_inner_lr": 2.0}},
+            "method": {
+                "name": name, "fields": {"inner_steps": 1}, "facts": {"backbone": "mlp-40-40", "mean_loss_inner_lr": 2.0},
+            },
             "budget": {"meta_steps": 2000, "seconds": 300, "validate_every": 100, "validation_episodes": 50},
             "training": None, "memory": {"peak_bytes": 3 * 10**8}, "threads": 1, "device": "cpu", "plan": {},
-            "machine": {"id": "a1b2c3d4", "cpu": "Imaginary 9000", "usable_cores": 2, "memory_gib": 8, "os": "Linux", "gpu": None},
+            "machine": {
+                "id": "a1b2c3d4", "cpu": "Imaginary 9000", "usable_cores": 2, "memory_gib": 8, "os": "Linux", "gpu": None,
+            },
             "versions": {"python": "3.11.2", "torch": "2.13.0"}, "git": {"commit": "f" * 40, "dirty": False},
             "started": "2031-05-01T10:00:00Z", "finished": "2031-05-01T10:01:00Z",
         }  # fmt: skip
@@ -99,7 +104,8 @@ class Maker:
         header["evaluation"] = {
             "split": "test", "regime": regime, "way": 5 if task is GLYPHS else 0, "shots": 1 if task is GLYPHS else 10,
             "queries": queries, "episodes": self.episodes, "reported_steps": [steps - 1], "headline_step": steps - 1,
-            "curve_episodes": curve_episodes, "selection": "published", "trials": 0, "chosen": {}, "seconds_per_task": 0.01,
+            "curve_episodes": curve_episodes, "selection": "published", "trials": 0, "chosen": {},
+            "seconds_per_task": 0.01,
             "episodes_digest": self.digest if task is GLYPHS else None, "task_id": task["id"],
         }  # fmt: skip
         self.store.write(header, scores=frame, arrays=exhibited(task, steps) if exhibit else None)
@@ -255,8 +261,6 @@ def test_every_number_of_the_table_stands_on_the_page_with_its_mark(store: Path,
 
 
 def test_no_column_mixes_regimes(store: Path) -> None:
-    from reports import layout
-
     results = data.load(store)
     for table in layout.score_tables(results, style.looks(results.labels)):
         for index, header in enumerate(table.headers):
@@ -266,9 +270,9 @@ def test_no_column_mixes_regimes(store: Path) -> None:
                 expected = [
                     result.interval.mean * (100 if result.metric == "accuracy" else 1)
                     for result in results.results
-                    if result.name == row[0].text and result.column.task == table.title
-                    and header.title.endswith(result.column.regime if result.column.regime != "none" else "no batch-norm")
-                ]  # fmt: skip
+                    if (result.name, result.column.task) == (row[0].text, table.title)
+                    and header.title == words.REGIME_TITLES[result.column.regime]
+                ]
                 assert [row[index].value] == (expected or [None])
 
 
@@ -471,10 +475,10 @@ def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
         label, seed, regime = f"method-{number % 10}", number // 100, ("query", "support")[number // 10 % 2]
         task = {**GLYPHS, "id": f"glyphs-v1/variant{number // 20 % 5}"}
         make.evaluation(label, task, seed, regime=regime, level=0.5, steps=6, fits=False)
-    start = time.perf_counter()
+    # seconds of this process and not of the clock, which other work on the machine may hold up
+    start = time.process_time()
     write_report(tmp_path / "store", tmp_path / "page.html")
-    # a shared machine is given twice the time that an idle one may take
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 8
 
 
 def test_reports_do_not_import_torch() -> None:
