@@ -1,0 +1,78 @@
+# Everything that a fresh machine needs is set up by the target that needs it; a second run costs nothing.
+#
+#   PYTHON=python3.12   the interpreter that a new environment is made from (3.11 or newer)
+#   VENV=folder         the environment
+#   PROFILE=standard    what `bench` and `report` are about
+#   ARGS="..."          further arguments of `bench`, `report`, `smoke` and `test`
+# pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
+# without a GPU is served sooner by an index with CPU builds of torch.
+
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= quick
+ARGS ?=
+
+run_python := $(VENV)/bin/python
+pip_install := $(run_python) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+installed := $(VENV)/.metabench-installed
+peers := $(VENV)/.metabench-peers
+# Beside the environment, not in it: what stands here until the first installation is complete says that the
+# environment is ours and may be torn.
+unfinished := $(VENV).unfinished
+
+.DEFAULT_GOAL := help
+.PHONY: help install bench report smoke test check peers clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(installed) ## make the environment .venv and install everything into it
+
+bench: $(installed) ## run the benchmark (PROFILE=quick: under 15 minutes on 2 cores), then write reports/index.html
+	$(run_python) -m benchmarks run --profile $(PROFILE) $(ARGS)
+	$(run_python) -m benchmarks report --profile $(PROFILE)
+
+report: $(installed) ## write reports/index.html from the records that are there, without training
+	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
+
+smoke: $(installed) ## every method on small tasks, and its page; the scores mean nothing
+	$(run_python) -m benchmarks run --profile smoke $(ARGS)
+	$(run_python) -m benchmarks report --profile smoke --output reports/runs/smoke.html
+
+test: $(installed) $(peers) ## the tests
+	$(run_python) -m pytest $(ARGS)
+
+check: $(installed) ## format, lint and types
+	$(run_python) -m ruff format --check .
+	$(run_python) -m ruff check .
+	$(run_python) -m mypy
+
+peers: $(installed) ## other libraries, to compare with; tried anew where it failed before
+	@grep -qs '^installed' $(peers) || rm -f $(peers)
+	@$(MAKE) --no-print-directory $(peers)
+
+clean: ## remove the environment and what tools left behind; records in reports/runs stay
+	rm -rf $(VENV) $(unfinished) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that somebody else made is installed into, never cleared. torch comes first, so that a package which
+# asks for any torch finds the pinned one.
+$(installed): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("metabench needs Python 3.11 or newer (make PYTHON=...); this is " + sys.version.split()[0])'
+	@rm -f $@
+	@if [ -e $(unfinished) ] || [ ! -e $(VENV) ]; then \
+		echo "making $(VENV)" && touch $(unfinished) && $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo "installing into $(VENV) (minutes, the first time)"
+	@$(pip_install) torch
+	@$(pip_install) --editable '.[dev]'
+	@touch $@ && rm -f $(unfinished)
+
+# learn2learn's source release builds only where its Cython step is asked for, and asks for packages that it doesn't
+# need and for any torchvision, which would bring another torch along.
+$(peers): $(installed)
+	@{ $(pip_install) --no-deps --config-settings="--build-option=build_ext" learn2learn==0.2.0 && \
+	$(pip_install) --no-deps "torchvision==0.16.2; python_version < '3.12'" "torchvision==0.28.0; python_version >= '3.12'" && \
+	$(pip_install) gym==0.26.2 requests tqdm scipy pillow; } >$(VENV)/peers.log 2>&1 \
+	&& echo "installed" >$@ \
+	|| { echo "missing" >$@; echo "learn2learn can't be installed here, so nothing is compared with it ($(VENV)/peers.log; again: make peers)"; }
