@@ -109,7 +109,8 @@ class Omniglot(ImageTasks):
 def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: data.Progress) -> None:
     with contextlib.ExitStack() as opened:
         found = {part: read_characters(opened.enter_context(data.open_files(files[part])), part) for part in PARTS}
-        for split, characters in split_characters(*found.values(), split_by).items():
+        background, evaluation = found.values()
+        for split, characters in split_characters(background, evaluation, split_by).items():
             data.write_pictures(folder, split, characters, shrink, lambda line: progress(f"omniglot {line}"))
 
 

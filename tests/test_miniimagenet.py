@@ -1,0 +1,229 @@
+"""mini-ImageNet in each of its layouts, pickles among them; on a small one made here, and on the real one if given."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import data
+from benchmarks.api import SPLITS
+from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.pickles import load_arrays
+from benchmarks.tasks import miniimagenet
+from benchmarks.tasks.miniimagenet import MiniImageNet
+
+REAL = os.environ.get("METABENCH_DATA", "")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A data folder and a cache of their own, with a small mini-ImageNet to be expected in it."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("METABENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(miniimagenet, "CLASSES", {"train": 3, "validation": 2, "test": 2})
+    monkeypatch.setattr(miniimagenet, "IMAGES_PER_CLASS", 4)
+    return tmp_path
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    target = io.BytesIO()
+    image.save(target, kind)
+    return target.getvalue()
+
+
+@functools.cache
+def photograph(number: int, side: int = 84) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels).resize((side, side)), "JPEG")
+
+
+def pack(path: Path, files: dict[str, bytes], unpacked: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if unpacked:
+        for name, content in files.items():
+            (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / name).write_bytes(content)
+        return
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def put_miniimagenet(folder: Path, unpacked: bool = False, change=lambda tables, files: None) -> None:
+    tables, files = {}, {}
+    for first, (split, count) in zip((0, 10, 20), (("train", 3), ("val", 2), ("test", 2)), strict=True):
+        names = {f"n{c:02}{i:02}.jpg": f"n{c:02}" for c in range(first, first + count) for i in range(4)}
+        tables[split] = list(names.items())
+        files[split] = {f"images/{name}": photograph(int(name[1:5])) for name in names}
+    change(tables, files)
+    for split in tables:
+        pack(folder / f"images_{split}.zip", files[split], unpacked)
+        with (folder / f"{split}.csv").open("w", newline="") as target:
+            csv.writer(target).writerows([("filename", "label"), *tables[split]])
+
+
+def decoded(tasks) -> list[str]:
+    """The digests of the splits."""
+    return [tasks.image_set(split).digest for split in SPLITS]
+
+
+def leftovers(place: Path) -> list[Path]:
+    return [path for path in place.glob("cache/prepared/*") if path.suffix != ".lock"]
+
+
+def refused(tasks, place: Path, *words: str) -> None:
+    with pytest.raises(MetabenchError) as raised:
+        tasks.prepare()
+    message = str(raised.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+    assert leftovers(place) == []
+
+
+def test_miniimagenet_reads_every_layout(place):
+    seen = []
+    for folder, unpacked in (("data/mini-imagenet", False), ("data/miniimagenet", True)):
+        put_miniimagenet(place / folder, unpacked)
+        seen.append(decoded(MiniImageNet()))
+        if unpacked:
+            put_caches(place / "data", MiniImageNet())
+        shutil.rmtree(place / folder)
+        shutil.rmtree(place / "cache/prepared")
+    seen.append(decoded(MiniImageNet()))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def put_caches(folder: Path, tasks: MiniImageNet) -> None:
+    for split, name in miniimagenet.FILE_NAMES.items():
+        found = tasks.image_set(split)
+        order = np.random.default_rng(0).permutation(len(found.images))
+        place_of = np.argsort(order)
+        numbers = {label: list(map(int, place_of[4 * i : 4 * i + 4])) for i, label in enumerate(found.names)}
+        content = {"image_data": np.array(found.images)[order], "class_dict": numbers}
+        (folder / f"mini-imagenet-cache-{name}.pkl").write_bytes(pickle.dumps(content))
+
+
+def test_a_larger_photograph_is_squeezed():
+    image = Image.open(io.BytesIO(photograph(1, side=120)))
+    assert np.array_equal(miniimagenet.shrink(image), np.asarray(image.resize((84, 84), Image.Resampling.LANCZOS)))
+
+
+def lose_row(tables, files):
+    tables["val"].pop()
+
+
+def lose_file(tables, files):
+    del files["test"]["images/n2002.jpg"]
+
+
+def share_class(tables, files):
+    tables["test"] = [(name, label.replace("n20", "n10")) for name, label in tables["test"]]
+
+
+def lose_class(tables, files):
+    tables["train"] = tables["train"][4:]
+
+
+def break_photograph(tables, files):
+    files["train"]["images/n0102.jpg"] = photograph(102)[:400]
+
+
+BAD_MINIIMAGENET = {
+    lose_row: ["val.csv", "class n11 has 3 images, 4 expected"],
+    lose_file: ["n2002.jpg of class n20 (test.csv) is missing"],
+    share_class: ["class n10 is in the validation and in the test split"],
+    lose_class: ["train.csv", "2 classes, 3 expected"],
+    break_photograph: ["images/n0102.jpg can't be decoded"],
+}
+
+
+@pytest.mark.parametrize("change", BAD_MINIIMAGENET, ids=lambda change: change.__name__)
+def test_bad_miniimagenet_is_one_line_and_nothing_is_written(place, change):
+    put_miniimagenet(place / "data", change=change)
+    refused(MiniImageNet(), place, *BAD_MINIIMAGENET[change])
+
+
+class Evil:
+    """A pickle that would make a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_with_code_is_refused_and_not_run(place, protocol):
+    for name in miniimagenet.FILE_NAMES.values():
+        content = {"image_data": Evil(place / "ran"), "class_dict": {}}
+        (place / f"data/mini-imagenet-cache-{name}.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    refused(MiniImageNet(), place, "mini-imagenet-cache-train.pkl", "is refused")
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps([1, 2]), []),
+        (pickle.dumps({"image_data": np.zeros((4, 84, 84, 3), np.uint8)}), ["class_dict"]),
+        (pickle.dumps({"image_data": np.zeros((4, 84, 84, 3)), "class_dict": {}}), ["image_data"]),
+        (pickle.dumps({"image_data": np.zeros((4, 84, 84, 3), np.uint8), "class_dict": {"n1": [9]}}), ["n1"]),
+        (pickle.dumps({"image_data": np.array([print], dtype=object)}), ["refused"]),
+        (b"\x80\x04 nonsense", []),
+        (b"", []),
+    ],
+)
+def test_a_pickle_of_something_else_is_refused(place, content, words):
+    for name in miniimagenet.FILE_NAMES.values():
+        (place / f"data/mini-imagenet-cache-{name}.pkl").write_bytes(content)
+    refused(MiniImageNet(), place, "mini-imagenet-cache-train.pkl is not a mini-imagenet-cache of arrays", *words)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_and_containers_come_through_a_pickle(tmp_path, protocol):
+    arrays = [
+        np.arange(6, dtype=np.uint8).reshape(2, 3),
+        np.asfortranarray(np.eye(3)),
+        np.float32(2.5),
+        np.array(["a"]),
+    ]
+    content = OrderedDict(a=arrays, b=({"x": [1, 2.0, None, True]}, "text", b"\x00\xff"))
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    read = load_arrays(tmp_path / "file.pkl")
+    assert read["b"] == content["b"]
+    assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(read["a"], arrays, strict=True))
+
+
+def test_absent_data_say_what_to_put_where(place):
+    with pytest.raises(Unavailable):
+        MiniImageNet().prepare()
+    refused(MiniImageNet(), place, "$METABENCH_DATA/mini-imagenet", "train.csv", "terms")
+
+
+def test_real_miniimagenet_has_its_classes():
+    folder = Path(REAL) / "mini-imagenet"
+    if not REAL or not folder.is_dir():
+        pytest.skip("METABENCH_DATA with mini-imagenet is not given")
+    labels = []
+    for split, name in miniimagenet.FILE_NAMES.items():
+        with data.open_files(folder / f"images_{name}.zip") as files:
+            classes = miniimagenet.read_classes(folder / f"{name}.csv", files, split)
+            pictures = next(iter(classes.values()))
+            assert pictures[0].decode(miniimagenet.shrink).shape == (84, 84, 3)
+        labels.append(set(classes))
+        assert sum(map(len, classes.values())) == 600 * len(classes)
+    assert [len(each) for each in labels] == [64, 16, 20]
+    assert len(set.union(*labels)) == 100
