@@ -147,7 +147,12 @@ class _Crew:
         if verdict == "done":
             self._finish(job, Outcome("ok"))
             return
-        process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)
+        try:
+            process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)
+        except (OSError, EOFError) as error:  # EOFError: the server has died
+            reason = f"its process could not be started: {type(error).__name__}: {error}".rstrip(": ")
+            self._finish(job, Outcome("error", reason))
+            return
         self.running.append((job, process))
         self._on_event(Event("started", job))
 

@@ -188,15 +188,24 @@ def test_a_crash_before_the_header_leaves_nothing_finished(store, monkeypatch):
 
 
 def test_a_crash_while_replacing_does_not_leave_the_old_header_beside_new_files(store, monkeypatch):
-    store.write(header(seed=1), accuracy(episodes=3))
+    store.write(header(seed=1), state={"w": torch.zeros(9)})
 
     def crash(path, text):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(files, "write_text", crash)
     with pytest.raises(KeyboardInterrupt):
-        store.write(header(seed=2), accuracy(episodes=9))
+        store.write(header(seed=2), state={"w": torch.ones(9)})  # of the same size: nobody could tell
     assert store.get(KEY) is None
+
+
+def test_who_reads_an_old_file_can_finish_it(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with target.open() as reader:
+        files.write_text(target, "new")
+        assert reader.read() == "old"
+    assert target.read_text() == "new"
 
 
 def test_half_a_file_is_never_visible(tmp_path):
