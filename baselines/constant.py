@@ -51,7 +51,7 @@ class Constant(MetaLearner):
             yield state
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        yield ConstantPredictor(state.parameters["mean"].to(support.y.dtype))
+        yield ConstantPredictor(state.parameters["mean"].detach().to(support.y.dtype))
 
 
 @dataclass(frozen=True)

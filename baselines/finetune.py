@@ -67,7 +67,7 @@ class FineTune(MetaLearner):
     batch_size: int = 64
     meta_lr: float = 1e-3
     training_weight_decay: float = 0.0
-    inner_lr: float = adaptation_field(0.1)
+    inner_lr: float = adaptation_field(0.01)
     test_steps: tuple[int, ...] = adaptation_field((1, 5, 10))
     loss_scale: LossScale = adaptation_field("sum/K")
     layers: Layers = adaptation_field("all")

@@ -1,0 +1,123 @@
+"""What fine-tuning does with the support set; fits are tested with the other baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines.finetune import HEAD, FineTune, imprinted
+from benchmarks.api import LabelledSet, State
+from benchmarks.models import network_for
+from benchmarks.registry import build_task
+
+#: for its facts alone; no data are read
+TASKS = build_task("omniglot/5w1s")
+LEARNER = FineTune(backbone="mlp-256-128-64-64")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def state() -> State:
+    """A network of 20 classes, untrained."""
+    network = network_for(TASKS, LEARNER.backbone, outputs=20)
+    return State(network.initialise(0), network.running_statistics(), step=7)
+
+
+@pytest.fixture
+def support() -> LabelledSet:
+    return LabelledSet(drawn(3, 10, 1, 28, 28), torch.arange(10).expand(3, 10) % 5)
+
+
+@pytest.mark.parametrize("layers", ["all", "head"])
+@pytest.mark.parametrize("regime", FineTune.regimes)
+def test_an_imprinted_head_starts_as_the_nearest_class_mean(
+    state: State, support: LabelledSet, regime: str, layers: str
+) -> None:
+    learner, x = LEARNER.replace(head="imprinted", layers=layers).in_regime(regime), drawn(3, 12, 1, 28, 28, seed=1)
+    start = next(learner.adapt(state, support, TASKS))
+    answers = start(x)[0].argmax(-1)
+    known = dataclasses.replace(start, regime="running" if regime == "running" else "query", embed=True)(support.x)[0]
+    asked = dataclasses.replace(start, embed=True)(x)[0]
+    known, asked = (part / part.norm(dim=-1, keepdim=True) for part in (known, asked))
+    for task in range(3):
+        means = torch.stack([known[task][support.y[task] == label].mean(0) for label in range(5)])
+        cosines = asked[task] @ (means / means.norm(dim=-1, keepdim=True)).T
+        assert torch.equal(answers[task], cosines.argmax(-1))
+
+
+def test_imprinted_rows_have_length_one_and_no_bias() -> None:
+    head = imprinted(drawn(2, 10, 6), torch.arange(10).expand(2, 10) % 5, 5)
+    torch.testing.assert_close(head["head.weight"].norm(dim=-1), torch.ones(2, 5))
+    assert not head["head.bias"].any()
+
+
+@pytest.mark.parametrize("head", ["random", "imprinted"])
+def test_only_the_head_or_all_layers_move(state: State, support: LabelledSet, head: str) -> None:
+    for layers in ("head", "all"):
+        first, second = itertools.islice(LEARNER.replace(layers=layers, head=head).adapt(state, support, TASKS), 2)
+        before, after = first.parameters, second.parameters
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved >= set(HEAD)
+        assert (moved == set(HEAD)) == (layers == "head")
+
+
+def test_head_only_is_logistic_regression_on_the_embedding(state: State, support: LabelledSet) -> None:
+    learner = LEARNER.replace(layers="head", inner_lr=0.3, loss_scale="mean")
+    first, second = itertools.islice(learner.adapt(state, support, TASKS), 2)
+    embedded = dataclasses.replace(first, embed=True)(support.x)[0]
+    weight, bias = (first.parameters[name] for name in HEAD)
+    error = (embedded @ weight.transpose(1, 2) + bias.unsqueeze(1)).softmax(-1)
+    error = (error - torch.nn.functional.one_hot(support.y, 5)) / 10
+    torch.testing.assert_close(second.parameters[HEAD[0]], weight - 0.3 * error.transpose(1, 2) @ embedded)
+    torch.testing.assert_close(second.parameters[HEAD[1]], bias - 0.3 * error.sum(1))
+
+
+def test_a_random_head_follows_from_the_state_and_no_global_generator(state: State, support: LabelledSet) -> None:
+    def head(state: State) -> Tensor:
+        torch.rand(1)
+        return next(LEARNER.adapt(state, support, TASKS)).parameters["head.weight"]
+
+    assert torch.equal(head(state), head(state))
+    assert torch.equal(head(state)[0], head(state)[1])
+    assert not torch.equal(head(state), head(dataclasses.replace(state, step=8)))
+
+
+def test_regression_keeps_the_trained_last_layer() -> None:
+    waves = build_task("sinusoid/k5")
+    state = State(network_for(waves).initialise(3))
+    start = next(FineTune(head="imprinted").adapt(state, waves.episodes("test", range(2)).support, waves))
+    assert torch.equal(start.parameters["head.weight"][1], state.parameters["head.weight"])
+
+
+def test_steps_fit_the_support_set(state: State, support: LabelledSet) -> None:
+    for regime, layers in itertools.product(("running", "query"), ("all", "head")):
+        learner = LEARNER.replace(test_regime=regime, layers=layers, inner_lr=0.05)
+        losses = [
+            torch.nn.functional.cross_entropy(predictor(support.x)[0].flatten(0, 1), support.y.flatten())
+            for predictor in itertools.islice(learner.adapt(state, support, TASKS), 6)
+        ]
+        assert losses == sorted(losses, reverse=True)
+
+
+def test_weight_decay_holds_the_weights_back(state: State, support: LabelledSet) -> None:
+    free, held = (
+        next(itertools.islice(learner.adapt(state, support, TASKS), 5, None)).parameters["layer1.weight"].norm()
+        for learner in (LEARNER, LEARNER.replace(weight_decay=0.1))
+    )
+    assert held < 0.95 * free
+
+
+def test_the_rate_is_in_the_units_of_the_loss_scale(state: State, support: LabelledSet) -> None:
+    steps = [
+        next(itertools.islice(learner.adapt(state, support, TASKS), 1, None)).parameters["layer0.weight"]
+        for learner in (LEARNER.replace(inner_lr=0.1), LEARNER.replace(inner_lr=0.5, loss_scale="mean"))
+    ]
+    torch.testing.assert_close(*steps)
+    assert LEARNER.replace(inner_lr=0.1).describe(TASKS)["mean_loss_inner_lr"] == 0.5
