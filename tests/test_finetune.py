@@ -109,7 +109,7 @@ def test_steps_fit_the_support_set(state: State, support: LabelledSet) -> None:
 def test_weight_decay_holds_the_weights_back(state: State, support: LabelledSet) -> None:
     free, held = (
         next(itertools.islice(learner.adapt(state, support, TASKS), 5, None)).parameters["layer1.weight"].norm()
-        for learner in (LEARNER, LEARNER.replace(weight_decay=0.1))
+        for learner in (LEARNER.replace(inner_lr=0.1), LEARNER.replace(inner_lr=0.1, weight_decay=0.1))
     )
     assert held < 0.95 * free
 
