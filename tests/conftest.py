@@ -1,0 +1,108 @@
+"""What several test files share: task distributions whose episodes are given, in double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.api import Episodes, LabelledSet, State, TaskDistribution
+from benchmarks.models import BACKBONES, network_for
+from benchmarks.models.backbones import MLP, Conv4
+
+# Small tensors gain nothing from threads, and sums come out the same on every machine.
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class GivenTasks(TaskDistribution):
+    """T tasks whose episodes are given: index i is task i modulo T, whatever the split."""
+
+    data: Episodes | None = None
+    network: str = ""
+    output_count: int = 1
+    shot: int = 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.data.query.x.shape[2:])
+
+    @property
+    def outputs(self) -> int:
+        return self.output_count
+
+    @property
+    def backbone(self) -> str:
+        return self.network
+
+    def episodes(
+        self, split: str, indices: Sequence[int] | np.ndarray, *, shots: int | None = None, queries: int | None = None
+    ) -> Episodes:
+        tasks = torch.from_numpy(np.asarray(indices) % len(self.data.support))
+        return Episodes(self.data.support[tasks], self.data.query[tasks])
+
+
+class GivenRegression(GivenTasks):
+    kind: ClassVar[str] = "regression"
+
+
+class GivenClassification(GivenTasks):
+    kind: ClassVar[str] = "classification"
+
+
+class Given:
+    """Makes task distributions and states of a size that double precision can be checked at."""
+
+    def waves(self, tasks: int = 3, shot: int = 5, backbone: str = "mlp-40-40") -> GivenTasks:
+        """Sinusoid-like regression."""
+        generator = torch.Generator().manual_seed(1)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+        amplitude, phase = 0.1 + 4.9 * uniform(tasks, 1, 1), math.pi * uniform(tasks, 1, 1)
+        x = 10 * uniform(tasks, 2 * shot, 1) - 5
+        y = amplitude * torch.sin(x - phase)
+        data = Episodes(LabelledSet(x[:, :shot], y[:, :shot]), LabelledSet(x[:, shot:], y[:, shot:]))
+        return GivenRegression(data=data, network=backbone, output_count=1, shot=shot)
+
+    def images(
+        self, tasks: int = 3, way: int = 3, shot: int = 2, backbone: str = "tiny-conv4-strided", size: int = 12
+    ) -> GivenTasks:
+        """Noisy images around one prototype per class of a task, ``[2, size, size]``."""
+        generator = torch.Generator().manual_seed(2)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        prototypes = normal(tasks, way, 1, 2, size, size)
+        x = (prototypes + 0.5 * normal(tasks, way, 2 * shot, 2, size, size)).transpose(1, 2)
+        y = torch.arange(way).expand(tasks, 2 * shot, way)
+        support = LabelledSet(x[:, :shot].flatten(1, 2), y[:, :shot].flatten(1, 2))
+        query = LabelledSet(x[:, shot:].flatten(1, 2), y[:, shot:].flatten(1, 2))
+        return GivenClassification(data=Episodes(support, query), network=backbone, output_count=way, shot=shot)
+
+    def state(self, tasks: TaskDistribution, seed: int = 0) -> State:
+        """A freshly initialised network in double precision; batch-norm has a scale and a shift that do something."""
+        generator = torch.Generator().manual_seed(100 + seed)
+        parameters = {}
+        for name, value in network_for(tasks).initialise(seed).items():
+            moved = name.endswith((".scale", ".shift"))
+            noise = 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            parameters[name] = value.double() + noise if moved else value.double()
+        return State(parameters=parameters)
+
+
+@pytest.fixture()
+def given(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Tasks with given episodes, and backbones small enough for finite differences."""
+    monkeypatch.setitem(BACKBONES, "tiny-conv4-strided", Conv4(4, strided=True))
+    monkeypatch.setitem(BACKBONES, "tiny-conv4", Conv4(3))
+    monkeypatch.setitem(BACKBONES, "tiny-mlp-normalised", MLP((7, 6), normalised=True))
+    return Given()
