@@ -21,7 +21,9 @@ from benchmarks.registry import Entry
 TRIAL_TASKS = ("sinusoid/k5", "glyphs/5w1s")
 #: how far a learner is trained before it is looked at
 META_STEPS = 2
-INDICES = (0, 1, 2, 3)
+INDICES = (0, 1, 2)
+#: queries per class that predictions are compared on: few, since every regime is tried
+QUERIES = 2
 
 
 def check(entry: Entry) -> list[str]:
@@ -102,7 +104,7 @@ def _same(first: State, second: State) -> bool:
 
 def _check_adaptation(learner: MetaLearner, tasks: TaskDistribution, state: State) -> Iterator[str]:
     before = copy.deepcopy(state.copy())
-    episodes = tasks.episodes("test", INDICES)
+    episodes = tasks.episodes("test", INDICES, queries=QUERIES)
     last = max(learner.reported_steps())
     for regime in learner.test_regimes(tasks):
         tested = learner.in_regime(regime)
@@ -143,7 +145,7 @@ def _check_outputs(
     again = _outputs(learner, state, episodes, tasks, last)
     if not all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True)):
         yield f"adapt gives another answer when called again (regime {regime})"
-    alone = tasks.episodes("test", INDICES[1:2])
+    alone = tasks.episodes("test", INDICES[1:2], queries=QUERIES)
     single = _outputs(learner, state, alone, tasks, last)[-1]
     if not torch.allclose(single, outputs[-1][1:2], rtol=1e-3, atol=1e-4):
         yield f"a task's predictions depend on the other tasks of the batch (regime {regime})"
@@ -196,8 +198,14 @@ def check_episodes(tasks: TaskDistribution) -> Iterator[str]:
 
 
 def _overlap(episodes: Episodes) -> bool:
-    pairs = zip(episodes.support.items.tolist(), episodes.query.items.tolist(), strict=True)
-    return any(set(support) & set(query) for support, query in pairs)
+    """An image turned by 90 degrees belongs to another class, so an example is an item of a class."""
+
+    def examples(labelled: Any) -> list[set[tuple[int, int]]]:
+        rows = zip(labelled.classes.tolist(), labelled.items.tolist(), strict=True)
+        return [set(zip(*row, strict=True)) for row in rows]
+
+    pairs = zip(examples(episodes.support), examples(episodes.query), strict=True)
+    return any(support & query for support, query in pairs)
 
 
 def _check_splits(tasks: TaskDistribution) -> Iterator[str]:
