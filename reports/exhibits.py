@@ -72,7 +72,9 @@ def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.nd
 
 
 def function_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
-    """A panel per regression task and method: f before and after adaptation to the first episode."""
+    """A panel per regression task and method: f before and after adaptation, with the support points.
+
+    The episode shown is the one with the largest range of f among those exhibited, the same for all methods."""
     return [
         _function_panel(result, arrays, words.title(result.column, results.columns), table)
         for result, arrays in exhibited(results, FUNCTION_ARRAYS)
@@ -81,10 +83,11 @@ def function_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
 
 def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, table: Mapping[str, Look]) -> Panel:
     look = table[result.label]
-    x, truth, predicted = arrays["x"], arrays["truth"][0], arrays["predicted"][:, 0]
+    episode = int(np.ptp(arrays["truth"], axis=-1).argmax())
+    x, truth, predicted = arrays["x"], arrays["truth"][episode], arrays["predicted"][:, episode]
     steps = [int(step) for step in arrays["steps"]]
     wanted = sorted({steps[0], _nearest(steps, 1), _nearest(steps, result.headline_steps[0])})
-    with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.5) as (figure, axes):
+    with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.8, above=0.42) as (figure, axes):
         axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
         for step in wanted:
             last = step == wanted[-1]
@@ -99,24 +102,24 @@ def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str,
             curve = predicted[steps.index(step)]
             axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
         points = {"linestyle": "none", "marker": "^", "markersize": 6, "color": svg.INK, "zorder": 5}
-        axes.plot(arrays["support_x"][0], arrays["support_y"][0], label="support", **points)
-        axes.set_ylim(*_limits(truth))
-        axes.legend(fontsize=8, loc="upper right", ncols=2, handlelength=1.8, columnspacing=1, borderaxespad=0.2)
+        axes.plot(arrays["support_x"][episode], arrays["support_y"][episode], label="support", **points)
+        axes.set(xlabel="x", ylim=_limits(truth))
+        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
         drawing = svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
     return Panel(
         slug(f"fit {test} {result.name}"),
         result.name,
-        f"{test}, first test episode, seed {result.seeds[0]}",
+        f"{test}, test episode {episode}, seed {result.seeds[0]}",
         drawing,
         (result.label,),
     )
 
 
 def _limits(truth: np.ndarray) -> tuple[float, float]:
-    """The truth with room above for the legend; wilder predictions leave the frame."""
+    """The truth with some room; wilder predictions leave the frame."""
     low, high = float(truth.min()), float(truth.max())
     room = max(high - low, 0.5)
-    return low - 0.35 * room, high + 0.75 * room
+    return low - 0.35 * room, high + 0.35 * room
 
 
 def _nearest(steps: list[int], wanted: int) -> int:

@@ -67,7 +67,10 @@ def _steps_panel(column: Column, here: list[Result], columns: Sequence[Column], 
             mean, half = (np.resize(curve[key].to_numpy() * scale, len(steps)) for key in ("mean", "half_width"))
             style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.2 if flat else 1.8}
             axes.plot(steps, mean, marker=look.marker, markevery=[len(steps) - 1] if flat else None, **style)
-            axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+            if flat:
+                axes.errorbar(steps[-1:], mean[-1:], half[-1:], color=look.light, elinewidth=1.2, capsize=2.5)
+            else:
+                axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
         axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
         axes.xaxis.get_major_locator().set_params(integer=True)
         _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves.values()], metric)

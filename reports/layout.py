@@ -18,10 +18,12 @@ from reports.words import slug
 
 @dataclass(frozen=True)
 class Cell:
-    """text as shown, value to sort by; mark: the number rests on an under-trained fit; look: a method's marker."""
+    """text as shown, value to sort by (and for a score its 95 % half-width); mark: the number rests on an under-trained
+    fit; look: a method's marker."""
 
     text: str
     value: Any = None
+    half_width: float | None = None
     mark: bool = False
     look: Look | None = None
     note: str = ""
@@ -58,7 +60,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "backbone": ("backbone", "the network", str),
     "selection": ("settings", "published, or chosen on validation tasks", words.selection),
     "trials": ("trials", "settings tried on validation tasks", str),
-    "meta_steps": ("meta-steps", "of training", str),
+    "meta_steps": ("meta-steps", "of training", "{:,}".format),
     "share_of_published": ("of published", "share of the published budget", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
@@ -116,7 +118,8 @@ def _score(rows: pd.DataFrame) -> Cell:
     result: Result = rows["result"].iloc[0]
     note = "" if result.interval.known else "one episode: no interval"
     text = words.plus_minus(result.interval, result.metric)
-    return Cell(text, float(rows["mean"].iloc[0]), result.under_trained, note=note)
+    half_width = float(rows["half_width_95"].iloc[0]) if result.interval.known else None
+    return Cell(text, float(rows["mean"].iloc[0]), half_width, result.under_trained, note=note)
 
 
 def _detail(rows: pd.DataFrame, name: str) -> Cell:
@@ -134,7 +137,7 @@ def _whole(value: Any) -> Any:
 
 def frame_table(name: str, title: str, frame: pd.DataFrame, shown: Mapping[str, Callable[[Any], str]] = {}) -> Table:
     """Any frame as a table: column names as headers, None as a dash."""
-    numeric = {column: pd.api.types.is_numeric_dtype(frame[column]) for column in frame}
+    numeric = {column: all(isinstance(value, (int, float)) for value in frame[column].dropna()) for column in frame}
     headers = [Header(str(column).replace("_", " "), numeric=numeric[column]) for column in frame]
     rows = [[_plain(value, shown.get(column)) for column, value in row.items()] for row in frame.to_dict("records")]
     return Table(name, title, headers, rows)

@@ -21,9 +21,21 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// numbers in full precision; a score takes three columns: mean, half-width, and whether it is under-trained
 function csv(table) {
   const quote = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  return [...table.rows].map(row => [...row.cells].map(cell => quote(cell.textContent.trim())).join(",")).join("\n") + "\n";
+  const headings = [...table.tHead.rows[0].cells];
+  const scores = headings.map(heading => heading.classList.contains("score"));
+  const first = headings.flatMap((heading, index) => {
+    const title = heading.textContent.trim();
+    return scores[index] ? [title, `${title} ± 95 %`, `${title} under-trained`] : [title];
+  });
+  const rows = [...table.tBodies[0].rows].map(row => [...row.cells].flatMap((cell, index) => {
+    const value = cell.dataset.value ?? cell.textContent.trim();
+    if (!scores[index]) return [value];
+    return [value, cell.dataset.halfWidth ?? "", value === "" ? "" : cell.querySelector(".mark") ? "yes" : "no"];
+  }));
+  return [first, ...rows].map(cells => cells.map(quote).join(",")).join("\n") + "\n";
 }
 
 async function copy(text) {

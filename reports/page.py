@@ -73,7 +73,7 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         problems=results.problems,
         under_trained=_under_trained(results),
         machines=tables.machines_table(results).to_dict("records"),
-        csv=_data_uri(main.to_csv(index=False).encode()) if len(main) else "",
+        csv=_data_uri(main.convert_dtypes().to_csv(index=False).encode()) if len(main) else "",
     )
     return html, [*steps, *learning, *fits]
 

@@ -1,8 +1,8 @@
 """The look of a method: the same colour, marker and line in every figure and table of a report.
 
-Colours are seaborn's "colorblind" palette without its two tones that vanish on white, each with a lighter twin for
-dark pages; a figure names a CSS variable with the light tone as its fallback, so that one SVG serves both and also
-stands alone as a file. Markers and dashes tell methods apart where colours can't."""
+Colours begin with those of seaborn's "colorblind" palette, darkened where they vanish on white, and each has a lighter
+twin for dark pages; a figure names a CSS variable with the darker tone as its fallback, so that one SVG serves both and
+also stands alone as a file. Markers and dashes tell methods apart where colours can't."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ COLOURS = (
     ("#8a5a2b", "#d3a06a"),
     ("#6b6b6b", "#a8adb3"),
     ("#b07a00", "#e6b73c"),
-    ("#2b8fbf", "#8fd0f2"),
+    ("#4d4fc4", "#a3a6ff"),
+    ("#5a7a12", "#a8cf52"),
+    ("#b02a5b", "#ff8fb5"),
 )
 MARKERS = "osD^vPX<>ph*"
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)))

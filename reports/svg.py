@@ -40,10 +40,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def drawing(name: str, width: float, height: float) -> Iterator[Any]:
+def drawing(name: str, width: float, height: float, above: float = 0.1) -> Iterator[Any]:
     """A figure of ``width`` x ``height`` inches and its axes, in the report's style; closed at the end.
 
-    The ids inside depend on ``name``, so that several figures can share a page."""
+    above: inches left free above the axes, for a legend. The ids inside depend on ``name``, so that several figures can
+    share a page."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -54,7 +55,7 @@ def drawing(name: str, width: float, height: float) -> Iterator[Any]:
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
-        left, right, bottom, top = 0.62 / width, 1 - 0.12 / width, 0.5 / height, 1 - 0.1 / height
+        left, right, bottom, top = 0.62 / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
         yield figure, figure.add_axes((left, bottom, right - left, top - bottom))
 
 

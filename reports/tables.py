@@ -38,13 +38,13 @@ def _row(result: Result, test: str) -> dict[str, Any]:
         "unit": "%" if result.metric == "accuracy" else result.metric,
         "seeds": len(result.records),
         "under_trained": result.under_trained,
-        "headline_step": words.spread(result.headline_steps),
+        "headline_step": _shared(result.headline_steps),
         "selection": evaluation.get("selection"),
         "trials": max(int(record["evaluation"].get("trials") or 0) for record in result.records),
         "backbone": facts.get("backbone"),
         "training_inner_steps": fields.get("inner_steps"),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
-        "meta_steps": words.spread([one.get("meta_steps") for one in training]) if training else None,
+        "meta_steps": _shared(one.get("meta_steps") for one in training),
         "published_meta_steps": _shared(one.get("published_meta_steps") for one in training),
         "share_of_published": _least(one.get("share") for one in training),
         "training_seconds": _mean(one.get("seconds") for one in training),
@@ -117,7 +117,7 @@ def under_trained_table(results: Results) -> pd.DataFrame:
                     "stopped_by": training.get("stopped_by"),
                     "training_seconds": training.get("seconds"),
                 }
-    return pd.DataFrame(list(rows.values()))
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["task"], row["method"], row["seed"])))
 
 
 def machines_table(results: Results) -> pd.DataFrame:

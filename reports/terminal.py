@@ -13,7 +13,10 @@ from reports import layout, sentences, style, tables, words
 from reports.data import Results, load
 
 #: details shown beside the scores; the page and `main_table` have all of them
-SHOWN = ("seeds", "steps at test", "of published", "training")
+SHOWN = ("seeds", "of published", "training")
+
+#: columns of a terminal from which details are shown
+WIDE = 100
 
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
 
@@ -24,7 +27,7 @@ def show(store_path: Path | str | Iterable[Path | str], console: Console) -> Non
     looks = style.looks(results.labels)
     scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
     for regimes in sentences.findings(results):
-        console.print(_table(scores[regimes[0].test]))
+        console.print(_table(scores[regimes[0].test], console.width))
         for finding in regimes:
             console.print(_sentence(finding))
         console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
@@ -36,20 +39,19 @@ def show(store_path: Path | str | Iterable[Path | str], console: Console) -> Non
 
 
 def _sentence(finding: sentences.Finding) -> Text:
-    text = Text()
-    if finding.regime != "none":
-        text.append(f"{words.REGIME_TITLES[finding.regime]}: ", style="dim")
-    text.append(f"{finding.headline}. ", style="bold")
-    return text.append(finding.sentence)
+    where = f" with {words.REGIME_TITLES[finding.regime].replace(':', '')}" if finding.regime != "none" else ""
+    return Text(f"{finding.headline}{where}. ", style="bold").append(finding.sentence, style="not bold")
 
 
-def _table(table: layout.Table) -> Table:
+def _table(table: layout.Table, width: int) -> Table:
     common = ", ".join(f"{name} {value}" for name, value in table.common)
     output = Table(title=table.title, caption=common, title_justify="left", caption_justify="left", header_style="dim")
-    kept = [index for index, header in enumerate(table.headers) if not index or header.score or header.title in SHOWN]
+    details = SHOWN if width >= WIDE else ()
+    kept = [index for index, header in enumerate(table.headers) if not index or header.score or header.title in details]
     for index in kept:
         header = table.headers[index]
-        output.add_column(Text(header.title), justify="right" if header.numeric else "left", no_wrap=not index)
+        title = header.title.removeprefix("batch-norm: ")
+        output.add_column(Text(title), justify="right" if header.numeric else "left", no_wrap=not index or header.score)
     for row in table.rows:
         output.add_row(*(_text(row[index]) for index in kept))
     return output
