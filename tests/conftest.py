@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 class GivenTasks(TaskDistribution):
     """T tasks whose episodes are given: index i is task i modulo T, whatever the split."""
 
+    name: ClassVar[str] = "given"
     data: Episodes | None = None
     network: str = ""
     output_count: int = 1
@@ -99,7 +100,7 @@ class Given:
         return State(parameters=parameters)
 
 
-@pytest.fixture()
+@pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Tasks with given episodes, and backbones small enough for finite differences."""
     monkeypatch.setitem(BACKBONES, "tiny-conv4-strided", Conv4(4, strided=True))
