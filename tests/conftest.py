@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.api import Episodes, LabelledSet, State, TaskDistribution
+from benchmarks.api import Episodes, LabelledSet, Parameters, State, TaskDistribution
 from benchmarks.models import BACKBONES, network_for
 from benchmarks.models.backbones import MLP, Conv4
+from maml.maml import MAML
 
 # Small tensors gain nothing from threads, and sums come out the same on every machine.
 torch.set_num_threads(1)
@@ -98,6 +99,21 @@ class Given:
             noise = 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
             parameters[name] = value.double() + noise if moved else value.double()
         return State(parameters=parameters)
+
+    def maml(self, tasks: TaskDistribution, **fields: Any) -> MAML:
+        """With rates that make the second derivatives matter and keep three steps stable."""
+        regression = tasks.kind == "regression"
+        settings = {"inner_lr": 0.02} if regression else {"inner_lr": 0.3, "loss_scale": "mean"}
+        return MAML(**{**settings, "meta_batch": 3, **fields})
+
+    def meta_gradient(self, learner: MAML, tasks: TaskDistribution, parameters: Parameters) -> Tensor:
+        """What Adam was given in the first meta-step from these parameters, all of them in one vector: it stands in
+        the first moment, which it is 1 - 0.9 of."""
+        state = next(learner.fit(tasks, 0, State(parameters=parameters)))
+        return self.flat({name: state.moments[f"{name}/exp_avg"] for name in parameters}) / (1 - 0.9)
+
+    def flat(self, tensors: Parameters) -> Tensor:
+        return torch.cat([value.detach().flatten() for value in tensors.values()])
 
 
 @pytest.fixture
