@@ -108,12 +108,13 @@ class MAML(MetaLearner):
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
-            total, loss, examples = None, 0.0, 0
+            total: tuple[Tensor, ...] = ()
+            loss, examples = 0.0, 0
             for first in range(0, self.meta_batch, chunk):
                 episodes = tasks.episodes("train", indices[first : first + chunk], queries=queries)
                 query_loss = self._query_loss(network, parameters, episodes, tasks) / self.meta_batch
                 part = torch.autograd.grad(query_loss, list(parameters.values()))
-                total = part if total is None else tuple(torch._foreach_add(total, part))
+                total = tuple(torch._foreach_add(total, part)) if total else part
                 loss += float(query_loss.detach())
                 examples += episodes.support.y.shape[:2].numel() + episodes.query.y.shape[:2].numel()
             if self.clip:
