@@ -92,7 +92,7 @@ class LabelledSet:
 
     def __getitem__(self, tasks: slice) -> LabelledSet:
         """The same for a slice of the tasks."""
-        return LabelledSet(*(None if value is None else value[tasks] for value in vars(self).values()))
+        return LabelledSet(*(v if v is None else v[tasks] for v in vars(self).values()))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

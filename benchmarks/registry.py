@@ -32,7 +32,7 @@ class Entry:
     """A registered name: its class, the field values that it stands for, and the file that defines it."""
 
     name: str
-    cls: type
+    cls: type[Any]
     fields: Mapping[str, Any]
     path: Path
 
@@ -61,7 +61,7 @@ def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, 
             raise MetabenchError(f"{name!r} is registered twice: in {table[name].path} and in {path}")
         table[name] = Entry(name, cls, fields, path)
         if "name" not in vars(cls):
-            cls.name = name
+            cls.name = name  # type: ignore[attr-defined]
         return cls
 
     return add
