@@ -2,12 +2,15 @@
 
 The baseline of Ravi and Larochelle, "Optimization as a Model for Few-Shot Learning", ICLR 2017, section 5: one
 classifier of all meta-training classes, whose last layer is replaced by one of the new classes and which then takes
-gradient steps on the support set. On regression it is the "pretrained" network of Finn, Abbeel and Levine, ICML 2017,
+gradient steps on the support set. By default that layer alone does: the "Baseline" of Chen et al., "A Closer Look at
+Few-shot Classification", ICLR 2019. Steps of all layers under running statistics make a straw man: on Omniglot (5-way
+1-shot, 2,500 meta-steps, ten steps, 40 episodes) they reach 77 % at the best of the rates 0.001, 0.004 and 0.01, and
+fall back from 0.004 on, against 89 % with the default. On regression it is the "pretrained" network of Finn, Abbeel and Levine, ICML 2017,
 section 5.1: x to y over all tasks at once, its last layer kept.
 
 The new last layer starts at random, or imprinted: Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", CVPR
-2018: each row is the normalised mean of the normalised embeddings of its class, so that before the first
-step a query goes to the class mean with the highest cosine.
+2018: each row is the normalised mean of the normalised embeddings of its class, so that before the first step a query
+goes to the class mean with the highest cosine.
 
 Deviations:
 - training examples are drawn one by one, class (or task) first; MAML's code draws 25 tasks with K points of each;
@@ -33,7 +36,7 @@ from benchmarks.training import MetaGradient, descend, training_indices
 from maml.inner_loop import RATES, inner_loop, per_task
 from maml.losses import LossScale, loss_factor, supervised_loss
 
-Layers = Literal["all", "head"]
+Layers = Literal["", "all", "head"]
 Head = Literal["random", "imprinted"]
 Regime = Literal["running", "query", "support", "single"]
 
@@ -48,7 +51,8 @@ class FineTune(MetaLearner):
     batch_size, meta_lr, training_weight_decay: examples per meta-step, Adam's rate, and its decoupled weight decay.
     inner_lr: the rate of the steps on the support set, in the units of `loss_scale` ("sum/K" as in MAML, or "mean").
     test_steps: the numbers of steps reported, headline last.
-    layers: which parameters take steps, batch-norm's included: "all", or the "head" alone.
+    layers: which parameters take steps: "all", batch-norm's included, or the "head" alone; "": the head for
+        classification, all for regression.
     head: how the new last layer of a classifier starts; regression keeps the trained one.
     weight_decay: of the parameters that take steps.
     test_regime: batch-norm's statistics when queries are predicted. In the regime "running" the steps use the running
@@ -70,7 +74,7 @@ class FineTune(MetaLearner):
     inner_lr: float = adaptation_field(0.01)
     test_steps: tuple[int, ...] = adaptation_field((1, 5, 10))
     loss_scale: LossScale = adaptation_field("sum/K")
-    layers: Layers = adaptation_field("all")
+    layers: Layers = adaptation_field("")
     head: Head = adaptation_field("random")
     weight_decay: float = adaptation_field(0.0)
     test_regime: Regime = adaptation_field("running")
@@ -119,11 +123,14 @@ class FineTune(MetaLearner):
             supervised_loss,
             self.inner_lr * loss_factor(tasks, self.loss_scale),
             second_order=False,
-            adapted=lambda name: self.layers == "all" or name in HEAD,
+            adapted=lambda name: self._moves_all(tasks) or name in HEAD,
             weight_decay=self.weight_decay,
         )
         for theta in adapted:
             yield NetworkPredictor(network, theta, self.test_regime, support.x, state.buffers)
+
+    def _moves_all(self, tasks: TaskDistribution) -> bool:
+        return (self.layers or ("all" if tasks.kind == "regression" else "head")) == "all"
 
     def _start(
         self, network: Network, state: State, support: LabelledSet, tasks: TaskDistribution, regime: str
@@ -131,7 +138,7 @@ class FineTune(MetaLearner):
         """The parameters before the first step: ``[T, ...]``, or ``[1, ...]`` where all tasks keep them."""
         trained = {name: value.detach() for name, value in state.parameters.items()}
         head = {name: trained.pop(name) for name in HEAD}
-        body = per_task(trained, len(support) if self.layers == "all" else 1)
+        body = per_task(trained, len(support) if self._moves_all(tasks) else 1)
         if tasks.kind == "regression":
             return {**body, **per_task(head, len(support))}
         if self.head == "random":
@@ -145,7 +152,7 @@ class FineTune(MetaLearner):
         return {
             "backbone": self.backbone or tasks.backbone,
             "mean_loss_inner_lr": self.inner_lr * loss_factor(tasks, self.loss_scale),
-            "layers": self.layers,
+            "layers": "all" if self._moves_all(tasks) else "head",
             "head": self.head if tasks.kind == "classification" else "trained",
             "train_regime": "running",
         }

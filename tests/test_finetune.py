@@ -16,7 +16,7 @@ from benchmarks.registry import build_task
 
 #: for its facts alone; no data are read
 TASKS = build_task("omniglot/5w1s")
-LEARNER = FineTune(backbone="mlp-256-128-64-64")
+LEARNER = FineTune(backbone="mlp-256-128-64-64", layers="all")
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -66,6 +66,25 @@ def test_only_the_head_or_all_layers_move(state: State, support: LabelledSet, he
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert moved >= set(HEAD)
         assert (moved == set(HEAD)) == (layers == "head")
+
+
+@pytest.mark.parametrize("layers", ["all", "head"])
+@pytest.mark.parametrize("regime", FineTune.regimes)
+def test_tasks_at_once_are_the_same_as_one_by_one(state: State, support: LabelledSet, regime: str, layers: str) -> None:
+    learner, x = LEARNER.replace(layers=layers).in_regime(regime), drawn(3, 4, 1, 28, 28, seed=1)
+
+    def predicted(tasks: slice) -> Tensor:
+        adapted = learner.adapt(state, support[tasks], TASKS)
+        return torch.stack([predictor(x[tasks])[0] for predictor in itertools.islice(adapted, 6)], 1)
+
+    alone = torch.cat([predicted(slice(task, task + 1)) for task in range(3)])
+    torch.testing.assert_close(alone, predicted(slice(None)), atol=1e-4, rtol=1e-4)
+
+
+def test_a_classifier_moves_its_head_and_regression_everything_unless_told_otherwise() -> None:
+    waves = build_task("sinusoid/k5")
+    assert [FineTune().describe(tasks)["layers"] for tasks in (TASKS, waves)] == ["head", "all"]
+    assert [FineTune(layers="all").describe(tasks)["layers"] for tasks in (TASKS, waves)] == ["all", "all"]
 
 
 def test_head_only_is_logistic_regression_on_the_embedding(state: State, support: LabelledSet) -> None:
