@@ -191,6 +191,15 @@ def test_each_test_regime_is_that_of_its_predictor(given: Any, regime: str) -> N
     assert torch.equal(predictor(data.query.x)[0], expected)
 
 
+@pytest.mark.parametrize("regime", ["query", "support", "single"])
+def test_queries_of_training_are_predicted_in_the_training_regime(given: Any, regime: str) -> None:
+    tasks = given.images()
+    learner, state, data = given.maml(tasks, train_regime=regime, inner_steps=2), given.state(tasks), tasks.data
+    theta = adapted(learner, state, data.support, tasks, steps=2)[-1]
+    expected = supervised_loss(NetworkPredictor(network_for(tasks), theta, regime, data.support.x), data.query).mean()
+    assert meta_loss(learner, tasks, state.parameters) == pytest.approx(float(expected), rel=1e-12)
+
+
 def same_state(first: State, second: State) -> bool:
     tensors = [{**s.parameters, **s.buffers, **s.moments} for s in (first, second)]
     numbers = [(s.step, s.examples, s.loss) for s in (first, second)]
