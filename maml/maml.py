@@ -103,8 +103,10 @@ class MAML(MetaLearner):
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = network_for(tasks, self.backbone)
-        queries = self.training_queries or tasks.config().get("shot")
-        chunk = self.tasks_at_once or tasks_at_once(network, tasks.device, self.meta_batch)
+        shot = tasks.config()["shot"]
+        queries = self.training_queries or shot
+        examples = (shot + queries) * (tasks.outputs if tasks.kind == "classification" else 1)
+        chunk = self.tasks_at_once or tasks_at_once(network, tasks.device, self.meta_batch, examples)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.models import Network
 from benchmarks.models.backbones import Conv4
 
+#: numbers of input that one pass of a convolutional network may have on a CPU, so that activations stay in the cache
+CACHED_NUMBERS = 130_000
 
-def tasks_at_once(network: Network, device: str, tasks: int) -> int:
-    """The number of tasks per pass for a network and a device.
+
+def tasks_at_once(network: Network, device: str, tasks: int, examples: int) -> int:
+    """The number of tasks per pass, for ``tasks`` tasks of ``examples`` support and query examples each.
 
     A batch of small products gains from every further task; convolutions with a weight per task are grouped
-    convolutions, which on a CPU are best in small groups that stay in the cache (docs/performance.md)."""
+    convolutions, which on a CPU are best in groups that stay in the cache (docs/performance.md)."""
     if device != "cpu" or not isinstance(network.backbone, Conv4):
         return tasks
-    return min(tasks, 4 if network.input_shape[-1] <= 28 else 1)
+    numbers = examples * math.prod(network.input_shape)
+    return max(1, min(tasks, CACHED_NUMBERS // numbers))
