@@ -28,6 +28,7 @@ class Chance(MetaLearner):
     """Guess one of the labels for each query, without looking at it."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+    role: ClassVar[str] = "floor"
     fits: ClassVar[bool] = False
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:

@@ -28,6 +28,7 @@ class Constant(MetaLearner):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"regression"})
+    role: ClassVar[str] = "floor"
     needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
 
     batch_size: int = 256

@@ -36,6 +36,7 @@ class Oracle(MetaLearner):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"regression"})
+    role: ClassVar[str] = "ceiling"
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     #: cbfinn/maml's README: 70,000 iterations of 25 tasks
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sinusoid": {"meta_batch": 25}}

@@ -39,6 +39,9 @@ KINDS = ("classification", "regression", "control")
 #: ``none`` is the label of a predictor without batch-norm; it depends on nobody's statistics.
 REGIMES = ("query", "support", "single", "running", "none")
 
+#: `MetaLearner.choose` tries every learner after 0 to so many steps, so that nobody is tuned more than the others
+GRID_STEPS = 10
+
 Parameters = dict[str, Tensor]
 Memory = Any
 Self = TypeVar("Self", bound="Configured")
@@ -279,6 +282,8 @@ class MetaLearner(Configured):
     kinds: ClassVar[frozenset[str]]
     #: what it needs of a task distribution, of `TaskDistribution.offers`
     needs: ClassVar[frozenset[str]] = frozenset()
+    #: "learner", or the "floor" or "ceiling" of what can be reached, which stands beside the learners and isn't ranked
+    role: ClassVar[str] = "learner"
     #: False for a learner with nothing to meta-learn: it has no fit, only evaluations
     fits: ClassVar[bool] = True
     #: the batch-norm regimes it can be tested under; "none" alone for one without batch-norm
@@ -341,7 +346,7 @@ class MetaLearner(Configured):
                 better = best is None or (score > best[0] if tasks.higher_is_better else score < best[0])
                 if better and math.isfinite(score):
                     best = score, {**fields, "steps": step}
-                if step >= max(self.reported_steps()):
+                if step >= GRID_STEPS:
                     break
         return dataclasses.replace(state, chosen=best[1] if best else {}), trials
 

@@ -30,9 +30,13 @@ SHARED_CODE = (
     "image_tasks.py",
     "sampling.py",
     "training.py",
+    "fitting.py",
     "runner.py",
     "../maml/inner_loop.py",
     "../maml/losses.py",
+    "../baselines/embedding.py",
+    "../baselines/recurrent.py",
+    "../baselines/similarity.py",
 )
 
 
@@ -164,7 +168,15 @@ def _block_cells(profile: str, block: Block, request: Request) -> Iterator[Cell]
 
 
 def _learner(name: str, tasks: TaskDistribution, request: Request) -> MetaLearner:
-    return registry.build_method(name, tasks, **_settings_of(name, request.settings))
+    """The method with its settings; one that uses another's fit takes over what is set for that fit."""
+    own = _settings_of(name, request.settings)
+    learner = registry.build_method(name, tasks, **own)
+    used = learner.fit_method()
+    if used is None:
+        return learner
+    fields = learner.config()
+    shared = {key: value for key, value in _settings_of(used, request.settings).items() if key in fields}
+    return registry.build_method(name, tasks, **{**shared, **own})
 
 
 def _fit(

@@ -112,7 +112,7 @@ def run_evaluation(
             "trained_on": trained_on.id,
         }
         record["label"] = spec["method"]["name"] + (" [tuned]" if plan["selection"] == "validation" else "")
-        record["method"]["facts"] = _chosen(learner, state).describe(tasks)
+        record["method"]["facts"] = {"role": learner.role, **_chosen(learner, state).describe(tasks)}
         record["summary"] = summary(evaluated["scores"])
         record["memory"] = {"peak_bytes": memory.bytes()}
         record["evaluation"]["episodes_digest"] = None
