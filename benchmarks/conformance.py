@@ -104,7 +104,7 @@ def _same(first: State, second: State) -> bool:
 
 def _check_adaptation(learner: MetaLearner, tasks: TaskDistribution, state: State) -> Iterator[str]:
     before = copy.deepcopy(state.copy())
-    episodes = tasks.episodes("test", INDICES, queries=QUERIES)
+    episodes = _cut(tasks, INDICES)
     last = max(learner.reported_steps())
     for regime in learner.test_regimes(tasks):
         tested = learner.in_regime(regime)
@@ -117,10 +117,16 @@ def _check_adaptation(learner: MetaLearner, tasks: TaskDistribution, state: Stat
         yield "adapt changes the state that it was given"
 
 
+def _cut(tasks: TaskDistribution, indices: tuple[int, ...]) -> Episodes:
+    return tasks.episodes("test", indices, queries=None if tasks.kind == "control" else QUERIES)
+
+
 def _outputs(
     learner: MetaLearner, state: State, episodes: Episodes, tasks: TaskDistribution, last: int
 ) -> list[Tensor]:
     predictors = islice(learner.adapt(state, episodes.support, tasks), last + 1)
+    if tasks.kind == "control":
+        return [tasks.score(predictor, episodes.query) for predictor in predictors]
     return [predictor(episodes.query.x)[0] for predictor in predictors]
 
 
@@ -132,7 +138,7 @@ def _check_outputs(
     tasks: TaskDistribution,
     regime: str,
 ) -> Iterator[str]:
-    expected = (*episodes.query.x.shape[:2], tasks.outputs)
+    expected = tuple(outputs[0].shape) if tasks.kind == "control" else (*episodes.query.x.shape[:2], tasks.outputs)
     for step, output in enumerate(outputs):
         if tuple(output.shape) != expected:
             yield f"step {step} predicts shape {tuple(output.shape)}, expected {expected} (tasks, queries, outputs)"
@@ -145,11 +151,11 @@ def _check_outputs(
     again = _outputs(learner, state, episodes, tasks, last)
     if not all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True)):
         yield f"adapt gives another answer when called again (regime {regime})"
-    alone = tasks.episodes("test", INDICES[1:2], queries=QUERIES)
+    alone = _cut(tasks, INDICES[1:2])
     single = _outputs(learner, state, alone, tasks, last)[-1]
     if not torch.allclose(single, outputs[-1][1:2], rtol=1e-3, atol=1e-4):
         yield f"a task's predictions depend on the other tasks of the batch (regime {regime})"
-    if regime in ("support", "single", "running", "none") and episodes.query.x.shape[1] > 1:
+    if tasks.kind != "control" and regime in ("support", "single", "running", "none"):
         fewer = Episodes(episodes.support, type(episodes.query)(episodes.query.x[:, :1], episodes.query.y[:, :1]))
         first = _outputs(learner, state, fewer, tasks, last)[-1]
         if not torch.allclose(first, outputs[-1][:, :1], rtol=1e-3, atol=1e-4):
@@ -174,7 +180,7 @@ def check_task(entry: Entry) -> Iterator[str]:
         except Unavailable as reason:
             yield f"can't be checked: {reason}"
             return
-        for line in check_episodes(tasks):
+        for line in check_episodes(tasks) if tasks.kind != "control" else ():
             yield f"variant {variant}: {line}"
 
 
@@ -185,8 +191,6 @@ def check_episodes(tasks: TaskDistribution) -> Iterator[str]:
         backwards = tasks.episodes(split, INDICES[::-1])
         if not torch.equal(together.query.x, backwards.query.x.flip(0)):
             yield f"{split} episodes depend on which others are cut with them"
-        if tasks.kind == "control":
-            continue
         for part in ("support", "query"):
             labelled = getattr(together, part)
             if tuple(labelled.x.shape[2:]) != tasks.input_shape:

@@ -181,7 +181,7 @@ def evaluate(
             if step in wanted:
                 with torch.no_grad():
                     scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
-        if episodes.query.classes is not None:
+        if getattr(episodes.query, "classes", None) is not None:
             items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
         if first == 0:
             cut = tasks.episodes(plan["split"], indices[:EXHIBITED], shots=plan["shots"])
