@@ -24,15 +24,27 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+#: what the parser raises for a mistake; typer exports its subclass alone
+_UsageError: Any = typer.BadParameter.__base__
+
 RUNS = Path(__file__).parents[1] / "reports" / "runs"
 PAGE = Path(__file__).parents[1] / "reports" / "index.html"
 
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="smoke, quick, standard or paper.")]
-StoreOption = Annotated[Path | None, typer.Option(help="Folder of records; default: reports/runs/<profile>.")]
-MethodsOption = Annotated[
-    list[str] | None, typer.Option("-m", "--method", help="A method, or a path to your own file.")
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        "--profile", "-p", metavar="NAME", help="smoke, quick, standard or paper; or your own: ./mine.toml[:name]"
+    ),
 ]
-TasksOption = Annotated[list[str] | None, typer.Option("-t", "--task", help="A task, or a path to your own file.")]
+StoreOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
+]
+MethodsOption = Annotated[
+    list[str] | None, typer.Option("-m", "--method", metavar="NAME", help="A method, or a path to your own file.")
+]
+TasksOption = Annotated[
+    list[str] | None, typer.Option("-t", "--task", metavar="NAME", help="A task, or a path to your own file.")
+]
 
 
 @app.command()
@@ -40,15 +52,28 @@ def run(
     profile: ProfileOption = "quick",
     method: MethodsOption = None,
     task: TasksOption = None,
-    seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,2,5).")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Annotated[int | None, typer.Option(help="Processes at once; default: one per core.", min=1)] = None,
-    only: Annotated[str, typer.Option(help="all, failed or missing.")] = "all",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="A field: maml.inner_lr=0.1")] = None,
-    shots: Annotated[str | None, typer.Option(help="More test shots: 1,5,10")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N", help="How many (3), or which (0,2,5).")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes at once; default: one per core.", min=1)
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB", help="Limit of each process; default: its share of 80 % of the machine's.", min=0.1
+        ),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="WHICH", help="all, failed or missing.")] = "all",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.FIELD=VALUE", help="As in maml.inner_lr=0.1")
+    ] = None,
+    shots: Annotated[str | None, typer.Option(metavar="N", help="More test shots: 1,5,10")] = None,
     store: StoreOption = None,
 ) -> None:
-    """Run methods on tasks; the same command goes on where it was stopped."""
+    """Run methods on tasks; the same command goes on where it was stopped.
+
+    Exit code: 0 when every cell that was run is finished, 1 when some failed (the others are kept, and `show` and
+    `report` name the failed ones), 2 for a mistake in the command, 130 when it was interrupted."""
     from benchmarks import console, isolate, profiles, registry, schedule
     from benchmarks.cells import Request, check_settings
     from benchmarks.store import Store
@@ -62,11 +87,10 @@ def run(
         methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots")
     )
     check_settings(request.settings)
-    files = Store(store or RUNS / profile)
-    machine = schedule.Machine.default(device, jobs)
-    from rich.console import Console
+    files = Store(_store(store, profile))
+    machine = schedule.Machine.default(device, jobs, memory)
 
-    with console.RunView(Console()) as view:
+    with console.RunView(console.plain()) as view:
         watcher = schedule.Watcher(view.line, view.event)
         request = schedule.prepare(chosen, request, files, machine, plugins, watcher)
         todo = schedule.plan(chosen, request, files, _only(only))
@@ -76,6 +100,8 @@ def run(
         typer.echo(f"metabench: {problem}", err=True)
     failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
     typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -116,7 +142,7 @@ def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
 
     from reports import terminal
 
-    terminal.show(_existing(store or RUNS / profile), Console())
+    terminal.show(_existing(_store(store, profile)), Console())
 
 
 @app.command()
@@ -128,7 +154,7 @@ def report(
     """One self-contained HTML page from the records."""
     from reports import page
 
-    typer.echo(f"wrote {page.write_report(_existing(store or RUNS / profile), output)}")
+    typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output)}")
 
 
 @app.command()
@@ -223,6 +249,12 @@ def _only(text: str) -> Only:
     return text  # type: ignore[return-value]
 
 
+def _store(store: Path | None, profile: str) -> Path:
+    from benchmarks import profiles
+
+    return store or RUNS / profiles.title(profile)
+
+
 def _existing(store: Path) -> Path:
     if not store.is_dir():
         raise MetabenchError(f"no store at {store}: run `metabench run` first, or name one with --store")
@@ -232,10 +264,22 @@ def _existing(store: Path) -> Path:
 def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     try:
-        app()
+        code = app(prog_name="metabench", standalone_mode=False)
+    except _UsageError as error:
+        code, told = 2, error.format_message()
+        if len(sys.argv) == 1:
+            error.show()
+        else:
+            typer.echo(f"metabench: {' '.join(told.split())} (metabench --help)", err=True)
     except MetabenchError as error:
-        typer.echo(f"metabench: {error}", err=True)
-        sys.exit(2)
+        code = 2
+        typer.echo(f"metabench: {' '.join(str(error).split())}", err=True)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        code = 2
+        typer.echo(f"metabench: {error.filename}: {error.strerror}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
-from benchmarks.api import REGIMES, MetaLearner, TaskDistribution
+from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.errors import MetabenchError
 from benchmarks.profiles import Block, Profile
 from benchmarks.store import content_key
 
-SELECTIONS = ("published", "validation")
 #: code that every fit and evaluation runs through, beside the files of its method and its task
 SHARED_CODE = (
     "models/*.py",
@@ -150,9 +149,6 @@ def _task(task_id: str, request: Request) -> TaskDistribution:
 def _block_cells(profile: str, block: Block, request: Request) -> Iterator[Cell]:
     tasks = _task(block.task, request)
     tests = [_task(name, request) for name in block.also]
-    for regime in block.regimes:
-        if regime not in REGIMES:
-            raise registry.unknown(f"regime in profile {profile!r}", regime, REGIMES)
     for name in block.methods:
         reason = registry.incompatible(name, tasks.id) or request.unavailable.get(tasks.id)
         if reason:
@@ -212,7 +208,7 @@ def _fit(
         "budget": budget,
         "device": request.device,
     }
-    return Cell("fit", content_key(essence), name, trained_on.id, seed, spec, seconds=block.seconds * 2 + 60)
+    return Cell("fit", content_key(essence), name, trained_on.id, seed, spec, seconds=block.limit)
 
 
 def _evaluations(
@@ -243,7 +239,8 @@ def _evaluations(
                     "selection": selection,
                     "validation_episodes": block.validation_episodes,
                 }
-                yield _evaluation(profile, name, tested, tasks, test, seed, fit, plan, request)
+                cell = _evaluation(profile, name, tested, tasks, test, seed, fit, plan, request)
+                yield dataclasses.replace(cell, seconds=block.limit)
 
 
 def _evaluation(
@@ -278,8 +275,7 @@ def _evaluation(
         "evaluation": plan,
     }
     label = name if plan["selection"] == "published" else f"{name} [tuned]"
-    seconds = fit.seconds if fit else 3600.0
-    return Cell("evaluation", content_key(essence), label, test.id, seed, spec, fit.key if fit else None, None, seconds)
+    return Cell("evaluation", content_key(essence), label, test.id, seed, spec, fit.key if fit else None)
 
 
 def _skipped(profile: str, name: str, tasks: TaskDistribution, request: Request, reason: str) -> Cell:

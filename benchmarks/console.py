@@ -20,6 +20,14 @@ LINE_EVERY = 60.0
 STYLES = {"ok": "green", "skipped": "yellow"}
 
 
+def plain() -> Console:
+    """A terminal as it is; where the output goes to a file, a line is never broken."""
+    console = Console()
+    if not console.is_terminal:
+        console.soft_wrap = True
+    return console
+
+
 class RunView:
     """Shows which cells run, at which meta-step, with which loss, and how long they will take."""
 

@@ -7,7 +7,6 @@ Cells are independent but for "an evaluation needs its fit", so the same list co
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +32,18 @@ class Machine:
 
     jobs: int
     threads: int
-    memory_bytes: int
+    memory_bytes: int | None
 
     @classmethod
-    def default(cls, device: str, jobs: int | None = None) -> Machine:
-        """One thread per process and a process per core; on a GPU one process that has all cores."""
-        import psutil
+    def default(cls, device: str, jobs: int | None = None, gibibytes: float | None = None) -> Machine:
+        """One thread per process and a process per core; on a GPU one process that has all cores.
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        gibibytes: each process's memory limit, where it isn't to be its share of the machine's."""
+        cores = measure.usable_cores() or 1
         jobs = jobs or (cores if device == "cpu" else 1)
-        memory = int(psutil.virtual_memory().total * MEMORY_SHARE / jobs)
-        return cls(jobs, max(1, cores // jobs), memory)
+        if gibibytes is None and (total := measure.memory_gib()) is not None:
+            gibibytes = total * MEMORY_SHARE / jobs
+        return cls(jobs, max(1, cores // jobs), None if gibibytes is None else int(gibibytes * 2**30))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ class Watcher:
 def prepare(
     profile: Profile, request: Request, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher
 ) -> Request:
-    """Make the data of every task ready, each in its own process; returns the request with hashes and absences."""
+    """Make the data of every task ready, each in its own process; returns the request with hashes and absences.
+
+    Raises MetabenchError for a mistake in the profile or the request before anything is written."""
+    cells.expand(profile, request)
     wanted = {content_key(["prepare", task]): task for task in cells.needed_tasks(cells.blocks(profile, request))}
     digests: dict[str, str | None] = {}
     unavailable: dict[str, str] = {}
@@ -147,10 +150,16 @@ def run(
         else:
             store.remove(cells.skip_key(cell.label.removesuffix(" [tuned]"), cell.spec["task"]["id"]))
 
+    ours: set[str] = set()
+
     def on_event(event: Event) -> None:
         cell = by_key[event.job.key]
         if event.kind == "finished" and event.outcome is not None and event.outcome.status != "ok":
             _record(store, cell, context, event.outcome)
+        if event.kind == "started":
+            ours.add(cell.key)
+        if event.kind == "finished" and cell.key in ours:  # a log of another run in the same store stays
+            event.job.log.unlink(missing_ok=True)
         watcher.event(cell, event)
 
     def admit(job: Job) -> isolate.Verdict:
@@ -161,10 +170,7 @@ def run(
         return "wait" if store.is_locked(job.key) else "start"
 
     jobs = [_job(cell, by_key, store, machine, context, plugins) for cell in todo.to_run]
-    outcomes = isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
-    for job in jobs:
-        job.log.unlink(missing_ok=True)
-    return outcomes
+    return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
 
 
 def _job(
@@ -189,6 +195,8 @@ def _job(
 
 
 def _record(store: Store, cell: Cell, context: dict[str, Any], outcome: Outcome) -> None:
+    if (store.get(cell.key) or {}).get("status") == "ok":
+        return  # another run in the same store has finished it meanwhile
     facts = {"status": outcome.status, "reason": outcome.reason, "stderr": outcome.stderr, "label": cell.label}
     facts["memory"] = {"peak_bytes": outcome.peak_bytes}
     runner.write_failure(store, cell.kind, cell.key, dict(cell.spec), context, facts)
