@@ -15,7 +15,7 @@ LossScale = Literal["sum/K", "mean"]
 
 
 def loss_factor(tasks: TaskDistribution, scale: str) -> int:
-    """How many times the mean loss the scaled loss is: an inner rate of 0.4 with "sum/K" at 5-way is 2.0 with "mean"."""
+    """How many mean losses the scaled loss is: an inner rate of 0.4 with "sum/K" at 5-way is 2.0 with "mean"."""
     return tasks.outputs if scale == "sum/K" and tasks.kind == "classification" else 1
 
 

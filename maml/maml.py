@@ -29,6 +29,8 @@ from maml.plan import tasks_at_once
 
 Regime = Literal["query", "support", "single"]
 
+_MINIIMAGENET = {"inner_lr": 0.01, "inner_steps": 5, "test_steps": (5, 10), "training_queries": 15, "clip": 10.0}
+
 
 @register_method("fomaml", second_order=False)
 @register_method("maml")
@@ -55,18 +57,10 @@ class MAML(MetaLearner):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "inner_steps": 1, "test_steps": (1, 5, 10)},
         "omniglot": {"inner_lr": 0.4, "meta_batch": 32, "inner_steps": 1, "test_steps": (1, 3)},
-        **dict.fromkeys(
-            ("omniglot/20w1s", "omniglot/20w5s"),
-            {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
-        ),
-        "miniimagenet/5w1s": {
-            **{"inner_lr": 0.01, "meta_batch": 4, "inner_steps": 5, "test_steps": (5, 10)},
-            **{"training_queries": 15, "clip": 10.0},
-        },
-        "miniimagenet/5w5s": {
-            **{"inner_lr": 0.01, "meta_batch": 2, "inner_steps": 5, "test_steps": (5, 10)},
-            **{"training_queries": 15, "clip": 10.0},
-        },
+        "omniglot/20w1s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
+        "omniglot/20w5s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
+        "miniimagenet/5w1s": {"meta_batch": 4, **_MINIIMAGENET},
+        "miniimagenet/5w5s": {"meta_batch": 2, **_MINIIMAGENET},
     }
     published_meta_steps: ClassVar[Mapping[str, int]] = {
         "sinusoid": 70_000,

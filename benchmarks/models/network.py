@@ -118,7 +118,7 @@ class NetworkPredictor:
 
     def _one_query_at_a_time(self, apply, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         """Sets of the support inputs and one query, ``[T, n * (k + 1), ...]``, each with its own statistics."""
-        tasks, n = x.shape[:2]
+        n = x.shape[1]
         support = self.support.unsqueeze(1).expand(-1, n, *self.support.shape[1:])  # type: ignore[union-attr]
         sets = torch.cat((support, x.unsqueeze(2)), 2)
         output = apply(self.parameters, sets.flatten(1, 2), Statistics(groups=n))
