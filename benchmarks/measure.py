@@ -140,8 +140,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "architecture": platform.machine(),
         "physical_cores": _physical_cores(),
         "logical_cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
-        "memory_gib": _memory_gib(),
+        "usable_cores": usable_cores(),
+        "memory_gib": memory_gib(),
         "system": platform.system(),
         "os": platform.platform(),
         "gpu": _gpu(device) if device.startswith("cuda") else None,
@@ -173,14 +173,15 @@ def _physical_cores() -> int | None:
     return cores
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     """The cores that this process may run on, fewer than the machine's under taskset or in a container."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
-def _memory_gib() -> int | None:
+def memory_gib() -> int | None:
+    """The machine's memory in GiB; None where no one can tell."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     except (AttributeError, OSError, ValueError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw  # the class imports torch's compiler, a second in every process
 
 from benchmarks.api import Diverged, Parameters, State
 
@@ -43,29 +44,41 @@ def descend(
     for value in state.parameters.values():
         value.requires_grad_()
     leaves = list(state.parameters.values())
-    optimiser = torch.optim.AdamW(leaves, lr=learning_rate, weight_decay=weight_decay, fused=True)
-    _share_moments(optimiser, state)
+    moments = [_moments(state, name, leaf) for name, leaf in state.parameters.items()]
+    first, second, steps = (list(column) for column in zip(*moments, strict=True))
     while True:
         computed = meta_gradient(state.parameters, state.buffers, state.step)
         if not math.isfinite(computed.loss):
             raise Diverged(f"training loss is {computed.loss} at meta-step {state.step + 1}")
-        for leaf, gradient in zip(leaves, computed.gradients, strict=True):
-            leaf.grad = gradient
-        optimiser.step()
+        with torch.no_grad():
+            adamw(
+                leaves,
+                list(computed.gradients),
+                first,
+                second,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                beta1=0.9,
+                beta2=0.999,
+                eps=1e-8,
+                lr=learning_rate,
+                weight_decay=weight_decay,
+            )
         state.step += 1
         state.loss = computed.loss
         state.examples += computed.examples
         yield state
 
 
-def _share_moments(optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Let the optimiser work in place on the tensors of ``state.moments``, made here if there are none."""
-    for name, leaf in state.parameters.items():
-        moments = {}
-        for moment in ("exp_avg", "exp_avg_sq"):
-            moments[moment] = state.moments.setdefault(f"{name}/{moment}", torch.zeros_like(leaf, requires_grad=False))
-        moments["step"] = state.moments.setdefault(f"{name}/step", torch.zeros((), device=leaf.device))
-        optimiser.state[leaf] = moments
+def _moments(state: State, name: str, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's moments and step count of a parameter: the tensors of ``state.moments``, made here if there are none."""
+    zero = torch.zeros_like(leaf, requires_grad=False)
+    first = state.moments.setdefault(f"{name}/exp_avg", zero)
+    second = state.moments.setdefault(f"{name}/exp_avg_sq", zero.clone())
+    return first, second, state.moments.setdefault(f"{name}/step", torch.zeros((), device=leaf.device))
 
 
 def training_indices(seed: int, step: int, meta_batch: int) -> np.ndarray:

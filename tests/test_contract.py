@@ -1,5 +1,5 @@
-"""The contract hosts control tasks and recurrent learners unchanged: a point that has to find a hidden place on a line, a
-policy-gradient MAML, and a learner that carries a memory between episodes, through the suite's own evaluation."""
+"""The contract hosts control tasks and recurrent learners unchanged: a point that has to find a hidden place on a line,
+a policy-gradient MAML, and a learner with a memory between episodes, all through the suite's own evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
