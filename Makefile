@@ -20,6 +20,12 @@ peers := $(VENV)/.metabench-peers
 # environment is ours and may be torn.
 unfinished := $(VENV).unfinished
 
+# Failed cells (exit code 1) belong on the page as well; what the user got wrong (2) ends here.
+define run_and_report
+@status=0; $(run_python) -m benchmarks run --profile $(1) $(ARGS) || status=$$?; \
+if [ $$status -le 1 ]; then $(run_python) -m benchmarks report --profile $(1) $(2) || status=$$?; fi; exit $$status
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help install bench report smoke test check peers clean
 
@@ -29,15 +35,13 @@ help: ## this list
 install: $(installed) ## make the environment .venv and install everything into it
 
 bench: $(installed) ## run the benchmark (PROFILE=quick: under 15 minutes on 2 cores), then write reports/index.html
-	$(run_python) -m benchmarks run --profile $(PROFILE) $(ARGS)
-	$(run_python) -m benchmarks report --profile $(PROFILE)
+	$(call run_and_report,$(PROFILE),)
 
 report: $(installed) ## write reports/index.html from the records that are there, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
 smoke: $(installed) ## every method on small tasks, and its page; the scores mean nothing
-	$(run_python) -m benchmarks run --profile smoke $(ARGS)
-	$(run_python) -m benchmarks report --profile smoke --output reports/runs/smoke.html
+	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests
 	$(run_python) -m pytest $(ARGS)
