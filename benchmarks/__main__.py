@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,9 +60,7 @@ def run(
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(
-            metavar="GIB", help="Limit of each process; default: its share of 80 % of the machine's.", min=0.1
-        ),
+        typer.Option(metavar="GB", help="Limit of each process; default: its share of 80 % of the machine's.", min=0.1),
     ] = None,
     only: Annotated[str, typer.Option(metavar="WHICH", help="all, failed or missing.")] = "all",
     setting: Annotated[
@@ -92,12 +91,10 @@ def run(
 
     with console.RunView(console.plain()) as view:
         watcher = schedule.Watcher(view.line, view.event)
-        request = schedule.prepare(chosen, request, files, machine, plugins, watcher)
+        request = schedule.prepare(chosen, request, machine, plugins, watcher)
         todo = schedule.plan(chosen, request, files, _only(only))
         view.plan(todo)
         outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
-    for problem in files.problems:
-        typer.echo(f"metabench: {problem}", err=True)
     failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
     typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
     if failed:
@@ -138,11 +135,10 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
 @app.command()
 def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
     """The main table in the terminal."""
-    from rich.console import Console
-
+    from benchmarks import console
     from reports import terminal
 
-    terminal.show(_existing(_store(store, profile)), Console())
+    terminal.show(_existing(_store(store, profile)), console.plain())
 
 
 @app.command()
@@ -252,7 +248,11 @@ def _only(text: str) -> Only:
 def _store(store: Path | None, profile: str) -> Path:
     from benchmarks import profiles
 
-    return store or RUNS / profiles.title(profile)
+    path = store or RUNS / profiles.title(profile)
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not nearest.is_dir():
+        raise MetabenchError(f"the store {path} can't be a folder: {nearest} is a file")
+    return path
 
 
 def _existing(store: Path) -> Path:
@@ -263,6 +263,7 @@ def _existing(store: Path) -> Path:
 
 def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
+    logging.basicConfig(format="metabench: %(message)s")
     try:
         code = app(prog_name="metabench", standalone_mode=False)
     except _UsageError as error:

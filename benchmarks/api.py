@@ -122,7 +122,8 @@ class State:
 
     parameters, buffers, moments: tensors by name (weights; running statistics; the optimiser's).
     examples, environment_steps: how much of p(T) the learner has seen so far.
-    loss: the training loss of the last meta-step.
+    loss: the training loss of the last meta-step, None for a learner without one; the runner takes a loss that is not
+        finite for divergence.
     chosen: adaptation fields that `MetaLearner.choose` picked on validation tasks, and ``trials``, how many it tried.
 
     A learner may yield the same tensors again and again, changed in place; who keeps a state copies it (`copy`).
@@ -134,7 +135,7 @@ class State:
     step: int = 0
     examples: int = 0
     environment_steps: int = 0
-    loss: float = float("nan")
+    loss: float | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
@@ -143,13 +144,8 @@ class State:
         def clone(tensors: Parameters) -> Parameters:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-        return dataclasses.replace(
-            self,
-            parameters=clone(self.parameters),
-            buffers=clone(self.buffers),
-            moments=clone(self.moments),
-            chosen=dict(self.chosen),
-        )
+        tensors = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
+        return dataclasses.replace(self, **tensors, chosen=dict(self.chosen))
 
     def to(self, device: torch.device | str) -> State:
         """The same values on ``device``."""

@@ -111,8 +111,10 @@ def needed_tasks(blocks: Iterable[Block]) -> list[str]:
 def expand(profile: Profile, request: Request) -> list[Cell]:
     """All cells, each once, a fit before what depends on it."""
     check_settings(request.settings)
+    chosen = blocks(profile, request)
+    _check_that_settings_matter(chosen, request)
     cells: dict[str, Cell] = {}
-    for block in blocks(profile, request):
+    for block in chosen:
         for cell in _block_cells(profile.name, _with_alternative(block, request), request):
             cells.setdefault(cell.key, cell)
     return list(cells.values())
@@ -128,6 +130,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             registry.build_task(name, **{field_name: value})
         else:
             raise registry.unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+
+
+def _check_that_settings_matter(chosen: Sequence[Block], request: Request) -> None:
+    """Refuse ``--set`` for a method or task that the run has nothing to do with: it would be a silent misspelling."""
+    methods = [name for block in chosen for name in block.methods]
+    fits = [used for name in methods if (used := registry.build_method(name).fit_method())]
+    known = dict.fromkeys([*methods, *fits, *(registry.build_task(task).name for task in needed_tasks(chosen))])
+    for key in request.settings:
+        if (name := key.partition(".")[0]) not in known:
+            raise MetabenchError(f"--set {key}: this run has no {name}; it has {', '.join(known)}")
 
 
 def _with_alternative(block: Block, request: Request) -> Block:
@@ -279,11 +291,10 @@ def _evaluation(
 
 
 def _skipped(profile: str, name: str, tasks: TaskDistribution, request: Request, reason: str) -> Cell:
-    entry = registry.method_entry(name)
     spec = {
         "profile": profile,
         "task": {"id": tasks.id, "fields": tasks.config()},
-        "method": {"name": name, "fields": dict(entry.fields)},
+        "method": {"name": name, "fields": dict(registry.method_entry(name).fields)},
         "seed": 0,
         "budget": None,
         "device": request.device,

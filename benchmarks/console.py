@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.cells import Cell
-from benchmarks.isolate import Event
-from benchmarks.schedule import Plan
+if TYPE_CHECKING:
+    from benchmarks.cells import Cell
+    from benchmarks.isolate import Event
+    from benchmarks.schedule import Plan
 
 #: seconds between two lines about the same cell where the output is not a terminal
 LINE_EVERY = 60.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.api import MetaLearner, State, TaskDistribution
+from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
 from benchmarks.measure import Clock
 
 #: seconds of training between two checkpoints
@@ -112,7 +112,9 @@ def train(
         progress.state = state
         progress.seconds += clock.laps[-1]
         progress.step_seconds.append(clock.laps[-1])
-        progress.losses.append(state.loss)
+        progress.losses.append(math.nan if state.loss is None else state.loss)
+        if state.loss is not None and not math.isfinite(state.loss):
+            raise Diverged(f"training loss is {state.loss} at meta-step {step}")
         now = time.monotonic()
         if step % every == 0 or step == steps:
             _validate(learner, tasks, budget["validation_episodes"], progress)

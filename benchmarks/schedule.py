@@ -7,6 +7,7 @@ Cells are independent but for "an evaluation needs its fit", so the same list co
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 from benchmarks import cells, isolate, measure, runner
 from benchmarks.cells import Cell, Request
+from benchmarks.errors import MetabenchError
 from benchmarks.isolate import Event, Job, Outcome
 from benchmarks.profiles import Profile
 from benchmarks.store import Store, content_key
@@ -35,15 +37,15 @@ class Machine:
     memory_bytes: int | None
 
     @classmethod
-    def default(cls, device: str, jobs: int | None = None, gibibytes: float | None = None) -> Machine:
+    def default(cls, device: str, jobs: int | None = None, gigabytes: float | None = None) -> Machine:
         """One thread per process and a process per core; on a GPU one process that has all cores.
 
-        gibibytes: each process's memory limit, where it isn't to be its share of the machine's."""
+        gigabytes: each process's memory limit, where it isn't to be its share of the machine's."""
         cores = measure.usable_cores() or 1
         jobs = jobs or (cores if device == "cpu" else 1)
-        if gibibytes is None and (total := measure.memory_gib()) is not None:
-            gibibytes = total * MEMORY_SHARE / jobs
-        return cls(jobs, max(1, cores // jobs), None if gibibytes is None else int(gibibytes * 2**30))
+        if gigabytes is None and (gibibytes := measure.memory_gib()) is not None:
+            gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
+        return cls(jobs, max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,15 @@ class Watcher:
     plan: Callable[[Plan], None] = lambda plan: None
 
 
-def prepare(
-    profile: Profile, request: Request, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher
-) -> Request:
+def prepare(profile: Profile, request: Request, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Request:
     """Make the data of every task ready, each in its own process; returns the request with hashes and absences.
 
-    Raises MetabenchError for a mistake in the profile or the request before anything is written."""
+    Raises MetabenchError for a mistake in the profile, the request or the data, before anything is written."""
     cells.expand(profile, request)
     wanted = {content_key(["prepare", task]): task for task in cells.needed_tasks(cells.blocks(profile, request))}
     digests: dict[str, str | None] = {}
     unavailable: dict[str, str] = {}
+    broken: list[str] = []
 
     def on_event(event: Event) -> None:
         task = wanted[event.job.key]
@@ -86,23 +87,26 @@ def prepare(
         if event.kind == "finished" and event.outcome is not None:
             if event.outcome.status == "ok":
                 digests[task] = (event.outcome.value or {}).get("digest")
+            elif event.outcome.status == "error":
+                broken.append(f"{task} can't be made ready: {event.outcome.reason}")
             else:
                 unavailable[task] = event.outcome.reason or event.outcome.status
                 watcher.line(f"{task} can't be had: {unavailable[task]}")
 
-    jobs = [
-        Job(
-            key,
-            ("benchmarks.runner:prepare", {"task": task, "plugins": list(plugins)}),
-            store.log_path(key),
-            PREPARE_SECONDS,
-            machine.memory_bytes,
-        )
-        for key, task in wanted.items()
-    ]
-    isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
-    for job in jobs:
-        job.log.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as logs:
+        jobs = [
+            Job(
+                key,
+                ("benchmarks.runner:prepare", {"task": task, "plugins": list(plugins)}),
+                Path(logs) / f"{key}.log",
+                PREPARE_SECONDS,
+                machine.memory_bytes,
+            )
+            for key, task in wanted.items()
+        ]
+        isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
+    if broken:
+        raise MetabenchError("; ".join(broken))
     return dataclasses.replace(request, digests=digests, unavailable=unavailable)
 
 
