@@ -1,0 +1,134 @@
+"""The README's table, from committed records: ``python -m reports.readme`` writes it anew.
+
+Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. What
+stands between the markers is written by this module only; nobody types a number there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.errors import MetabenchError
+from reports import layout, style, tables, words
+from reports.data import Result, Results, load
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+REFERENCE = ROOT / "reports" / "reference"
+
+BEGIN, END = "<!-- table -->\n", "\n<!-- /table -->"
+NOTHING = "No record is committed yet; `make bench` makes your own."
+
+#: stores in the order of their budgets; others follow by name
+ORDER = ("quick", "standard", "paper")
+#: columns beside the scores
+DETAILS = ("steps at test", "meta-steps", "of published", "training")
+
+
+def stores(folder: Path = REFERENCE) -> list[Path]:
+    """The committed stores, smallest budget first."""
+    found = [path.parent for path in folder.glob("*/records")]
+    return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
+
+
+def section(paths: Sequence[Path], root: Path = ROOT) -> str:
+    """What belongs between the markers: the tables of these stores, or one sentence where there are none.
+
+    root: the folder that links are relative to."""
+    return "\n\n".join(_store(Path(path), root) for path in paths) or NOTHING
+
+
+def _store(path: Path, root: Path) -> str:
+    results = load(path)
+    own = [result for result in results.results if is_main(result)]
+    if not own:
+        raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
+    looks = style.looks(results.labels)
+    titles = {words.title(result.column, results.columns) for result in own}
+    parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
+    return "\n\n".join([*parts, _footnote(results, own, path, root)])
+
+
+def is_main(result: Result) -> bool:
+    """Whether a number belongs to the task that the method was trained for, with as many shots: not to a further test
+    condition of the same fit."""
+    evaluation, task = result.first["evaluation"], result.first["task"]
+    shot = (task.get("fields") or {}).get("shot")
+    trained_on = evaluation.get("trained_on") or evaluation.get("task_id")
+    return evaluation.get("task_id") == trained_on and (shot is None or evaluation.get("shots") in (shot, None))
+
+
+def _table(table: layout.Table) -> str:
+    kept = [
+        index
+        for index, header in enumerate(table.headers)
+        if index == 0 or header.score or (header.title in DETAILS and any(_said(row[index]) for row in table.rows))
+    ]
+    headers = [table.headers[index] for index in kept]
+    lines = [
+        _row(header.title for header in headers),
+        _row("---:" if header.numeric else ":---" for header in headers),
+        *(_row(_text(row[index]) for index in kept) for row in table.rows),
+    ]
+    common = "; ".join(f"{name}: {value}" for name, value in table.common if value != words.MISSING)
+    return f"**{table.title}** ({common})\n\n" + "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _said(cell: layout.Cell) -> bool:
+    return cell.text != words.MISSING
+
+
+def _text(cell: layout.Cell) -> str:
+    return cell.text + (words.UNDER_TRAINED if cell.mark else "")
+
+
+def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
+    """What the numbers are, and where they come from."""
+    lines = ["Mean ± 1.96 standard errors over test episodes, of the mean over seeds."]
+    if any(result.under_trained for result in own):
+        lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](docs/protocol.md)).")
+    machines = tables.machines_table(results)
+    where = "; ".join(dict.fromkeys(str(row["gpu"] or row["processor"]) for row in machines.to_dict("records")))
+    commits = ", ".join(dict.fromkeys(map(str, machines["commit"])))
+    link = Path(os.path.relpath(path, root)).as_posix()
+    lines.append(f"Records: [{link}]({link}); machine: {where}; commit: {commits}.")
+    return " ".join(lines)
+
+
+def current(text: str) -> str:
+    """What stands between the markers of a README's text."""
+    _, begin, rest = text.partition(BEGIN)
+    inside, end, _ = rest.partition(END)
+    if not (begin and end):
+        raise MetabenchError(f"the README has no {BEGIN.strip()} ... {END.strip()}")
+    return inside
+
+
+def update(readme: Path, paths: Sequence[Path]) -> None:
+    """Write the tables of these stores between the markers of a README."""
+    text = readme.read_text(encoding="utf-8")
+    old, new = current(text), section(paths, readme.resolve().parent)
+    readme.write_text(text.replace(BEGIN + old + END, BEGIN + new + END), encoding="utf-8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command: a mistake is one line and exit code 2."""
+    paths = [Path(argument).resolve() for argument in arguments] or stores()
+    try:
+        update(README, paths)
+    except MetabenchError as error:
+        print(f"reports.readme: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote the table of {README.name} from {', '.join(map(str, paths)) or 'no records'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
