@@ -126,7 +126,7 @@ class State:
         finite for divergence.
     chosen: adaptation fields that `MetaLearner.choose` picked on validation tasks, and ``trials``, how many it tried.
 
-    A learner may yield the same tensors again and again, changed in place; who keeps a state copies it (`copy`).
+    A learner may yield the same tensors, changed in place, again and again; who keeps a state copies it.
     """
 
     parameters: Parameters = field(default_factory=dict)

@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import registry
 from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.errors import MetabenchError
 from benchmarks.fitting import Progress, episodes_at_once, still_improving, train
 from benchmarks.measure import Clock, PeakMemory
 from benchmarks.store import Store
@@ -90,7 +91,7 @@ def run_evaluation(
         plan = spec["evaluation"]
         tasks = _task(plan["task"], spec["device"])
         memory = PeakMemory(tasks.device)
-        state = State(**files.state(spec["fit"])).to(tasks.device) if spec["fit"] else State()
+        state = _fitted(files, spec["fit"]).to(tasks.device) if spec["fit"] else State()
         trials = 0
         if plan["selection"] == "validation":
             state, trials = learner.choose(state, trained_on, plan["validation_episodes"])
@@ -308,6 +309,13 @@ def _training(
         "parameters": sum(value.numel() for value in fitted.state.parameters.values()),
         "regime": learner.describe(tasks).get("train_regime"),
     }
+
+
+def _fitted(store: Store, key: str) -> State:
+    plain = store.state(key)
+    if plain is None:
+        raise MetabenchError(f"the state of fit {key} is not in {store.path}: run again without the record of the fit")
+    return State(**plain)
 
 
 def _is_finished(store: Store, key: str) -> bool:

@@ -79,7 +79,11 @@ def test_a_broken_promise_is_said_in_words(tmp_path, old, new, said):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("x = 1", "registers no method"), ("import nothing_of_that_name", "can't be imported"), ("def f(:", "SyntaxError")],
+    [
+        ("x = 1", "registers no method"),
+        ("import nothing_of_that_name", "can't be imported"),
+        ("def f(:", "SyntaxError"),
+    ],
 )
 def test_a_file_that_is_no_plugin_is_one_line(tmp_path, text, said):
     path = tmp_path / "odd.py"
