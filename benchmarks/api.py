@@ -122,8 +122,7 @@ class State:
 
     parameters, buffers, moments: tensors by name (weights; running statistics; the optimiser's).
     examples, environment_steps: how much of p(T) the learner has seen so far.
-    loss: the training loss of the last meta-step, None for a learner without one; the runner takes a loss that is not
-        finite for divergence.
+    loss: the training loss of the last meta-step, None for a learner without one; one that is not finite is divergence.
     chosen: adaptation fields that `MetaLearner.choose` picked on validation tasks, and ``trials``, how many it tried.
 
     A learner may yield the same tensors, changed in place, again and again; who keeps a state copies it.
@@ -144,7 +143,7 @@ class State:
         def clone(tensors: Parameters) -> Parameters:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-        tensors = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
+        tensors: Any = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
         return dataclasses.replace(self, **tensors, chosen=dict(self.chosen))
 
     def to(self, device: torch.device | str) -> State:

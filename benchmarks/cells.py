@@ -7,36 +7,18 @@ finished key is never computed again, and an evaluation never retrains.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
-import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.errors import MetabenchError
 from benchmarks.profiles import Block, Profile
+from benchmarks.program import program_hash
 from benchmarks.store import content_key
-
-#: code that every fit and evaluation runs through, beside the files of its method and its task
-SHARED_CODE = (
-    "models/*.py",
-    "image_tasks.py",
-    "sampling.py",
-    "training.py",
-    "fitting.py",
-    "runner.py",
-    "../maml/inner_loop.py",
-    "../maml/losses.py",
-    "../baselines/embedding.py",
-    "../baselines/recurrent.py",
-    "../baselines/similarity.py",
-)
 
 
 @dataclass(frozen=True)
@@ -209,7 +191,7 @@ def _fit(
         "method": [entry.cls.__qualname__, _fit_fields(learner)],
         "seed": seed,
         "budget": budget,
-        "code": _code(entry.cls, type(trained_on)),
+        "code": program_hash(entry.cls, type(trained_on)),
         "device": request.device.partition(":")[0],
     }
     spec = {
@@ -236,7 +218,7 @@ def _evaluations(
 ) -> Iterator[Cell]:
     regimes = [r for r in learner.test_regimes(tasks) if not block.regimes or r in block.regimes]
     selections = [s for s in block.selections if s == "published" or learner.grid]
-    conditions = [(tasks, None), *((test, None) for test in tests)]
+    conditions: list[tuple[TaskDistribution, int | None]] = [(tasks, None), *((test, None) for test in tests)]
     conditions += [(tasks, shots) for shots in dict.fromkeys((*block.shots, *request.shots))]
     for regime in regimes or learner.test_regimes(tasks)[:1]:
         tested = learner.in_regime(regime)
@@ -273,7 +255,7 @@ def _evaluation(
         "method": [type(learner).__qualname__, learner.config()],
         "seed": seed,
         "evaluation": {key: value for key, value in plan.items() if key != "task"},
-        "code": _code(type(learner), type(test)),
+        "code": program_hash(type(learner), type(test)),
         "device": request.device.partition(":")[0],
     }
     spec = {
@@ -329,22 +311,3 @@ def _fit_fields(learner: MetaLearner) -> dict[str, Any]:
 
 def _task_essence(tasks: TaskDistribution, request: Request) -> list[Any]:
     return [tasks.id, tasks.config(), request.digests.get(tasks.id)]
-
-
-@functools.cache
-def _code(*classes: type) -> str:
-    """A hash of the code that a cell runs, without comments, docstrings and layout."""
-    folder = Path(__file__).parent
-    files = sorted(path for pattern in SHARED_CODE for path in folder.glob(pattern))
-    files += [Path(inspect.getfile(cls)) for cls in classes]
-    return content_key([_program(path.read_text(encoding="utf-8")) for path in files])
-
-
-def _program(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            node.body = body[1:]  # type: ignore[attr-defined]
-    return ast.unparse(tree)

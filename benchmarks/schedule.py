@@ -201,7 +201,8 @@ def _job(
 def _record(store: Store, cell: Cell, context: dict[str, Any], outcome: Outcome) -> None:
     if (store.get(cell.key) or {}).get("status") == "ok":
         return  # another run in the same store has finished it meanwhile
-    facts = {"status": outcome.status, "reason": outcome.reason, "stderr": outcome.stderr, "label": cell.label}
+    facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr")}
+    facts["label"] = cell.label
     facts["memory"] = {"peak_bytes": outcome.peak_bytes}
     runner.write_failure(store, cell.kind, cell.key, dict(cell.spec), context, facts)
 

@@ -1,0 +1,49 @@
+"""Which program computes a cell: a hash of the code it runs, without comments, docstrings and layout."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from pathlib import Path
+
+from benchmarks.store import content_key
+
+#: code that every fit and evaluation runs through, beside the files of its method and its task
+SHARED_CODE = (
+    "models/*.py",
+    "image_tasks.py",
+    "sampling.py",
+    "training.py",
+    "fitting.py",
+    "runner.py",
+    "../maml/inner_loop.py",
+    "../maml/losses.py",
+    "../baselines/embedding.py",
+    "../baselines/recurrent.py",
+    "../baselines/similarity.py",
+)
+
+
+def program_hash(*classes: type) -> str:
+    """A hash of the code that a cell runs, without comments, docstrings and layout."""
+    return _hash_of(*map(inspect.getfile, classes))
+
+
+@functools.cache
+def _hash_of(*own: str) -> str:
+    folder = Path(__file__).parent
+    files = sorted(path for pattern in SHARED_CODE for path in folder.glob(pattern))
+    files += map(Path, own)
+    return content_key([essence(path.read_text(encoding="utf-8")) for path in files])
+
+
+def essence(source: str) -> str:
+    """A source without what does not change the program."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
