@@ -141,7 +141,8 @@ def _block(profile: str, settings: Mapping[str, Any]) -> Block:
     missing = [f.name for f in fields if f.default is f.default_factory and f.name not in settings]
     if missing:
         raise MetabenchError(f"profile {profile!r} lacks {', '.join(missing)}")
-    return Block(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return Block(**values)
 
 
 def _check(what: str, value: Any, expected: Any) -> None:
