@@ -83,7 +83,7 @@ def run(
     if only not in ("all", "failed", "missing"):
         raise registry.unknown("value of --only", only, ("all", "failed", "missing"))
     request = Request(
-        methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots")
+        methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots", 1)
     )
     check_settings(request.settings)
     files = Store(_store(store, profile))
@@ -216,17 +216,21 @@ def _value(text: str) -> Any:
 
 
 def _seeds(text: str | None) -> tuple[int, ...]:
-    numbers = _whole(text, "--seeds")
-    return tuple(range(numbers[0])) if len(numbers) == 1 and "," not in (text or "") else numbers
+    if text is not None and "," not in text:
+        return tuple(range(_whole(text, "--seeds", 1)[0]))
+    return _whole(text, "--seeds", 0)
 
 
-def _whole(text: str | None, option: str) -> tuple[int, ...]:
+def _whole(text: str | None, option: str, least: int) -> tuple[int, ...]:
+    """The numbers of a list like 0,2,5, each once; a comma at the end makes a list of one number."""
+    if text is None:
+        return ()
     try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip()) if text else ()
+        numbers = tuple(dict.fromkeys(int(part) for part in text.removesuffix(",").split(",")))
     except ValueError:
         raise MetabenchError(f"{option} {text!r}: write whole numbers, as in 3 or 0,2,5") from None
-    if any(number < 0 for number in numbers):
-        raise MetabenchError(f"{option} {text!r}: numbers are 0 or more")
+    if min(numbers) < least:
+        raise MetabenchError(f"{option} {text!r}: {min(numbers)} is too small, {least} is the least")
     return numbers
 
 

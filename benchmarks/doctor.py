@@ -6,11 +6,10 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks import measure, registry
-from benchmarks.errors import Unavailable
+from benchmarks import console, measure, registry
+from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.files import cache_folder
 
 PEERS = ("learn2learn", "higher", "torchopt", "jax")
@@ -20,24 +19,27 @@ def examine() -> None:
     """Print it."""
     import torch
 
-    console = Console()
+    screen = console.plain()
     table = Table(box=None, show_header=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name, value in (*measure.machine(device).items(), *measure.versions().items(), *_data(), *_peers()):
         table.add_row(name, str(value))
     table.add_row("METABENCH_DATA", os.environ.get("METABENCH_DATA") or "not set")
     table.add_row("cache", str(cache_folder()))
-    console.print(table)
+    screen.print(table)
     for warning in _warnings():
-        console.print(f"note: {warning}", style="yellow")
+        screen.print(f"note: {warning}", style="yellow")
 
 
 def _data() -> Iterator[tuple[str, str]]:
+    os.environ["METABENCH_OFFLINE"] = "1"  # who asks what is here doesn't want a download
     for name in registry.tasks():
         try:
             registry.build_task(name).prepare()
         except Unavailable as reason:
             yield name, f"not here: {reason}"
+        except MetabenchError as error:
+            yield name, f"broken: {error}"
         else:
             yield name, "ready"
 
