@@ -27,10 +27,10 @@ if [ $$status -le 1 ]; then $(run_python) -m benchmarks report --profile $(1) $(
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench report smoke test check peers clean
+.PHONY: help install bench report readme paper-gpu smoke test check peers clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(installed) ## make the environment .venv and install everything into it
 
@@ -39,6 +39,17 @@ bench: $(installed) ## run the benchmark (PROFILE=quick: under 15 minutes on 2 c
 
 report: $(installed) ## write reports/index.html from the records that are there, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
+
+readme: $(installed) ## write the README's table from the records in reports/reference
+	$(run_python) -m reports.readme
+
+# On a machine with a GPU, with the Python that is there and nothing installed: published settings and budgets of three
+# learners on Omniglot, for at most SECONDS; the same command goes on. METABENCH_CACHE may name decoded images.
+SECONDS ?= 520
+paper-gpu: ## Omniglot 5-way 1-shot with published settings on a GPU, in resumable pieces (PYTHON=python3)
+	timeout --signal=INT --kill-after=20 $(SECONDS) $(PYTHON) -m benchmarks run --profile paper -t omniglot/5w1s \
+		-m maml -m fomaml -m matching-nets --seeds 1 --device cuda --jobs 3 --store reports/reference/paper-omniglot; \
+		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; the same command goes on"; else exit $$code; fi
 
 smoke: $(installed) ## every method on small tasks, and its page; the scores mean nothing
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
