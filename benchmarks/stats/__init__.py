@@ -1,0 +1,62 @@
+"""Which differences are real: paired comparisons over shared episodes, their intervals, verdicts and power.
+
+Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md says
+in plain words what each interval means. Nothing here imports torch.
+"""
+
+from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
+from benchmarks.stats.classes import ClassComponents, Membership, clusters_by_item
+from benchmarks.stats.contrasts import (
+    SCOPES,
+    SEEDS_FOR_METHODS,
+    Contrast,
+    Interval,
+    contrast,
+    margin_on_scale,
+    quantile,
+)
+from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
+from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
+from benchmarks.stats.records import Column, Row, TestProtocol, columns, protocol_of
+from benchmarks.stats.sentences import comparison_sentence, pair_sentence
+from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare
+
+__all__ = [
+    "SCOPES",
+    "SEEDS_FOR_METHODS",
+    "VERDICTS",
+    "Aggregate",
+    "ClassComponents",
+    "Column",
+    "Comparison",
+    "Components",
+    "Contrast",
+    "Interval",
+    "Membership",
+    "Need",
+    "Pair",
+    "Row",
+    "Scores",
+    "TaskScores",
+    "TestProtocol",
+    "aggregate",
+    "clusters_by_item",
+    "columns",
+    "compare",
+    "comparison_sentence",
+    "components",
+    "contrast",
+    "equivalence_power",
+    "holm",
+    "interquartile_mean",
+    "interval_levels",
+    "letters",
+    "margin_on_scale",
+    "needed",
+    "pair_sentence",
+    "power",
+    "protocol_of",
+    "quantile",
+    "ranks",
+    "top_group",
+]

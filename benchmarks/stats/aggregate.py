@@ -1,0 +1,155 @@
+"""Across tasks: scores between floor and ceiling, their interquartile mean, and performance profiles.
+
+Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021. A mean over
+different sets of tasks is no mean, so only methods that have every task take part, and the others are named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import sampling
+from benchmarks.errors import MetabenchError
+from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval, checked
+
+RESAMPLES = 2_000
+#: so many numbers are drawn at a time
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class TaskScores:
+    """One task: floor and ceiling (mean scores), and per method the score of each episode, ``[seeds, episodes]``.
+
+    All methods were tested on the same episodes; rows of different methods come from the same seeds in this order."""
+
+    name: str
+    floor: float
+    ceiling: float
+    methods: Mapping[str, np.ndarray]
+    metric: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        errors = self.metric == "squared error"
+        sound = math.isfinite(self.floor) and math.isfinite(self.ceiling) and self.floor != self.ceiling
+        if not sound or (errors and min(self.floor, self.ceiling) <= 0):
+            raise MetabenchError(f"{self.name}: nothing can be scaled between {self.floor} and {self.ceiling}")
+        checked_methods = {name: checked(values, f"{self.name}, {name}") for name, values in self.methods.items()}
+        if len({values.shape[1] for values in checked_methods.values()}) > 1:
+            raise MetabenchError(f"{self.name}: the methods have different numbers of episodes")
+        object.__setattr__(self, "methods", checked_methods)
+
+    @property
+    def episodes(self) -> int:
+        return int(next(iter(self.methods.values())).shape[1])
+
+    @property
+    def seeds(self) -> int:
+        return max(len(values) for values in self.methods.values())
+
+    def normalised(self, means: np.ndarray) -> np.ndarray:
+        """Mean scores with the floor at 0 and the ceiling at 1; mean squared errors on the scale of their logarithm."""
+        if self.metric != "squared error":
+            return (means - self.floor) / (self.ceiling - self.floor)
+        with np.errstate(divide="ignore"):
+            return (np.log(means) - math.log(self.floor)) / (math.log(self.ceiling) - math.log(self.floor))
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """What can be said across tasks.
+
+    tasks, methods: those that take part. missing: method -> the tasks it lacks, for those that don't. scope: "models"
+    (other episodes) or "methods" (other seeds too). interquartile_means: per method. profile: columns method, score,
+    share, low, high: the share of runs (seeds, averaged over tasks) above a normalised score, and a pointwise interval.
+    """
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    missing: Mapping[str, tuple[str, ...]]
+    scope: str
+    interquartile_means: Mapping[str, Interval]
+    profile: pd.DataFrame
+
+
+def aggregate(
+    tasks: Sequence[TaskScores], *, level: float = 0.95, resamples: int = RESAMPLES, points: int = 101
+) -> Aggregate:
+    """Aggregate over tasks, with intervals from a bootstrap stratified by task.
+
+    A resample draws episodes anew within each task, the same for every seed and method, and (where every task has
+    `SEEDS_FOR_METHODS` seeds) seeds too. Raises `MetabenchError` where no method has every task."""
+    if not tasks:
+        raise MetabenchError("there is no task with a floor and a ceiling to aggregate over")
+    everyone = list(dict.fromkeys(name for task in tasks for name in task.methods))
+    missing = {name: lacking for name in everyone if (lacking := tuple(t.name for t in tasks if name not in t.methods))}
+    methods = tuple(name for name in everyone if name not in missing)
+    if not methods:
+        lacking = "; ".join(f"{name} lacks {', '.join(names)}" for name, names in missing.items())
+        raise MetabenchError(f"no method has a result on every task: {lacking}")
+    scope = "methods" if min(task.seeds for task in tasks) >= SEEDS_FOR_METHODS else "models"
+    grid = np.linspace(0.0, 1.0, points)
+    means, rows = {}, []
+    for name in methods:
+        runs = [task.normalised(task.methods[name].mean(axis=1))[None] for task in tasks]
+        drawn = [_resampled(task, name, resamples, scope == "methods") for task in tasks]
+        centre, spread = interquartile_mean(np.concatenate(runs, axis=1)), interquartile_mean(np.hstack(drawn))
+        low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2])
+        known = _noisy(tasks)
+        means[name] = Interval(
+            float(centre[0]), float(low) if known else math.nan, float(high) if known else math.nan, level, scope
+        )
+        share, band = (
+            _above(runs, grid)[0],
+            np.quantile(_above(drawn, grid), [0.5 - level / 2, 0.5 + level / 2], axis=0),
+        )
+        rows.append(pd.DataFrame({"method": name, "score": grid, "share": share, "low": band[0], "high": band[1]}))
+    profile = pd.concat(rows, ignore_index=True)
+    return Aggregate(tuple(task.name for task in tasks), methods, missing, scope, means, profile)
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean without the lowest and the highest quarter, ``[..., n]`` to ``[...]``, as `scipy.stats.trim_mean`:
+    n // 4 values go at either end."""
+    count = values.shape[-1]
+    cut = count // 4
+    return np.asarray(np.sort(values, axis=-1)[..., cut : count - cut].mean(axis=-1))
+
+
+def _noisy(tasks: Sequence[TaskScores]) -> bool:
+    """Whether resampling episodes can move anything."""
+    return all(task.episodes > 1 for task in tasks)
+
+
+def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
+    """The share of runs above each point, averaged over tasks: ``[resamples, points]`` of ``[resamples, seeds]``."""
+    shares = [(task[:, :, None] > grid).mean(axis=1) for task in runs]
+    return np.asarray(np.mean(shares, axis=0))
+
+
+def _resampled(task: TaskScores, name: str, resamples: int, seeds_too: bool) -> np.ndarray:
+    """Normalised mean scores of the seeds of one method, ``[resamples, seeds]``."""
+    values = task.methods[name]
+    parts = [counts @ values.T / task.episodes for counts in _episode_counts(task, resamples)]
+    means = task.normalised(np.concatenate(parts))
+    if not seeds_too:
+        return means
+    # by task, not by method: seeds are paired
+    key = sampling.stream("bootstrap", task.name, "seeds")
+    chosen = sampling.integers(key, np.arange(resamples), len(values), len(values))
+    return np.take_along_axis(means, chosen, axis=1)
+
+
+def _episode_counts(task: TaskScores, resamples: int) -> Iterator[np.ndarray]:
+    """How often each episode is drawn, ``[some of the resamples, episodes]``."""
+    count = task.episodes
+    key, at_once = sampling.stream("bootstrap", task.name, "episodes"), max(1, _CHUNK // count)
+    for first in range(0, resamples, at_once):
+        rows = np.arange(first, min(first + at_once, resamples))
+        drawn = sampling.integers(key, rows, count, count) + (rows - first)[:, None] * count
+        yield np.bincount(drawn.reshape(-1), minlength=len(rows) * count).reshape(len(rows), count).astype(np.float64)

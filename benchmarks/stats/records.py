@@ -1,0 +1,261 @@
+"""From records to the columns that are compared: one column holds what may stand beside each other in pairs.
+
+A column is one test: task, data, way, shots, queries, split and batch-norm regime. A predictor without batch-norm
+(regime ``none``) depends on nobody's statistics and stands in every column of its test. Floor and ceiling stand beside
+the learners and are not compared with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats.classes import Membership, clusters_by_item
+from benchmarks.stats.verdicts import Comparison, Scores, compare
+
+Record = Mapping[str, Any]
+
+#: parts of an evaluation that tell what came out of it and not how it was made
+_OUTCOMES = ("chosen", "seconds_per_task", "headline_step", "reported_steps", "trials")
+
+
+class Source(Protocol):
+    """Where scores and episodes are read from: a store."""
+
+    def scores(self, key: str) -> pd.DataFrame | None: ...
+
+    def episodes(self, digest: str) -> pd.DataFrame | None: ...
+
+
+@dataclass(frozen=True, order=True)
+class TestProtocol:
+    """What the numbers of a column have in common."""
+
+    task: str
+    data: str
+    way: int
+    shots: int
+    queries: int
+    split: str
+    regime: str
+
+    @property
+    def test(self) -> tuple[Any, ...]:
+        """Everything but the regime."""
+        return self.task, self.data, self.way, self.shots, self.queries, self.split
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime})"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A method under one protocol with all its seeds.
+
+    values: the score of every query at the headline step, ``[seeds, episodes, queries]``, for the episodes (numbers,
+    ``[episodes]``) that every seed has."""
+
+    name: str
+    records: tuple[Record, ...]
+    values: np.ndarray
+    episodes: np.ndarray
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(int(record["seed"]) for record in self.records)
+
+    @property
+    def trained(self) -> bool:
+        return any(record.get("training") for record in self.records)
+
+    @property
+    def under_trained(self) -> bool:
+        return any((record.get("training") or {}).get("under_trained") for record in self.records)
+
+    @property
+    def role(self) -> str:
+        """ "learner", "floor" or "ceiling"."""
+        return str((self.first["method"].get("facts") or {}).get("role") or "learner")
+
+    def on(self, episodes: np.ndarray) -> np.ndarray:
+        """The scores of these episodes, ``[seeds, episodes, queries]``."""
+        return self.values[:, np.searchsorted(self.episodes, episodes)]
+
+    def scores(self, episodes: np.ndarray) -> Scores:
+        """Episode means, as `compare` takes them."""
+        return Scores(self.on(episodes).mean(axis=2), self.seeds, self.trained, self.under_trained)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The rows that may stand beside each other, over the test episodes that all of them have."""
+
+    protocol: TestProtocol
+    rows: tuple[Row, ...]
+    table: Callable[[str], pd.DataFrame | None]
+
+    @property
+    def task(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.rows[0].first["task"]
+        return found
+
+    @property
+    def metric(self) -> str:
+        return str(self.task["metric"])
+
+    @property
+    def higher_is_better(self) -> bool:
+        return bool(self.task["higher_is_better"])
+
+    @property
+    def margin(self) -> float:
+        return float(self.task["equivalence_margin"])
+
+    @cached_property
+    def episodes(self) -> np.ndarray:
+        """The numbers of the episodes that every row has."""
+        shared = self.rows[0].episodes
+        for row in self.rows[1:]:
+            shared = np.intersect1d(shared, row.episodes, assume_unique=True)
+        if not len(shared):
+            raise MetabenchError(f"{self.protocol}: no test episode is shared by all of {', '.join(self.names)}")
+        return shared
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(row.name for row in self.rows)
+
+    @property
+    def learners(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.role not in ("floor", "ceiling"))
+
+    @cached_property
+    def membership(self) -> Membership | None:
+        """The classes of the shared episodes; None for tasks without."""
+        digest = next((d for row in self.rows if (d := row.first["evaluation"].get("episodes_digest"))), None)
+        frame = self.table(digest) if digest else None
+        if frame is None or not np.isin(self.episodes, frame["episode"]).all():
+            return None
+        clusters = clusters_by_item(frame["class"].to_numpy(), frame["item"].to_numpy())
+        classes = _rectangle(frame, "class")
+        return None if classes is None else Membership(classes.loc[self.episodes].to_numpy(), clusters)
+
+    def comparison(self, scope: str | None = None) -> Comparison:
+        """All learners in pairs."""
+        return compare(
+            {row.name: row.scores(self.episodes) for row in self.learners},
+            metric=self.metric,
+            higher_is_better=self.higher_is_better,
+            margin=self.margin,
+            membership=self.membership,
+            scope=scope,
+        )
+
+
+def columns(store: Source, records: Iterable[Record]) -> list[Column]:
+    """All columns of finished evaluations, in the order of their protocols. Damaged scores leave their record out."""
+    done = [record for record in records if record["cell"] == "evaluation" and record["status"] == "ok"]
+    groups: dict[str, dict[int, Record]] = {}
+    for record in sorted(done, key=lambda record: (str(record.get("started")), record["key"])):
+        groups.setdefault(_identity(record), {})[int(record["seed"])] = record
+    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    rows = [
+        (protocol_of(group[0]), row)
+        for name, group in zip(_names(members), members, strict=True)
+        if (row := _row(store, name, group)) is not None
+    ]
+    protocols = sorted({protocol for protocol, _ in rows})
+    crowded = {protocol.test for protocol in protocols if protocol.regime != "none"}
+    return [
+        Column(
+            here,
+            tuple(row for p, row in rows if p == here or (p.regime == "none" and p.test == here.test)),
+            store.episodes,
+        )
+        for here in protocols
+        if here.regime != "none" or here.test not in crowded
+    ]
+
+
+def protocol_of(record: Record) -> TestProtocol:
+    """The column that an evaluation belongs to."""
+    evaluation, task = record["evaluation"], record["task"]
+    return TestProtocol(
+        task=str(evaluation.get("task_id") or task["id"]),
+        data=str(task.get("data") or ""),
+        way=int(evaluation.get("way") or 0),
+        shots=int(evaluation.get("shots") or 0),
+        queries=int(evaluation.get("queries") or 0),
+        split=str(evaluation.get("split") or "test"),
+        regime=str(evaluation.get("regime") or "none"),
+    )
+
+
+def _identity(record: Record) -> str:
+    """All that decides a number except the seed."""
+    evaluation = {name: value for name, value in record["evaluation"].items() if name not in _OUTCOMES}
+    method = {name: record["method"].get(name) for name in ("name", "fields")}
+    return json.dumps([record["label"], method, record["task"], record.get("budget"), evaluation], sort_keys=True)
+
+
+def _names(groups: Sequence[Sequence[Record]]) -> list[str]:
+    """A name for each row: its label, and what tells it apart where a label stands twice in one column."""
+    names = [str(group[0]["label"]) for group in groups]
+    for describe in (_profile, _budget, lambda record: str(record["key"])[:6]):
+        places = [(name, protocol_of(group[0])) for name, group in zip(names, groups, strict=True)]
+        counts = Counter(places)
+        names = [
+            f"{name} ({describe(group[0])})" if counts[place] > 1 else name
+            for name, place, group in zip(names, places, groups, strict=True)
+        ]
+    return names
+
+
+def _profile(record: Record) -> str:
+    return f"{record.get('profile')} profile"
+
+
+def _budget(record: Record) -> str:
+    return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
+
+
+def _row(store: Source, name: str, group: Sequence[Record]) -> Row | None:
+    """The scores of all seeds beside each other; None where none can be read."""
+    tables: list[pd.DataFrame] = []
+    kept: list[Record] = []
+    for record in group:
+        frame = store.scores(record["key"])
+        if frame is None:
+            continue
+        table = _rectangle(frame[frame["step"] == record["evaluation"]["headline_step"]], "score")
+        if table is not None and (not tables or table.shape[1] == tables[0].shape[1]):
+            tables.append(table)
+            kept.append(record)
+    if not tables:
+        return None
+    shared = tables[0].index
+    for table in tables[1:]:
+        shared = shared.intersection(table.index)
+    values = np.stack([table.loc[shared].to_numpy(dtype=np.float64) for table in tables])
+    return Row(name, tuple(kept), values, shared.to_numpy())
+
+
+def _rectangle(frame: pd.DataFrame, value: str) -> pd.DataFrame | None:
+    """A value per episode (rows) and query (columns); None where episodes differ in their number of queries."""
+    ordered = frame.sort_values(["episode", "query"], kind="stable")
+    episodes, counts = np.unique(ordered["episode"].to_numpy(), return_counts=True)
+    if not len(counts) or (counts != counts[0]).any():
+        return None
+    return pd.DataFrame(ordered[value].to_numpy().reshape(len(episodes), counts[0]), index=episodes)

@@ -1,0 +1,100 @@
+"""Verdicts in words. Every sentence says that it holds at this budget, and what it is about."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval
+from benchmarks.stats.verdicts import Comparison, Pair
+
+#: what a verdict speaks about
+ABOUT = {
+    "models": "for these trained models",
+    "methods": "for the methods, over training seeds",
+    "classes": "for these trained models, over classes",
+}
+
+
+def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) -> str:
+    """One sentence on a pair: verdict, size, interval, and what it is about; no winner where a fit is under-trained."""
+    size = f"{amount(pair.contrast.estimate, metric)} ({_interval(pair.adjusted, metric)})"
+    about = f"at this budget, {ABOUT[pair.scope]}"
+    short = [name for name in (pair.first, pair.second) if name in under_trained]
+    if short:
+        names = " and ".join(short)
+        return (
+            f"{pair.first} against {pair.second}: {size}; no verdict, as {names} "
+            f"{'is' if len(short) == 1 else 'are'} under-trained at this budget."
+        )
+    if pair.verdict in ("better", "worse"):
+        winner, loser = (pair.first, pair.second) if pair.verdict == "better" else (pair.second, pair.first)
+        but = f", but by less than the margin of {margin(pair.margin, metric)}" if pair.equivalent else ""
+        return f"{winner} is better than {loser} by {size} {about}{but}.{_classes(pair)}"
+    if pair.verdict == "equivalent":
+        within = f"the difference of {size} is within the margin of {margin(pair.margin, metric)}"
+        return f"{pair.first} and {pair.second} are equivalent {about}: {within}."
+    if not pair.adjusted.known:
+        return f"{pair.first} and {pair.second} can't be told apart: {_unknown(pair)}."
+    return f"{pair.first} and {pair.second} can't be told apart {about}: {size}."
+
+
+def comparison_sentence(comparison: Comparison) -> str:
+    """Who wins a column, or why nobody does."""
+    about = f"at this budget, {ABOUT[comparison.scope]}"
+    if not comparison.names:
+        return "No method has scores that can be compared."
+    if len(comparison.names) == 1:
+        return f"Only {comparison.names[0]} was measured: there is nobody to compare it with."
+    if comparison.under_trained:
+        names = ", ".join(comparison.under_trained)
+        return f"No winner is named: under-trained at this budget: {names}."
+    if comparison.winner:
+        return f"{comparison.winner} is better than every other method {about}."
+    top = [name for name, rank in comparison.ranks.items() if rank == 1]
+    if len(top) == 1:
+        return f"No single winner {about}: nobody is better than {top[0]}, which is not better than all others."
+    return f"No single winner {about}: nobody is better than any of {', '.join(top)}."
+
+
+def amount(estimate: float, metric: str) -> str:
+    """The size of a difference: points of accuracy, a ratio of mean errors, or score units."""
+    if metric == "accuracy":
+        return f"{100 * abs(estimate):.2f} points"
+    if metric == "squared error":
+        return f"a factor of {math.exp(abs(estimate)):.3f} in mean squared error"
+    return f"{abs(estimate):.3g}"
+
+
+def margin(limit: float, metric: str) -> str:
+    """A margin of the scale in the task's units."""
+    if metric == "accuracy":
+        return f"{100 * limit:.1f} points"
+    return f"a factor of {math.exp(limit):.2f}" if metric == "squared error" else f"{limit:g}"
+
+
+def _interval(interval: Interval, metric: str) -> str:
+    if not interval.known:
+        return "no interval"
+    # told from the side of the larger one, as the size is
+    low, high = (interval.low, interval.high) if interval.estimate >= 0 else (-interval.high, -interval.low)
+    if metric == "accuracy":
+        ends = f"{100 * low:+.2f} to {100 * high:+.2f}"
+    elif metric == "squared error":
+        ends = f"{math.exp(low):.3f} to {math.exp(high):.3f}"
+    else:
+        ends = f"{low:+.3g} to {high:+.3g}"
+    return f"adjusted interval {ends.replace('-', '−')}"
+
+
+def _classes(pair: Pair) -> str:
+    if pair.survives_new_classes is None:
+        return ""
+    return " It survives new classes." if pair.survives_new_classes else " It may not survive new classes."
+
+
+def _unknown(pair: Pair) -> str:
+    if pair.contrast.episodes < 2:
+        return "one shared episode gives no interval"
+    if pair.scope == "methods":
+        return f"{pair.contrast.seeds} shared seeds; {SEEDS_FOR_METHODS} are needed"
+    return "there is no interval"

@@ -1,0 +1,264 @@
+"""Which of the differences in a column of a table are real.
+
+All pairs of a column are one family. Holm's test over them decides better and worse, two one-sided tests (the 90 %
+interval within the margin of the task) decide equivalent, and what neither decides is undecided: failing to see a
+difference is not seeing that there is none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats.classes import Membership
+from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, contrast, margin_on_scale, quantile
+from benchmarks.stats.families import holm, interval_levels, letters, ranks
+from benchmarks.stats.power import Need, components, needed
+
+VERDICTS = ("better", "worse", "equivalent", "undecided")
+OPPOSITE = {"better": "worse", "worse": "better"}
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What is known of one method in a column.
+
+    values: the score of each episode, ``[seeds, episodes]``. seeds: the training seed of each row. trained: False for a
+    method that trains nothing, whose first row stands beside any seed of another. under_trained: its training stopped
+    short, so it takes part but nobody wins.
+    """
+
+    values: np.ndarray
+    seeds: tuple[int, ...] = ()
+    trained: bool = True
+    under_trained: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.atleast_2d(np.asarray(self.values, dtype=np.float64)))
+        object.__setattr__(self, "seeds", tuple(self.seeds) or tuple(range(len(self.values))))
+        if len(self.seeds) != len(self.values):
+            raise MetabenchError(f"{len(self.seeds)} seeds are named for {len(self.values)} rows of scores")
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    def of_seeds(self, seeds: Sequence[int]) -> np.ndarray:
+        """The rows of these seeds, in this order."""
+        if not self.trained:
+            return self.values[[self.seeds.index(s) if s in self.seeds else 0 for s in seeds]]
+        return self.values[[self.seeds.index(s) for s in seeds]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The comparison of two methods, told from the first one's side: positive differences are in its favour.
+
+    contrast: the paired difference. scope: what the verdict is about. p, p_holm: two-sided, alone and adjusted.
+    adjusted: the interval to draw, which leaves zero out if and only if the verdict is better or worse.
+    equivalent: whether the 90 % interval lies within the margin, which a (small) significant difference may do too.
+    """
+
+    first: str
+    second: str
+    contrast: Contrast
+    scope: str
+    margin: float
+    p: float
+    p_holm: float
+    adjusted: Interval
+    verdict: str
+    equivalent: bool
+    alpha: float = ALPHA
+
+    def interval(self, scope: str | None = None, level: float = 0.95) -> Interval:
+        """The unadjusted interval of this pair alone, in the verdict's scope or another."""
+        return self.contrast.interval(scope or self.scope, level)
+
+    @property
+    def survives_new_classes(self) -> bool | None:
+        """Whether the sign stays sure when other classes are drawn; None without classes or without a sure sign."""
+        if self.verdict not in OPPOSITE or "classes" not in self.contrast.scopes():
+            return None
+        return self.interval("classes").excludes_zero
+
+    def need(self, comparisons: int = 1) -> Need | None:
+        """What would decide an undecided pair among so many comparisons; None for a decided one or without interval."""
+        if self.verdict != "undecided" or self.scope not in self.contrast.scopes():
+            return None
+        membership = self.contrast.membership if self.scope == "classes" else None
+        parts = components(self.contrast.values, membership)
+        return needed(self.contrast.estimate, self.margin, parts, self.scope, self.alpha / comparisons)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All pairs of a column.
+
+    names: the methods that can be compared, best mean first. pairs: each pair once, the better mean first. scope: what
+    the verdicts are about. left_out: method -> why nothing can be said about it. unpaired: pairs without a common seed,
+    about which nothing can be said either.
+    """
+
+    names: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    scope: str
+    scores: Mapping[str, Scores]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    unpaired: tuple[tuple[str, str], ...] = ()
+    alpha: float = ALPHA
+
+    @property
+    def under_trained(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if self.scores[name].under_trained)
+
+    @property
+    def better(self) -> list[tuple[str, str]]:
+        """The pairs (winner, loser) that Holm's test tells apart."""
+        told = [pair for pair in self.pairs if pair.verdict in OPPOSITE]
+        return [(p.first, p.second) if p.verdict == "better" else (p.second, p.first) for p in told]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """1 + the number of methods that are significantly better."""
+        return ranks(self.names, self.better)
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """Two methods share a letter if and only if they are not significantly different."""
+        return letters(self.names, self.better)
+
+    @property
+    def winner(self) -> str | None:
+        """The one method that is significantly better than every other; None where a fit is under-trained."""
+        if len(self.names) < 2 or self.under_trained:
+            return None
+        beaten = {name: sum(winner == name for winner, _ in self.better) for name in self.names}
+        return next((name for name, count in beaten.items() if count == len(self.names) - 1), None)
+
+    def pair(self, first: str, second: str) -> Pair:
+        """The pair in the order in which it is kept."""
+        for pair in self.pairs:
+            if {pair.first, pair.second} == {first, second}:
+                return pair
+        raise MetabenchError(f"no pair {first!r} and {second!r}; known: {', '.join(self.names)}")
+
+    def verdict(self, first: str, second: str) -> str:
+        """What the first method is, compared with the second: one of `VERDICTS`."""
+        pair = self.pair(first, second)
+        return pair.verdict if pair.first == first else OPPOSITE.get(pair.verdict, pair.verdict)
+
+    def need(self, pair: Pair) -> Need | None:
+        """What would decide an undecided pair, beside the other pairs that are still open."""
+        open_pairs = sum(other.verdict not in OPPOSITE for other in self.pairs if not math.isnan(other.p))
+        return pair.need(max(1, open_pairs))
+
+
+def compare(
+    methods: Mapping[str, Scores | np.ndarray],
+    *,
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+    margin: float,
+    membership: Membership | None = None,
+    scope: str | None = None,
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Compare all methods of a column in pairs.
+
+    methods: name -> scores per seed and episode, all on the same episodes. margin: the task's equivalence margin.
+    scope: left out, it is "methods" where every pair shares enough seeds, and else "models". Methods whose scores are
+    not numbers, or that share no seed with the others, are left out and said. Raises `MetabenchError` where the scores
+    are not of the same episodes."""
+    given = {name: s if isinstance(s, Scores) else Scores(s) for name, s in methods.items()}
+    widths = {name: s.values.shape[1] for name, s in given.items()}
+    if len(set(widths.values())) > 1:
+        counted = ", ".join(f"{name} {count}" for name, count in widths.items())
+        raise MetabenchError(f"methods are compared on the same episodes, not on different numbers of them: {counted}")
+    limit = margin_on_scale(margin, metric)
+    left_out = {name: why for name, s in given.items() if (why := _unusable(name, s, metric))}
+    usable = [name for name in given if name not in left_out]
+    sign = -1.0 if higher_is_better else 1.0
+    names = sorted(usable, key=lambda name: (sign * given[name].mean, name))
+    couples, contrasts, unpaired = [], [], []
+    for first, second in itertools.combinations(names, 2):
+        paired = _paired(given[first], given[second], metric, higher_is_better, membership)
+        if paired is None:
+            unpaired.append((first, second))
+        else:
+            couples.append((first, second))
+            contrasts.append(paired)
+    if scope is None:
+        scope = "methods" if contrasts and all("methods" in c.scopes() for c in contrasts) else "models"
+    elif scope not in SCOPES:
+        raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
+    pairs = _judge(couples, contrasts, scope, limit, alpha)
+    return Comparison(tuple(names), tuple(pairs), scope, given, left_out, tuple(unpaired), alpha)
+
+
+def _unusable(name: str, scores: Scores, metric: str) -> str | None:
+    try:
+        values = checked(scores.values, name)
+    except MetabenchError as refusal:
+        return str(refusal)
+    if metric == "squared error" and (values.min() < 0 or values.mean() <= 0):
+        return f"{name}: a mean error of {values.mean():g} has no ratio to another"
+    return None
+
+
+def _paired(
+    first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None
+) -> Contrast | None:
+    """The contrast over the seeds that both have; None where there are none."""
+    trained = [scores for scores in (first, second) if scores.trained]
+    if trained:
+        seeds = sorted(set.intersection(*(set(scores.seeds) for scores in trained)))
+    else:
+        seeds = sorted({*first.seeds, *second.seeds})
+    if not seeds:
+        return None
+    return contrast(
+        first.of_seeds(seeds),
+        second.of_seeds(seeds),
+        metric=metric,
+        higher_is_better=higher_is_better,
+        membership=membership,
+        trained=bool(trained),
+    )
+
+
+def _judge(
+    couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float
+) -> list[Pair]:
+    p_values = np.array([c.p_value(scope) for c in contrasts])
+    adjusted = holm(p_values)
+    near, far = interval_levels(p_values, alpha)
+    pairs = []
+    for i, ((first, second), one) in enumerate(zip(couples, contrasts, strict=True)):
+        significant = bool(adjusted[i] <= alpha)
+        equivalent = one.interval(scope, 1 - 2 * ALPHA).within(margin)
+        verdict = "equivalent" if equivalent else "undecided"
+        if significant:
+            verdict = "better" if one.estimate > 0 else "worse"
+        drawn = _drawn(one, scope, near[i], far[i])
+        pairs.append(
+            Pair(first, second, one, scope, margin, p_values[i], adjusted[i], drawn, verdict, equivalent, alpha)
+        )
+    return pairs
+
+
+def _drawn(one: Contrast, scope: str, near: float, far: float) -> Interval:
+    """The interval with one level for its end next to zero and another for the far one."""
+    plain = one.interval(scope, far)
+    if near == far or not plain.known:
+        return plain
+    inner = quantile(one.degrees(scope), 0.5 + near / 2) * one.standard_error(scope)
+    low = one.estimate - inner if one.estimate > 0 else plain.low
+    high = one.estimate + inner if one.estimate < 0 else plain.high
+    return Interval(one.estimate, low, high, far, scope)

@@ -1,0 +1,141 @@
+"""Variance components and power: planted variances come back, and planned power is what simulation finds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats import Components, Contrast, Membership, components, equivalence_power, needed, power
+
+PLAIN = Components(0.0, 0.0, 0.01, 0.0, 0.0, seeds=1, episodes=100, queries=1)
+WAY = 5
+FULL = Components(0.0004, 0.01, 0.004, 0.03, 0.002, 6, 200, 10, classes=20, class_share=1 / WAY - 1 / 20)
+
+
+def draw(generator: np.random.Generator, parts: Components) -> tuple[np.ndarray, np.ndarray]:
+    """Differences ``[seeds, episodes, queries]`` with these variances, and classes ``[episodes, queries]``."""
+    s, e, q = parts.seeds, parts.episodes, parts.queries
+    sets = generator.permuted(np.tile(np.arange(parts.classes), (e, 1)), axis=1)[:, :WAY]
+    values = generator.normal(0, math.sqrt(parts.class_), parts.classes)[sets].mean(1)[None, :, None]
+    for variance, shape in (
+        (parts.seed, (s, 1, 1)), (parts.episode, (1, e, 1)), (parts.query, (1, e, q)), (parts.interaction, (s, e, 1)),
+    ):  # fmt: skip
+        values = values + generator.normal(0, math.sqrt(variance), shape)
+    return values, np.tile(sets, (1, q // WAY))
+
+
+def test_planted_components_come_back() -> None:
+    generator = np.random.default_rng(6)
+    found = []
+    for _ in range(150):
+        values, classes = draw(generator, FULL)
+        found.append(components(values, Membership(classes)))
+    for name in ("seed", "class_", "episode", "query", "interaction"):
+        assert np.mean([getattr(one, name) for one in found]) == pytest.approx(getattr(FULL, name), rel=0.1), name
+    assert (found[0].seeds, found[0].episodes, found[0].queries, found[0].classes) == (6, 200, 10, 20)
+
+
+def test_noise_of_queries_that_each_seed_has_for_itself_is_no_query_variance() -> None:
+    generator = np.random.default_rng(6)
+    found = [components(generator.normal(0, 1, (5, 50, 8))) for _ in range(100)]
+    assert np.mean([one.query for one in found]) < 0.02
+    assert np.mean([one.interaction for one in found]) == pytest.approx(1 / 8, rel=0.05)
+    assert np.mean([one.per_episode(5, 8) for one in found]) == pytest.approx(1 / 40, rel=0.2)
+
+
+def test_components_add_up_to_the_standard_error() -> None:
+    values, classes = draw(np.random.default_rng(1), FULL)
+    membership = Membership(classes)
+    parts, one = components(values, membership), Contrast(values.mean(2), membership=membership)
+    for scope in ("models", "methods"):
+        planned = parts.variance(scope, 6, 200, 10, 20)
+        assert math.sqrt(planned) == pytest.approx(one.standard_error(scope), rel=1e-6)
+    planned = parts.variance("classes", 6, 200, 10, 20)
+    assert math.sqrt(planned) == pytest.approx(one.standard_error("classes"), rel=0.02)
+
+
+@pytest.mark.parametrize("episodes", [3, 20, 100])
+@pytest.mark.parametrize("delta", [0.0, 0.01, 0.03, 0.07])
+def test_power_is_that_of_scipys_noncentral_t(episodes: int, delta: float) -> None:
+    shift, critical = delta / math.sqrt(0.01 / episodes), reference.t(episodes - 1).ppf(0.975)
+    theirs = reference.nct(episodes - 1, shift) if shift else reference.t(episodes - 1)
+    expected = theirs.sf(critical) + theirs.cdf(-critical)
+    assert power(delta, PLAIN, episodes=episodes) == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("scope", ["models", "methods", "classes"])
+def test_power_is_what_simulation_finds(scope: str) -> None:
+    generator = np.random.default_rng(9)
+    # the interval over methods counts noise twice and finds a little less than the best test would
+    parts = dataclasses.replace(FULL, seed=0.002, interaction=0.0005, query=0.005, episode=0.001, seeds=5, episodes=100)
+    if scope != "classes":
+        parts = dataclasses.replace(parts, class_=0.0)
+    delta = {"models": 0.012, "methods": 0.06, "classes": 0.06}[scope]
+    hits = 0
+    for _ in range(300):
+        seeds = 0.0 if scope != "methods" else parts.seed
+        values, classes = draw(generator, dataclasses.replace(parts, seed=seeds))
+        one = Contrast(values.mean(2) + delta, membership=Membership(classes))
+        hits += one.p_value(scope) <= 0.05
+    planned = power(delta, parts, scope)
+    assert 0.3 < planned < 0.95
+    assert hits / 300 == pytest.approx(planned, abs=0.08)
+
+
+def test_power_grows_with_everything_that_there_is_more_of() -> None:
+    base = power(0.03, FULL, "methods")
+    assert power(0.04, FULL, "methods") > base
+    assert power(0.03, FULL, "methods", seeds=12) > base
+    assert power(0.03, FULL, "methods", episodes=2000) > base
+    assert power(0.03, FULL, "methods", queries=100) > base
+    assert power(0.03, FULL, "classes", classes=100) > power(0.03, FULL, "classes")
+    assert power(0.03, FULL, "methods", alpha=0.01) < base
+    assert all(0 <= power(0.05, FULL, scope, seeds=s) <= 1 for scope in ("models", "methods") for s in range(2, 600))
+
+
+def test_needed_episodes_by_the_normal_formula() -> None:
+    need = needed(0.01, 0.001, PLAIN)
+    assert need.verdict == "difference"
+    assert need.episodes == pytest.approx((1.95996 + 0.84162) ** 2 * 0.01 / 0.01**2, rel=0.01)
+    assert power(0.01, PLAIN, episodes=need.episodes) >= 0.8 > power(0.01, PLAIN, episodes=need.episodes - 1)
+    assert str(need).endswith("episodes to show a difference")
+
+
+def test_a_difference_far_below_the_margin_asks_for_equivalence() -> None:
+    need = needed(0.0005, 0.02, PLAIN)
+    assert need.verdict == "equivalence"
+    assert need.episodes is not None
+    generator = np.random.default_rng(2)
+    drawn = generator.normal(0.0005, 0.1, (1000, need.episodes))
+    half_width = reference.t(need.episodes - 1).ppf(0.95) * drawn.std(1, ddof=1) / math.sqrt(need.episodes)
+    assert np.mean(abs(drawn.mean(1)) + half_width < 0.02) == pytest.approx(0.8, abs=0.04)
+
+
+def test_equivalence_can_not_be_shown_beyond_the_margin() -> None:
+    assert equivalence_power(0.02, 0.01, 0.001, 100) < 0.05
+    assert equivalence_power(0.0, 0.01, 0.001, 100) > 0.99
+
+
+def test_methods_that_differ_less_than_their_seeds_need_seeds() -> None:
+    need = needed(0.02, 0.001, dataclasses.replace(FULL, seed=0.002, seeds=5), "methods")
+    assert need.episodes is None
+    assert need.seeds is not None
+    assert need.seeds > 10
+
+
+def test_what_can_not_be_planned_is_one_line() -> None:
+    with pytest.raises(MetabenchError, match="unknown scope"):
+        power(0.1, PLAIN, "everything")
+    with pytest.raises(MetabenchError, match="needs at least 2 methods"):
+        power(0.1, PLAIN, "methods")
+    with pytest.raises(MetabenchError, match="episodes = 0"):
+        power(0.1, PLAIN, episodes=0)
+    with pytest.raises(MetabenchError, match="at least 2 episodes"):
+        components(np.ones((1, 1)))
+    with pytest.raises(MetabenchError, match="finite"):
+        components(np.array([[1.0, math.nan]]))
