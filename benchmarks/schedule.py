@@ -189,7 +189,7 @@ def _job(
     arguments = {
         "key": cell.key,
         "spec": dict(cell.spec),
-        "store": str(store.path),
+        "store": str(store.path.absolute()),
         "context": context,
         "plugins": list(plugins),
     }
