@@ -89,12 +89,16 @@ def run(
     files = Store(_store(store, profile))
     machine = schedule.Machine.default(device, jobs, memory)
 
-    with console.RunView(console.plain()) as view:
-        watcher = schedule.Watcher(view.line, view.event)
-        request = schedule.prepare(chosen, request, machine, plugins, watcher)
-        todo = schedule.plan(chosen, request, files, _only(only))
-        view.plan(todo)
-        outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+    try:
+        with console.RunView(console.plain()) as view:
+            watcher = schedule.Watcher(view.line, view.event)
+            request = schedule.prepare(chosen, request, machine, plugins, watcher)
+            todo = schedule.plan(chosen, request, files, _only(only))
+            view.plan(todo)
+            outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
     failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
     typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
     if failed:

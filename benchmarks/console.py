@@ -59,8 +59,13 @@ class RunView:
         """How much there is to do."""
         self.total = len(plan.to_run)
         skipped = [cell for cell in plan.cells if cell.skip is not None]
+        together: dict[tuple[str, str], list[str]] = {}
         for cell in skipped:
-            self.line(f"skipped: {cell.label} on {cell.task}: {cell.skip}")
+            # why data can't be had has been said before, at length
+            reason = "its data are not here" if cell.task in plan.request.unavailable else str(cell.skip)
+            together.setdefault((cell.task, reason), []).append(cell.label)
+        for (task, reason), labels in together.items():
+            self.line(f"skipped: {', '.join(labels)} on {task}: {reason}")
         self.line(f"{self.total} cells to run, {plan.finished} finished before, {len(skipped)} skipped")
 
     def event(self, cell: Cell, event: Event) -> None:

@@ -518,4 +518,15 @@ def test_a_task_that_is_not_here_is_skipped_with_what_to_do(folder, here, monkey
     (record,) = records(folder / "absent").values()
     assert record["status"] == "skipped"
     assert "$METABENCH_DATA/mini-imagenet" in record["reason"]
-    assert f"skipped: nearest-neighbour on miniimagenet-v1/5w1s: {record['reason']}" in answer.out
+    assert f"miniimagenet-v1/5w1s can't be had: {record['reason']}\n" in answer.out
+    assert "skipped: nearest-neighbour on miniimagenet-v1/5w1s: its data are not here\n" in answer.out
+
+
+def test_an_interrupted_run_says_how_it_goes_on(folder, here, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(schedule, "run", interrupted)
+    answer = here("run", "-p", "tiny.toml", "-m", "constant", "--store", "interrupted")
+    assert answer.code == 130
+    assert answer.err == "interrupted: the same command goes on from here\n"
