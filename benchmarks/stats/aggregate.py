@@ -87,11 +87,12 @@ def aggregate(
     if not tasks:
         raise MetabenchError("there is no task with a floor and a ceiling to aggregate over")
     everyone = list(dict.fromkeys(name for task in tasks for name in task.methods))
-    missing = {name: lacking for name in everyone if (lacking := tuple(t.name for t in tasks if name not in t.methods))}
+    lacks = {name: tuple(task.name for task in tasks if name not in task.methods) for name in everyone}
+    missing = {name: which for name, which in lacks.items() if which}
     methods = tuple(name for name in everyone if name not in missing)
     if not methods:
-        lacking = "; ".join(f"{name} lacks {', '.join(names)}" for name, names in missing.items())
-        raise MetabenchError(f"no method has a result on every task: {lacking}")
+        said = "; ".join(f"{name} lacks {', '.join(names)}" for name, names in missing.items())
+        raise MetabenchError(f"no method has a result on every task: {said}")
     scope = "methods" if min(task.seeds for task in tasks) >= SEEDS_FOR_METHODS else "models"
     grid = np.linspace(0.0, 1.0, points)
     means, rows = {}, []

@@ -164,8 +164,10 @@ class Column:
         )
 
 
-def columns(store: Source, records: Iterable[Record]) -> list[Column]:
-    """All columns of finished evaluations, in the order of their protocols. Damaged scores leave their record out."""
+def columns(store: Source, records: Iterable[Record], step: int | None = None) -> list[Column]:
+    """All columns of finished evaluations, in the order of their protocols. Damaged scores leave their record out.
+
+    step: the number of inner steps to look at, in place of each record's headline; rows without it are left out."""
     done = [record for record in records if record["cell"] == "evaluation" and record["status"] == "ok"]
     groups: dict[str, dict[int, Record]] = {}
     for record in sorted(done, key=lambda record: (str(record.get("started")), record["key"])):
@@ -174,7 +176,7 @@ def columns(store: Source, records: Iterable[Record]) -> list[Column]:
     rows = [
         (protocol_of(group[0]), row)
         for name, group in zip(_names(members), members, strict=True)
-        if (row := _row(store, name, group)) is not None
+        if (row := _row(store, name, group, step)) is not None
     ]
     protocols = sorted({protocol for protocol, _ in rows})
     crowded = {protocol.test for protocol in protocols if protocol.regime != "none"}
@@ -231,7 +233,7 @@ def _budget(record: Record) -> str:
     return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
 
 
-def _row(store: Source, name: str, group: Sequence[Record]) -> Row | None:
+def _row(store: Source, name: str, group: Sequence[Record], step: int | None) -> Row | None:
     """The scores of all seeds beside each other; None where none can be read."""
     tables: list[pd.DataFrame] = []
     kept: list[Record] = []
@@ -239,7 +241,8 @@ def _row(store: Source, name: str, group: Sequence[Record]) -> Row | None:
         frame = store.scores(record["key"])
         if frame is None:
             continue
-        table = _rectangle(frame[frame["step"] == record["evaluation"]["headline_step"]], "score")
+        wanted = record["evaluation"]["headline_step"] if step is None else step
+        table = _rectangle(frame[frame["step"] == wanted], "score")
         if table is not None and (not tables or table.shape[1] == tables[0].shape[1]):
             tables.append(table)
             kept.append(record)
