@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-CELLS = ("fit", "evaluation")
+CELLS = ("fit", "evaluation", "cost")
 STATUSES = ("ok", "skipped", "error", "timeout", "out-of-memory", "diverged")
 
 #: files beside a header: name in the header -> folder and suffix
@@ -127,7 +127,7 @@ class Store:
         return None
 
     def records(self, cell: str | None = None) -> list[dict[str, Any]]:
-        """The headers of all finished cells (of one kind: "fit" or "evaluation"), in the order of their keys."""
+        """The headers of all finished cells (of one kind: "fit", "evaluation" or "cost"), in the order of their keys."""
         found = []
         for path in self._headers():
             record = self.get(path.stem)

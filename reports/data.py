@@ -20,6 +20,9 @@ from reports.intervals import Interval, mean_interval
 
 Record = Mapping[str, Any]
 
+#: kinds of cells that the tables of scores are about; costs have tables of their own
+SCORED = ("fit", "evaluation")
+
 #: batch-norm regimes in the order of the tables
 REGIMES = ("query", "support", "single", "running", "none")
 
@@ -186,6 +189,8 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         store = Store(folder)
         opened.append(store)
         for record in store.records():
+            if record["cell"] not in SCORED:
+                continue
             records.setdefault(record["key"], record)
             stores.setdefault(record["key"], store)
     if not records:

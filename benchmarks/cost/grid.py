@@ -1,0 +1,183 @@
+"""Which settings are measured: the grids of `cost.toml`, checked key by key, and what the command line picks of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.errors import MetabenchError
+from benchmarks.registry import check_type, unknown
+from benchmarks.workloads import WORKLOADS
+
+FILE = Path(__file__).parents[1] / "cost.toml"
+ORDERS = ("second", "first")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What competes within a setting: an order, an implementation and its plan ("" where it has only one)."""
+
+    order: str
+    implementation: str
+    plan: str = ""
+
+    @property
+    def label(self) -> str:
+        """``ours/rule``, ``learn2learn``: the implementation with its plan."""
+        return f"{self.implementation}/{self.plan}" if self.plan else self.implementation
+
+    def __str__(self) -> str:
+        return f"{self.order} {self.label}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One process: a backbone, a meta-batch, a number of inner steps, and the variants that take turns in it.
+
+    rounds, seconds: at most so many blocks of each variant, in about so much time. limit: seconds of the process."""
+
+    backbone: str
+    meta_batch: int
+    inner_steps: int
+    variants: tuple[Variant, ...]
+    rounds: int
+    seconds: float
+    limit: float
+
+    def __str__(self) -> str:
+        steps = f"{self.inner_steps} inner step{'s' if self.inner_steps > 1 else ''}"
+        return f"{self.backbone}, {self.meta_batch} tasks, {steps}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the command line asks for; empty: all that the profile has. A plan is that of the suite's own engine."""
+
+    backbones: Sequence[str] = ()
+    inner_steps: Sequence[int] = ()
+    meta_batches: Sequence[int] = ()
+    orders: Sequence[str] = ()
+    implementations: Sequence[str] = ()
+    plan: str | None = None
+
+
+_KEYS: dict[str, Any] = {
+    "backbones": str,
+    "inner_steps": int,
+    "meta_batches": int,
+    "orders": str,
+    "implementations": str,
+    "rounds": int,
+    "seconds": float,
+    "limit": float,
+}
+
+
+def profiles(path: Path = FILE) -> dict[str, str]:
+    """The profiles and what each is for."""
+    return {name: str(body.get("about", "")) for name, body in _read(path).items()}
+
+
+def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> list[Setting]:
+    """The settings of a profile, each once, as far as they are asked for; raises MetabenchError for what is unknown.
+
+    A backbone, a number of steps or a meta-batch that the profile does not list is measured with the settings of the
+    profile's nearest grid (that of the backbone, else the last)."""
+    known = _read(path)
+    if profile not in known:
+        raise unknown("cost profile", profile, known)
+    grids = [_checked(profile, grid) for grid in known[profile].get("grids", [])]
+    choice = choice or Choice()
+    _check_choice(choice)
+    found: dict[tuple[str, int, int], Setting] = {}
+    for grid in _asked(grids, choice):
+        for setting in _of_grid(grid, choice):
+            found.setdefault((setting.backbone, setting.meta_batch, setting.inner_steps), setting)
+    return list(found.values())
+
+
+def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = None) -> tuple[Variant, ...]:
+    """``ours`` stands for all of its plans, or for ``plan`` where one is forced; ``ours/all`` for that plan."""
+    found: dict[Variant, None] = {}
+    for name in names:
+        implementation, _, own = name.partition("/")
+        known = peers.plans(implementation)
+        if own and own not in known:
+            raise unknown(f"plan of {implementation!r}", own, known)
+        chosen = (own,) if own else known
+        if plan is not None and implementation == "ours":
+            chosen = (plan,)
+        found.update(dict.fromkeys(Variant(order, implementation, each) for each in chosen for order in orders))
+    return tuple(found)
+
+
+def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mapping[str, Any]]:
+    for name in choice.backbones or dict.fromkeys(each for grid in grids for each in grid["backbones"]):
+        listed = [grid for grid in grids if name in grid["backbones"]] or list(grids[-1:])
+        yield from ({**grid, "backbones": [name]} for grid in listed)
+
+
+def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
+    competing = variants(
+        choice.implementations or grid["implementations"], choice.orders or grid["orders"], choice.plan
+    )
+    axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
+    for backbone, meta_batch, steps in itertools.product(*axes):
+        yield Setting(backbone, meta_batch, steps, competing, grid["rounds"], grid["seconds"], grid["limit"])
+
+
+def _check_choice(choice: Choice) -> None:
+    for name in choice.backbones:
+        if name not in WORKLOADS:
+            raise unknown("backbone", name, WORKLOADS)
+    for order in choice.orders:
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+    if choice.plan is not None and choice.plan not in peers.plans("ours"):
+        raise unknown("plan of 'ours'", choice.plan, peers.plans("ours"))
+    variants(choice.implementations, ORDERS)
+
+
+def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
+    if not isinstance(grid, dict):
+        raise MetabenchError(f"cost profile {profile!r}: write each grid as a block, [[cost.{profile}.grids]]")
+    for key, value in grid.items():
+        if key not in _KEYS:
+            raise unknown(f"key of cost profile {profile!r}", key, _KEYS)
+        entries = value if isinstance(value, list) else [value]
+        for entry in entries:
+            check_type(f"cost profile {profile}: {key}", entry, _KEYS[key])
+            if isinstance(entry, (int, float)) and entry <= 0:
+                raise MetabenchError(f"cost profile {profile}: {key} = {entry!r} is not above 0")
+    if missing := [key for key in _KEYS if key not in grid]:
+        raise MetabenchError(f"cost profile {profile!r}: a grid lacks {', '.join(missing)}")
+    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=grid["implementations"]))
+    return grid
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        known = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MetabenchError(f"no such file of cost profiles: {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise MetabenchError(f"{path} is not TOML: {error}") from None
+    found: dict[str, dict[str, Any]] = known.get("cost", {})
+    return found
+
+
+def plain(setting: Setting) -> dict[str, Any]:
+    """The setting as JSON can hold it."""
+    return dataclasses.asdict(setting)
+
+
+def from_plain(values: Mapping[str, Any]) -> Setting:
+    """The setting that `plain` wrote."""
+    competing = tuple(Variant(**each) for each in values["variants"])
+    return Setting(**{**values, "variants": competing})

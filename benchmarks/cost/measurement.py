@@ -1,0 +1,265 @@
+"""One setting of the cost benchmark, in its own process: compare, count, then time all variants in turns.
+
+Every implementation's meta-gradient is first compared with the suite's own in double precision, on the same weights
+and tasks; one that computes something else is not timed. Times are taken in rounds, each with every variant once, in a
+new order, so that what disturbs the machine disturbs all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import counters, peers
+from benchmarks.api import Episodes, Parameters
+from benchmarks.cost.grid import Setting, Variant, from_plain
+from benchmarks.errors import Unavailable
+from benchmarks.isolated import describe
+from benchmarks.measure import Clock, usable_cores
+from benchmarks.models import BACKBONES, Network
+from benchmarks.peers.adapter import Adapter, Settings
+from benchmarks.stats import timing
+from benchmarks.workloads import WORKLOADS, Workload
+
+#: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
+TOLERANCE = 1e-6
+#: meta-gradients are compared on so many tasks of the batch
+COMPARED_TASKS = 4
+#: steps before the first timed one: the first may compile, the others fill caches
+WARM_UP = 3
+#: seconds of one timed block at least: short steps are repeated
+BLOCK = 0.005
+#: every variant has at least so many timed blocks, however long they last
+LEAST_ROUNDS = 5
+#: the plan whose meta-gradient is the reference
+REFERENCE = ("ours", "all")
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Contestant:
+    """A variant at work: what is known of it so far, as the row of the record; ``samples`` are seconds per step."""
+
+    variant: Variant
+    row: dict[str, Any]
+    adapter: Adapter | None = None
+    step: Callable[[], Any] | None = None
+    repeats: int = 1
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        return self.row["status"] == "ok"
+
+    def ends(self, status: str, reason: str) -> None:
+        """It takes no further part."""
+        self.row["status"], self.row["reason"] = status, " ".join(reason.split())
+        self.step = None
+
+
+def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str, Any]:
+    """Everything that one setting's record says beside its header: rows, ceilings, threads.
+
+    A job of `benchmarks.isolate`."""
+    chosen = from_plain(setting)
+    workload = WORKLOADS[chosen.backbone]
+    threads = _limit_threads(workload.threads)
+    contest = Contest(chosen, workload, device, progress)
+    contest.enter()
+    contest.compare()
+    contest.warm_up()
+    contest.race()
+    contest.count()
+    ceilings = counters.ceilings(device)
+    return {"rows": contest.rows(ceilings), "ceilings": ceilings, "threads": threads}
+
+
+def _limit_threads(wanted: int) -> int:
+    """Use so many cores (0: all that this process may), and tell libraries that don't ask torch by binding to them."""
+    cores = usable_cores() or 1
+    threads = min(wanted or cores, cores)
+    torch.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity") and threads < cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    return threads
+
+
+class Contest:
+    """The variants of one setting."""
+
+    def __init__(self, setting: Setting, workload: Workload, device: str, report: Report) -> None:
+        self.setting = setting
+        self.workload = workload
+        self.device = device
+        self.report = report
+        self.contestants = [Contestant(v, _empty_row(v)) for v in setting.variants]
+        network = Network(BACKBONES[setting.backbone], workload.input_shape, workload.outputs)
+        self.parameters: Parameters = network.initialise(0, device)
+        self.episodes: Episodes = workload.episodes(setting.meta_batch, device=device)
+
+    def settings(self, order: str) -> Settings:
+        return Settings(self.workload, self.setting.inner_steps, order == "second")
+
+    @contextlib.contextmanager
+    def attempt(self, contestant: Contestant, doing: str) -> Any:
+        """What fails in here ends this contestant and nobody else."""
+        self.report({"line": f"{doing} {contestant.variant}"})
+        try:
+            yield
+        except Exception as error:
+            contestant.ends(*describe(error))
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def enter(self) -> None:
+        """Import the libraries."""
+        for each in self.contestants:
+            with self.attempt(each, "importing"):
+                try:
+                    each.adapter = peers.load(each.variant.implementation, each.variant.plan)
+                    each.row["version"] = each.adapter.version()
+                except Unavailable as reason:
+                    each.ends("skipped", str(reason))
+
+    def compare(self) -> None:
+        """The meta-gradients in double precision against the reference."""
+        tasks = min(COMPARED_TASKS, self.setting.meta_batch)
+        episodes = self.workload.episodes(tasks, torch.float64, self.device)
+        parameters = {name: value.double() for name, value in self.parameters.items()}
+        references: dict[str, Parameters] = {}
+        for each in self.active():
+            settings = self.settings(each.variant.order)
+            with self.attempt(each, "comparing"):
+                if each.variant.order not in references:
+                    reference = peers.load(*REFERENCE)
+                    references[each.variant.order] = reference.meta_gradient(parameters, episodes, settings)
+                assert each.adapter is not None
+                found = each.adapter.meta_gradient(parameters, episodes, settings)
+                error = relative_error(found, references[each.variant.order])
+                each.row["gradient_error"] = error
+                if not error <= TOLERANCE:
+                    each.ends("error", f"computes another meta-gradient: relative difference {error:.2g}")
+
+    def warm_up(self) -> None:
+        """The first steps, the time of the very first, and how many steps make a block."""
+        for each in self.active():
+            with self.attempt(each, "warming up"):
+                assert each.adapter is not None
+                settings = self.settings(each.variant.order)
+                each.step = each.adapter.stepper(self.parameters, self.episodes, settings)
+                clock = Clock(self.device)
+                for _ in range(WARM_UP + 1):
+                    with clock:
+                        each.step()
+                each.row["first_step_seconds"] = clock.laps[0]
+                each.repeats = max(1, math.ceil(BLOCK / max(clock.laps[-1], 1e-6)))
+
+    def race(self) -> None:
+        """The timed rounds, of meta-steps and then of adaptation."""
+        order = np.random.default_rng(0)
+        began = time.perf_counter()
+        for number in range(self.setting.rounds):
+            if number >= LEAST_ROUNDS and time.perf_counter() - began > self.setting.seconds:
+                break
+            turns = self.active()
+            order.shuffle(turns)  # type: ignore[arg-type]
+            for each in turns:
+                with self.attempt(each, f"round {number + 1}:"):
+                    each.samples.append(self._block(each))
+        for each in self.active():
+            with self.attempt(each, "adapting with"):
+                each.row["adapt_milliseconds_per_task"] = 1e3 * self._adaptation(each) / self.setting.meta_batch
+
+    def _block(self, each: Contestant) -> float:
+        assert each.step is not None
+        clock = Clock(self.device)
+        with clock:
+            for _ in range(each.repeats):
+                each.step()
+        return clock.total / each.repeats
+
+    def _adaptation(self, each: Contestant) -> float:
+        """Seconds to adapt to the whole batch and predict its queries once: the median of three after one more."""
+        assert each.adapter is not None
+        clock = Clock(self.device)
+        for _ in range(4):
+            with clock:
+                each.adapter.adapt(self.parameters, self.episodes, self.settings(each.variant.order))
+        return float(np.median(clock.laps[1:]))
+
+    def count(self) -> None:
+        """What is counted and not timed."""
+        flops = {order: self._flops(order) for order in dict.fromkeys(each.variant.order for each in self.active())}
+        for each in self.active():
+            with self.attempt(each, "counting"):
+                assert each.adapter is not None
+                assert each.step is not None
+                row = each.row
+                row["flops"] = flops[each.variant.order]
+                theirs = each.adapter.peak_bytes()
+                row["peak_bytes"] = counters.peak_bytes(each.step, self.device) if theirs is None else theirs
+                if theirs is None:
+                    row["operations"] = counters.operations(each.step)
+                    row["launches"] = counters.launches(each.step, self.device)
+                row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
+
+    def _flops(self, order: str) -> int:
+        """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""
+        self.report({"line": f"counting the operations of {order} order"})
+        step = peers.load("loop").stepper(self.parameters, self._one_task(), self.settings(order))
+        return counters.flops(step) * self.setting.meta_batch
+
+    def _one_task(self) -> Episodes:
+        return Episodes(self.episodes.support[:1], self.episodes.query[:1])
+
+    def active(self) -> list[Contestant]:
+        return [each for each in self.contestants if each.running]
+
+    def rows(self, ceilings: Mapping[str, float]) -> list[dict[str, Any]]:
+        """One row per variant, those that were skipped or failed included."""
+        for each in self.contestants:
+            if each.samples:
+                _summarise(each, ceilings)
+        return [each.row for each in self.contestants]
+
+
+def _empty_row(variant: Variant) -> dict[str, Any]:
+    unknown = (
+        *("version", "gradient_error", "milliseconds", "low", "high", "spread", "rounds", "steps_per_block"),
+        *("first_step_seconds", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
+        *("adapt_milliseconds_per_task", "share_of_ceiling", "plan"),
+    )
+    facts = {"order": variant.order, "implementation": variant.implementation, "label": variant.label}
+    return {**facts, "status": "ok", "reason": None, **dict.fromkeys(unknown), "samples_milliseconds": []}
+
+
+def _summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
+    row = each.row
+    seconds = timing.median(each.samples)
+    quartiles = np.quantile(each.samples, [0.25, 0.75])
+    row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
+    row["spread"] = float(quartiles[1] - quartiles[0]) / seconds.value
+    row["rounds"], row["steps_per_block"] = len(each.samples), each.repeats
+    row["samples_milliseconds"] = [1e3 * sample for sample in each.samples]
+    if each.adapter is not None and each.adapter.compiles:
+        row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
+    if row["flops"] is not None:
+        row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]
+
+
+def relative_error(found: Parameters, reference: Parameters) -> float:
+    """The norm of the difference, relative to the reference's, over all parameters; infinite where one is missing."""
+    if found.keys() != reference.keys():
+        return math.inf
+    pairs = [(found[name].double(), reference[name].double()) for name in reference]
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return math.sqrt(difference / sum(float(b.square().sum()) for _, b in pairs))

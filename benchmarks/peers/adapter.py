@@ -1,0 +1,92 @@
+"""What an implementation offers the cost benchmark: a meta-gradient, a meta-step to be timed, and adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from benchmarks.api import Episodes, Parameters
+from benchmarks.training import MetaGradient, descend
+from benchmarks.workloads import Workload
+
+#: Adam's rate while steps are timed: weights hardly move, so every step does the same work
+META_LR = 1e-6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every implementation computes: the gradient, by all parameters, of the mean over tasks of the mean loss on
+    the queries after ``inner_steps`` gradient steps of rate ``workload.inner_lr`` on the mean loss of the support set.
+
+    All parameters take inner steps, batch-norm's scale and shift too: other libraries know no exception. Batch-norm
+    takes the statistics of the set that is predicted. second_order: differentiate through the inner steps.
+    """
+
+    workload: Workload
+    inner_steps: int
+    second_order: bool
+
+
+class Adapter:
+    """One implementation under one plan; stateless but for what it compiled.
+
+    library: the package that it needs. plans: how it can be run. compiles: whether its first step compiles.
+    """
+
+    library: ClassVar[str] = "torch"
+    plans: ClassVar[tuple[str, ...]] = ("",)
+    compiles: ClassVar[bool] = False
+
+    def __init__(self, plan: str = "") -> None:
+        self.plan = plan
+
+    def version(self) -> str | None:
+        """The library's version."""
+        try:
+            return metadata.version(self.library)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def facts(self) -> dict[str, Any]:
+        """What the plan came to, for the record; complete after a step."""
+        return {}
+
+    def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
+        """The meta-gradient of T tasks, by parameter, in the precision of the parameters."""
+        raise NotImplementedError
+
+    def stepper(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Callable[[], Any]:
+        """A function that does one meta-step at each call, with all that training needs: meta-gradient, loss as a
+        number of Python's, and the suite's Adam. The first call may compile."""
+
+        def gradient(current: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+            loss, gradients = self.loss_and_gradient(current, episodes, settings)
+            return MetaGradient(float(loss), [gradients[name] for name in current], 0)
+
+        stream = descend(parameters, gradient, learning_rate=META_LR)
+        return lambda: next(stream)
+
+    def loss_and_gradient(
+        self, parameters: Parameters, episodes: Episodes, settings: Settings
+    ) -> tuple[float | Tensor, Parameters]:
+        """The mean query loss and the meta-gradient."""
+        raise NotImplementedError
+
+    def adapt(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Tensor:
+        """Adapt to T tasks without a graph to the initial parameters, and predict the queries: ``[T, n, outputs]``."""
+        raise NotImplementedError
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that a step holds, where torch's allocator doesn't see it; None: torch sees it."""
+        return None
+
+
+class TaskLoop(Adapter):
+    """An implementation that takes one task after the other, as these libraries are used."""
+
+    def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
+        return self.loss_and_gradient(parameters, episodes, settings)[1]
