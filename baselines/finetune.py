@@ -21,7 +21,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,8 +29,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.api import LabelledSet, MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.api import (
+    LabelledSet,
+    Memory,
+    MetaLearner,
+    Parameters,
+    Predictor,
+    State,
+    TaskDistribution,
+    adaptation_field,
+)
 from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
+from benchmarks.models.backbones import linear
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.inner_loop import RATES, inner_loop, per_task
@@ -111,42 +121,76 @@ class FineTune(MetaLearner):
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         network = network_for(tasks, self.backbone)
-        regime = "running" if self.test_regime == "running" else "query"
+        trained = {name: value.detach() for name, value in state.parameters.items()}
+        steps = self._steps_of_all if self._moves_all(tasks) else self._steps_of_the_head
+        yield from steps(network, trained, state, support, tasks)
 
-        def fitted(theta: Mapping[str, Tensor]) -> NetworkPredictor:
-            return NetworkPredictor(network, theta, regime, running=state.buffers)
+    def _steps_of_all(
+        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
+    ) -> Iterator[Predictor]:
+        """Every layer takes steps, each task its own copy."""
 
-        adapted = inner_loop(
-            self._start(network, state, support, tasks, regime),
+        def predictor(theta: Mapping[str, Tensor], regime: str) -> Predictor:
+            return NetworkPredictor(network, theta, regime, support.x, state.buffers)
+
+        body = {name: value for name, value in per_task(trained, len(support)).items() if name not in HEAD}
+        start = {**body, **self._new_head(network, trained, state, support, tasks)}
+        adapted = self._descend(start, support, lambda theta: predictor(theta, self._support_regime), tasks)
+        for theta in adapted:
+            yield predictor(theta, self.test_regime)
+
+    def _steps_of_the_head(
+        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
+    ) -> Iterator[Predictor]:
+        """The head takes steps on embeddings that stay: each input is embedded once, however many steps there are."""
+        embedded, _ = self._embedding(network, trained, state, support, self._support_regime)(support.x)
+        embed = Remembering(self._embedding(network, trained, state, support, self.test_regime))
+        heads = self._new_head(network, trained, state, support, tasks)
+        seen = LabelledSet(embedded, support.y)
+        for head in self._descend(heads, seen, LastLayer, tasks):
+            yield OnTop(embed, LastLayer(head))
+
+    @property
+    def _support_regime(self) -> str:
+        return "running" if self.test_regime == "running" else "query"
+
+    def _descend(
+        self,
+        start: Parameters,
+        support: LabelledSet,
+        predictor_of: Callable[[Mapping[str, Tensor]], Predictor],
+        tasks: TaskDistribution,
+    ) -> Iterator[Parameters]:
+        return inner_loop(
+            start,
             support,
-            fitted,
+            predictor_of,
             supervised_loss,
             self.inner_lr * loss_factor(tasks, self.loss_scale),
             second_order=False,
-            adapted=lambda name: self._moves_all(tasks) or name in HEAD,
             weight_decay=self.weight_decay,
         )
-        for theta in adapted:
-            yield NetworkPredictor(network, theta, self.test_regime, support.x, state.buffers)
 
     def _moves_all(self, tasks: TaskDistribution) -> bool:
         return (self.layers or ("all" if tasks.kind == "regression" else "head")) == "all"
 
-    def _start(
-        self, network: Network, state: State, support: LabelledSet, tasks: TaskDistribution, regime: str
+    def _embedding(
+        self, network: Network, trained: Parameters, state: State, support: LabelledSet, regime: str
+    ) -> NetworkPredictor:
+        return NetworkPredictor(network, per_task(trained, 1), regime, support.x, state.buffers, embed=True)
+
+    def _new_head(
+        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
     ) -> Parameters:
-        """The parameters before the first step: ``[T, ...]``, or ``[1, ...]`` where all tasks keep them."""
-        trained = {name: value.detach() for name, value in state.parameters.items()}
-        head = {name: trained.pop(name) for name in HEAD}
-        body = per_task(trained, len(support) if self._moves_all(tasks) else 1)
+        """The last layer before the first step, ``[T, ...]``."""
         if tasks.kind == "regression":
-            return {**body, **per_task(head, len(support))}
+            return per_task({name: trained[name] for name in HEAD}, len(support))
         if self.head == "random":
             # The step of the state is its only number that every machine and every call agrees on.
             drawn = network.initialise(state.step, support.x.device)
-            return {**body, **per_task({name: drawn[name] for name in HEAD}, len(support))}
-        embed = NetworkPredictor(network, per_task(trained, 1), regime, running=state.buffers, embed=True)
-        return {**body, **imprinted(embed(support.x)[0], support.y, network.outputs)}
+            return per_task({name: drawn[name] for name in HEAD}, len(support))
+        embedded, _ = self._embedding(network, trained, state, support, self._support_regime)(support.x)
+        return imprinted(embedded, support.y, network.outputs)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         return {
@@ -165,3 +209,44 @@ def imprinted(embedded: Tensor, labels: Tensor, way: int) -> Parameters:
     members = F.one_hot(labels, way).to(embedded.dtype).transpose(1, 2)
     rows = F.normalize(members @ F.normalize(embedded, dim=-1), dim=-1)
     return {"head.weight": rows, "head.bias": rows.new_zeros(rows.shape[:2])}
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
+
+    parameters: Mapping[str, Tensor]
+
+    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        weight, bias = (self.parameters[name] for name in HEAD)
+        return linear(weight, bias, x), None
+
+
+class Remembering:
+    """An embedding that does not compute the same inputs twice in a row."""
+
+    def __init__(self, embed: NetworkPredictor) -> None:
+        self._embed = embed
+        self._inputs: Tensor | None = None
+        self._embedded: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._embedded is None or x is not self._inputs:
+            self._inputs, (self._embedded, _) = x, self._embed(x)
+        return self._embedded
+
+
+@dataclass(frozen=True)
+class OnTop:
+    """A head on an embedding."""
+
+    embed: Remembering
+    head: LastLayer
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """What is a task's own, ``[T, ...]``."""
+        return self.head.parameters
+
+    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        return self.head(self.embed(x))

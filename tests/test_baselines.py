@@ -18,7 +18,7 @@ from torch import Tensor
 from baselines.chance import fingerprints
 from baselines.finetune import FineTune
 from benchmarks import sampling
-from benchmarks.api import Episodes, LabelledSet, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.api import GRID_STEPS, Episodes, LabelledSet, MetaLearner, Predictor, State, TaskDistribution
 from benchmarks.registry import build_method, build_task, incompatible
 from maml.inner_loop import RATES
 from maml.maml import MAML
@@ -328,4 +328,4 @@ def test_rates_are_chosen_from_the_grid_of_maml() -> None:
     learner, state = fitted("finetune", "regression")
     chosen, trials = learner.replace(test_steps=(2,)).choose(state, tasks, episodes=5)
     assert chosen.chosen["inner_lr"] in RATES
-    assert trials == 3 * len(RATES)
+    assert trials == (GRID_STEPS + 1) * len(RATES)

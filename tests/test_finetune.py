@@ -11,8 +11,9 @@ from torch import Tensor
 
 from baselines.finetune import HEAD, FineTune, imprinted
 from benchmarks.api import LabelledSet, State
-from benchmarks.models import network_for
+from benchmarks.models import NetworkPredictor, network_for
 from benchmarks.registry import build_task
+from maml.inner_loop import per_task
 
 #: for its facts alone; no data are read
 TASKS = build_task("omniglot/5w1s")
@@ -35,6 +36,12 @@ def support() -> LabelledSet:
     return LabelledSet(drawn(3, 10, 1, 28, 28), torch.arange(10).expand(3, 10) % 5)
 
 
+def embedding(state: State, support: LabelledSet, regime: str) -> NetworkPredictor:
+    """The trained network below its last layer."""
+    network, body = network_for(TASKS, LEARNER.backbone), per_task(state.parameters, 1)
+    return NetworkPredictor(network, body, regime, support.x, state.buffers, embed=True)
+
+
 @pytest.mark.parametrize("layers", ["all", "head"])
 @pytest.mark.parametrize("regime", FineTune.regimes)
 def test_an_imprinted_head_starts_as_the_nearest_class_mean(
@@ -43,8 +50,8 @@ def test_an_imprinted_head_starts_as_the_nearest_class_mean(
     learner, x = LEARNER.replace(head="imprinted", layers=layers).in_regime(regime), drawn(3, 12, 1, 28, 28, seed=1)
     start = next(learner.adapt(state, support, TASKS))
     answers = start(x)[0].argmax(-1)
-    known = dataclasses.replace(start, regime="running" if regime == "running" else "query", embed=True)(support.x)[0]
-    asked = dataclasses.replace(start, embed=True)(x)[0]
+    known = embedding(state, support, "running" if regime == "running" else "query")(support.x)[0]
+    asked = embedding(state, support, regime)(x)[0]
     known, asked = (part / part.norm(dim=-1, keepdim=True) for part in (known, asked))
     for task in range(3):
         means = torch.stack([known[task][support.y[task] == label].mean(0) for label in range(5)])
@@ -90,7 +97,7 @@ def test_a_classifier_moves_its_head_and_regression_everything_unless_told_other
 def test_head_only_is_logistic_regression_on_the_embedding(state: State, support: LabelledSet) -> None:
     learner = LEARNER.replace(layers="head", inner_lr=0.3, loss_scale="mean")
     first, second = itertools.islice(learner.adapt(state, support, TASKS), 2)
-    embedded = dataclasses.replace(first, embed=True)(support.x)[0]
+    embedded = embedding(state, support, "running")(support.x)[0]
     weight, bias = (first.parameters[name] for name in HEAD)
     error = (embedded @ weight.transpose(1, 2) + bias.unsqueeze(1)).softmax(-1)
     error = (error - torch.nn.functional.one_hot(support.y, 5)) / 10
