@@ -19,7 +19,7 @@ from benchmarks.stats.families import holm, interval_levels, letters, ranks, top
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.records import Column, Row, TestProtocol, columns, protocol_of
 from benchmarks.stats.sentences import comparison_sentence, pair_sentence
-from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare
+from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
 __all__ = [
     "SCOPES",
@@ -50,10 +50,12 @@ __all__ = [
     "holm",
     "interquartile_mean",
     "interval_levels",
+    "judge",
     "letters",
     "margin_on_scale",
     "needed",
     "pair_sentence",
+    "paired_contrast",
     "power",
     "protocol_of",
     "quantile",

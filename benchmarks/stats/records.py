@@ -217,11 +217,12 @@ def _names(groups: Sequence[Sequence[Record]]) -> list[str]:
     names = [str(group[0]["label"]) for group in groups]
     for describe in (_profile, _budget, lambda record: str(record["key"])[:6]):
         places = [(name, protocol_of(group[0])) for name, group in zip(names, groups, strict=True)]
-        counts = Counter(places)
-        names = [
-            f"{name} ({describe(group[0])})" if counts[place] > 1 else name
-            for name, place, group in zip(names, places, groups, strict=True)
-        ]
+        for place in {place for place, count in Counter(places).items() if count > 1}:
+            members = [number for number, other in enumerate(places) if other == place]
+            additions = [describe(groups[number][0]) for number in members]
+            if len(set(additions)) > 1:
+                for number, addition in zip(members, additions, strict=True):
+                    names[number] = f"{names[number]} ({addition})"
     return names
 
 

@@ -188,7 +188,7 @@ def compare(
     names = sorted(usable, key=lambda name: (sign * given[name].mean, name))
     couples, contrasts, unpaired = [], [], []
     for first, second in itertools.combinations(names, 2):
-        paired = _paired(given[first], given[second], metric, higher_is_better, membership)
+        paired = paired_contrast(given[first], given[second], metric, higher_is_better, membership)
         if paired is None:
             unpaired.append((first, second))
         else:
@@ -198,7 +198,7 @@ def compare(
         scope = "methods" if contrasts and all("methods" in c.scopes() for c in contrasts) else "models"
     elif scope not in SCOPES:
         raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
-    pairs = _judge(couples, contrasts, scope, limit, alpha)
+    pairs = judge(couples, contrasts, scope, limit, alpha)
     return Comparison(tuple(names), tuple(pairs), scope, given, left_out, tuple(unpaired), alpha)
 
 
@@ -212,10 +212,10 @@ def _unusable(name: str, scores: Scores, metric: str) -> str | None:
     return None
 
 
-def _paired(
-    first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None
+def paired_contrast(
+    first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None = None
 ) -> Contrast | None:
-    """The contrast over the seeds that both have; None where there are none."""
+    """The contrast of two methods over the seeds that both have; None where there are none."""
     trained = [scores for scores in (first, second) if scores.trained]
     if trained:
         seeds = sorted(set.intersection(*(set(scores.seeds) for scores in trained)))
@@ -233,9 +233,10 @@ def _paired(
     )
 
 
-def _judge(
-    couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float
+def judge(
+    couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float = ALPHA
 ) -> list[Pair]:
+    """The verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
     p_values = np.array([c.p_value(scope) for c in contrasts])
     adjusted = holm(p_values)
     near, far = interval_levels(p_values, alpha)
