@@ -158,6 +158,21 @@ def report(
 
 
 @app.command()
+def keep(
+    target: Annotated[Path, typer.Argument(help="A folder for the copies, for example reports/reference/quick.")],
+    profile: ProfileOption = "quick",
+    store: StoreOption = None,
+) -> None:
+    """Copy records with their scores and curves, without trained states: a small store to commit or to send."""
+    from benchmarks.store import Store
+
+    source = Store(_existing(_store(store, profile)), read_only=True)
+    keys = [record["key"] for record in source.records()]
+    source.copy(keys, Store(target))
+    typer.echo(f"copied {len(keys)} records to {target}")
+
+
+@app.command()
 def doctor() -> None:
     """The machine, the versions, the data and the peers that are found here."""
     from benchmarks import doctor as surgery

@@ -25,6 +25,7 @@ def plain() -> Console:
     """A terminal as it is; where the output goes to a file, a line is never broken."""
     console = Console()
     if not console.is_terminal:
+        console = Console(width=160)
         console.soft_wrap = True
     return console
 
