@@ -98,7 +98,8 @@ class RunView:
         for cell, began, progress in self.running.values():
             table.add_row(Text(str(cell)), Text(_doing(progress)), Text(_clock(time.monotonic() - began), "dim"))
         spent = time.monotonic() - self._began
-        return Group(table, Text(f"{self.done} of {self.total} cells done, {_clock(spent)}", "bold"))
+        stage = f"{self.done} of {self.total} cells done" if self.total else "getting data ready"
+        return Group(table, Text(f"{stage}, {_clock(spent)}", "bold"))
 
 
 def _doing(progress: Mapping[str, Any]) -> str:
