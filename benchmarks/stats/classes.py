@@ -91,13 +91,11 @@ def clusters_by_item(classes: np.ndarray, items: np.ndarray) -> dict[int, int]:
     """Class -> the least class that shares an item with it, directly or through others.
 
     Turned copies of a character are classes of their own but made of the same drawings, so they are one cluster."""
-    pairs = np.unique(np.stack((np.ravel(classes), np.ravel(items)), axis=1), axis=0)
-    names, numbers = np.unique(pairs[:, 0], return_inverse=True)
-    _, items_numbered = np.unique(pairs[:, 1], return_inverse=True)
-    graph = sparse.coo_array(
-        (np.ones(len(pairs)), (numbers, len(names) + items_numbered)),
-        shape=(len(names) + items_numbered.max() + 1,) * 2,
-    )
+    names, numbers = np.unique(np.ravel(classes), return_inverse=True)
+    shown, which = np.unique(np.ravel(items), return_inverse=True)
+    edges = np.unique(numbers.astype(np.int64) * len(shown) + which)
+    ends = edges // len(shown), len(names) + edges % len(shown)
+    graph = sparse.coo_array((np.ones(len(edges)), ends), shape=(len(names) + len(shown),) * 2)
     _, component = csgraph.connected_components(graph, directed=False)
     least: dict[int, int] = {}
     return {int(name): least.setdefault(int(component[i]), int(name)) for i, name in enumerate(names)}

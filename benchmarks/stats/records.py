@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -173,11 +174,16 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
     for record in sorted(done, key=lambda record: (str(record.get("started")), record["key"])):
         groups.setdefault(_identity(record), {})[int(record["seed"])] = record
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
-    rows = [
-        (protocol_of(group[0]), row)
-        for name, group in zip(_names(members), members, strict=True)
-        if (row := _row(store, name, group, step)) is not None
-    ]
+
+    def read(record: Record) -> pd.DataFrame | None:
+        frame = store.scores(record["key"])
+        wanted = record["evaluation"]["headline_step"] if step is None else step
+        return None if frame is None else _rectangle(frame[frame["step"].to_numpy() == wanted], "score")
+
+    # reading parquet files waits and computes outside the interpreter's lock
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda named: _row(read, *named), zip(_names(members), members, strict=True))
+    rows = [(protocol_of(row.first), row) for row in found if row is not None]
     protocols = sorted({protocol for protocol, _ in rows})
     crowded = {protocol.test for protocol in protocols if protocol.regime != "none"}
     return [
@@ -234,16 +240,12 @@ def _budget(record: Record) -> str:
     return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
 
 
-def _row(store: Source, name: str, group: Sequence[Record], step: int | None) -> Row | None:
+def _row(read: Callable[[Record], pd.DataFrame | None], name: str, group: Sequence[Record]) -> Row | None:
     """The scores of all seeds beside each other; None where none can be read."""
     tables: list[pd.DataFrame] = []
     kept: list[Record] = []
     for record in group:
-        frame = store.scores(record["key"])
-        if frame is None:
-            continue
-        wanted = record["evaluation"]["headline_step"] if step is None else step
-        table = _rectangle(frame[frame["step"] == wanted], "score")
+        table = read(record)
         if table is not None and (not tables or table.shape[1] == tables[0].shape[1]):
             tables.append(table)
             kept.append(record)
@@ -258,8 +260,12 @@ def _row(store: Source, name: str, group: Sequence[Record], step: int | None) ->
 
 def _rectangle(frame: pd.DataFrame, value: str) -> pd.DataFrame | None:
     """A value per episode (rows) and query (columns); None where episodes differ in their number of queries."""
-    ordered = frame.sort_values(["episode", "query"], kind="stable")
-    episodes, counts = np.unique(ordered["episode"].to_numpy(), return_counts=True)
+    episodes, queries, values = (frame[name].to_numpy() for name in ("episode", "query", value))
+    order = episodes.astype(np.int64) * (int(queries.max(initial=0)) + 1) + queries
+    if (np.diff(order) < 0).any():  # stores are sorted
+        sorted_ = np.argsort(order, kind="stable")
+        episodes, values = episodes[sorted_], values[sorted_]
+    names, counts = np.unique(episodes, return_counts=True)
     if not len(counts) or (counts != counts[0]).any():
         return None
-    return pd.DataFrame(ordered[value].to_numpy().reshape(len(episodes), counts[0]), index=episodes)
+    return pd.DataFrame(values.reshape(len(names), counts[0]), index=names)
