@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import logging
 import sys
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.cost import command as costs
 from benchmarks.errors import MetabenchError
+from benchmarks.gate.command import gate
 
 if TYPE_CHECKING:
     from benchmarks.schedule import Only
@@ -170,6 +173,19 @@ def keep(
     keys = [record["key"] for record in source.records()]
     source.copy(keys, Store(target))
     typer.echo(f"copied {len(keys)} records to {target}")
+
+
+@app.command()
+@functools.wraps(costs.cost)
+def cost(**options: Any) -> None:
+    from benchmarks import console
+    from reports import cost as tables
+
+    options["device"] = _device(options["device"])
+    tables.show(costs.cost(**options), console.plain())
+
+
+app.command()(gate)
 
 
 @app.command()

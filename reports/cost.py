@@ -87,7 +87,9 @@ def ratios(records: Sequence[Record]) -> pd.DataFrame:
         found.append(
             {
                 **dict(zip((*SETTING, "label"), place, strict=True)),
-                **{"time": time.value, "low": time.low, "high": time.high},
+                "time": time.value,
+                "low": time.low,
+                "high": time.high,
                 **counts,
             }
         )
@@ -153,7 +155,7 @@ def show(records: Sequence[Record], console: Console) -> None:
     """Print a table per setting, the ratios by inner steps, and the sentences."""
     frame = rows(records)
     for place, group in frame.groupby(list(SETTING), sort=False):
-        machine, device, backbone, meta_batch, steps = place
+        _, device, backbone, meta_batch, steps = place
         console.print(_table(f"{backbone}, {meta_batch} tasks, inner steps: {steps} ({device})", group))
         for row in group[group["status"] != "ok"].to_dict("records"):
             console.print(Text(f"{row['order']} {row['label']}: {row['status']}: {row['reason']}".strip(), "yellow"))

@@ -1,4 +1,4 @@
-"""Which settings are measured: the grids of `cost.toml`, checked key by key, and what the command line picks of them."""
+"""Which settings are measured: the grids of `cost.toml`, checked key by key, and what the command line picks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,146 @@
+"""The exact layer: what a handful of steps cost in numbers that are the same on every machine, against committed ones.
+
+Floating-point operations, dispatched operations and parameters must be equal, saved bytes within a tolerance. Numbers
+depend on the version of torch, so the baseline is keyed by it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmarks import counters, registry
+from benchmarks.api import State
+from benchmarks.errors import MetabenchError
+from benchmarks.models import network_for
+from benchmarks.workloads import WORKLOADS
+
+FILE = Path(__file__).parents[1] / "gate-baseline.json"
+#: saved bytes may differ by this share: an operation may keep another small tensor in another build
+BYTES_TOLERANCE = 0.01
+#: what is counted, in the order of the messages
+COUNTS = ("flops", "operations", "parameters", "saved_bytes")
+
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is to be said of one named step."""
+
+    step: str
+    verdict: Literal["same", "changed", "no baseline"]
+    message: str = ""
+
+
+def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counters.Step, int]]:
+    """A meta-step of a registered method after a first one, and the number of its parameters."""
+
+    def prepare() -> tuple[counters.Step, int]:
+        workload = WORKLOADS[backbone]
+        fixed = workload.tasks(workload.episodes(tasks))
+        learner = registry.build_method(method, meta_batch=tasks, training_queries=workload.queries, **fields)
+        stream = learner.fit(fixed, 0)
+        state = next(stream)
+        return (lambda: next(stream)), sum(value.numel() for value in state.parameters.values())
+
+    return prepare
+
+
+def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counters.Step, int]]:
+    """Adapting to ``tasks`` tasks with so many inner steps, and the number of parameters."""
+
+    def prepare() -> tuple[counters.Step, int]:
+        workload = WORKLOADS[backbone]
+        episodes = workload.episodes(tasks)
+        fixed = workload.tasks(episodes)
+        learner = registry.build_method(method, inner_lr=workload.inner_lr, loss_scale="mean")
+        state = State(parameters=network_for(fixed).initialise(0))
+
+        def adapt() -> None:
+            predictors = learner.adapt(state, episodes.support, fixed)
+            for _ in range(steps + 1):
+                next(predictors)
+
+        return adapt, sum(value.numel() for value in state.parameters.values())
+
+    return prepare
+
+
+#: the named steps; each returns a step and the number of parameters
+STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
+    "maml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("maml", "mlp-40-40", 4, inner_steps=5),
+    "fomaml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("fomaml", "mlp-40-40", 4, inner_steps=5),
+    "maml meta-step, conv4-64-strided, 2 tasks, 1 inner step": _meta_step("maml", "conv4-64-strided", 2),
+    "fomaml meta-step, conv4-64-strided, 2 tasks, 1 inner step": _meta_step("fomaml", "conv4-64-strided", 2),
+    "maml adaptation, conv4-64-strided, 1 task, 3 steps": _adaptation("maml", "conv4-64-strided", 1, 3),
+    "matching-nets meta-step, conv4-64-strided, 2 tasks": _meta_step("matching-nets", "conv4-64-strided", 2),
+}
+
+
+def measure(names: Mapping[str, Callable[[], tuple[counters.Step, int]]] = STEPS) -> dict[str, Counts]:
+    """The counts of every named step."""
+    found = {}
+    for name, prepare in names.items():
+        step, parameters = prepare()
+        found[name] = {
+            "flops": counters.flops(step),
+            "operations": counters.operations(step),
+            "parameters": parameters,
+            "saved_bytes": counters.saved_bytes(step),
+        }
+    return found
+
+
+def torch_version() -> str:
+    """The version that the baseline is keyed by, without what says for which device it was built."""
+    return str(torch.__version__).partition("+")[0]
+
+
+def read(path: Path = FILE) -> dict[str, dict[str, Counts]]:
+    """The committed counts: version of torch -> step -> counts; empty where there is no file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise MetabenchError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(steps, dict) for steps in found.values()):
+        raise MetabenchError(f"{path} does not hold counts by version of torch")
+    return found
+
+
+def accept(now: Mapping[str, Counts], version: str, path: Path = FILE) -> None:
+    """Make these counts the baseline of this version of torch; those of other versions stay."""
+    known = {**read(path), version: dict(now)}
+    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]], version: str) -> Iterator[Finding]:
+    """One finding per step that is measured or committed."""
+    baseline = known.get(version)
+    if baseline is None:
+        versions = ", ".join(known) or "none"
+        yield Finding("all steps", "no baseline", f"torch {version} has none (there are: {versions})")
+        return
+    for step, counts in now.items():
+        before = baseline.get(step)
+        if before is None:
+            yield Finding(step, "no baseline", "a new step: accept it and commit it")
+            continue
+        changes = [f"{name} {before.get(name)} -> {counts[name]}" for name in COUNTS if _differs(name, before, counts)]
+        yield Finding(step, "changed" if changes else "same", ", ".join(changes))
+    for step in baseline.keys() - now.keys():
+        yield Finding(step, "changed", "is in the baseline and is not measured any more")
+
+
+def _differs(name: str, before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    if name not in before:
+        return True
+    tolerance = BYTES_TOLERANCE * before[name] if name == "saved_bytes" else 0
+    return abs(now[name] - before[name]) > tolerance
