@@ -17,8 +17,8 @@ from benchmarks.api import KINDS, REGIMES, SPLITS, Episodes, MetaLearner, State,
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.registry import Entry
 
-#: tasks that a method is tried on, one of each kind, small and at hand everywhere
-TRIAL_TASKS = ("sinusoid/k5", "glyphs/5w1s")
+#: tasks that a method is tried on, of each kind, small and at hand everywhere
+TRIAL_TASKS = ("sinusoid/k5", "glyphs/5w1s", "bandit/k5n10", "navigation-2d/quick")
 #: how far a learner is trained before it is looked at
 META_STEPS = 2
 INDICES = (0, 1, 2)
@@ -184,8 +184,38 @@ def check_task(entry: Entry) -> Iterator[str]:
         except Unavailable as reason:
             yield f"can't be checked: {reason}"
             return
-        for line in check_episodes(tasks) if tasks.kind != "control" else ():
+        for line in check_environments(tasks) if tasks.kind == "control" else check_episodes(tasks):
             yield f"variant {variant}: {line}"
+
+
+def check_environments(tasks: TaskDistribution) -> Iterator[str]:
+    """Purity and shapes of the returns of a policy that doesn't look (control tasks only)."""
+
+    def returns(split: str, indices: tuple[int, ...], part: str = "query") -> Tensor:
+        episodes = tasks.episodes(split, indices, shots=QUERIES, queries=QUERIES)
+        return tasks.score(
+            lambda x, memory=None: (x.new_zeros(*x.shape[:2], tasks.outputs), None), getattr(episodes, part)
+        )
+
+    first = {split: returns(split, INDICES) for split in SPLITS}
+    for split, together in first.items():
+        if tuple(together.shape) != (len(INDICES), QUERIES):
+            yield f"score has shape {tuple(together.shape)}, not one return per trajectory {(len(INDICES), QUERIES)}"
+            return
+        if not torch.isfinite(together).all():
+            yield f"{split} returns are not finite"
+    if not torch.equal(first["test"], returns("test", INDICES[::-1]).flip(0)):
+        yield "returns depend on which other tasks are simulated with them"
+    if _alike(first["test"], returns("test", INDICES, "support")):
+        yield "the query trajectories are those of the support"
+    for split in ("validation", "test"):
+        if _alike(first[split], first["train"]):
+            yield f"the {split} trajectories are those of training"
+
+
+def _alike(returns: Tensor, others: Tensor) -> bool:
+    """Whether two sets of returns are the same and say so: where rewards are sparse, all of them are 0."""
+    return torch.equal(returns, others) and bool(returns.std() > 0)
 
 
 def check_episodes(tasks: TaskDistribution) -> Iterator[str]:

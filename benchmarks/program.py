@@ -23,17 +23,20 @@ SHARED_CODE = (
     "../baselines/recurrent.py",
     "../baselines/similarity.py",
 )
+#: code that cells of control tasks run through beside that
+CONTROL_CODE = ("environments/*.py", "../baselines/beta_bernoulli.py")
 
 
 def program_hash(*classes: type) -> str:
     """A hash of the code that a cell runs, without comments, docstrings and layout."""
-    return _hash_of(*map(inspect.getfile, classes))
+    control = any(getattr(each, "kind", None) == "control" for each in classes)
+    return _hash_of(SHARED_CODE + (CONTROL_CODE if control else ()), *map(inspect.getfile, classes))
 
 
 @functools.cache
-def _hash_of(*own: str) -> str:
+def _hash_of(patterns: tuple[str, ...], *own: str) -> str:
     folder = Path(__file__).parent
-    files = sorted(path for pattern in SHARED_CODE for path in folder.glob(pattern))
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     files += map(Path, own)
     return content_key([essence(path.read_text(encoding="utf-8")) for path in files])
 

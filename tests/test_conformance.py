@@ -13,7 +13,7 @@ def test_every_method_holds_the_contract(name):
     assert conformance.check(registry.method_entry(name)) == []
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "glyphs"])
+@pytest.mark.parametrize("name", ["sinusoid", "glyphs", "navigation-2d", "bandit", "tabular-mdp"])
 def test_every_task_that_needs_no_data_holds_the_contract(name):
     assert conformance.check(registry.task_entry(name)) == []
 

@@ -1,0 +1,13 @@
+"""Simulators behind the control tasks: T tasks x K trajectories stepped at once, and the sources that roll policies out
+in them. An environment is defined once, by pure functions (`Model`); a back end (`BatchEnv`) says how it is stepped."""
+
+from benchmarks.environments.actions import ActionSpace as ActionSpace
+from benchmarks.environments.actions import Categorical as Categorical
+from benchmarks.environments.actions import Gaussian as Gaussian
+from benchmarks.environments.batch import BatchEnv as BatchEnv
+from benchmarks.environments.batch import Model as Model
+from benchmarks.environments.batch import Step as Step
+from benchmarks.environments.batch import TensorEnv as TensorEnv
+from benchmarks.environments.distribution import ControlTasks as ControlTasks
+from benchmarks.environments.rollout import Rollouts as Rollouts
+from benchmarks.environments.rollout import Trajectories as Trajectories

@@ -1,0 +1,115 @@
+"""Action spaces: what a policy's output means, how an action is drawn from it, and how likely an action was.
+
+A predictor returns the parameters of an action distribution; the environment draws. So every method samples its actions
+in the same way, from the same random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ActionSpace(Protocol):
+    """A family of action distributions."""
+
+    @property
+    def outputs(self) -> int:
+        """How many parameters a distribution has."""
+        ...
+
+    @property
+    def features(self) -> int:
+        """How many numbers an action is, where it is an input."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """How many uniform random numbers it takes to draw one."""
+        ...
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        """Draw an action for parameters ``[..., outputs]`` with uniform numbers ``[..., lanes]``, float64."""
+        ...
+
+    def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """The logarithm of the probability (or density) of actions, ``[...]``."""
+        ...
+
+    def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Actions as inputs ``[..., features]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of ``count`` actions, int64 ``[...]``.
+
+    Parameters: ``count`` logarithms of unnormalised probabilities; −inf for an action that is never taken."""
+
+    count: int
+
+    @property
+    def outputs(self) -> int:
+        return self.count
+
+    @property
+    def features(self) -> int:
+        return self.count
+
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        cumulative = parameters.double().softmax(-1).cumsum(-1)
+        return (noise * cumulative[..., -1:] >= cumulative).sum(-1).clamp(max=self.count - 1)
+
+    def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        return parameters.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.nn.functional.one_hot(actions, self.count).to(dtype)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """``dimensions`` real numbers, independent of each other, float ``[..., dimensions]``; not clipped here.
+
+    Parameters: the means, then the logarithms of the standard deviations."""
+
+    dimensions: int
+
+    @property
+    def outputs(self) -> int:
+        return 2 * self.dimensions
+
+    @property
+    def features(self) -> int:
+        return self.dimensions
+
+    @property
+    def lanes(self) -> int:
+        return self.dimensions
+
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
+        mean, log_deviation = parameters.chunk(2, -1)
+        return mean + log_deviation.exp() * standard_normal(noise).to(mean.dtype)
+
+    def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """The sum over the dimensions (a mean would be the root of the density)."""
+        mean, log_deviation = parameters.chunk(2, -1)
+        scaled = (actions - mean) / log_deviation.exp()
+        return (-0.5 * (scaled.square() + math.log(2 * math.pi)) - log_deviation).sum(-1)
+
+    def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
+        return actions.to(dtype)
+
+
+def standard_normal(noise: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones in [0, 1), float64: the inverse of the distribution function."""
+    return torch.special.ndtri(noise.clamp(min=2.0**-54))

@@ -1,0 +1,117 @@
+"""What the distributions over control tasks share: tasks and noise by index, returns as scores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.api import SPLITS, Episodes, MetabenchError, Predictor, TaskDistribution
+from benchmarks.environments.actions import ActionSpace
+from benchmarks.environments.batch import Model, TensorEnv
+from benchmarks.environments.rollout import Rollouts, Trajectories
+from benchmarks.registry import unknown
+
+Indices = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class ControlTasks(TaskDistribution):
+    """A distribution over environments. A subclass says what `model` it has and how `draw` makes a task of an index.
+
+    shot: trajectories per step of the inner loop. queries: trajectories that are scored, with random numbers of their
+    own, the same after every number of inner steps. A split is a stream of its own. The support and query sources have
+    the tasks' `parameters`, for oracles.
+    """
+
+    kind: ClassVar[str] = "control"
+    metric: ClassVar[str] = "return"
+    higher_is_better: ClassVar[bool] = True
+    offers: ClassVar[frozenset[str]] = frozenset({"parameters"})
+
+    shot: int = 20
+    queries: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("shot", "queries"):
+            self._at_least_one(name)
+
+    def _at_least_one(self, name: str) -> None:
+        if getattr(self, name) < 1:
+            raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+
+    @property
+    def model(self) -> Model:
+        """The environment that all tasks share."""
+        raise NotImplementedError
+
+    @property
+    def trial_episodes(self) -> int:
+        """Episodes per trial."""
+        return 1
+
+    def draw(self, key: int, indices: Indices) -> np.ndarray:
+        """The tasks with these numbers, float64 ``[T, p]``: a pure function of key and index."""
+        raise NotImplementedError
+
+    @property
+    def actions(self) -> ActionSpace:
+        """What a prediction means."""
+        return self.model.actions
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.model.observation,)
+
+    @property
+    def outputs(self) -> int:
+        return self.model.actions.outputs
+
+    @property
+    def backbone(self) -> str:
+        return "mlp-40-40"
+
+    @property
+    def trial_steps(self) -> int:
+        """Environment steps in a trial that runs to its horizon."""
+        return self.trial_episodes * self.model.horizon
+
+    def episodes(
+        self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
+    ) -> Episodes:
+        """T environments each, to learn in and to be scored in; shots, queries: trajectories."""
+        shots = self.shot if shots is None else shots
+        queries = self.queries if queries is None else queries
+        if shots < 1 or queries < 1:
+            raise MetabenchError(f"{self.id}: shots = {shots} and queries = {queries} cannot be rolled out")
+        numbers = np.asarray(indices, dtype=np.int64)
+        drawn = self.draw(self._stream(split, "tasks"), numbers)
+        parameters = torch.from_numpy(drawn.astype(np.float32)).to(self.device)
+        return Episodes(
+            self._source(parameters, numbers, self._stream(split, "support"), shots),
+            self._source(parameters, numbers, self._stream(split, "query"), queries),
+        )
+
+    def _source(self, parameters: Tensor, indices: np.ndarray, key: int, trajectories: int) -> Rollouts:
+        return Rollouts(self.model, TensorEnv, parameters, indices, key, trajectories, self.trial_episodes)
+
+    def _stream(self, split: str, purpose: str) -> int:
+        return _stream(f"{self.name}-v{self.version}", split, purpose)
+
+    def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
+        """The undiscounted return of each trial, ``[T, queries]``."""
+        trajectories: Trajectories = query.batch(predictor, 0)
+        return trajectories.returns
+
+
+@functools.cache
+def _stream(name: str, split: str, purpose: str) -> int:
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    return sampling.stream(name, split, purpose)

@@ -1,0 +1,149 @@
+"""Rolling policies out: the source of the contract for control tasks.
+
+A trial is one or more episodes in the same task, played by one policy that keeps its memory from the first step of the
+trial to the last. In navigation a trial is one episode; a bandit's trial is n pulls, each an episode of one step.
+
+A policy is a predictor. Its input is the observation ``[T, K, o]``. One whose attribute ``history`` is true also sees
+what RL^2 (Duan et al. 2016) is fed with: its previous action, the reward for it, and 1 where an episode has just ended,
+``[T, K, o + features + 2]`` altogether, all zeros at the start of the trial. There is no auto-reset, so the first
+observation of an episode stands beside the last reward of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.api import Diverged, Predictor
+from benchmarks.environments.batch import BatchEnv, Model
+
+#: random numbers that are set aside for each step of the inner loop: more than any number of trajectories takes
+_LANES_PER_STEP = 1 << 40
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """K trials in each of T tasks; N is the number of steps of a trial, over all of its episodes.
+
+    inputs: what the policy was fed with, ``[T, K, N, o]``, or ``[T, K, N, o + features + 2]`` with its history.
+    actions: int64 ``[T, K, N]`` or float ``[T, K, N, a]``. rewards: ``[T, K, N]``, 0 where not live.
+    live: bool ``[T, K, N]``, whether the step took place (the episode had not come to its end before it).
+    terminated, truncated: bool ``[T, K, N]``, whether the episode came to its own end, or was cut off, by then.
+    distributions: what the policy returned, ``[T, K, N, outputs]``; log_probabilities: of the actions, ``[T, K, N]``.
+    memory: what the policy's last step left behind. observation: o, how many of the inputs are the observation.
+    """
+
+    inputs: Tensor
+    actions: Tensor
+    rewards: Tensor
+    live: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    distributions: Tensor
+    log_probabilities: Tensor
+    memory: Any
+    observation: int
+
+    @property
+    def observations(self) -> Tensor:
+        """``[T, K, N, o]``."""
+        return self.inputs[..., : self.observation]
+
+    @property
+    def returns(self) -> Tensor:
+        """The undiscounted sum of the rewards of each trial, ``[T, K]``."""
+        return self.rewards.sum(-1)
+
+    @property
+    def environment_steps(self) -> int:
+        """How many steps took place, in all tasks and trials."""
+        return int(self.live.sum())
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """An environment as a source: at each step of the inner loop it rolls out the policy that it is given.
+
+    model: the environment; back_end: (model, tasks) -> `BatchEnv`. parameters: the tasks, ``[T, p]``. indices: the
+    numbers of the tasks, which with ``key`` and the inner step determine all randomness: a trajectory does not depend
+    on the other tasks, nor on the number of trajectories. episodes: per trial.
+    """
+
+    model: Model
+    back_end: Callable[[Model, Tensor], BatchEnv]
+    parameters: Tensor
+    indices: np.ndarray
+    key: int
+    trajectories: int
+    episodes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def __getitem__(self, tasks: slice) -> Rollouts:
+        """The same for a slice of the tasks."""
+        fields = {**vars(self), "parameters": self.parameters[tasks], "indices": self.indices[tasks]}
+        return Rollouts(**fields)
+
+    def batch(self, predictor: Predictor | None, step: int) -> Trajectories:
+        if predictor is None:
+            raise ValueError("an environment needs a policy to roll out")
+        env = self.back_end(self.model, self.parameters)
+        reset_noise, step_noise = self._noise(step)
+        with torch.no_grad():
+            trajectories = roll_out(env, predictor, reset_noise, step_noise)
+        if not bool(torch.isfinite(trajectories.rewards).all()):
+            raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
+        return trajectories
+
+    def _noise(self, step: int) -> tuple[Tensor, Tensor]:
+        """Uniform numbers, float64: for the beginnings of episodes ``[T, K, E, lanes]`` and for their steps ``[T, K, E,
+        H, lanes]``."""
+        T, K, E, H = len(self), self.trajectories, self.episodes, self.model.horizon
+        per_reset, per_step = self.model.reset_lanes, self.model.actions.lanes + self.model.step_lanes
+        resets, steps = E * per_reset, E * H * per_step
+        drawn = sampling.uniform(self.key, self.indices, K * (resets + steps), first=step * _LANES_PER_STEP)
+        noise = torch.from_numpy(drawn).to(self.parameters.device).view(T, K, -1)
+        return noise[..., :resets].view(T, K, E, per_reset), noise[..., resets:].view(T, K, E, H, per_step)
+
+
+def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor) -> Trajectories:
+    """Play trials of E episodes; noise as `Rollouts` draws it, the action's lanes first."""
+    space = env.model.actions
+    kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
+    memory, history = None, None
+    for episode in range(step_noise.shape[2]):
+        observation = env.reset(reset_noise[:, :, episode])
+        live = torch.ones(observation.shape[:2], dtype=torch.bool, device=observation.device)
+        for time in range(env.model.horizon):
+            x = observation
+            if getattr(predictor, "history", False):
+                if history is None:
+                    history = observation.new_zeros(*observation.shape[:2], space.features + 2)
+                x = torch.cat((observation, history), -1)
+            distribution, memory = predictor(x, memory)
+            noise = step_noise[:, :, episode, time]
+            action = space.sample(distribution, noise[..., : space.lanes])
+            done = env.step(action, noise[..., space.lanes :])
+            likelihood = space.log_probability(distribution, action)
+            row = (x, action, done.reward, live, done.terminated, done.truncated, distribution, likelihood)
+            for values, value in zip(kept.values(), row, strict=True):
+                values.append(value)
+            ended = done.terminated | done.truncated
+            boundary = torch.stack((done.reward, ended.to(done.reward.dtype)), -1)
+            history = torch.cat((space.as_features(action, boundary.dtype), boundary), -1)
+            observation, live = done.observation, ~ended
+    stacked = {name: torch.stack(values, 2) for name, values in kept.items()}
+    return Trajectories(**stacked, memory=memory, observation=env.model.observation)
+
+
+_KEPT = (
+    *("inputs", "actions", "rewards", "live", "terminated", "truncated"),
+    *("distributions", "log_probabilities"),
+)

@@ -1,0 +1,100 @@
+"""Bernoulli bandits: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 2016, section
+3.1 (https://arxiv.org/abs/1611.02779)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.environments import Categorical, ControlTasks
+from benchmarks.environments.distribution import Indices
+from benchmarks.registry import register_task
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The environment: one pull is an episode. State: what the pull paid, ``[T, K, 1]``; task: the probabilities of the
+    arms, ``[T, k]``."""
+
+    count: int
+
+    horizon = 1
+    observation = 1
+    reset_lanes = 0
+    step_lanes = 1
+
+    @property
+    def actions(self) -> Categorical:
+        return Categorical(self.count)
+
+    def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
+        return tasks.new_zeros(*noise.shape[:2], 1)
+
+    def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        return (noise < tasks.gather(1, action).unsqueeze(-1)).to(tasks.dtype)
+
+    def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
+        return torch.zeros_like(state)
+
+    def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        return following[..., 0]
+
+    def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        return torch.ones_like(action, dtype=torch.bool)
+
+
+@register_task("bandit")
+@dataclass(frozen=True)
+class Bandit(ControlTasks):
+    """A slot machine with k arms that pay 1 or 0; n pulls to find out which arm is good while playing.
+
+    | | meaning |
+    | --- | --- |
+    | observation | a single 0: there is nothing to see but the rewards |
+    | action | one of k arms |
+    | reward | 1 with the arm's probability, else 0; the probabilities are uniform in [0, 1], drawn for each task |
+    | trial | n pulls, each an episode of one step; a learner with a memory keeps it from pull to pull |
+
+    The score is the total reward of a trial; n/2 is chance. queries: trials per task, each from the beginning; the
+    paper has one in each of 1000 tasks. arms: k; pulls: n; discount: what learners of values are told. Splits are
+    streams in the continuum of bandits, and the first arms are the same for every k.
+    """
+
+    equivalence_margin: ClassVar[float] = 0.05
+    variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "k5n10": {"arms": 5, "pulls": 10},
+        "k10n10": {"arms": 10, "pulls": 10},
+        "k50n10": {"arms": 50, "pulls": 10},
+        "k5n100": {"arms": 5, "pulls": 100},
+        "k10n100": {"arms": 10, "pulls": 100},
+    }
+
+    arms: int = 5
+    pulls: int = 10
+    discount: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_one("pulls")
+        if self.arms < 2:
+            raise ValueError(f"arms = {self.arms} is less than 2")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
+
+    @property
+    def model(self) -> Arms:
+        return Arms(self.arms)
+
+    @property
+    def trial_episodes(self) -> int:
+        return self.pulls
+
+    def draw(self, key: int, indices: Indices) -> np.ndarray:
+        """The probabilities of the arms, float64 ``[T, k]``."""
+        return sampling.uniform(key, indices, self.arms)

@@ -1,0 +1,183 @@
+"""2D navigation: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+ICML 2017, section 5.3 (https://arxiv.org/abs/1703.03400)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.api import Episodes, Predictor
+from benchmarks.environments import ControlTasks, Gaussian, Model
+from benchmarks.environments.distribution import Indices
+from benchmarks.registry import register_task
+
+RewardForm = Literal["distance", "squared", "corner-progress"]
+Goals = Literal["box", "corners", "semicircle"]
+Observation = Literal["position", "position-goal"]
+
+#: how much goes into the figures
+EXHIBITED_EPISODES = 3
+EXHIBITED_TRAJECTORIES = 3
+#: L1 distance from the origin below which "corner-progress" pays nothing
+QUIET_RADIUS = 0.5
+
+_PROMP: dict[str, object] = {
+    "reward": "corner-progress",
+    "goals": "corners",
+    "goal_range": 2.0,
+    "action_scale": 0.02,
+    "action_bound": 0.2,
+    "start_range": 0.2,
+    "tolerance": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """The environment: a point that moves as it is told. State: its position, ``[T, K, 2]``; task: the goal,
+    ``[T, 2]``."""
+
+    horizon: int
+    reward_form: str
+    action_scale: float
+    action_bound: float
+    start_range: float
+    tolerance: float
+    sees_goal: bool
+
+    reset_lanes = 2
+    step_lanes = 0
+
+    @property
+    def actions(self) -> Gaussian:
+        return Gaussian(2)
+
+    @property
+    def observation(self) -> int:
+        return 4 if self.sees_goal else 2
+
+    def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
+        return (self.start_range * (2 * noise - 1)).to(tasks.dtype)
+
+    def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        return state + (self.action_scale * action).clamp(-self.action_bound, self.action_bound)
+
+    def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
+        return torch.cat((state, tasks.unsqueeze(1).expand_as(state)), -1) if self.sees_goal else state
+
+    def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        goal = tasks.unsqueeze(1)
+        distance = (following - goal).norm(dim=-1)
+        if self.reward_form == "distance":
+            return -distance
+        if self.reward_form == "squared":
+            return -distance.square()
+        # The corner nearest to the point is the one in its own quadrant.
+        nearest = (following * goal >= 0).all(-1)
+        outside = following.abs().sum(-1) >= QUIET_RADIUS
+        return ((state - goal).norm(dim=-1) - distance).masked_fill(~(nearest & outside), 0.0)
+
+    def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        return ((following - tasks.unsqueeze(1)).abs() < self.tolerance).all(-1)
+
+
+@register_task("navigation-2d")
+@dataclass(frozen=True)
+class Navigation(ControlTasks):
+    """A point in the plane has to reach a goal that it is not told; the goal is the task.
+
+    | | meaning | unit |
+    | --- | --- | --- |
+    | observation | position x, y (with "position-goal" also the goal, for oracles) | length |
+    | action | velocity x, y; times `action_scale`, then clipped to ± `action_bound` | length per step |
+    | reward | see below | length |
+    | start | uniform in ± `start_range` on both axes | length |
+    | end | at `horizon`; before that when both coordinates are within `tolerance` of the goal (0: never) | steps |
+
+    reward: "distance", minus the Euclidean distance to the goal after the step; "squared", minus its square;
+    "corner-progress", the distance gained in the step, paid only in the quadrant of the goal and no nearer to the
+    origin than 0.5 (L1). goals: "box", uniform in ± `goal_range` on both axes; "corners", one of the four (± range,
+    ± range), so that test tasks are no other than training tasks; "semicircle", on the upper half of the circle with
+    radius `goal_range`. discount: what learners of values are told; the score is not discounted. Reward after an early
+    end is 0, so an agent that arrives is not punished for the rest.
+
+    Presets: "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``): the distance is
+    *not* squared there, though the paper's text says so, and the returns of its table 4 fit the distance only. A policy
+    acts in ± 1, which its wrapper ``normalize`` maps to ± 0.1. "quick" is the same environment, for shorter trainings;
+    its returns are not set beside published ones. "promp" is the corner task of github.com/jonasrothfuss/ProMP, whose
+    wrapper divides actions by 10. "varibad" is the point robot of github.com/lmzintgraf/varibad with goals on the
+    semicircle; one episode here, where the papers that use it give three to a trial.
+    """
+
+    equivalence_margin: ClassVar[float] = 0.5
+    variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "maml2017": {},
+        "quick": {},
+        "promp": _PROMP,
+        "varibad": {"goals": "semicircle", "goal_range": 1.0, "tolerance": 0.0},
+    }
+
+    horizon: int = 100
+    reward: RewardForm = "distance"
+    goals: Goals = "box"
+    goal_range: float = 0.5
+    observation: Observation = "position"
+    action_scale: float = 0.1
+    action_bound: float = 0.1
+    start_range: float = 0.0
+    tolerance: float = 0.01
+    discount: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_one("horizon")
+        for name in ("goal_range", "action_scale", "action_bound"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
+        for name in ("start_range", "tolerance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} is below 0")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
+
+    @property
+    def model(self) -> Model:
+        return Point(
+            self.horizon,
+            self.reward,
+            self.action_scale,
+            self.action_bound,
+            self.start_range,
+            self.tolerance,
+            self.observation == "position-goal",
+        )
+
+    def draw(self, key: int, indices: Indices) -> np.ndarray:
+        """Goals, float64 ``[T, 2]``."""
+        unit = sampling.uniform(key, indices, 2)
+        if self.goals == "semicircle":
+            return self.goal_range * np.stack((np.cos(np.pi * unit[:, 0]), np.sin(np.pi * unit[:, 0])), 1)
+        centred = 2 * unit - 1
+        return self.goal_range * (np.where(centred < 0, -1.0, 1.0) if self.goals == "corners" else centred)
+
+    def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
+        """Paths of the first tasks E and trajectories R after S numbers of steps.
+
+        paths: ``[S, E, R, H, 2]``, not a number after an early end; goals: ``[E, 2]``; steps: ``[S]``."""
+        paths = []
+        for predictor in predictors.values():
+            seen = episodes.query.batch(predictor, 0)
+            path = seen.observations[..., :2].masked_fill(~seen.live.unsqueeze(-1), math.nan)
+            paths.append(path[:EXHIBITED_EPISODES, :EXHIBITED_TRAJECTORIES].cpu().numpy())
+        return {
+            "paths": np.stack(paths),
+            "goals": episodes.query.parameters[:EXHIBITED_EPISODES].cpu().numpy(),
+            "steps": np.array(list(predictors), dtype=np.int16),
+        }
