@@ -3,7 +3,7 @@
 #   PYTHON=python3.12   the interpreter that a new environment is made from (3.11 or newer)
 #   VENV=folder         the environment
 #   PROFILE=standard    what `bench` and `report` are about
-#   ARGS="..."          further arguments of `bench`, `report`, `smoke` and `test`
+#   ARGS="..."          further arguments of `bench`, `report`, `smoke`, `test`, `cost`, `gate` and `micro`
 # pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
 # without a GPU is served sooner by an index with CPU builds of torch.
 
@@ -61,6 +61,18 @@ check: $(installed) ## format, lint and types
 	$(run_python) -m ruff format --check .
 	$(run_python) -m ruff check .
 	$(run_python) -m mypy
+
+cost: $(installed) ## what second order costs against first (PROFILE=quick: 3 minutes on 2 cores)
+	$(run_python) -m benchmarks cost --profile $(PROFILE) $(ARGS)
+
+cost-gpu: ## the same on a GPU, with what PYTHON has: nothing is installed, absent libraries are skipped
+	$(PYTHON) -m benchmarks cost --profile standard --device cuda $(ARGS)
+
+gate: $(installed) ## is anything slower than in the commit before (METABENCH_GATE_BASE=commit: than there)?
+	$(run_python) -m benchmarks gate $(ARGS)
+
+micro: $(installed) ## where time goes: inner step, meta-step, episodes, records, report
+	$(run_python) -m pytest benchmarks/micro -o addopts=--import-mode=importlib --benchmark-only $(ARGS)
 
 peers: $(installed) ## other libraries, to compare with; tried anew where it failed before
 	@grep -qs '^installed' $(peers) || rm -f $(peers)

@@ -39,6 +39,8 @@ WARM_UP = 3
 BLOCK = 0.005
 #: every variant has at least so many timed blocks, however long they last
 LEAST_ROUNDS = 5
+#: quartiles further apart than this share of the median make a row unstable: the machine did something else too
+SPREAD = 0.1
 #: the plan whose meta-gradient is the reference
 REFERENCE = ("ours", "all")
 
@@ -234,7 +236,7 @@ class Contest:
 
 def _empty_row(variant: Variant) -> dict[str, Any]:
     unknown = (
-        *("version", "gradient_error", "milliseconds", "low", "high", "spread", "rounds", "steps_per_block"),
+        *("version", "gradient_error", "milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),
         *("first_step_seconds", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
         *("adapt_milliseconds_per_task", "share_of_ceiling", "plan"),
     )
@@ -248,6 +250,7 @@ def _summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
     quartiles = np.quantile(each.samples, [0.25, 0.75])
     row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
     row["spread"] = float(quartiles[1] - quartiles[0]) / seconds.value
+    row["stable"] = row["spread"] <= SPREAD
     row["rounds"], row["steps_per_block"] = len(each.samples), each.repeats
     row["samples_milliseconds"] = [1e3 * sample for sample in each.samples]
     if each.adapter is not None and each.adapter.compiles:

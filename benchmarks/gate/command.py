@@ -19,7 +19,7 @@ def gate(
     exact_only: Annotated[bool, typer.Option("--exact-only", help="Count, and time nothing.")] = False,
     seconds: Annotated[
         float, typer.Option(metavar="N", min=1, help="No pair of processes is begun after so many.")
-    ] = 75.0,
+    ] = 60.0,
 ) -> None:
     """Is anything slower than before? Counts against committed ones, times against the commit before.
 

@@ -61,13 +61,14 @@ def compare(
 ) -> list[Finding]:
     """Time both sides until every step is decided; what is slower is timed once more from the start before it counts.
 
-    seconds: no pair is begun after so many; what is open then can't be told."""
+    seconds: no pair beyond the third is begun after so many (half of it the second time); what is open then can't be
+    told."""
     end = time.monotonic() + seconds
     found = {step: _finding(step, series) for step, series in _alternate(timer, names, end, thresholds, line).items()}
     suspects = [step for step, finding in found.items() if finding.decision.verdict == "slower"]
     if suspects:
         line(f"slower, so timed once more: {'; '.join(suspects)}")
-        again = _alternate(timer, suspects, time.monotonic() + seconds, thresholds, line)
+        again = _alternate(timer, suspects, time.monotonic() + seconds / 2, thresholds, line)
         found |= {step: _finding(step, series, repeated=True) for step, series in again.items()}
     return list(found.values())
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 #: seconds of one timed block at least, and of all blocks of a step
-BLOCK, TOTAL = 0.005, 0.5
+BLOCK, TOTAL = 0.005, 0.4
 WARM_UP = 3
 
 
