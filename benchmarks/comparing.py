@@ -116,8 +116,9 @@ def power_table(store: Path, delta: float, methods: Sequence[str] = (), alpha: f
     """The power to find a difference of ``delta``, for every pair of learners of every test (or of these methods).
 
     delta: in points of accuracy, in percent of the mean squared error, or in units of the return. Columns task,
-    batch_norm, first, second, scope, the standard deviations of seed, class, episode and query (in the units of the
-    scale), seeds, episodes, power, and the episodes or seeds that find it with probability 0.8 (none: none does)."""
+    batch_norm, shots, first, second, scope, scale, delta on that scale, the standard deviations of seed, class, episode
+    and query on it, seeds, episodes, power, and the episodes or seeds that find it with probability 0.8 (None: no
+    number does)."""
     if not delta > 0:
         raise MetabenchError(f"a difference of {delta:g} can't be found: --delta must be above 0")
     opened = _open(store)
@@ -157,6 +158,7 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float, alpha: f
             {
                 "task": column.protocol.task,
                 "batch_norm": column.protocol.regime,
+                "shots": column.protocol.shots,
                 "first": first.name,
                 "second": second.name,
                 "scope": scope,

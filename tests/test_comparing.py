@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.comparing import compare, compare_stores, power_table
 from benchmarks.errors import MetabenchError
-from benchmarks.stats import columns, contrast
+from benchmarks.stats import aggregate, columns, contrast, task_scores
 from benchmarks.store import Store
 
 specification = importlib.util.spec_from_file_location(
@@ -100,6 +100,39 @@ def test_budgets_are_rows_of_their_own(tmp_path: Path) -> None:
         make.evaluation("maml", SINUSOID, level=0.5, budget={"meta_steps": steps})
     (column,) = columns(Store(tmp_path), Store(tmp_path).records())
     assert set(column.names) == {"maml (10 meta-steps)", "maml (20 meta-steps)"}
+
+
+def test_damaged_scores_leave_their_record_out(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("kept", SINUSOID, level=0.5)
+    lost = make.evaluation("lost", SINUSOID, level=0.5)
+    store = Store(tmp_path)
+    records = store.records()
+    path = tmp_path / "scores" / f"{lost}.parquet"
+    path.write_bytes(b"x" * path.stat().st_size)
+    (column,) = columns(store, records)
+    assert column.names == ("kept",)
+
+
+def test_aggregate_over_the_columns_of_a_store(store: Path) -> None:
+    make = Maker(store)
+    make.evaluation("constant", SINUSOID, level=4.0, role="floor", fits=False)
+    found = columns(Store(store), Store(store).records())
+    tasks, left_out = task_scores(found, "query")
+    assert not left_out
+    glyphs, sinusoid = tasks
+    assert (glyphs.floor, glyphs.ceiling) == (0.2, 1.0)
+    assert sinusoid.floor == pytest.approx(4.0, rel=0.1)
+    across = aggregate(tasks, resamples=100)
+    assert set(across.methods) == {"maml", "fomaml"}
+    assert across.missing == {"nearest-neighbour": ("sinusoid-v1/k10 (10-shot test, batch-norm: none)",)}
+    assert across.interquartile_means["maml"].low > across.interquartile_means["fomaml"].high
+
+
+def test_a_test_without_a_floor_takes_no_part(store: Path) -> None:
+    tasks, left_out = task_scores(columns(Store(store), Store(store).records()), "query")
+    assert [task.name for task in tasks] == ["glyphs-v1/5w1s (1-shot test, batch-norm: query)"]
+    assert list(left_out.values()) == ["it has no floor"]
 
 
 # --- two of a kind ---

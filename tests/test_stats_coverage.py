@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +168,11 @@ CASES: dict[str, tuple[Callable[..., bool], tuple, tuple[float, float]]] = {
         ((0, 0, 0, 0.015, 0.03, 0.2), "intervals"),
         (0.91, 1.0),
     ),
+    "pairs: all drawn intervals, two equal and four far apart (the worst case)": (
+        family,
+        ((0, 0, 0.2, 0.4, 0.6, 0.8), "intervals"),
+        (0.88, 1.0),
+    ),
     "tasks: interquartile mean of 4 tasks": (across_tasks, (), (0.9, 0.98)),
 }
 #: what is not done, and why: these are too narrow
@@ -205,6 +212,16 @@ def test_interval_covers_what_it_says(case: str) -> None:
 def test_the_simpler_interval_does_not(case: str) -> None:
     trial, arguments, most = TOO_NARROW[case]
     assert coverage(trial, arguments, 100) <= most
+
+
+def test_the_documented_numbers_are_those_of_the_simulations() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    documented = {name: float(number) for name, number in re.findall(r"^\| (.+) \| ([\d.]+) % \|$", text, re.MULTILINE)}
+    assert list(documented) == [*CASES, *TOO_NARROW]
+    for name, (_, _, (least, most)) in CASES.items():
+        assert 100 * least <= documented[name] <= 100 * most
+    for name, (_, _, most) in TOO_NARROW.items():
+        assert documented[name] <= 100 * most
 
 
 def main(repeats: int) -> None:

@@ -17,7 +17,7 @@ from benchmarks.stats.contrasts import (
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
-from benchmarks.stats.records import Column, Row, TestProtocol, columns, protocol_of
+from benchmarks.stats.records import Column, Row, TestProtocol, columns, protocol_of, task_scores
 from benchmarks.stats.sentences import comparison_sentence, pair_sentence
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
@@ -60,5 +60,6 @@ __all__ = [
     "protocol_of",
     "quantile",
     "ranks",
+    "task_scores",
     "top_group",
 ]

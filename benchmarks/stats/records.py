@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
+from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
@@ -269,3 +270,27 @@ def _rectangle(frame: pd.DataFrame, value: str) -> pd.DataFrame | None:
     if not len(counts) or (counts != counts[0]).any():
         return None
     return pd.DataFrame(values.reshape(len(names), counts[0]), index=names)
+
+
+def task_scores(found: Iterable[Column], regime: str) -> tuple[list[TaskScores], dict[str, str]]:
+    """What `aggregate` takes, from the columns of one batch-norm regime (and those without batch-norm), and column ->
+    why it can't take part.
+
+    The floor is the mean of the row that is one, or guessing; the ceiling that of the row that is one, or 100 %."""
+    tasks, left_out = [], {}
+    for column in found:
+        if column.protocol.regime not in (regime, "none"):
+            continue
+        means = {row.role: float(row.on(column.episodes).mean()) for row in column.rows}
+        accuracy = column.metric == "accuracy"
+        floor = means.get("floor", 1.0 / column.protocol.way if accuracy and column.protocol.way else None)
+        ceiling = means.get("ceiling", 1.0 if accuracy else None)
+        if floor is None or ceiling is None:
+            left_out[str(column.protocol)] = f"it has no {'floor' if floor is None else 'ceiling'}"
+            continue
+        try:
+            methods = {row.name: row.scores(column.episodes).values for row in column.learners}
+            tasks.append(TaskScores(str(column.protocol), floor, ceiling, methods, column.metric))
+        except MetabenchError as refusal:
+            left_out[str(column.protocol)] = str(refusal)
+    return tasks, left_out
