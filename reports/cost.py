@@ -69,7 +69,7 @@ def ratios(records: Sequence[Record]) -> pd.DataFrame:
     """Second over first order, one row per setting and implementation that has both.
 
     Columns: those of `SETTING`, ``label``, ``time`` with its bootstrap interval ``low`` and ``high`` (both orders were
-    timed in the same rounds), and ``memory``, ``flops``, ``operations`` (NaN where they are not counted)."""
+    timed in the same rounds), ``stable``, and ``memory``, ``flops``, ``operations``, NaN where they are not counted."""
     frame = rows(records)
     found = []
     timed = frame[frame["status"] == "ok"] if len(frame) else frame
@@ -90,10 +90,11 @@ def ratios(records: Sequence[Record]) -> pd.DataFrame:
                 "time": time.value,
                 "low": time.low,
                 "high": time.high,
+                "stable": bool(second["stable"]) and bool(first["stable"]),
                 **counts,
             }
         )
-    columns = [*SETTING, "label", "time", "low", "high", "memory", "flops", "operations"]
+    columns = [*SETTING, "label", "time", "low", "high", "stable", "memory", "flops", "operations"]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -127,7 +128,8 @@ def _sentence(row: Mapping[str, Any]) -> str:
     interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
     speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
     where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
-    return f"{speed}{memory} {where}; the paper: {PAPER}."
+    unstable = "" if row["stable"] else " (unstable: the machine did something else as well)"
+    return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}."
 
 
 def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:

@@ -92,7 +92,10 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
     known = _read(path)
     if profile not in known:
         raise unknown("cost profile", profile, known)
-    grids = [_checked(profile, grid) for grid in known[profile].get("grids", [])]
+    listed = known[profile].get("grids")
+    if not isinstance(listed, list) or not listed:
+        raise MetabenchError(f"cost profile {profile!r}: write each grid as a block, [[cost.{profile}.grids]]")
+    grids = [_checked(profile, grid) for grid in listed]
     choice = choice or Choice()
     _check_choice(choice)
     found: dict[tuple[str, int, int], Setting] = {}

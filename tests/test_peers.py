@@ -1,0 +1,125 @@
+"""Every implementation computes the same meta-gradient, and one that isn't here says so in a line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.cost.measurement import relative_error
+from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.models import BACKBONES, Network
+from benchmarks.peers.adapter import Settings
+from benchmarks.peers.modules import ordinary
+from benchmarks.workloads import WORKLOADS, Workload
+
+SMALL = {
+    "mlp-40-40": Workload("mlp-40-40", (1,), 0, 4, 6, 0.02),
+    "conv4-64-strided": Workload("conv4-64-strided", (1, 12, 12), 3, 1, 2, 0.3),
+    "conv4-32": Workload("conv4-32", (2, 16, 16), 3, 1, 2, 0.3),
+}
+VARIANTS = [(name, plan) for name in peers.names() for plan in peers.plans(name)]
+
+
+@pytest.mark.parametrize("backbone", SMALL)
+@pytest.mark.parametrize(("name", "plan"), VARIANTS, ids=["/".join(filter(None, each)) for each in VARIANTS])
+def test_meta_gradients_and_predictions_agree_in_double_precision(name: str, plan: str, backbone: str) -> None:
+    try:
+        adapter = peers.load(name, plan)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    workload = SMALL[backbone]
+    network = Network(BACKBONES[backbone], workload.input_shape, workload.outputs)
+    parameters = {key: value.double() for key, value in network.initialise(3).items()}
+    episodes = workload.episodes(2, torch.float64)
+    reference = peers.load("loop")
+    # a compiler takes its time, and convolutions are the same in both orders
+    for second_order in (True,) if adapter.compiles and workload.way else (True, False):
+        settings = Settings(workload, 2, second_order)
+        expected = reference.meta_gradient(parameters, episodes, settings)
+        assert relative_error(adapter.meta_gradient(parameters, episodes, settings), expected) < 1e-9
+        outputs = adapter.adapt(parameters, episodes, settings)
+        torch.testing.assert_close(outputs, reference.adapt(parameters, episodes, settings), rtol=1e-9, atol=1e-9)
+        assert not outputs.requires_grad
+
+
+def test_the_orders_differ() -> None:
+    workload = SMALL["mlp-40-40"]
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    loop, episodes = peers.load("loop"), workload.episodes(2)
+    second, first = (loop.meta_gradient(parameters, episodes, Settings(workload, 2, order)) for order in (True, False))
+    assert relative_error(first, second) > 1e-4
+
+
+def test_a_stepper_takes_the_steps_of_training() -> None:
+    """The parameters move against the meta-gradient, by Adam's rate in each coordinate."""
+    workload = SMALL["mlp-40-40"]
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    settings, episodes = Settings(workload, 1, True), workload.episodes(2)
+    gradient = peers.load("loop").meta_gradient(parameters, episodes, settings)
+    for name, plan in (("loop", ""), ("ours", "all")):
+        state = peers.load(name, plan).stepper(parameters, episodes, settings)()
+        for key, value in state.parameters.items():
+            moved = (value - parameters[key]).detach()
+            against = gradient[key].abs() > 1e-4
+            assert torch.equal(moved[against].sign(), -gradient[key][against].sign())
+
+
+@pytest.mark.parametrize("backbone", WORKLOADS)
+def test_ordinary_modules_are_the_network(backbone: str) -> None:
+    workload = WORKLOADS[backbone]
+    network = Network(BACKBONES[backbone], workload.input_shape, workload.outputs)
+    parameters = network.initialise(1)
+    module = ordinary(workload, parameters)
+    assert sorted(module.names.values()) == sorted(parameters)
+    x = workload.episodes(1).support.x
+    expected = network({name: value[None] for name, value in parameters.items()}, x)[0]
+    torch.testing.assert_close(module(x[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_names_come_from_the_files() -> None:
+    assert peers.names()[:2] == ("ours", "loop")
+    assert {"learn2learn", "higher", "torchopt", "jax"} <= set(peers.names())
+
+
+def test_an_unknown_implementation_or_plan_is_named_with_the_known_ones() -> None:
+    with pytest.raises(MetabenchError, match=r"unknown implementation 'lop' \(did you mean 'loop'\?\); known: .*ours"):
+        peers.load("lop")
+    with pytest.raises(MetabenchError, match="unknown plan of 'ours' 'fast'; known: all, one, rule"):
+        peers.load("ours", "fast")
+
+
+def test_a_library_that_is_absent_or_broken_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "higher", None)
+    with pytest.raises(Unavailable, match=r"^higher is not installed \(make peers\)$"):
+        peers.load("higher")
+    monkeypatch.delitem(sys.modules, "higher")
+    (tmp_path / "higher.py").write_text("raise RuntimeError('built for\\nanother torch')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Unavailable, match=r"^higher can't be imported: RuntimeError: built for another torch$"):
+        peers.load("higher")
+    (tmp_path / "torchopt.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.delitem(sys.modules, "torchopt", raising=False)
+    with pytest.raises(Unavailable, match=r"^torchopt can't be imported: No module named 'a_package_that_nobody_has'$"):
+        peers.load("torchopt")
+
+
+def test_a_backbone_that_has_no_ordinary_form_is_refused() -> None:
+    workload = Workload("mlp-256-128-64-64", (1, 28, 28), 5, 1, 1, 0.1)
+    with pytest.raises(MetabenchError, match="mlp-256-128-64-64"):
+        ordinary(workload, {})
+
+
+def test_workloads_are_the_same_at_every_call_and_hand_out_slices() -> None:
+    workload = SMALL["conv4-32"]
+    one, other = workload.episodes(3), workload.episodes(3)
+    assert torch.equal(one.support.x, other.support.x)
+    assert not torch.equal(one.support.x[0], one.support.x[1])
+    assert one.query.y[0].tolist() == [0, 0, 1, 1, 2, 2]
+    tasks = workload.tasks(one)
+    assert torch.equal(tasks.episodes("train", [4, 5]).support.x, one.support.x[1:3])
+    assert tasks.passes == [2]
+    assert tasks.config()["shot"] == workload.shot
