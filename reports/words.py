@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from reports.data import Column
-from reports.intervals import Interval
+from benchmarks.stats import Interval, TestProtocol
 
 #: metric -> (factor to the unit shown, decimals, unit after a mean, unit after a difference, name of the axis)
 METRICS: dict[str, tuple[float, int, str, str, str]] = {
     "accuracy": (100.0, 2, " %", " points", "accuracy (%)"),
     "squared error": (1.0, 3, "", "", "mean squared error"),
-    "return": (1.0, 1, "", "", "return"),
+    "return": (1.0, 2, "", "", "return"),
 }
 
 REGIME_TITLES = {
@@ -55,32 +54,23 @@ def number(value: float, metric: str) -> str:
 def plus_minus(interval: Interval, metric: str) -> str:
     """``91.30 ± 0.42``, or the mean alone where one episode gives no interval."""
     if not interval.known:
-        return number(interval.mean, metric)
-    return f"{number(interval.mean, metric)} ± {number(interval.half_width, metric)}"
+        return number(interval.estimate, metric)
+    return f"{number(interval.estimate, metric)} ± {number(interval.half_width, metric)}"
 
 
 def mean_with_unit(interval: Interval, metric: str) -> str:
     """``91.30 % ± 0.42``."""
     unit = METRICS.get(metric, METRICS["return"])[2]
     spread = f" ± {number(interval.half_width, metric)}" if interval.known else " (one episode: no interval)"
-    if not math.isfinite(interval.mean):
+    if not math.isfinite(interval.estimate):
         return "not a number"
-    return f"{number(interval.mean, metric)}{unit}{spread}"
+    return f"{number(interval.estimate, metric)}{unit}{spread}"
 
 
 def signed(value: float, metric: str) -> str:
     """A difference with its sign, a true minus."""
     text = number(abs(value), metric)
     return text if not math.isfinite(value) else ("−" if value < 0 else "+") + text
-
-
-def difference(interval: Interval, metric: str) -> str:
-    """``1.20 points (95 % interval +0.80 to +1.60)``."""
-    unit = METRICS.get(metric, METRICS["return"])[3]
-    if not interval.known:
-        return f"{number(interval.mean, metric)}{unit} (one episode: no interval)"
-    low, high = signed(interval.low, metric), signed(interval.high, metric)
-    return f"{number(interval.mean, metric)}{unit} (95 % interval {low} to {high})"
 
 
 def count(value: float | None, what: str) -> str:
@@ -122,7 +112,7 @@ def selection(name: str) -> str:
     return {"validation": "tuned on validation"}.get(name, name)
 
 
-def title(column: Column, columns: Iterable[Column]) -> str:
+def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
     """The test of a column in words; shots, queries, split and data only where they tell two columns apart."""
     same_task = [other for other in columns if other.task == column.task]
     parts = [column.task]

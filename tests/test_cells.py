@@ -84,7 +84,9 @@ def test_a_setting_of_a_shared_fit_reaches_all_who_use_it(tiny):
     assert {label for label, _ in changed(before, after)} == {"finetune", "nearest-neighbour-embedding"}
 
 
-@pytest.mark.parametrize("name", sorted(n for n, e in registry.methods().items() if e.cls.fits))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, e in registry.methods().items() if e.cls.fits and e.cls.kinds != {"control"})
+)
 def test_what_only_matters_when_adapting_needs_no_new_fit(name, tiny):
     learner = registry.build_method(name)
     fields = [f for f in dataclasses.fields(learner) if f.metadata.get("stage") == "adaptation"]
