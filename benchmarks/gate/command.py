@@ -24,8 +24,9 @@ def gate(
     """Is anything slower than before? Counts against committed ones, times against the commit before.
 
     Exit code: 0 where nothing is, 1 where something is, 2 for a mistake in the command."""
+    commits = None if exact_only or accept else _commits(base)
     changed = _exact(accept)
-    slower = False if exact_only or accept else _relative(base, seconds)
+    slower = commits is not None and _relative(*commits, seconds)
     if changed or slower:
         raise typer.Exit(1)
 
@@ -51,19 +52,25 @@ def _exact(accept: bool) -> bool:
     return bool(changed)
 
 
-def _relative(base: str | None, seconds: float) -> bool:
-    """Whether a step is slower than in the base commit."""
-    from benchmarks.gate import relative, timed
+def _commits(base: str | None) -> tuple[str, str] | None:
+    """The commits to compare; None, and a line about it, where there is nothing to compare with."""
+    from benchmarks.gate import relative
 
     revision = base or relative.default_base()
     if revision is None:
         typer.echo("relative: no baseline: there is no commit before this one")
-        return False
-    before, now = relative.resolve(revision), relative.resolve("HEAD")
+        return None
+    return relative.resolve(revision), relative.resolve("HEAD")
+
+
+def _relative(before: str, now: str, seconds: float) -> bool:
+    """Whether a step is slower than in the base commit."""
+    from benchmarks.gate import relative, timed
+
     if relative.uncommitted():
         typer.echo("relative: files differ from HEAD; the commit is timed, not they")
     if before != now and relative.unchanged(before, now):
-        typer.echo(f"relative: same: no code differs from {revision}")
+        typer.echo(f"relative: same: no code differs from {before[:10]}")
         return False
     with relative.worktrees(before, now) as timer:
         findings = relative.compare(

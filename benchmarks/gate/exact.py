@@ -102,23 +102,23 @@ def torch_version() -> str:
     return str(torch.__version__).partition("+")[0]
 
 
-def read(path: Path = FILE) -> dict[str, dict[str, Counts]]:
-    """The committed counts: version of torch -> step -> counts; empty where there is no file."""
+def read() -> dict[str, dict[str, Counts]]:
+    """The committed counts, of `FILE`: version of torch -> step -> counts; empty where there is no file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise MetabenchError(f"{path} is not JSON: {error}") from None
+        raise MetabenchError(f"{FILE} is not JSON: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(steps, dict) for steps in found.values()):
-        raise MetabenchError(f"{path} does not hold counts by version of torch")
+        raise MetabenchError(f"{FILE} does not hold counts by version of torch")
     return found
 
 
-def accept(now: Mapping[str, Counts], version: str, path: Path = FILE) -> None:
+def accept(now: Mapping[str, Counts], version: str) -> None:
     """Make these counts the baseline of this version of torch; those of other versions stay."""
-    known = {**read(path), version: dict(now)}
-    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    known = {**read(), version: dict(now)}
+    FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]], version: str) -> Iterator[Finding]:

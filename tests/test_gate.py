@@ -1,0 +1,211 @@
+"""The gate: which commits it compares, what it counts, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import __main__ as command_line
+from benchmarks.errors import MetabenchError
+from benchmarks.gate import command, exact, relative, timed
+
+# --- worktrees -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with two commits, of which the second changes what could be slower."""
+    monkeypatch.delenv("METABENCH_GATE_BASE", raising=False)
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    root = tmp_path / "repository"
+    (root / "maml").mkdir(parents=True)
+
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(root), *identity, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    for number in (1, 2):
+        (root / "maml" / "x.py").write_text(f"x = {number}")
+        git("add", ".")
+        git("commit", "-q", "-m", str(number))
+    monkeypatch.setattr(relative, "ROOT", root)
+    return root
+
+
+def test_both_commits_stand_side_by_side_and_nothing_is_left(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relative, "time_steps", lambda path, names: {"x": (path / "maml" / "x.py").read_text()})
+    base, head = relative.resolve("HEAD~1"), relative.resolve("HEAD")
+    with relative.worktrees(base, head) as timer:
+        assert timer("base", [])["x"] == "x = 1"
+        assert timer("head", [])["x"] == "x = 2"
+    listed = subprocess.run(
+        ["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    assert len(listed.stdout.splitlines()) == 1
+
+
+def test_the_base_is_the_commit_before_unless_one_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relative.default_base() == "HEAD~1"
+    monkeypatch.setenv("METABENCH_GATE_BASE", "main~5")
+    assert relative.default_base() == "main~5"
+    with pytest.raises(MetabenchError, match="no commit 'main~5'"):
+        relative.resolve("main~5")
+
+
+def test_only_code_that_is_timed_makes_a_difference(repository: Path) -> None:
+    assert not relative.unchanged("HEAD~1", "HEAD")
+    assert relative.unchanged("HEAD", "HEAD")
+    assert not relative.uncommitted()
+    (repository / "maml" / "x.py").write_text("x = 3")
+    assert relative.uncommitted()
+
+
+# --- counting ------------------------------------------------------------------------------------------------------
+
+COUNTS = {"flops": 100, "operations": 10, "parameters": 5, "saved_bytes": 1000}
+
+
+def found(now: Mapping[str, Any], known: Mapping[str, Any], version: str = "2.13.0") -> list[tuple[str, str]]:
+    return [(each.step, each.verdict) for each in exact.compare(now, known, version)]
+
+
+@pytest.mark.parametrize("name", ["flops", "operations", "parameters"])
+def test_any_other_count_is_a_change(name: str) -> None:
+    now = {"a": {**COUNTS, name: COUNTS[name] - 1}}
+    (finding,) = exact.compare(now, {"2.13.0": {"a": COUNTS}}, "2.13.0")
+    assert finding.verdict == "changed"
+    assert finding.message == f"{name} {COUNTS[name]} -> {COUNTS[name] - 1}"
+
+
+def test_saved_bytes_have_a_tolerance() -> None:
+    known = {"2.13.0": {"a": COUNTS}}
+    assert found({"a": {**COUNTS, "saved_bytes": 1010}}, known) == [("a", "same")]
+    assert found({"a": {**COUNTS, "saved_bytes": 1011}}, known) == [("a", "changed")]
+
+
+def test_another_torch_and_a_new_step_have_no_baseline_and_a_lost_step_is_a_change() -> None:
+    known = {"2.13.0": {"a": COUNTS}}
+    assert found({"a": COUNTS}, known, "2.11.0") == [("all steps", "no baseline")]
+    assert found({"a": COUNTS, "b": COUNTS}, known) == [("a", "same"), ("b", "no baseline")]
+    assert found({}, known) == [("a", "changed")]
+
+
+def test_accepted_counts_are_read_again_and_other_versions_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "FILE", tmp_path / "baseline.json")
+    assert exact.read() == {}
+    exact.accept({"a": COUNTS}, "2.11.0")
+    exact.accept({"a": {**COUNTS, "flops": 7}}, "2.13.0")
+    assert {version: steps["a"]["flops"] for version, steps in exact.read().items()} == {"2.11.0": 100, "2.13.0": 7}
+    exact.FILE.write_text("{")
+    with pytest.raises(MetabenchError, match="is not JSON"):
+        exact.read()
+
+
+@pytest.fixture(scope="module")
+def now() -> dict[str, exact.Counts]:
+    return exact.measure()
+
+
+def test_counts_are_the_same_every_time(now: dict[str, exact.Counts]) -> None:
+    assert exact.measure() == now
+    assert all(count > 0 for counts in now.values() for count in counts.values())
+
+
+def test_the_committed_counts_are_those_of_this_code(now: dict[str, exact.Counts]) -> None:
+    known = exact.read()
+    if exact.torch_version() not in known:
+        pytest.skip(f"no baseline for torch {exact.torch_version()}")
+    changed = [finding for finding in exact.compare(now, known, exact.torch_version()) if finding.verdict != "same"]
+    assert changed == []
+
+
+def test_first_order_keeps_less_and_does_less(now: dict[str, exact.Counts]) -> None:
+    for step, counts in now.items():
+        if step.startswith("maml meta-step"):
+            first = now[f"fo{step}"]
+            assert first["parameters"] == counts["parameters"]
+            for name in ("flops", "operations", "saved_bytes"):
+                assert first[name] < counts[name]
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, now: dict[str, exact.Counts]) -> Any:
+    """The command with a baseline of its own; counts are those of now."""
+    monkeypatch.setattr(exact, "FILE", tmp_path / "baseline.json")
+    monkeypatch.setattr(exact, "measure", lambda: now)
+    app = typer.Typer()
+    app.command()(command.gate)
+    return lambda *words: CliRunner().invoke(app, list(words))
+
+
+def test_a_changed_count_fails_and_says_how_to_commit_it(gate: Any, now: dict[str, exact.Counts]) -> None:
+    assert "no baseline" in gate("--exact-only").output
+    assert gate("--accept").exit_code == 0
+    assert gate("--exact-only").exit_code == 0
+    step = next(iter(now))
+    exact.accept({**now, step: {**now[step], "operations": 1}}, exact.torch_version())
+    told = gate("--exact-only")
+    assert told.exit_code == 1
+    assert f"operations 1 -> {now[step]['operations']}" in told.output
+    assert "metabench gate --accept" in told.output
+
+
+def test_a_slower_step_fails_and_the_rest_is_told(gate: Any, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {(side, step): 1.0 for side in ("base", "head") for step in timed.STEPS}
+    suspect = next(iter(timed.STEPS))
+    seconds["head", suspect] = 1.3
+    times = lambda path, names: {name: seconds[path.name, name] for name in names}  # noqa: E731
+    monkeypatch.setattr(relative, "time_steps", times)
+    told = gate()
+    assert told.exit_code == 1
+    assert f"relative: {suspect}: slower: 1.300" in told.output
+    assert told.output.count(": same: ") == len(timed.STEPS) - 1
+    seconds["head", suspect] = 1.0
+    assert gate().exit_code == 0
+
+
+def test_without_a_commit_before_there_is_no_baseline(gate: Any, repository: Path) -> None:
+    subprocess.run(["git", "-C", str(repository), "checkout", "-q", "HEAD~1"], check=True)
+    told = gate()
+    assert told.exit_code == 0
+    assert "relative: no baseline" in told.output
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["gate", "--base", "no-such-commit"], "no commit 'no-such-commit'"),
+        (["cost", "--profile", "fast"], "unknown cost profile 'fast'"),
+        (["cost", "--backbone", "conv5"], "unknown backbone 'conv5'"),
+        (["cost", "--implementation", "learn2lean"], "did you mean 'learn2learn'"),
+        (["cost", "--plan", "fast"], "unknown plan of 'ours' 'fast'"),
+        (["cost", "--device", "tpu"], "unknown device 'tpu'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "store")] if words[0] == "cost" else []
+    monkeypatch.setattr(sys, "argv", ["metabench", *words, *store])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert not (tmp_path / "store").exists()
