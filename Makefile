@@ -26,6 +26,11 @@ define run_and_report
 if [ $$status -le 1 ]; then $(run_python) -m benchmarks report --profile $(1) $(2) || status=$$?; fi; exit $$status
 endef
 
+# What only the cost benchmark compares with; without their dependencies, since one of them asks for any torch.
+define with_peer
+@$(pip_install) --no-deps $(2) >$(VENV)/peers-$(1).log 2>&1 || echo "$(1) can't be installed here, so nothing is compared with it ($(VENV)/peers-$(1).log)"
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help install bench report readme paper-gpu smoke test check peers clean
 
@@ -77,6 +82,9 @@ micro: $(installed) ## where time goes: inner step, meta-step, episodes, records
 peers: $(installed) ## other libraries, to compare with; tried anew where it failed before
 	@grep -qs '^installed' $(peers) || rm -f $(peers)
 	@$(MAKE) --no-print-directory $(peers)
+	$(call with_peer,higher,higher==0.2.1)
+	$(call with_peer,torchopt,torchopt==0.7.3 optree graphviz)
+	$(call with_peer,jax,jax==0.10.2 jaxlib==0.10.2 ml_dtypes opt_einsum)
 
 clean: ## remove the environment and what tools left behind; records in reports/runs stay
 	rm -rf $(VENV) $(unfinished) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -72,11 +72,12 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
 def record(path: Path, processes: int, slower: float = 1.0) -> None:
     """Append processes to the series in ``path`` until it has so many; written after each. Every second one is slowed
     down."""
-    facts = {"machine": measure.machine(), "versions": measure.versions(), "git": measure.git_state(relative.ROOT)}
+    machine = measure.machine()
+    facts = {"machine": machine, "versions": measure.versions(), "git": measure.git_state(relative.ROOT)}
     series: dict[str, Any] = {**facts, "slower": slower, "seconds": {name: [] for name in timed.STEPS}}
     if path.exists():
         series = json.loads(path.read_text(encoding="utf-8"))
-        if (series["machine"]["id"], series["slower"]) != (facts["machine"]["id"], slower):
+        if (series["machine"]["id"], series["slower"]) != (machine["id"], slower):
             raise MetabenchError(f"{path} was recorded on another machine or with another slowdown")
     done = min(len(values) for values in series["seconds"].values())
     for number in range(done, processes):

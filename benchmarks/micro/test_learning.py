@@ -23,7 +23,7 @@ def fixed(backbone: str, device: str) -> FixedTasks:
 
 def learner(method: str, backbone: str, **fields: Any) -> Any:
     workload = WORKLOADS[backbone]
-    common = {"inner_lr": workload.inner_lr, "loss_scale": "mean", "training_queries": workload.queries}
+    common: dict[str, Any] = {"inner_lr": workload.inner_lr, "loss_scale": "mean", "training_queries": workload.queries}
     return registry.build_method(method, meta_batch=BATCHES[backbone], **common, **fields)
 
 

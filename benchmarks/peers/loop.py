@@ -21,7 +21,7 @@ class Implementation(TaskLoop):
         self, parameters: Parameters, episodes: Episodes, settings: Settings
     ) -> tuple[Tensor, Parameters]:
         module = ordinary(settings.workload, parameters)
-        theta = dict(module.named_parameters())
+        theta: Parameters = dict(module.named_parameters())
         support, query = episodes.support, episodes.query
         tasks = len(support)
         total = [torch.zeros_like(value) for value in theta.values()]
