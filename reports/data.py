@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +14,19 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
-from reports.intervals import Interval, mean_interval
+from benchmarks.stats import (
+    Column,
+    Comparison,
+    Contrast,
+    Interval,
+    Row,
+    TestProtocol,
+    arranged,
+    grouped,
+    headline,
+    protocol_of,
+    row_of,
+)
 
 Record = Mapping[str, Any]
 
@@ -27,42 +37,35 @@ SCORED = ("fit", "evaluation")
 REGIMES = ("query", "support", "single", "running", "none")
 
 
-@dataclass(frozen=True, order=True)
-class Column:
-    """What numbers of one column have in common: test task, data, examples per class and batch-norm regime.
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A row of a column with its scores at every inner step.
 
-    Numbers of two columns are never compared with each other, except that a predictor without batch-norm (regime
-    ``none``) depends on nobody's statistics and may stand beside any regime of the same test (`test`)."""
+    scores: per seed: inner step -> score by episode."""
 
-    task: str
-    data: str
-    way: int
-    shots: int
-    queries: int
-    split: str
-    regime: str
+    row: Row
+    scores: tuple[dict[int, pd.Series], ...] = field(repr=False)
 
     @property
-    def test(self) -> tuple[Any, ...]:
-        """Everything but the regime."""
-        return self.task, self.data, self.way, self.shots, self.queries, self.split
+    def name(self) -> str:
+        return self.row.name
 
+    @property
+    def label(self) -> str:
+        return str(self.first["label"])
 
-@dataclass(frozen=True)
-class Result:
-    """A method under one protocol: the evaluations of all its seeds, and their scores per episode and inner step."""
-
-    name: str
-    label: str
-    column: Column
-    records: tuple[Record, ...]
-    #: per seed: inner step -> score by episode
-    scores: tuple[dict[int, pd.Series], ...] = field(repr=False, compare=False)
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return self.row.records
 
     @property
     def first(self) -> Record:
         """The evaluation of the lowest seed: it stands for what all seeds share."""
-        return self.records[0]
+        return self.row.first
+
+    @cached_property
+    def column(self) -> TestProtocol:
+        return protocol_of(self.first)
 
     @property
     def metric(self) -> str:
@@ -74,7 +77,7 @@ class Result:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(int(record["seed"]) for record in self.records)
+        return self.row.seeds
 
     @property
     def training(self) -> list[Mapping[str, Any]]:
@@ -84,12 +87,12 @@ class Result:
     @property
     def under_trained(self) -> bool:
         """Whether any seed stopped well short of the published budget or was still improving."""
-        return any(training.get("under_trained") for training in self.training)
+        return self.row.under_trained
 
     @property
-    def ceiling(self) -> bool:
-        """Whether it is told what no learner is told (an oracle): shown, never ranked."""
-        return role(self.first) == "ceiling"
+    def competes(self) -> bool:
+        """Whether it is ranked: no floor, no ceiling, and with a mean that is a number."""
+        return self.row.role not in ("floor", "ceiling") and bool(np.isfinite(self.interval.estimate))
 
     @property
     def headline_steps(self) -> list[int]:
@@ -102,22 +105,18 @@ class Result:
         return {step: _beside([scores[step] for scores in self.scores]) for step in steps}
 
     @cached_property
-    def headline(self) -> pd.Series:
-        """Score per episode at the headline step, averaged over seeds."""
-        seeds = [scores[step] for scores, step in zip(self.scores, self.headline_steps, strict=True)]
-        return _beside(seeds).mean(axis=1, skipna=False)
-
-    @cached_property
     def interval(self) -> Interval:
-        """Mean over episodes of `headline`, with its 95 % interval."""
-        return mean_interval(self.headline.to_numpy())
+        """The mean over seeds and episodes at the headline step, with its 95 % interval over episodes."""
+        return self.row.interval
 
     def curve(self, episodes: pd.Index) -> pd.DataFrame:
         """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
         rows = []
         for step, frame in self.by_step.items():
-            interval = mean_interval(frame.to_numpy()[frame.index.isin(episodes)].mean(axis=1))
-            rows.append((step, interval.mean, interval.half_width))
+            values = frame.to_numpy()[frame.index.isin(episodes)]
+            if len(values):
+                interval = Contrast(values.T).interval("models")
+                rows.append((step, interval.estimate, interval.half_width))
         return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
 
@@ -129,30 +128,70 @@ class Results:
     stores: list[Path]
     scores: Callable[[Record], pd.DataFrame | None]
     arrays: Callable[[Record], Mapping[str, np.ndarray] | None]
+    #: the classes and items of the queries of a list of episodes, by its digest
+    episodes: Callable[[str], pd.DataFrame | None]
     #: lists that grow, a line per file of a store that could not be read
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
 
     @cached_property
     def results(self) -> list[Result]:
-        """One per number, sorted by column and then best first."""
-        evaluations = [record for record in self.records if record["cell"] == "evaluation" and record["status"] == "ok"]
+        """One per number, in the order of `columns` and then best first."""
+        named = grouped(self.records)
         # reading parquet files waits and computes outside the interpreter's lock
         with ThreadPoolExecutor(4) as pool:
-            scores = dict(
-                zip((r["key"] for r in evaluations), pool.map(self._episode_scores, evaluations), strict=True)
-            )
-        readable = [record for record in evaluations if self._readable(record, scores[record["key"]])]
-        return sorted(_group(readable, scores), key=_order)
+            read = dict(pool.map(self._read, [record for _, group in named for record in group]))
+        found = []
+        for name, group in named:
+            row = row_of(name, group, [read[record["key"]][0] for record in group])
+            if row is not None:
+                found.append(Result(row, tuple(read[record["key"]][1] for record in row.records)))
+        return sorted(found, key=_order)
 
-    def _episode_scores(self, record: Record) -> dict[int, pd.Series]:
+    def _read(self, record: Record) -> tuple[str, tuple[pd.DataFrame | None, dict[int, pd.Series]]]:
+        """key, then the scores at the headline step and the episode means at every step."""
         frame = self.scores(record)
-        return {} if frame is None else episode_scores(frame)
-
-    def _readable(self, record: Record, scores: dict[int, pd.Series]) -> bool:
-        step = int(record["evaluation"]["headline_step"])
-        if step not in scores:
+        at_headline = headline(record, frame)
+        if at_headline is None:
+            step = record["evaluation"]["headline_step"]
             self.complaints[0].append(f"record {record['key']} ({record['label']}) has no scores at its step {step}")
-        return step in scores
+        return record["key"], (at_headline, {} if frame is None else episode_scores(frame))
+
+    @cached_property
+    def compared(self) -> list[Column]:
+        """What may stand beside each other in pairs; tests in the order of `tests`, the fullest regime first."""
+        order = {test: place for place, test in enumerate(self.tests)}
+        found = arranged([result.row for result in self.results], self.episodes)
+        return sorted(found, key=lambda one: (order[one.protocol.test], -len(one.rows), _regime(one.protocol)))
+
+    @cached_property
+    def verdicts(self) -> dict[TestProtocol, Comparison | MetabenchError]:
+        """All learners of each column in pairs, or why they can't be compared."""
+        found: dict[TestProtocol, Comparison | MetabenchError] = {}
+        for column in self.compared:
+            try:
+                found[column.protocol] = column.comparison()
+            except MetabenchError as refusal:
+                found[column.protocol] = refusal
+        return found
+
+    def of(self, row: Row) -> Result:
+        """The result of a row."""
+        return next(result for result in self.results if result.row is row)
+
+    @cached_property
+    def tests(self) -> list[tuple[Any, ...]]:
+        """The tests in the order of the page: those that somebody was trained for first, then the most learners."""
+        found: dict[tuple[Any, ...], set[str]] = {}
+        own: set[tuple[Any, ...]] = set()
+        for result in self.results:
+            test = result.column.test
+            found.setdefault(test, set()).update({result.name} if result.row.role == "learner" else ())
+            own |= {test} if result.row.own and result.row.role == "learner" else set()
+        return sorted(found, key=lambda test: (test not in own, -len(found[test]), test))
+
+    def own(self, test: tuple[Any, ...]) -> bool:
+        """Whether anybody was trained for this test."""
+        return any(result.row.own for result in self.results if result.column.test == test)
 
     @property
     def problems(self) -> list[str]:
@@ -160,9 +199,11 @@ class Results:
         return [line for lines in self.complaints for line in lines]
 
     @property
-    def columns(self) -> list[Column]:
-        """The columns in the order of the tables."""
-        return list(dict.fromkeys(result.column for result in self.results))
+    def columns(self) -> list[TestProtocol]:
+        """The protocols in the order of the tables."""
+        order = {test: place for place, test in enumerate(self.tests)}
+        found = dict.fromkeys(result.column for result in self.results)
+        return sorted(found, key=lambda one: (order[one.test], _regime(one)))
 
     @property
     def labels(self) -> list[str]:
@@ -203,6 +244,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         folders,
         scores=lambda record: stores[record["key"]].scores(record["key"]),
         arrays=lambda record: stores[record["key"]].arrays(record["key"]),
+        episodes=lambda digest: next((f for one in opened if (f := one.episodes(digest)) is not None), None),
         complaints=[[], *(store.problems for store in opened)],
     )
 
@@ -232,82 +274,11 @@ def _beside(seeds: Sequence[pd.Series]) -> pd.DataFrame:
     return pd.concat(seeds, axis=1, join="inner")
 
 
-def role(record: Record) -> str:
-    """What a method is in a comparison: "ceiling" or "floor" if its facts say so, else "method"."""
-    return str((record["method"].get("facts") or {}).get("role") or "method")
-
-
-def column_of(record: Record) -> Column:
-    """The column of the main table that an evaluation belongs to."""
-    evaluation, task = record["evaluation"], record["task"]
-    return Column(
-        task=str(evaluation.get("task_id") or task["id"]),
-        data=str(task.get("data") or ""),
-        way=int(evaluation.get("way") or 0),
-        shots=int(evaluation.get("shots") or 0),
-        queries=int(evaluation.get("queries") or 0),
-        split=str(evaluation.get("split") or "test"),
-        regime=str(evaluation.get("regime") or "none"),
-    )
-
-
-def _group(records: Iterable[Record], scores: Mapping[str, dict[int, pd.Series]]) -> list[Result]:
-    """Evaluations that differ in the seed only become one result; the newest counts where a seed is there twice."""
-    groups: dict[str, dict[int, Record]] = {}
-    for record in records:
-        groups.setdefault(_protocol(record), {})[int(record["seed"])] = record
-    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
-    names = _names(members)
-    return [
-        Result(
-            name, str(group[0]["label"]), column_of(group[0]), group, tuple(scores[record["key"]] for record in group)
-        )
-        for name, group in zip(names, members, strict=True)
-    ]
-
-
-def _protocol(record: Record) -> str:
-    """All that decides a number except the seed, as a string."""
-    evaluation = {
-        name: value
-        for name, value in record["evaluation"].items()
-        if name not in ("chosen", "seconds_per_task", "headline_step", "reported_steps", "trials")
-    }
-    method = {name: record["method"].get(name) for name in ("name", "fields")}
-    parts = [record["label"], method, record["task"], record.get("budget"), evaluation]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
-def _names(groups: Sequence[Sequence[Record]]) -> list[str]:
-    """A row name for each group: its label, and what tells it apart where a label stands twice in one column."""
-    names = [str(group[0]["label"]) for group in groups]
-    for describe in (_profile, _budget, _episodes, lambda record: str(record["key"])[:6]):
-        places = [(name, column_of(group[0])) for name, group in zip(names, groups, strict=True)]
-        crowded = {place for place, count in Counter(places).items() if count > 1}
-        if not crowded:
-            break
-        for place in crowded:
-            members = [index for index, other in enumerate(places) if other == place]
-            additions = [describe(groups[index][0]) for index in members]
-            if len(set(additions)) > 1:
-                for index, addition in zip(members, additions, strict=True):
-                    names[index] = f"{names[index]} ({addition})"
-    return names
-
-
-def _profile(record: Record) -> str:
-    return f"{record.get('profile')} profile"
-
-
-def _budget(record: Record) -> str:
-    return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
-
-
-def _episodes(record: Record) -> str:
-    return f"{record['evaluation'].get('episodes')} episodes"
+def _regime(column: TestProtocol) -> int:
+    return REGIMES.index(column.regime) if column.regime in REGIMES else len(REGIMES)
 
 
 def _order(result: Result) -> tuple[Any, ...]:
-    column, mean = result.column, result.interval.mean
+    mean = result.interval.estimate
     worth = -np.inf if np.isnan(mean) else mean if result.higher_is_better else -mean
-    return column.test, REGIMES.index(column.regime) if column.regime in REGIMES else len(REGIMES), -worth, result.name
+    return result.column.test, _regime(result.column), -worth, result.name

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.stats import TestProtocol
 from reports import svg, words
-from reports.data import Column, Record, Result, Results
+from reports.data import Record, Result, Results
 from reports.style import Look
 from reports.words import slug
 
@@ -49,7 +50,9 @@ def steps_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
     return panels
 
 
-def _steps_panel(column: Column, here: list[Result], columns: Sequence[Column], table: Mapping[str, Look]) -> Panel:
+def _steps_panel(
+    column: TestProtocol, here: list[Result], columns: Sequence[TestProtocol], table: Mapping[str, Look]
+) -> Panel:
     stepping = [frame.index for result in here if len(result.by_step) > 1 for frame in result.by_step.values()]
     episodes = functools.reduce(pd.Index.intersection, stepping)
     curves = {result.name: (result, result.curve(episodes)) for result in here}

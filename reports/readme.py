@@ -43,22 +43,13 @@ def section(paths: Sequence[Path], root: Path = ROOT) -> str:
 
 def _store(path: Path, root: Path) -> str:
     results = load(path)
-    own = [result for result in results.results if is_main(result)]
+    own = [result for result in results.results if result.row.own]
     if not own:
         raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
     looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
     parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
     return "\n\n".join([*parts, _footnote(results, own, path, root)])
-
-
-def is_main(result: Result) -> bool:
-    """Whether a number belongs to the task that the method was trained for, with as many shots: not to a further test
-    condition of the same fit."""
-    evaluation, task = result.first["evaluation"], result.first["task"]
-    shot = (task.get("fields") or {}).get("shot")
-    trained_on = evaluation.get("trained_on") or evaluation.get("task_id")
-    return evaluation.get("task_id") == trained_on and (shot is None or evaluation.get("shots") in (shot, None))
 
 
 def _table(table: layout.Table) -> str:
@@ -91,7 +82,7 @@ def _text(cell: layout.Cell) -> str:
 
 def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
     """What the numbers are, and where they come from."""
-    lines = ["Mean ± 1.96 standard errors over test episodes, of the mean over seeds."]
+    lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
         lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](docs/protocol.md)).")
     machines = tables.machines_table(results)

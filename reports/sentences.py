@@ -1,47 +1,55 @@
 """The first screen: what can be said about each test, in one careful sentence.
 
-The intervals here are over test episodes only: they speak about the models that were trained, not about the methods
-in general. No winner is named where the paired difference may be zero or where a fit is under-trained.
+Everything here is a verdict of `benchmarks.stats` put into words; docs/statistics.md says what each means.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from benchmarks.stats import ABOUT, Column, Comparison, Pair, pair_sentence, size_of, top_group
 from reports import words
-from reports.data import REGIMES, Result, Results
-from reports.intervals import Interval, paired_interval
+from reports.data import Result, Results
 
 #: verdict -> what the page says at a glance
 BADGES = {
-    "separated": "interval excludes zero",
-    "undecided": "no winner: not separated",
-    "under-trained": "no winner: under-trained",
+    "winner": "better than every other",
+    "tied": "no single winner",
+    "under-trained": "no winner named: under-trained",
     "single": "nothing to compare with",
-    "none": "no number",
+    "none": "no number to compare",
 }
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a test in one batch-norm regime says: the leader, the runner-up and how sure the difference is.
+class Place:
+    """A line of a card: a method with its number, its rank and its letters (none for floor and ceiling)."""
 
-    advantage: by how much the leader is ahead, positive is better; over the episodes that both have.
-    verdict: "separated" (the paired interval excludes zero and every fit is trained), "undecided", "under-trained",
-    "single" (nobody to compare with) or "none" (no finite number)."""
+    result: Result
+    number: str
+    rank: int | None
+    letters: str
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a test in one batch-norm regime says.
+
+    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (nobody to
+    compare with) or "none" (no finite number). leader: the best mean of those that are ranked. pair: the leader and the
+    next. own: whether anybody was trained for this test; else it is a further condition."""
 
     test: str
     regime: str
     verdict: str
     leader: Result | None
-    runner_up: Result | None
-    advantage: Interval | None
+    pair: Pair | None
+    comparison: Comparison | None
     headline: str
     sentence: str
     context: str
-    results: tuple[Result, ...]
+    places: tuple[Place, ...]
+    own: bool
 
     @property
     def number(self) -> str:
@@ -51,114 +59,140 @@ class Finding:
 
 def findings(results: Results) -> list[list[Finding]]:
     """For each test, a finding per regime; the regime with most methods first."""
-    titles = {column.test: words.title(column, results.columns) for column in results.columns}
-    return [_of_test(test, results.results, title) for test, title in titles.items()]
+    found: dict[tuple, list[Finding]] = {}
+    for column in results.compared:
+        found.setdefault(column.protocol.test, []).append(_finding(results, column))
+    return list(found.values())
 
 
-def _of_test(test: tuple, results: list[Result], title: str) -> list[Finding]:
-    here = [result for result in results if result.column.test == test]
-    plain = [result for result in here if result.column.regime == "none"]
-    found = [result.column.regime for result in here if result.column.regime != "none"]
-    regimes = sorted(set(found), key=lambda regime: (-found.count(regime), REGIMES.index(regime))) or ["none"]
-    return [
-        _finding(
-            title, regime, [result for result in here if result.column.regime == regime] + plain * (regime != "none")
-        )
-        for regime in regimes
-    ]
-
-
-def _finding(test: str, regime: str, results: list[Result]) -> Finding:
-    ranked = rank(results)
-    leader = ranked[0] if ranked else None
-    runner_up = ranked[1] if len(ranked) > 1 else None
-    advantage = _advantage(leader, runner_up) if leader and runner_up else None
-    verdict = _verdict(ranked, advantage)
-    headline, sentence = _say(verdict, ranked, advantage)
+def _finding(results: Results, column: Column) -> Finding:
+    here = [results.of(row) for row in column.rows]
+    known = {result.name: result for result in here}
+    title = words.title(column.protocol, results.columns)
+    judged = results.verdicts[column.protocol]
+    comparison = judged if isinstance(judged, Comparison) else None
+    names = comparison.names if comparison else ()
+    leader = known[names[0]] if names else None
+    pair = _first_pair(comparison) if comparison else None
+    verdict = _verdict(comparison)
+    headline, sentence = _say(verdict, comparison, pair, column.metric)
+    if not isinstance(judged, Comparison):
+        sentence = f"{judged}."
     return Finding(
-        test,
-        regime,
+        title,
+        column.protocol.regime,
         verdict,
         leader,
-        runner_up,
-        advantage,
+        pair,
+        comparison,
         headline,
         sentence,
-        _context(ranked, results),
-        tuple(results),
+        _context([known[name] for name in names]),
+        _places(here, comparison),
+        results.own(column.protocol.test),
     )
 
 
-def rank(results: list[Result]) -> list[Result]:
-    """The results that compete (no oracle, a finite mean), best first."""
-    competing = [result for result in results if not result.ceiling and np.isfinite(result.interval.mean)]
-    return sorted(competing, key=lambda r: (-r.interval.mean if r.higher_is_better else r.interval.mean, r.name))
+def _first_pair(comparison: Comparison) -> Pair | None:
+    """The best mean and the next, where they share a seed."""
+    if len(comparison.names) < 2 or comparison.names[:2] in comparison.unpaired:
+        return None
+    return comparison.pair(*comparison.names[:2])
 
 
-def _advantage(leader: Result, runner_up: Result) -> Interval:
-    """How far the leader is ahead over the shared episodes; positive is better, for errors too."""
-    pair = (leader, runner_up) if leader.higher_is_better else (runner_up, leader)
-    return paired_interval(pair[0].headline, pair[1].headline)
-
-
-def _verdict(ranked: list[Result], advantage: Interval | None) -> str:
-    if not ranked:
+def _verdict(comparison: Comparison | None) -> str:
+    if comparison is None or not comparison.names:
         return "none"
-    if advantage is None:
+    if len(comparison.names) == 1:
         return "single"
-    if any(result.under_trained for result in ranked):
+    if comparison.under_trained:
         return "under-trained"
-    return "undecided" if advantage.contains_zero else "separated"
+    return "winner" if comparison.winner else "tied"
 
 
-def _say(verdict: str, ranked: list[Result], advantage: Interval | None) -> tuple[str, str]:
-    """The headline and the sentence below it."""
-    if verdict == "none":
-        return "No finite number", "Every finished evaluation of this test has scores that are not a number."
-    leader = ranked[0]
-    extreme = "highest mean" if leader.higher_is_better else "lowest mean error"
-    if verdict == "single" or advantage is None:
-        return f"Only {leader.name} was measured", "There is nobody to compare it with here."
-    headline = f"{leader.name} has the {extreme}"
-    paired = _paired(ranked[1], advantage)
+def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric: str) -> tuple[str, str]:
+    """The headline and the sentences below it."""
+    if comparison is None or verdict == "none":
+        return "No finite number", "No finished evaluation of a learner has scores that can be compared here."
+    left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
+    if verdict == "single":
+        return f"Only {comparison.names[0]} was measured", f"There is nobody to compare it with here.{left}"
+    top = top_group(comparison.ranks)
     if verdict == "under-trained":
-        names = _list([result.name for result in ranked if result.under_trained])
-        return headline, f"{paired} No winner is named: {names} {_is(ranked)} under-trained at this budget."
-    if verdict == "undecided":
-        why = "That interval contains zero" if advantage.known else "One shared episode gives no interval"
-        return headline, f"{paired} {why}, so no winner is named at this budget."
-    return headline, f"{paired} At this budget, and for these trained models, the difference is there."
+        verb = "leads" if len(top) == 1 else "lead"
+        return f"{_list(top)} {verb} at this budget", f"{_ahead(comparison, pair, metric)} {_why(comparison)}{left}"
+    told = pair_sentence(pair, metric) + _need(comparison, pair) if pair else _unpaired(comparison)
+    if verdict == "winner":
+        return f"{comparison.winner} is best at this budget", f"{told}{left}"
+    if len(top) == 1:
+        return f"{top[0]} leads, but not every other is separated from it", f"{told}{left}"
+    return f"{_list(top)} can't be told apart", f"{told}{left}"
 
 
-def _paired(runner_up: Result, advantage: Interval) -> str:
-    if not advantage.episodes:
-        return f"It shares no test episode with {runner_up.name}, the next, so there is no paired difference."
-    ahead = f"Ahead of {runner_up.name}, the next, by {words.difference(advantage, runner_up.metric)}"
-    return f"{ahead}, paired over {words.count(advantage.episodes, 'shared episode')}."
+def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
+    """What is separated among fits that may not be finished, without the word winner."""
+    if pair is None:
+        return _unpaired(comparison)
+    about = ABOUT[pair.scope]
+    size = f"{pair.first} is ahead of {pair.second}, the next, by {size_of(pair, metric)}"
+    if pair.verdict in ("better", "worse"):
+        survives = {True: "; it survives new classes", False: "; it may not survive new classes", None: ""}
+        return f"{size}: separated, {about}{survives[pair.survives_new_classes]}."
+    if pair.verdict == "equivalent":
+        return f"{size}: equivalent within the task's margin, {about}."
+    if not pair.adjusted.known:
+        return f"{size}: one shared episode gives no interval."
+    return f"{size}: not separated, {about}.{_need(comparison, pair)}"
 
 
-def _context(ranked: list[Result], results: list[Result]) -> str:
-    """Seeds, episodes and share of the published budget of those compared; the oracle beside them."""
+def _need(comparison: Comparison, pair: Pair) -> str:
+    """What would decide an open pair."""
+    need = comparison.need(pair)
+    return f" Undecided: it would take {need}." if need is not None else ""
+
+
+def _why(comparison: Comparison) -> str:
+    names = comparison.under_trained
+    who = _list(list(names)) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
+    return (
+        f"No winner is named: {who} {'is' if len(names) == 1 else 'are'} under-trained, "
+        "and more training may change this order."
+    )
+
+
+def _unpaired(comparison: Comparison) -> str:
+    first, second = comparison.names[:2]
+    return f"{first} and {second}, the next, share no training seed, so there is no paired difference."
+
+
+def _places(here: list[Result], comparison: Comparison | None) -> tuple[Place, ...]:
+    """Those that are ranked in the order of their means, then ceiling and floor and what can't be compared."""
+    ranks, letters = (comparison.ranks, comparison.letters) if comparison else ({}, {})
+    order = {name: place for place, name in enumerate(comparison.names if comparison else ())}
+    return tuple(
+        Place(
+            result,
+            words.plus_minus(result.interval, result.metric),
+            ranks.get(result.name),
+            letters.get(result.name, "" if result.row.role == "learner" else result.row.role),
+        )
+        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, one.name))
+    )
+
+
+def _context(ranked: list[Result]) -> str:
+    """Seeds, episodes and share of the published budget of those compared."""
     parts = []
     if ranked:
         seeds = sorted({len(result.records) for result in ranked})
         parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
-        parts.append(words.spread(sorted({r.interval.episodes for r in ranked})) + " test episodes")
+        parts.append(words.spread(sorted({len(r.row.episodes) for r in ranked})) + " test episodes")
     shares = [training.get("share") for result in ranked for training in result.training]
     known = [share for share in shares if share is not None]
     if known:
         low, high = words.percent(min(known)), words.percent(max(known))
         parts.append(f"{low if low == high else f'{low} to {high}'} of the published budget")
-    parts += [
-        f"ceiling: {result.name} {words.mean_with_unit(result.interval, result.metric)}"
-        for result in results
-        if result.ceiling
-    ]
     return " · ".join(parts)
-
-
-def _is(ranked: list[Result]) -> str:
-    return "is" if sum(result.under_trained for result in ranked) == 1 else "are"
 
 
 def _list(names: list[str]) -> str:

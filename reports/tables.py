@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import words
-from reports.data import Record, Result, Results, role
+from reports.data import Record, Result, Results
 
 #: columns of `main_table` that only the page and its links need
 INTERNAL = ("column", "result")
@@ -18,7 +18,7 @@ def main_table(results: Results) -> pd.DataFrame:
     """One row per number, best first within its column.
 
     ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
-    each episode at the headline step, then mean and 1.96 standard errors over episodes."""
+    each episode at the headline step, then mean and Student's 95 % interval over episodes."""
     columns = results.columns
     return pd.DataFrame([_row(result, words.title(result.column, columns)) for result in results.results])
 
@@ -33,7 +33,7 @@ def _row(result: Result, test: str) -> dict[str, Any]:
         "method": result.name,
         "task": test,
         "batch_norm": column.regime,
-        "mean": interval.mean * scale,
+        "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,
         "seeds": len(result.records),
@@ -55,9 +55,9 @@ def _row(result: Result, test: str) -> dict[str, Any]:
         "way": column.way or None,
         "shot": column.shots,
         "queries_per_class": column.queries,
-        "episodes": interval.episodes,
+        "episodes": len(result.row.episodes),
         "profile": first.get("profile"),
-        "role": role(first),
+        "role": result.row.role,
         "records": " ".join(str(record["key"]) for record in result.records),
     }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from benchmarks.store import Store
 
@@ -172,3 +174,45 @@ def full_store(folder: Path) -> Maker:
         )
         make.unfinished("maml", {**GLYPHS, "id": "miniimagenet-v1/5w1s"}, "skipped", "no images at hand", seed=seed)
     return make
+
+
+def student(count: int) -> float:
+    """The quantile of a 95 % interval over so many episodes."""
+    return float(stats.t.ppf(0.975, count - 1))
+
+
+class Parsed(HTMLParser):
+    """Attributes of all elements, the text of all table rows, and unbalanced tags."""
+
+    VOID = frozenset({"meta", "img", "path", "br", "input", "link", "use", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+        self.ids += [value or "" for name, value in attributes if name == "id"]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, text: str) -> None:
+        if self.open and {"td", "th"} & set(self.open[-4:]) and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += text

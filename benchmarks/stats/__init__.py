@@ -17,11 +17,23 @@ from benchmarks.stats.contrasts import (
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
-from benchmarks.stats.records import Column, Row, TestProtocol, columns, protocol_of, task_scores
-from benchmarks.stats.sentences import comparison_sentence, pair_sentence
+from benchmarks.stats.records import (
+    Column,
+    Row,
+    TestProtocol,
+    arranged,
+    columns,
+    grouped,
+    headline,
+    protocol_of,
+    row_of,
+    task_scores,
+)
+from benchmarks.stats.sentences import ABOUT, comparison_sentence, pair_sentence, size_of
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
 __all__ = [
+    "ABOUT",
     "SCOPES",
     "SEEDS_FOR_METHODS",
     "VERDICTS",
@@ -40,6 +52,7 @@ __all__ = [
     "TaskScores",
     "TestProtocol",
     "aggregate",
+    "arranged",
     "clusters_by_item",
     "columns",
     "compare",
@@ -47,6 +60,8 @@ __all__ = [
     "components",
     "contrast",
     "equivalence_power",
+    "grouped",
+    "headline",
     "holm",
     "interquartile_mean",
     "interval_levels",
@@ -60,6 +75,8 @@ __all__ = [
     "protocol_of",
     "quantile",
     "ranks",
+    "row_of",
+    "size_of",
     "task_scores",
     "top_group",
 ]

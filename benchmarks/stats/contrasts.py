@@ -44,6 +44,10 @@ class Interval:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the sign is sure; False where the interval is unknown."""
         return self.known and (self.low > 0 or self.high < 0)

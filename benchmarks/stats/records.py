@@ -21,6 +21,7 @@ import pandas as pd
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
+from benchmarks.stats.contrasts import Contrast, Interval
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
 Record = Mapping[str, Any]
@@ -85,6 +86,19 @@ class Row:
     @property
     def under_trained(self) -> bool:
         return any((record.get("training") or {}).get("under_trained") for record in self.records)
+
+    @property
+    def own(self) -> bool:
+        """Whether the test is of the task that the row was trained for, with as many shots: no further condition."""
+        evaluation, task = self.first["evaluation"], self.first["task"]
+        shot = (task.get("fields") or {}).get("shot")
+        trained_on = evaluation.get("trained_on") or evaluation.get("task_id")
+        return evaluation.get("task_id") == trained_on and (shot is None or evaluation.get("shots") in (shot, None))
+
+    @property
+    def interval(self) -> Interval:
+        """The mean over seeds and episodes, with its 95 % interval over episodes ("models")."""
+        return Contrast(self.values.mean(axis=2)).interval("models")
 
     @property
     def role(self) -> str:
@@ -170,28 +184,45 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
     """All columns of finished evaluations, in the order of their protocols. Damaged scores leave their record out.
 
     step: the number of inner steps to look at, in place of each record's headline; rows without it are left out."""
+
+    def read(named: tuple[str, tuple[Record, ...]]) -> Row | None:
+        name, group = named
+        return row_of(name, group, [headline(record, store.scores(record["key"]), step) for record in group])
+
+    # reading parquet files waits and computes outside the interpreter's lock
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, grouped(records)))
+    return arranged([row for row in found if row is not None], store.episodes)
+
+
+def grouped(records: Iterable[Record]) -> list[tuple[str, tuple[Record, ...]]]:
+    """The finished evaluations that make one row, lowest seed first, with the name of the row.
+
+    They differ in the seed only; the newest counts where a seed is there twice."""
     done = [record for record in records if record["cell"] == "evaluation" and record["status"] == "ok"]
     groups: dict[str, dict[int, Record]] = {}
     for record in sorted(done, key=lambda record: (str(record.get("started")), record["key"])):
         groups.setdefault(_identity(record), {})[int(record["seed"])] = record
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    return list(zip(_names(members), members, strict=True))
 
-    def read(record: Record) -> pd.DataFrame | None:
-        frame = store.scores(record["key"])
-        wanted = record["evaluation"]["headline_step"] if step is None else step
-        return None if frame is None else _rectangle(frame[frame["step"].to_numpy() == wanted], "score")
 
-    # reading parquet files waits and computes outside the interpreter's lock
-    with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda named: _row(read, *named), zip(_names(members), members, strict=True))
-    rows = [(protocol_of(row.first), row) for row in found if row is not None]
-    protocols = sorted({protocol for protocol, _ in rows})
+def headline(record: Record, scores: pd.DataFrame | None, step: int | None = None) -> pd.DataFrame | None:
+    """The scores at the headline step (or another), episodes in rows and queries in columns; None without any."""
+    wanted = record["evaluation"]["headline_step"] if step is None else step
+    return None if scores is None else _rectangle(scores[scores["step"].to_numpy() == wanted], "score")
+
+
+def arranged(rows: Sequence[Row], table: Callable[[str], pd.DataFrame | None]) -> list[Column]:
+    """The columns that these rows stand in, in the order of their protocols."""
+    placed = [(protocol_of(row.first), row) for row in rows]
+    protocols = sorted({protocol for protocol, _ in placed})
     crowded = {protocol.test for protocol in protocols if protocol.regime != "none"}
     return [
         Column(
             here,
-            tuple(row for p, row in rows if p == here or (p.regime == "none" and p.test == here.test)),
-            store.episodes,
+            tuple(row for p, row in placed if p == here or (p.regime == "none" and p.test == here.test)),
+            table,
         )
         for here in protocols
         if here.regime != "none" or here.test not in crowded
@@ -222,7 +253,7 @@ def _identity(record: Record) -> str:
 def _names(groups: Sequence[Sequence[Record]]) -> list[str]:
     """A name for each row: its label, and what tells it apart where a label stands twice in one column."""
     names = [str(group[0]["label"]) for group in groups]
-    for describe in (_profile, _budget, lambda record: str(record["key"])[:6]):
+    for describe in (_profile, _budget, _trained_on, _episodes, lambda record: str(record["key"])[:6]):
         places = [(name, protocol_of(group[0])) for name, group in zip(names, groups, strict=True)]
         for place in {place for place, count in Counter(places).items() if count > 1}:
             members = [number for number, other in enumerate(places) if other == place]
@@ -241,12 +272,19 @@ def _budget(record: Record) -> str:
     return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
 
 
-def _row(read: Callable[[Record], pd.DataFrame | None], name: str, group: Sequence[Record]) -> Row | None:
-    """The scores of all seeds beside each other; None where none can be read."""
+def _trained_on(record: Record) -> str:
+    return f"trained on {record['evaluation'].get('trained_on') or record['task']['id']}"
+
+
+def _episodes(record: Record) -> str:
+    return f"{record['evaluation'].get('episodes')} episodes"
+
+
+def row_of(name: str, group: Sequence[Record], found: Sequence[pd.DataFrame | None]) -> Row | None:
+    """The scores of all seeds (`headline`) beside each other; None where none can be read."""
     tables: list[pd.DataFrame] = []
     kept: list[Record] = []
-    for record in group:
-        table = read(record)
+    for record, table in zip(group, found, strict=True):
         if table is not None and (not tables or table.shape[1] == tables[0].shape[1]):
             tables.append(table)
             kept.append(record)

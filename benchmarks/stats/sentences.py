@@ -17,7 +17,7 @@ ABOUT = {
 
 def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) -> str:
     """One sentence on a pair: verdict, size, interval, and what it is about; no winner where a fit is under-trained."""
-    size = f"{amount(pair.contrast.estimate, metric)} ({_interval(pair.adjusted, metric)})"
+    size = size_of(pair, metric)
     about = f"at this budget, {ABOUT[pair.scope]}"
     short = [name for name in (pair.first, pair.second) if name in under_trained]
     if short:
@@ -54,6 +54,11 @@ def comparison_sentence(comparison: Comparison) -> str:
     if len(top) == 1:
         return f"No single winner {about}: nobody is better than {top[0]}, which is not better than all others."
     return f"No single winner {about}: nobody is better than any of {', '.join(top)}."
+
+
+def size_of(pair: Pair, metric: str) -> str:
+    """How large a difference is, with its adjusted interval, told from the side of the larger one."""
+    return f"{amount(pair.contrast.estimate, metric)} ({_interval(pair.adjusted, metric)})"
 
 
 def amount(estimate: float, metric: str) -> str:
