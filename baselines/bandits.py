@@ -3,7 +3,8 @@
 They know that the arms' probabilities are uniform beforehand and keep the counts of successes and failures of each arm
 as their memory; there is nothing to meta-learn. Each returns the probabilities of its choice, and the environment
 draws; arms of equal merit are equally likely. The paper tuned its players by a grid search and prints no values;
-`published` holds what the search over `grid` on validation tasks gives here.
+`published` holds what the search over `grid` on validation tasks gives here. (For epsilon it gives 0, which is greedy:
+the player is there to show what exploring blindly costs.)
 
 Readings: UCB1's counts start with one success and one failure. Of optimistic Thompson sampling there are two: "vote"
 draws several samples of the posterior and plays the arm that is most often the best of them, which agrees with the
@@ -210,6 +211,11 @@ class OptimisticThompson(_ByPosterior):
 class Gittins(Player):
     """Play the arm of the highest Gittins index (Gittins 1979), optimal for discounted rewards without end."""
 
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "bandit": {"discount": 0.7},
+        "bandit/k5n100": {"discount": 0.98},
+        "bandit/k10n100": {"discount": 0.98},
+    }
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"discount": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)}
 
     discount: float = adaptation_field(0.9)
