@@ -15,6 +15,10 @@ import typer
 from benchmarks.cost import command as costs
 from benchmarks.errors import MetabenchError
 from benchmarks.gate.command import gate
+from benchmarks.options import ProfileOption, StoreOption
+from benchmarks.options import existing as _existing
+from benchmarks.options import store_of as _store
+from benchmarks.verdict_commands import compare, episodes, power
 
 if TYPE_CHECKING:
     from benchmarks.schedule import Only
@@ -31,18 +35,8 @@ app = typer.Typer(
 #: what the parser raises for a mistake; typer exports its subclass alone
 _UsageError: Any = typer.BadParameter.__base__
 
-RUNS = Path(__file__).parents[1] / "reports" / "runs"
 PAGE = Path(__file__).parents[1] / "reports" / "index.html"
 
-ProfileOption = Annotated[
-    str,
-    typer.Option(
-        "--profile", "-p", metavar="NAME", help="smoke, quick, standard or paper; or your own: ./mine.toml[:name]"
-    ),
-]
-StoreOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
-]
 MethodsOption = Annotated[
     list[str] | None, typer.Option("-m", "--method", metavar="NAME", help="A method, or a path to your own file.")
 ]
@@ -141,7 +135,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
 
 @app.command()
 def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
-    """The main table in the terminal."""
+    """The first screen in the terminal: who leads on each test, what is separated, and the main table."""
     from benchmarks import console
     from reports import terminal
 
@@ -186,6 +180,9 @@ def cost(**options: Any) -> None:
 
 
 app.command()(gate)
+app.command()(compare)
+app.command()(power)
+app.command()(episodes)
 
 
 @app.command()
@@ -282,22 +279,6 @@ def _device(name: str) -> str:
 
 def _only(text: str) -> Only:
     return text  # type: ignore[return-value]
-
-
-def _store(store: Path | None, profile: str) -> Path:
-    from benchmarks import profiles
-
-    path = store or RUNS / profiles.title(profile)
-    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not nearest.is_dir():
-        raise MetabenchError(f"the store {path} can't be a folder: {nearest} is a file")
-    return path
-
-
-def _existing(store: Path) -> Path:
-    if not store.is_dir():
-        raise MetabenchError(f"no store at {store}: run `metabench run` first, or name one with --store")
-    return store
 
 
 def main() -> None:

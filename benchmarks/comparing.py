@@ -240,6 +240,7 @@ def _base(column: Column, names: tuple[str, str]) -> dict[str, Any]:
         "task": protocol.task,
         "batch_norm": protocol.regime,
         "shots": protocol.shots,
+        "metric": column.metric,
         "first": names[0],
         "second": names[1],
     }

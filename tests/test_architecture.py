@@ -30,6 +30,7 @@ MACHINERY = (
     *("benchmarks.isolated", "benchmarks.process", "benchmarks.schedule", "benchmarks.cells", "benchmarks.profiles"),
     *("benchmarks.store", "benchmarks.measure", "benchmarks.console", "benchmarks.catalogue", "benchmarks.doctor"),
     *("benchmarks.conformance", "benchmarks.stats", "benchmarks.cost", "benchmarks.gate", "benchmarks.peers"),
+    *("benchmarks.comparing", "benchmarks.verdict_commands", "benchmarks.options", "benchmarks.published"),
 )
 #: clocks, printing, files, processes and a global generator are not a method's business
 NOT_FOR_METHODS = (
@@ -151,7 +152,7 @@ def test_plug_ins_are_imported_by_package_name_inside_the_discovery_function() -
 
 @pytest.mark.parametrize("module", REPORTS)
 def test_reports_read_records(module: str) -> None:
-    allowed = ("reports", "benchmarks.store", "benchmarks.stats", "benchmarks.errors")
+    allowed = ("reports", "benchmarks.store", "benchmarks.stats", "benchmarks.published", "benchmarks.errors")
     assert outside(module, allowed) == set()
     assert not any(within(name, ("torch",)) for name in imports(module))
 

@@ -137,7 +137,8 @@ def test_a_command_line_is_understood(words: list[str]) -> None:
         profiles.load(given["profile"])
     for name in given.get("method") or ():
         assert is_example(name) or registry.method_entry(name)
-    for name in given.get("task") or ():
+    tasks = given.get("task") or ()
+    for name in [tasks] if isinstance(tasks, str) else tasks:
         assert is_example(name) or registry.build_task(name)
     settings = dict(text.split("=") for text in given.get("setting") or ())
     own = {Path(name).stem.replace("_", "-") for name in given.get("method") or () if is_example(name)}
