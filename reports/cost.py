@@ -25,6 +25,12 @@ OURS = "ours/rule"
 #: what tells two settings apart, in the order of the tables; machine and device never mix
 SETTING = ("machine", "device", "backbone", "meta_batch", "inner_steps")
 
+#: columns of the terminal's tables, which a setting without a single measured variant lacks
+SHOWN = (
+    *("milliseconds", "low", "high", "compile_seconds", "peak_bytes", "flops", "operations"),
+    *("adapt_milliseconds_per_task", "share_of_ceiling", "gradient_error"),
+)
+
 
 def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
     """The cost records of one store or several, oldest first; raises `MetabenchError` where there are none."""
@@ -50,6 +56,7 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
         for row in (record["rows"] or _unmeasured(record))
     ]
     frame = pd.DataFrame(found)
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *SHOWN])))
     return frame.sort_values(list(SETTING), kind="stable", ignore_index=True) if found else frame
 
 

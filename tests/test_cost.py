@@ -219,6 +219,23 @@ def test_a_setting_that_exceeds_its_memory_is_a_record(tmp_path: Path) -> None:
     shown = tables.rows([record])
     assert list(shown["status"]) == ["out-of-memory"]
     assert tables.ratios([record]).empty
+    console = Console(width=160, record=True, file=io.StringIO())
+    tables.show([record], console)
+    assert "all: out-of-memory: used " in console.export_text()
+
+
+def test_a_variant_that_leaves_no_time_ends_and_what_was_measured_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = contest("ours/all", "loop", orders=("second",))
+    entered.enter()
+    entered.compare()
+    monkeypatch.setattr(entered, "deadline", 0.0)
+    slow = entered.contestants[1]
+    entered.contestants[0].samples.append(1.0)
+    entered.warm_up()
+    entered.race()
+    assert (slow.row["status"], slow.row["reason"]) == ("timeout", "the setting's time was up before it was timed")
+    assert entered.contestants[0].row["status"] == "ok"
+    assert len(entered.contestants[0].samples) == 2
 
 
 # --- what is said --------------------------------------------------------------------------------------------------

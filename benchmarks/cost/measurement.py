@@ -32,13 +32,15 @@ from benchmarks.workloads import WORKLOADS, Workload
 #: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
 TOLERANCE = 1e-6
 #: meta-gradients are compared on so many tasks of the batch
-COMPARED_TASKS = 4
-#: steps before the first timed one: the first may compile, the others fill caches
-WARM_UP = 3
+COMPARED_TASKS = 2
+#: steps before the first timed one, the very first (which may compile) not counted, and the seconds that end them early
+WARM_UP, WARM_UP_SECONDS = 3, 3.0
 #: seconds of one timed block at least: short steps are repeated
 BLOCK = 0.005
 #: every variant has at least so many timed blocks, however long they last
 LEAST_ROUNDS = 5
+#: share of the process's time limit after which no further variant is begun: what was measured by then is kept
+USABLE = 0.75
 #: quartiles further apart than this share of the median make a row unstable: the machine did something else too
 SPREAD = 0.1
 #: the plan whose meta-gradient is the reference
@@ -103,6 +105,7 @@ class Contest:
         self.workload = workload
         self.device = device
         self.report = report
+        self.deadline = time.monotonic() + USABLE * setting.limit
         self.contestants = [Contestant(v, _empty_row(v)) for v in setting.variants]
         network = Network(BACKBONES[setting.backbone], workload.input_shape, workload.outputs)
         self.parameters: Parameters = network.initialise(0, device)
@@ -117,6 +120,8 @@ class Contest:
         self.report({"line": f"{doing} {contestant.variant}"})
         try:
             yield
+            if not contestant.samples and time.monotonic() > self.deadline:
+                contestant.ends("timeout", "the setting's time was up before it was timed")
         except Exception as error:
             contestant.ends(*describe(error))
             if self.device.startswith("cuda"):
@@ -159,7 +164,7 @@ class Contest:
                 settings = self.settings(each.variant.order)
                 each.step = each.adapter.stepper(self.parameters, self.episodes, settings)
                 clock = Clock(self.device)
-                for _ in range(WARM_UP + 1):
+                while len(clock.laps) <= WARM_UP and (len(clock.laps) < 2 or clock.total < WARM_UP_SECONDS):
                     with clock:
                         each.step()
                 each.row["first_step_seconds"] = clock.laps[0]
@@ -170,7 +175,8 @@ class Contest:
         order = np.random.default_rng(0)
         began = time.perf_counter()
         for number in range(self.setting.rounds):
-            if number >= LEAST_ROUNDS and time.perf_counter() - began > self.setting.seconds:
+            spent = time.perf_counter() - began > self.setting.seconds and number >= LEAST_ROUNDS
+            if spent or (number and time.monotonic() > self.deadline):
                 break
             turns = self.active()
             order.shuffle(turns)  # type: ignore[arg-type]
