@@ -1,0 +1,165 @@
+"""Surrogates of the return against exact derivatives by enumeration, and the linear baseline against least squares."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.functional import hessian
+
+from benchmarks import registry
+from benchmarks.environments import Categorical, Trajectories
+from maml.inner_loop import inner_loop, per_task
+from maml.policy_gradient import advantages_of, linear_baseline, surrogate_loss, to_go
+
+STATES, CHOICES, HORIZON = 3, 2, 3
+
+
+class Process:
+    """A small process whose 72 trajectories can be enumerated: state 0 first, a softmax policy per state."""
+
+    def __init__(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        moves = torch.rand(STATES, CHOICES, STATES, generator=generator, dtype=torch.float64) + 0.1
+        self.moves = moves / moves.sum(-1, keepdim=True)
+        self.rewards = torch.randn(STATES, CHOICES, generator=generator, dtype=torch.float64)
+        self.logits = torch.randn(STATES, CHOICES, generator=generator, dtype=torch.float64)
+        free = itertools.product(range(CHOICES), *[range(STATES), range(CHOICES)] * (HORIZON - 1))
+        rows = torch.tensor(list(free))
+        self.actions = rows[:, ::2]
+        self.states = torch.cat((torch.zeros(len(rows), 1, dtype=torch.int64), rows[:, 1::2]), 1)
+
+    def probabilities(self, logits):
+        """Of each trajectory, ``[72]``."""
+        chosen = logits.log_softmax(-1)[self.states, self.actions].sum(1).exp()
+        return chosen * self.moves[self.states[:, :-1], self.actions[:, :-1], self.states[:, 1:]].prod(1)
+
+    def value(self, logits):
+        return (self.probabilities(logits) * self.rewards[self.states, self.actions].sum(1)).sum()
+
+    def values(self):
+        """Of each state with 0, 1 ... steps gone, ``[H, S]``."""
+        value, rows = torch.zeros(STATES, dtype=torch.float64), []
+        for _ in range(HORIZON):
+            worth = self.rewards + self.moves @ value
+            value = (self.logits.softmax(-1) * worth).sum(-1)
+            rows.append(value)
+        return torch.stack(rows[::-1])
+
+    def trajectories(self):
+        """All of them as one task with a trajectory each: T = 72, K = 1."""
+        inputs = torch.nn.functional.one_hot(self.states, STATES).double().unsqueeze(1)
+        rewards = self.rewards[self.states, self.actions].unsqueeze(1)
+        live = torch.ones_like(rewards, dtype=torch.bool)
+        none = torch.zeros(0)
+        return Trajectories(inputs, self.actions.unsqueeze(1), rewards, live, ~live, ~live, none, none, None, STATES)
+
+    def expected(self, logits, form, baseline):
+        """The surrogate's mean over trajectories as the policy that acted drew them."""
+        seen = self.trajectories()
+        advantages = to_go(seen.rewards, 1.0)
+        if baseline:
+            advantages = advantages - self.values()[torch.arange(HORIZON), self.states].unsqueeze(1)
+        losses = surrogate_loss(lambda x, memory: (x @ logits, None), seen, advantages, Categorical(CHOICES), form)
+        return -(self.probabilities(self.logits) * losses).sum() * HORIZON
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize("form", ["log-likelihood", "likelihood-ratio", "dice"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_surrogate_has_the_gradient_of_the_return(form, baseline, seed):
+    process = Process(seed)
+    assert float(process.probabilities(process.logits).sum()) == pytest.approx(1.0)
+    logits = process.logits.clone().requires_grad_()
+    (exact,) = torch.autograd.grad(process.value(logits), logits)
+    (found,) = torch.autograd.grad(process.expected(logits, form, baseline), logits)
+    assert torch.allclose(found, exact, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dice_alone_has_the_hessian_of_the_return(seed):
+    process = Process(seed)
+    exact = hessian(process.value, process.logits)
+
+    def error(form, baseline):
+        found = hessian(lambda logits: process.expected(logits, form, baseline), process.logits)
+        return float((found - exact).abs().max() / exact.abs().max())
+
+    assert error("dice", False) < 1e-12
+    assert error("dice", True) < 1e-12
+    assert error("log-likelihood", False) > 0.05
+    assert error("likelihood-ratio", False) > 0.05
+
+
+def test_log_likelihood_over_the_exact_baseline_has_no_hessian_so_that_maml_is_fomaml():
+    process = Process(0)
+    found = hessian(lambda logits: process.expected(logits, "log-likelihood", True), process.logits)
+    assert float(found.abs().max()) < 1e-14
+
+
+def rolled(trajectories=6):
+    tasks = registry.build_task("navigation-2d/quick", horizon=20, goal_range=0.1, tolerance=0.05)
+    source = tasks.episodes("test", range(3), shots=trajectories).support
+    return tasks, source.batch(lambda x, memory=None: (x.new_zeros(*x.shape[:2], 4), None), 0)
+
+
+def test_the_baseline_is_least_squares_over_the_live_steps_of_each_task():
+    _, seen = rolled()
+    assert not bool(seen.live.all())
+    targets = to_go(seen.rewards, 0.99)
+    found = linear_baseline(seen, targets)
+    for task in range(3):
+        live = seen.live[task].numpy()
+        x = seen.observations[task].double().numpy()[live]
+        time = np.broadcast_to(np.arange(20) / 100, live.shape)[live][:, None]
+        features = np.concatenate((x, x**2, time, time**2, time**3, np.ones_like(time)), 1)
+        padded = np.concatenate((features, np.sqrt(1e-5) * np.eye(8)))
+        y = np.concatenate((targets[task].double().numpy()[live], np.zeros(8)))
+        weights = np.linalg.lstsq(padded, y, rcond=None)[0]
+        assert np.allclose(found[task].numpy()[live], features @ weights, atol=1e-5)
+
+
+def test_advantages_are_centred_and_scaled_per_task_and_see_nothing_dead():
+    _, seen = rolled()
+    found = advantages_of(seen, 0.99)
+    assert bool((found[~seen.live] == 0).all())
+    for task in range(3):
+        live = found[task][seen.live[task]]
+        assert float(live.mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(live.square().mean()) == pytest.approx(1.0, rel=1e-4)
+    poisoned = seen.inputs.masked_fill(~seen.live.unsqueeze(-1), 7.0)
+    assert torch.equal(advantages_of(dataclasses.replace(seen, inputs=poisoned), 0.99), found)
+
+
+def test_another_task_changes_nothing():
+    _, seen = rolled()
+    rewards = seen.rewards.clone()
+    rewards[1] *= 3.0
+    found, changed = advantages_of(seen, 0.99), advantages_of(dataclasses.replace(seen, rewards=rewards), 0.99)
+    assert torch.equal(found[0], changed[0])
+    assert torch.equal(found[2], changed[2])
+
+
+def test_rates_are_applied_once_and_halve_after_the_first_step():
+    tasks, seen = rolled()
+    advantages = advantages_of(seen, 0.99)
+
+    def policy(theta):
+        return lambda x, memory=None: (torch.cat((x @ theta["w"], torch.zeros_like(x)), -1), None)
+
+    def loss(predictor, batch):
+        return surrogate_loss(predictor, seen, advantages, tasks.actions, "dice")
+
+    class Nothing:
+        def batch(self, predictor, step):
+            return None
+
+    start = per_task({"w": torch.zeros(2, 2)}, 3)
+    stepped = list(itertools.islice(inner_loop(start, Nothing(), policy, loss, (0.5, 0.25), second_order=False), 4))
+    by_hand = start["w"].clone()
+    for rate, found in zip((0.5, 0.25, 0.25), stepped[1:], strict=True):
+        leaf = by_hand.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(policy({"w": leaf}), None).sum(), leaf)
+        by_hand = by_hand - rate * gradient
+        assert torch.equal(found["w"], by_hand)
