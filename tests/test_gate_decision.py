@@ -113,6 +113,8 @@ def test_a_series_is_judged_in_windows() -> None:
     rows = study.judge(series, planted=(1.0, 1.2), stride=10)
     assert [row["windows"] for row in rows] == [4, 4]
     assert [row["found"] for row in rows] == [0, 4]
+    with pytest.raises(MetabenchError, match="needs 40 processes"):
+        study.judge(series[:39])
 
 
 # --- alternating ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def judge(samples: Sequence[float], planted: Sequence[float] = PLANTED, stride: 
     base, head = list(samples[0::2]), list(samples[1::2])
     width = 2 * LOOKS[-1]  # a first run and, where it fails, a second one
     starts = range(0, min(len(base), len(head)) - width + 1, stride)
+    if not starts:
+        raise MetabenchError(f"a window needs {2 * width} processes, of both sides; the series has {len(samples)}")
     rows = []
     for slower in planted:
         scaled = [slower * value for value in head]
@@ -113,4 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MetabenchError as error:
+        sys.exit(str(error))
