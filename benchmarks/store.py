@@ -127,7 +127,7 @@ class Store:
         return None
 
     def records(self, cell: str | None = None) -> list[dict[str, Any]]:
-        """The headers of all finished cells (of one kind: "fit", "evaluation" or "cost"), in the order of their keys."""
+        """The headers of all finished cells (of one kind: see `CELLS`), in the order of their keys."""
         found = []
         for path in self._headers():
             record = self.get(path.stem)
