@@ -174,6 +174,21 @@ class Results:
                 found[column.protocol] = refusal
         return found
 
+    def leading(self, test: tuple[Any, ...]) -> TestProtocol:
+        """The column of a test in which most methods stand."""
+        return next(column.protocol for column in self.compared if column.protocol.test == test)
+
+    def metric(self, protocol: TestProtocol) -> str:
+        """What is measured in a column."""
+        return next(column.metric for column in self.compared if column.protocol == protocol)
+
+    def judged(self, result: Result) -> Comparison | None:
+        """The comparison that a result is ranked in: its own column's, or (where it has no batch-norm and others have)
+        that of the leading column."""
+        place = result.column if result.column in self.verdicts else self.leading(result.column.test)
+        found = self.verdicts[place]
+        return found if isinstance(found, Comparison) else None
+
     def of(self, row: Row) -> Result:
         """The result of a row."""
         return next(result for result in self.results if result.row is row)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.stats import Comparison, TestProtocol
 from reports import words
 from reports.data import REGIMES, Result, Results
 from reports.style import Look
@@ -50,9 +51,34 @@ class Table:
     rows: list[list[Cell]]
     common: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table as it reads, text in every cell."""
+        rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]
+        return pd.DataFrame(rows, columns=[header.title for header in self.headers])
+
+    def markdown(self) -> str:
+        """As a pipe table."""
+        marks = ["---:" if header.numeric else ":---" for header in self.headers]
+        lines = [list(self.frame.columns), marks, *self.frame.itertuples(index=False)]
+        return "\n".join("| " + " | ".join(str(text).replace("|", "\\|") for text in line) + " |" for line in lines)
+
+    def latex(self) -> str:
+        """As a tabular with booktabs' rules."""
+        align = "".join("r" if header.numeric else "l" for header in self.headers)
+        first, *rest = (
+            " & ".join(words.latex(str(text)) for text in line) + r" \\"
+            for line in [list(self.frame.columns), *self.frame.itertuples(index=False)]
+        )
+        return "\n".join(
+            [rf"\begin{{tabular}}{{{align}}}", r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
+        )
+
 
 #: column of `main_table` -> (header, explanation, how a value is shown)
 DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
+    "reproduced": ("reproduced?", "asked only of fits with the published budget; see Published numbers", str),
     "seeds": ("seeds", "independent trainings averaged", str),
     "headline_step": ("steps at test", "inner steps after which the number is read", str),
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
@@ -71,24 +97,30 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 }
 #: said above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
-TEXTS = ("backbone", "selection", "training_batch_norm", "profile")
+TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
 
 
 def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
     """One table per test: methods in rows, best first in the regime that most of them have."""
-    frame = main_table(results).assign(result=results.results)
-    return [_score_table(title, group, looks) for title, group in frame.groupby("task", sort=False)]
+    frame = main_table(results)
+    by_key = {" ".join(str(record["key"]) for record in result.records): result for result in results.results}
+    frame = frame.assign(result=[by_key[keys] for keys in frame["records"]])
+    return [_score_table(title, group, results, looks) for title, group in frame.groupby("task", sort=False)]
 
 
-def _score_table(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Table:
+def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look]) -> Table:
     common = [name for name in COMMON if frame[name].nunique(dropna=False) == 1]
     details = [name for name in DETAILS if name not in common and frame[name].notna().any()]
     counts = frame["batch_norm"].value_counts()
     regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
     first: Result = frame["result"].iloc[0]
     methods = sorted(frame.groupby("method"), key=lambda item: _best(item[1], regimes, first.higher_is_better))
+    leading = results.leading(first.column.test)
+    judged = results.verdicts[leading]
     headers = [
         Header("method", numeric=False),
+        Header("rank", f"1 + methods significantly better, {_where(leading)}", descending=False),
+        Header("letters", f"who shares one can't be told apart, {_where(leading)}", numeric=False),
         *(
             Header(words.REGIME_TITLES[name], words.REGIME_MEANINGS[name], True, True, first.higher_is_better)
             for name in regimes
@@ -97,12 +129,25 @@ def _score_table(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> 
     ]
     rows = [
         [Cell(str(name), str(name), look=looks[rows["result"].iloc[0].label])]
+        + _place(str(name), judged if isinstance(judged, Comparison) else None)
         + [_score(rows[rows["batch_norm"] == regime]) for regime in regimes]
         + [_detail(rows, name) for name in details]
         for name, rows in methods
     ]
     said = [(DETAILS[name][0], _detail(frame, name).text) for name in common]
     return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
+
+
+def _where(leading: TestProtocol) -> str:
+    return words.REGIME_TITLES.get(leading.regime, leading.regime)
+
+
+def _place(name: str, judged: Comparison | None) -> list[Cell]:
+    """Rank and letters; none for floor and ceiling, which are not compared."""
+    if judged is None or name not in judged.names:
+        return [Cell(words.MISSING), Cell(words.MISSING)]
+    rank, letters = judged.ranks[name], judged.letters[name]
+    return [Cell(str(rank), rank), Cell(letters, letters)]
 
 
 def _best(rows: pd.DataFrame, regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import exhibits, figures, layout, sentences, style, tables, words
+from reports import exhibits, figures, layout, pairs, sentences, style, tables, words
 from reports.data import Results, load
 
 HERE = Path(__file__).parent
@@ -46,6 +46,8 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
     learning = [panel for pair in figures.learning_panels(results, looks) for panel in pair]
     fits = exhibits.function_panels(results, looks)
     main = tables.main_table(results)
+    against = tables.published_table(results).dropna(axis="columns", how="all")
+    couples = pairs.pairs_table(results).dropna(axis="columns", how="all")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -65,6 +67,10 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         if len(main)
         else None,
         regimes=[name for name in words.REGIME_MEANINGS if name in {column.regime for column in results.columns}],
+        published=layout.frame_table("published.csv", "Published numbers", against, AGAINST) if len(against) else None,
+        matrices=pairs.matrices(results),
+        pairs=layout.frame_table("pairs.csv", "Pairwise differences", couples, PAIRS) if len(couples) else None,
+        downloads=_downloads,
         steps=steps,
         learning=learning,
         functions=fits,
@@ -77,6 +83,9 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
     )
     return html, [*steps, *learning, *fits]
 
+
+AGAINST = {"ours_minus_published": "{:+.3g}".format, "z": "{:+.1f}".format}
+PAIRS = dict.fromkeys(("advantage", "low", "high"), "{:.3f}".format) | {"p_holm": "{:.2g}".format}
 
 #: how the columns of the protocol table are shown
 PROTOCOL = {
@@ -113,6 +122,16 @@ def _overview(results: Results) -> Mapping[str, Any]:
         "dates": list(dict.fromkeys([dates[0], dates[-1]])) if dates else [],
         "dirty": any((record.get("git") or {}).get("dirty") for record in results.records),
     }
+
+
+def _downloads(table: layout.Table) -> list[tuple[str, str]]:
+    """The table as files, all from the same frame."""
+    stem = words.slug(table.name.removesuffix(".csv"))
+    return [
+        (f"{stem}.csv", _data_uri(table.frame.to_csv(index=False).encode())),
+        (f"{stem}.md", _data_uri(table.markdown().encode(), "text/markdown;charset=utf-8")),
+        (f"{stem}.tex", _data_uri(table.latex().encode(), "text/x-tex;charset=utf-8")),
+    ]
 
 
 def _data_uri(content: bytes, media: str = "text/csv;charset=utf-8") -> str:

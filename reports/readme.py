@@ -25,7 +25,7 @@ NOTHING = "No record is committed yet; `make bench` makes your own."
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
 #: columns beside the scores
-DETAILS = ("steps at test", "meta-steps", "of published", "training")
+DETAILS = ("rank", "letters", "steps at test", "meta-steps", "of published", "training")
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from benchmarks import published
+from benchmarks.stats import Comparison
 from reports import words
 from reports.data import Record, Result, Results
-
-#: columns of `main_table` that only the page and its links need
-INTERNAL = ("column", "result")
 
 
 def main_table(results: Results) -> pd.DataFrame:
@@ -20,10 +20,76 @@ def main_table(results: Results) -> pd.DataFrame:
     ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
     each episode at the headline step, then mean and Student's 95 % interval over episodes."""
     columns = results.columns
-    return pd.DataFrame([_row(result, words.title(result.column, columns)) for result in results.results])
+    order = {test: place for place, test in enumerate(results.tests)}
+    ordered = sorted(results.results, key=lambda result: order[result.column.test])
+    numbers = published.load()
+    return pd.DataFrame(
+        [
+            _row(result, words.title(result.column, columns), results.judged(result))
+            | _published(result, reproduced(result, numbers))
+            for result in ordered
+        ]
+    )
 
 
-def _row(result: Result, test: str) -> dict[str, Any]:
+def reproduced(result: Result, numbers: Sequence[published.Published]) -> published.Reproduction | None:
+    """What the published number beside a result says about it; None for further conditions and where there is none."""
+    if not result.row.own or not np.isfinite(result.interval.estimate):
+        return None
+    mine = published.ours(result.row)
+    anchor = published.anchor(numbers, mine)
+    return published.reproduction(anchor, mine) if anchor else None
+
+
+def _published(result: Result, found: published.Reproduction | None) -> dict[str, Any]:
+    if found is None:
+        return {"published": None, "published_half_width_95": None, "reproduced": None, "published_source": None}
+    half_width, scale = found.published.half_width, words.factor(result.metric)
+    return {
+        "published": found.published.value * scale,
+        "published_half_width_95": None if half_width is None else half_width * scale,
+        "reproduced": _outcome(found, published.ours(result.row)),
+        "published_source": found.published.source,
+    }
+
+
+def _outcome(found: published.Reproduction, mine: published.Ours) -> str:
+    """In words; a fit that had not the published budget is never called reproduced or not."""
+    if found.outcome == "not run":
+        return found.why if mine.full_budget else "not the published budget"
+    return str(found)
+
+
+def published_table(results: Results) -> pd.DataFrame:
+    """Ours beside the published number, with what differs in the protocol: one row per result with an anchor."""
+    numbers, rows = published.load(), []
+    for result in results.results:
+        if (found := reproduced(result, numbers)) is None:
+            continue
+        mine, anchor = published.ours(result.row), found.published
+        differences = published.protocol_differences(anchor, mine)
+        unknown = published.not_stated(anchor, mine)
+        scale, reported = words.factor(result.metric), published.spread(numbers, mine.method, mine.protocol.task)
+        rows.append(
+            {
+                "method": result.name,
+                "task": words.title(result.column, results.columns),
+                "batch_norm": result.column.regime,
+                "ours": words.plus_minus(result.interval, result.metric),
+                "published": words.published(anchor.value, anchor.half_width, result.metric),
+                "ours_minus_published": (mine.mean - anchor.value) * scale,
+                "z": found.z,
+                "reproduced": _outcome(found, mine),
+                "protocol_differs": "; ".join(differences) or None,
+                "not_stated": ", ".join(unknown) or None,
+                "reported_anywhere": words.spread([value * scale for value in reported or ()], "{:.4g}"),
+                "source": anchor.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
     interval, column, first = result.interval, result.column, result.first
     scale = words.factor(result.metric)
     fields, facts = first["method"].get("fields") or {}, first["method"].get("facts") or {}
@@ -33,6 +99,8 @@ def _row(result: Result, test: str) -> dict[str, Any]:
         "method": result.name,
         "task": test,
         "batch_norm": column.regime,
+        "rank": judged.ranks.get(result.name) if judged else None,
+        "letters": judged.letters.get(result.name) if judged else None,
         "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,

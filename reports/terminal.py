@@ -13,7 +13,7 @@ from reports import layout, sentences, style, tables, words
 from reports.data import Results, load
 
 #: details shown beside the scores; the page and `main_table` have all of them
-SHOWN = ("seeds", "of published", "training")
+SHOWN = ("rank", "letters", "seeds", "of published", "training")
 
 #: columns of a terminal from which details are shown
 WIDE = 100

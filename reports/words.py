@@ -67,6 +67,11 @@ def mean_with_unit(interval: Interval, metric: str) -> str:
     return f"{number(interval.estimate, metric)}{unit}{spread}"
 
 
+def published(value: float, half_width: float | None, metric: str) -> str:
+    """A published number with its interval, if its source gives one."""
+    return number(value, metric) + ("" if half_width is None else f" ± {number(half_width, metric)}")
+
+
 def signed(value: float, metric: str) -> str:
     """A difference with its sign, a true minus."""
     text = number(abs(value), metric)
@@ -130,3 +135,21 @@ def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
 def slug(text: str) -> str:
     """A name for files and ids: ``omniglot-v1/5w1s`` is ``omniglot-v1-5w1s``."""
     return "-".join("".join(character if character.isalnum() else " " for character in text.lower()).split())
+
+
+#: what LaTeX would read as something else
+LATEX = {
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    UNDER_TRAINED: r"$\dagger$",
+    "−": "$-$",
+    MISSING: "--",
+}
+
+
+def latex(text: str) -> str:
+    """Text for LaTeX."""
+    return "".join(LATEX.get(character, character) for character in text)
