@@ -53,6 +53,14 @@ def _weights(likelihood: Tensor, form: Surrogate) -> Tensor:
     return (so_far - so_far.detach()).exp() - (before - before.detach()).exp()
 
 
+def ratio_loss(predictor: Predictor, trajectories: Trajectories, advantages: Tensor, actions: ActionSpace) -> Tensor:
+    """Minus the advantage under another policy than the one that acted, one number per task, ``[T]``: each step is
+    weighted by the ratio of probabilities. Its values can be compared between policies; those of surrogates cannot."""
+    ratio = (log_probabilities(predictor, trajectories, actions) - trajectories.log_probabilities).exp()
+    steps = trajectories.live.flatten(1).sum(1)
+    return -(ratio * advantages).masked_fill(~trajectories.live, 0.0).flatten(1).sum(1) / steps
+
+
 def log_probabilities(predictor: Predictor, trajectories: Trajectories, actions: ActionSpace) -> Tensor:
     """The logarithms of the probabilities of the actions under a policy without a memory, ``[T, K, N]``."""
     inputs = trajectories.inputs
@@ -94,7 +102,7 @@ def linear_baseline(trajectories: Trajectories, targets: Tensor) -> Tensor:
 
 
 def _features(trajectories: Trajectories) -> Tensor:
-    """The observation within ± 10, its square, the time, its square and cube, and 1: float64 ``[T, K * N, 2 * o + 4]``."""
+    """The observation within ± 10, its square, time, its square and cube, and 1: float64 ``[T, K * N, 2 * o + 4]``."""
     observations = trajectories.observations.double().clamp(-10, 10)
     time = torch.arange(observations.shape[2]).to(observations) / TIME_UNIT
     powers = torch.stack((time, time**2, time**3, torch.ones_like(time)), -1)

@@ -201,6 +201,17 @@ def rolled_goals(preset):
     return registry.build_task(f"navigation-2d/{preset}").episodes("test", range(500)).query.parameters
 
 
+def test_the_exhibit_holds_the_paths_before_and_after():
+    tasks = registry.build_task("navigation-2d/maml2017")
+    episodes = tasks.episodes("test", range(4))
+    shown = tasks.exhibit({0: Steady((0.0, 0.0)), 1: Steady((1.0, 1.0))}, episodes)
+    assert shown["paths"].shape == (2, 3, 3, 100, 2)
+    assert np.array_equal(shown["goals"], episodes.query.parameters[:3].numpy())
+    assert shown["steps"].tolist() == [0, 1]
+    assert (shown["paths"][0] == 0).all()
+    assert np.allclose(shown["paths"][1, :, :, 3][~np.isnan(shown["paths"][1, :, :, 3])], 0.3)
+
+
 def test_arms_pay_with_their_probability():
     tasks = registry.build_task("bandit", arms=2, pulls=200)
     source = tasks.episodes("test", range(40), shots=20).support

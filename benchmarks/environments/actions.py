@@ -44,6 +44,15 @@ class ActionSpace(Protocol):
         """Actions as inputs ``[..., features]``."""
         ...
 
+    def divergence(self, old: Tensor, new: Tensor) -> Tensor:
+        """The Kullback-Leibler divergence from old to new distributions, ``[...]``, parameters ``[..., outputs]``."""
+        ...
+
+    def metric(self, parameters: Tensor, change: Tensor) -> Tensor:
+        """The Fisher information of the parameters, times a small change of them, ``[..., outputs]``: the Hessian of
+        the divergence where old and new are the same."""
+        ...
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -74,6 +83,14 @@ class Categorical:
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.nn.functional.one_hot(actions, self.count).to(dtype)
+
+    def divergence(self, old: Tensor, new: Tensor) -> Tensor:
+        before, after = old.log_softmax(-1), new.log_softmax(-1)
+        return (before.exp() * (before - after)).sum(-1)
+
+    def metric(self, parameters: Tensor, change: Tensor) -> Tensor:
+        probabilities = parameters.softmax(-1)
+        return probabilities * (change - (probabilities * change).sum(-1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,15 @@ class Gaussian:
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         return actions.to(dtype)
+
+    def divergence(self, old: Tensor, new: Tensor) -> Tensor:
+        (mean, log_deviation), (new_mean, new_log_deviation) = old.chunk(2, -1), new.chunk(2, -1)
+        spread = ((2 * log_deviation).exp() + (mean - new_mean).square()) / (2 * (2 * new_log_deviation).exp())
+        return (new_log_deviation - log_deviation + spread - 0.5).sum(-1)
+
+    def metric(self, parameters: Tensor, change: Tensor) -> Tensor:
+        of_mean, of_log_deviation = change.chunk(2, -1)
+        return torch.cat((of_mean / (2 * parameters.chunk(2, -1)[1]).exp(), 2 * of_log_deviation), -1)
 
 
 def standard_normal(noise: Tensor) -> Tensor:

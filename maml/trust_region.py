@@ -1,0 +1,157 @@
+"""Trust-region steps (Schulman et al., "Trust region policy optimization", ICML 2015) for what follows an inner loop.
+
+MAML's outer update for control bounds the divergence of the *adapted* policies. The Fisher information of the initial
+parameters theta is then J' F J, with the Fisher information F at the adapted parameters and J = d theta' / d theta, a
+product of factors (I - rate H) that are symmetric. Each factor is one vector-Jacobian product of one inner step, and F
+one product forwards and one backwards through the policy: no third derivatives, and no finite differences, which the
+code of the MAML paper took to avoid them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from benchmarks.api import Parameters, Recorded
+from benchmarks.environments import ActionSpace, Trajectories
+from maml.inner_loop import PredictorOf, TaskLoss, inner_loop
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class InnerSteps:
+    """An inner loop that was taken on recorded data, with the graph of each step by itself.
+
+    adapted: the parameters after the last step, ``[T, ...]`` by name, without a graph."""
+
+    adapted: Parameters
+    steps: Sequence[tuple[Parameters, Parameters]]
+
+    def forwards(self, change: Mapping[str, Tensor]) -> Parameters:
+        """What a change of the initial parameters ``[T, ...]`` makes of the adapted ones, to first order."""
+        for before, after in self.steps:
+            change = _pulled_back(before, after, change)
+        return dict(change)
+
+    def backwards(self, gradient: Mapping[str, Tensor]) -> Parameters:
+        """The gradient by the initial parameters ``[T, ...]`` of what has this gradient by the adapted ones."""
+        for before, after in reversed(self.steps):
+            gradient = _pulled_back(before, after, gradient)
+        return dict(gradient)
+
+
+def _pulled_back(before: Parameters, after: Parameters, vector: Mapping[str, Tensor]) -> Parameters:
+    """The vector-Jacobian product of one step. Its Jacobian is symmetric, so this is the product with it, too."""
+    found = torch.autograd.grad(
+        list(after.values()), list(before.values()), [vector[name] for name in after], retain_graph=True
+    )
+    return dict(zip(before, found, strict=True))
+
+
+def take_steps(
+    parameters: Mapping[str, Tensor],
+    batches: Sequence[Trajectories],
+    predictor_of: PredictorOf,
+    loss: TaskLoss,
+    rates: Sequence[float],
+    *,
+    second_order: bool,
+) -> InnerSteps:
+    """One inner step for each of the batches; first order leaves the Jacobians out (they are the identity)."""
+    steps = []
+    adapted = {name: value.detach() for name, value in parameters.items()}
+    for number, batch in enumerate(batches):
+        before = {name: value.clone().requires_grad_() for name, value in adapted.items()}
+        rate = rates[min(number, len(rates) - 1)]
+        loop = inner_loop(before, Recorded([batch]), predictor_of, loss, rate, second_order=second_order)
+        after = next(islice(loop, 1, None))
+        adapted = {name: value.detach() for name, value in after.items()}
+        if second_order:
+            steps.append((before, after))
+    return InnerSteps(adapted, steps)
+
+
+def fisher_product(
+    predictor_of: PredictorOf, adapted: Parameters, trajectories: Trajectories, actions: ActionSpace
+) -> Callable[[Parameters], Parameters]:
+    """The Fisher information of the adapted parameters ``[T, ...]``, a mean over the live steps of each task, as a
+    function that multiplies with it. For policies without a memory."""
+    inputs = trajectories.inputs.flatten(1, 2)
+    live = trajectories.live.flatten(1).to(inputs.dtype)
+    weights = (live / live.sum(1, keepdim=True)).unsqueeze(-1)
+
+    def distributions(parameters: Parameters) -> Tensor:
+        return predictor_of(parameters)(inputs, None)[0]
+
+    present, backwards = torch.func.vjp(distributions, adapted)[:2]
+
+    def pulled_back(weighted: Tensor) -> Parameters:
+        return torch.func.vjp(distributions, adapted)[1](weighted)[0]
+
+    def product(change: Parameters) -> Parameters:
+        # Forwards as twice backwards: torch's forward mode warns about itself when it is first used.
+        moved = torch.func.vjp(pulled_back, torch.zeros_like(present))[1](change)[0]
+        return backwards(weights * actions.metric(present, moved))[0]
+
+    return product
+
+
+def conjugate_gradient(product: Product, target: Tensor, iterations: int = 10, tolerance: float = 1e-10) -> Tensor:
+    """Solve ``product(x) = target`` for a symmetric positive definite product (Hestenes and Stiefel 1952)."""
+    solution, residual = torch.zeros_like(target), target.clone()
+    direction, size = residual.clone(), residual @ residual
+    for _ in range(iterations):
+        if float(size) < tolerance:
+            break
+        image = product(direction)
+        length = size / (direction @ image)
+        solution = solution + length * direction
+        residual = residual - length * image
+        size, before = residual @ residual, size
+        direction = residual + (size / before) * direction
+    return solution
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a trust-region step led: parameters ``[p]``; loss and divergence there; whether a step was taken."""
+
+    parameters: Tensor
+    loss: float
+    divergence: float
+    accepted: bool
+
+
+def trust_region_step(
+    parameters: Tensor,
+    loss: float,
+    gradient: Tensor,
+    product: Product,
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    *,
+    radius: float = 0.01,
+    damping: float = 1e-5,
+    iterations: int = 10,
+    backtracks: int = 15,
+    shrink: float = 0.8,
+) -> Step:
+    """Lower the loss within a divergence of ``radius``: a natural gradient, shortened until it keeps what it promises.
+
+    parameters, gradient: ``[p]``, and the loss there. product: with the Hessian of the divergence. evaluate: loss and
+    divergence at other parameters, on the same data. A step that is not accepted leaves the parameters as they were."""
+    direction = conjugate_gradient(lambda vector: product(vector) + damping * vector, gradient, iterations)
+    curvature = float(direction @ product(direction))
+    if not curvature > 0:
+        return Step(parameters, loss, 0.0, False)
+    full = (2 * radius / curvature) ** 0.5 * direction
+    for number in range(backtracks):
+        candidate = parameters - shrink**number * full
+        reached, divergence = evaluate(candidate)
+        if reached < loss and divergence <= radius:
+            return Step(candidate, reached, divergence, True)
+    return Step(parameters, loss, 0.0, False)
