@@ -208,7 +208,7 @@ def test_the_exhibit_holds_the_paths_before_and_after():
     assert shown["paths"].shape == (2, 3, 3, 100, 2)
     assert np.array_equal(shown["goals"], episodes.query.parameters[:3].numpy())
     assert shown["steps"].tolist() == [0, 1]
-    assert (shown["paths"][0] == 0).all()
+    assert np.allclose(shown["paths"][0], 0, atol=1e-6)
     assert np.allclose(shown["paths"][1, :, :, 3][~np.isnan(shown["paths"][1, :, :, 3])], 0.3)
 
 
