@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from benchmarks import __main__ as command_line
 from benchmarks.errors import MetabenchError
 from benchmarks.gate import command, exact, relative, timed
+from maml import maml
 
 # --- worktrees -----------------------------------------------------------------------------------------------------
 
@@ -129,6 +130,18 @@ def test_the_committed_counts_are_those_of_this_code(now: dict[str, exact.Counts
         pytest.skip(f"no baseline for torch {exact.torch_version()}")
     changed = [finding for finding in exact.compare(now, known, exact.torch_version()) if finding.verdict != "same"]
     assert changed == []
+
+
+def test_one_operation_more_in_the_loss_is_found_every_time(
+    now: dict[str, exact.Counts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = maml.supervised_loss
+    monkeypatch.setattr(maml, "supervised_loss", lambda predictor, batch: usual(predictor, batch) + 0.0)
+    steps = {name: step for name, step in exact.STEPS.items() if "mlp-40-40" in name}
+    for _ in range(3):
+        planted = exact.measure(steps)
+        verdicts = {each.step: each.verdict for each in exact.compare(planted, {"x": now}, "x") if each.step in steps}
+        assert verdicts == dict.fromkeys(steps, "changed")
 
 
 def test_first_order_keeps_less_and_does_less(now: dict[str, exact.Counts]) -> None:

@@ -71,7 +71,7 @@ class Contestant:
 
 
 def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str, Any]:
-    """Everything that one setting's record says beside its header: rows, ceilings, threads.
+    """Everything that one setting's record says beside its header: rows, ceilings, threads, precision.
 
     A job of `benchmarks.isolate`."""
     chosen = from_plain(setting)
@@ -84,7 +84,18 @@ def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str,
     contest.race()
     contest.count()
     ceilings = counters.ceilings(device)
-    return {"rows": contest.rows(ceilings), "ceilings": ceilings, "threads": threads}
+    return {"rows": contest.rows(ceilings), "ceilings": ceilings, "threads": threads, "precision": _precision(device)}
+
+
+def _precision(device: str) -> dict[str, Any] | None:
+    """Torch's settings that trade precision for speed on CUDA, as they are: nobody's are changed."""
+    if not device.startswith("cuda"):
+        return None
+    return {
+        "tf32_products": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
 
 
 def _limit_threads(wanted: int) -> int:

@@ -112,7 +112,7 @@ def _record(
 ) -> dict[str, Any]:
     workload = WORKLOADS[setting.backbone]
     now = datetime.datetime.now(datetime.UTC)
-    measured = outcome.value or {"rows": [], "ceilings": None, "threads": None}
+    measured = outcome.value or {"rows": [], "ceilings": None, "threads": None, "precision": None}
     reason = outcome.reason
     if reason is not None and last is not None:
         reason = f"{reason} (while {last})"

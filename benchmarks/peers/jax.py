@@ -86,10 +86,21 @@ class Implementation(Adapter):
         return jax.enable_x64(episodes.query.x.dtype == torch.float64)
 
     def _arrays(self, parameters: Parameters, episodes: Episodes) -> tuple[Any, tuple[Any, ...]]:
-        convert = self._jax.numpy.asarray
-        theta = {name: convert(value.detach().cpu().numpy()) for name, value in parameters.items()}
+        device = self._device(episodes.query.x.device.type)
         support, query = episodes.support, episodes.query
-        return theta, tuple(convert(value.cpu().numpy()) for value in (support.x, support.y, query.x, query.y))
+
+        def convert(value: Tensor) -> Any:
+            return self._jax.device_put(value.detach().cpu().numpy(), device)
+
+        theta = {name: convert(value) for name, value in parameters.items()}
+        return theta, tuple(convert(value) for value in (support.x, support.y, query.x, query.y))
+
+    def _device(self, kind: str) -> Any:
+        """The device where torch's tensors are: JAX would take a GPU unasked, or do without one in silence."""
+        try:
+            return self._jax.devices("gpu" if kind == "cuda" else "cpu")[0]
+        except RuntimeError as error:
+            raise Unavailable("this JAX was built without support for the GPU") from error
 
     def _adaptation(self, settings: Settings) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
         """Functions of one task: the network, its loss, and the parameters after the inner steps."""
