@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import json
@@ -21,6 +22,9 @@ REPORT_EVERY = 0.2
 
 #: what libraries write when memory is short, beside MemoryError and torch.OutOfMemoryError (both for some CUDA calls)
 OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
+
+#: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, give back above 1 GiB of free space, grow by 64 MiB
+MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -51,6 +55,7 @@ def main(
     os.environ.update(environment)
     _set_threads(threads)
     _be_first_to_go()
+    keep_freed_memory()
     _send(link, "called", {})
     try:
         module, _, name = call[0].partition(":")
@@ -137,6 +142,18 @@ def _set_threads(threads: int | None) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library reuse what tensors have freed instead of returning it to the system; whether it could be told.
+
+    glibc maps every large block anew, so a network's activations are zeroed by the kernel page by page at each step
+    (docs/decisions.md)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
 
 
 def _be_first_to_go() -> None:

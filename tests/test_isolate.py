@@ -2,13 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks import process
 from benchmarks.isolate import Job, run
+
+ROOT = Path(__file__).parents[1]
 
 PLUGIN = """
 import os, re, subprocess, sys, threading, time
@@ -225,3 +230,26 @@ def test_a_platform_without_fork_server_spawns(job, monkeypatch):
     monkeypatch.setattr(process, "_start_method", lambda: "spawn")
     assert run_one(job("add", a=2, b=3)).value["sum"] == 5
     assert run_one(job("exits", code=3)).reason == "exited with code 3 in the middle"
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_be_told():
+    """The second large block comes from the first one's memory: no page is touched for the first time."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("resource counts page faults on Linux")
+    code = (
+        "import resource, sys, numpy\n"
+        "from benchmarks.isolated import keep_freed_memory\n"
+        "told = keep_freed_memory() if sys.argv[1] == 'kept' else False\n"
+        "numpy.ones(5_000_000)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "numpy.ones(5_000_000)\n"
+        "print(int(told), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    command = [sys.executable, "-c", code]
+    counts = {}
+    for mode in ("kept", "returned"):
+        printed = subprocess.run([*command, mode], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+        counts[mode] = int(printed[1])
+        if mode == "kept" and printed[0] == "0":
+            pytest.skip("this C library has no mallopt")
+    assert counts["kept"] < 0.2 * counts["returned"], counts
