@@ -217,13 +217,15 @@ class Contest:
 
     def count(self) -> None:
         """What is counted and not timed."""
-        flops = {order: self._flops(order) for order in dict.fromkeys(each.variant.order for each in self.active())}
+        flops: dict[str, int] = {}
         for each in self.active():
             with self.attempt(each, "counting"):
                 assert each.adapter is not None
                 assert each.step is not None
-                row = each.row
-                row["flops"] = flops[each.variant.order]
+                row, order = each.row, each.variant.order
+                if order not in flops:
+                    flops[order] = self._flops(order)
+                row["flops"] = flops[order]
                 theirs = each.adapter.peak_bytes()
                 row["peak_bytes"] = counters.peak_bytes(each.step, self.device) if theirs is None else theirs
                 if theirs is None:
@@ -233,7 +235,6 @@ class Contest:
 
     def _flops(self, order: str) -> int:
         """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""
-        self.report({"line": f"counting the operations of {order} order"})
         step = peers.load("loop").stepper(self.parameters, self._one_task(), self.settings(order))
         return counters.flops(step) * self.setting.meta_batch
 
