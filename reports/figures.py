@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,11 +84,11 @@ def _steps_panel(
 
 
 def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:
-    """For each training task, validation score against meta-steps and against seconds."""
+    """For each training task, validation score against meta-steps, examples and seconds."""
     tasks: dict[str, dict[str, list[Record]]] = {}
     for record in fits_with_curves(results):
         tasks.setdefault(str(record["task"]["id"]), {}).setdefault(str(record["label"]), []).append(record)
-    axes = (("step", "meta-steps"), ("seconds", "training seconds"))
+    axes = (("step", "meta-steps"), ("examples", "training examples"), ("seconds", "training seconds"))
     return [[_learning_panel(task, fits, table, *axis) for axis in axes] for task, fits in sorted(tasks.items())]
 
 
@@ -117,7 +118,7 @@ def _learning_panel(
             # where a seed stopped early the mean stops too, so that it is one over the same seeds all along
             everywhere = curves.groupby("step")["seed"].transform("size") == len(records)
             mean = curves[everywhere].groupby("step").mean()
-            x = mean.index if axis == "step" else mean["seconds"]
+            x = mean.index if axis == "step" else mean[axis]
             levels.append(mean["score"].to_numpy())
             every = max(1, len(mean) // 8)
             axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
@@ -131,14 +132,14 @@ def _learning_panel(
 
 
 def _curves(records: Sequence[Record]) -> pd.DataFrame:
-    """seed, step, seconds, score (in the unit shown) of fits; validations without a finite score are left out."""
+    """seed, step, seconds, examples, score (in the unit shown); validations without a finite score are left out."""
     rows = [
-        (number, point["step"], point["seconds"], point["score"])
+        (number, point["step"], point["seconds"], point.get("examples", math.nan), point["score"])
         for number, record in enumerate(records)
         for point in record["training"]["curve"]
         if point.get("score") is not None
     ]
-    frame = pd.DataFrame(rows, columns=["seed", "step", "seconds", "score"])
+    frame = pd.DataFrame(rows, columns=["seed", "step", "seconds", "examples", "score"])
     return frame.assign(score=frame["score"] * words.factor(str(records[0]["task"]["metric"])))
 
 

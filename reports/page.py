@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import exhibits, figures, layout, pairs, sentences, style, tables, words
+from reports import claims, exhibits, figures, layout, pairs, sentences, style, tables, trades, words
 from reports.data import Results, load
 
 HERE = Path(__file__).parent
@@ -44,6 +44,9 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
     looks = style.looks(results.labels)
     steps = figures.steps_panels(results, looks)
     learning = [panel for pair in figures.learning_panels(results, looks) for panel in pair]
+    costs = trades.cost_panels(results, looks)
+    shots = trades.shot_panels(results, looks)
+    said = claims.claims_table(results)
     fits = exhibits.function_panels(results, looks)
     main = tables.main_table(results)
     against = tables.published_table(results).dropna(axis="columns", how="all")
@@ -71,6 +74,9 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         matrices=pairs.matrices(results),
         pairs=layout.frame_table("pairs.csv", "Pairwise differences", couples, PAIRS) if len(couples) else None,
         downloads=_downloads,
+        costs=costs,
+        shots=shots,
+        claims=layout.frame_table("claims.csv", "Claims of the papers", said) if len(said) else None,
         steps=steps,
         learning=learning,
         functions=fits,
@@ -81,7 +87,7 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         machines=tables.machines_table(results).to_dict("records"),
         csv=_data_uri(main.convert_dtypes().to_csv(index=False).encode()) if len(main) else "",
     )
-    return html, [*steps, *learning, *fits]
+    return html, [*costs, *steps, *shots, *learning, *fits]
 
 
 AGAINST = {"ours_minus_published": "{:+.3g}".format, "z": "{:+.1f}".format}

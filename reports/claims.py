@@ -1,0 +1,184 @@
+"""Claims of the papers, each computed from the records: it holds, fails, or is undecided at this budget.
+
+A claim is a family of paired comparisons, one or more per test; Holm's test runs over all of a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats import ABOUT, Contrast, Pair, Scores, judge, margin_on_scale, paired_contrast, size_of
+from reports import words
+from reports.data import Record, Result, Results
+
+MAML = "Finn, Abbeel, Levine 2017"
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of a comparison: a method at a number of inner steps on one test."""
+
+    name: str
+    result: Result
+    step: int
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        return self.result.by_step[self.step]
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """text: what is claimed. source: where. as_good: it holds where the first side is no worse than the second (within
+    the task's margin), else only where it is better. sides: what is compared, with the test in words."""
+
+    text: str
+    source: str
+    as_good: bool
+    sides: tuple[tuple[str, Side, Side], ...]
+
+
+def claims_table(results: Results) -> pd.DataFrame:
+    """One row per claim and test: claim, source, test, outcome ("holds", "fails", "undecided"), finding, records."""
+    return pd.DataFrame([row for claim in _claims(results) for row in _rows(claim)])
+
+
+def _claims(results: Results) -> list[Claim]:
+    own = [result for result in results.results if result.row.own]
+    maml = [result for result in own if result.label == "maml"]
+    return [
+        Claim("FOMAML is as good as MAML", f"{MAML}, section 5.2", True, tuple(_first_order(results, maml))),
+        Claim("MAML goes on improving with more steps", f"{MAML}, section 5.1", False, tuple(_more_steps(maml))),
+        Claim("MAML adapts to any number of examples", f"{MAML}, section 5.1", False, tuple(_any_shots(results))),
+        Claim("Half of the range suffices", f"{MAML}, section 5.1", True, tuple(_half(results, maml, "maml"))),
+        Claim(
+            "MAML with half of the range is better than fine-tuning with all of it",
+            f"{MAML}, section 5.1",
+            False,
+            tuple(_half(results, [result for result in own if result.label == "finetune"], "finetune")),
+        ),
+    ]
+
+
+def _first_order(results: Results, maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
+    for second in maml:
+        for first in results.results:
+            if first.column == second.column and first.label == "fomaml" and first.row.own:
+                sides = _headline(first), _headline(second)
+                if sides[0] and sides[1]:
+                    yield _test(results, second), sides[0], sides[1]
+
+
+def _more_steps(maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
+    for result in maml:
+        trained = (result.first["method"].get("fields") or {}).get("inner_steps")
+        last = max(result.by_step)
+        if trained in result.by_step and last > trained:
+            test = f"{result.column.task}{_regime(result)}"
+            yield test, Side(_after("maml", last), result, last), Side(_after("maml", trained), result, trained)
+
+
+def _any_shots(results: Results) -> Iterator[tuple[str, Side, Side]]:
+    """After adaptation against before, for other numbers of test shots than the training's."""
+    for result in results.results:
+        evaluation = result.first["evaluation"]
+        same_task = evaluation.get("trained_on") in (None, evaluation.get("task_id"))
+        if result.label != "maml" or result.row.own or not same_task or 0 not in result.by_step:
+            continue
+        if (side := _headline(result)) and side.step > 0:
+            yield _test(results, result), side, Side("maml before adaptation", result, 0)
+
+
+def _half(results: Results, whole: list[Result], name: str) -> Iterator[tuple[str, Side, Side]]:
+    """MAML on a test that a fit was not trained for, against somebody on the fit's own test."""
+    for result in results.results:
+        trained_on = result.first["evaluation"].get("trained_on")
+        if result.label != "maml" or result.column.task != f"{trained_on}-half":
+            continue
+        for other in whole:
+            if (other.column.task, other.column.regime) == (trained_on, result.column.regime):
+                first, second = _headline(result), _headline(other)
+                if first and second:
+                    yield (
+                        result.column.task,
+                        Side("maml with half of the range", result, first.step),
+                        Side(f"{name} with all of it", other, second.step),
+                    )
+
+
+def _rows(claim: Claim) -> Iterator[dict[str, object]]:
+    kept: list[tuple[str, Side, Side]] = []
+    contrasts: list[Contrast] = []
+    for test, first, second in claim.sides:
+        if (one := _contrast(first, second)) is not None:
+            kept.append((test, first, second))
+            contrasts.append(one)
+    scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
+    pairs = judge([(first.name, second.name) for _, first, second in kept], contrasts, scope, 0.0)
+    for (test, first, second), pair in zip(kept, pairs, strict=True):
+        task = first.result.first["task"]
+        limit = margin_on_scale(float(task["equivalence_margin"]), first.result.metric)
+        (judged,) = judge([(pair.first, pair.second)], [pair.contrast], scope, limit)
+        records = dict.fromkeys(str(record["key"]) for record in _records(first, second))
+        yield {
+            "claim": claim.text,
+            "source": claim.source,
+            "test": test,
+            "outcome": outcome(pair.verdict, judged.equivalent, claim.as_good),
+            "finding": _finding(pair, first, second),
+            "records": " ".join(records),
+        }
+
+
+def outcome(verdict: str, within_margin: bool, as_good: bool) -> str:
+    """What a verdict on (first, second) makes of a claim. within_margin: the 90 % interval lies within the margin."""
+    if verdict == "better" or (as_good and within_margin):
+        return "holds"
+    return "fails" if verdict == "worse" or (within_margin and not as_good) else "undecided"
+
+
+def _contrast(first: Side, second: Side) -> Contrast | None:
+    shared = first.frame.index.intersection(second.frame.index)
+    sides = [
+        Scores(side.frame.loc[shared].to_numpy().T, side.result.seeds, side.result.row.trained)
+        for side in (first, second)
+    ]
+    try:
+        return paired_contrast(sides[0], sides[1], first.result.metric, first.result.higher_is_better)
+    except MetabenchError:
+        return None
+
+
+def _finding(pair: Pair, first: Side, second: Side) -> str:
+    ahead, behind = (first, second) if pair.contrast.estimate >= 0 else (second, first)
+    said = f"{ahead.name} is ahead of {behind.name} by {size_of(pair, first.result.metric)}, {ABOUT[pair.scope]}"
+    under = dict.fromkeys(side.result.name for side in (first, second) if side.result.under_trained)
+    return said + (f"; under-trained: {', '.join(under)}" if under else "")
+
+
+def _records(first: Side, second: Side) -> tuple[Record, ...]:
+    return (*first.result.records, *second.result.records)
+
+
+def _headline(result: Result) -> Side | None:
+    """A result at its headline step, where all seeds share it."""
+    steps = set(result.headline_steps)
+    step = next(iter(steps))
+    return Side(_after(result.name, step), result, step) if len(steps) == 1 and step in result.by_step else None
+
+
+def _after(name: str, step: int) -> str:
+    return f"{name} after {words.count(step, 'step')}"
+
+
+def _test(results: Results, result: Result) -> str:
+    return words.title(result.column, results.columns) + _regime(result)
+
+
+def _regime(result: Result) -> str:
+    regime = result.column.regime
+    return "" if regime == "none" else f", {words.REGIME_TITLES.get(regime, regime)}"

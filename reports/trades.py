@@ -1,0 +1,135 @@
+"""What a score costs: score against training seconds and examples, and against the number of test shots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reports import svg, words
+from reports.data import Result, Results
+from reports.figures import HEIGHT, WIDTH, Panel, colours
+from reports.style import Look
+from reports.words import slug
+
+#: what is paid -> (title, the part of the training record)
+COSTS = {"seconds": "training seconds", "examples": "training examples"}
+
+
+def cost(result: Result, name: str) -> float:
+    """The mean over seeds of what the training took; 0 for a method that trains nothing."""
+    spent = [float(training.get(name) or 0.0) for training in result.training]
+    return sum(spent) / len(spent) if spent else 0.0
+
+
+def front(costs: Sequence[float], worth: Sequence[float]) -> list[int]:
+    """The indices that nobody dominates (as cheap and as good, and one of them better), the cheapest first."""
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], -worth[i]))
+    kept: list[int] = []
+    for index in order:
+        if not kept or worth[index] > worth[kept[-1]]:
+            kept.append(index)
+    return kept
+
+
+def cost_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
+    """Two panels for each test that somebody was trained for, in its leading column."""
+    panels = []
+    for column in results.compared:
+        if column.protocol != results.leading(column.protocol.test) or not results.own(column.protocol.test):
+            continue
+        here = [result for row in column.rows if (result := results.of(row)).competes]
+        if any(result.training for result in here):
+            title = words.title(column.protocol, results.columns)
+            panels += [_cost_panel(title, column.protocol.regime, here, name, table) for name in COSTS]
+    return panels
+
+
+def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: Mapping[str, Look]) -> Panel:
+    metric, upwards = here[0].metric, here[0].higher_is_better
+    costs = [cost(result, name) for result in here]
+    means = [result.interval.estimate for result in here]
+    kept = front(costs, means if upwards else [-mean for mean in means])
+    described = f"{title} · {words.REGIME_TITLES.get(regime, regime)} · against {COSTS[name]}"
+
+    def draw(axes: Any) -> None:
+        scale = words.factor(metric)
+        axes.plot(
+            [costs[i] for i in kept],
+            [means[i] * scale for i in kept],
+            color=svg.QUIET,
+            linewidth=1,
+            linestyle=(0, (3, 2)),
+        )
+        positive = [value for value in costs if value > 0]
+        axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(min(positive) / 2)))
+        axes.set_xlim(left=-0.03 * min(positive))
+        for result, spent in zip(here, costs, strict=True):
+            _point(axes, spent, result, table)
+        axes.set(xlabel=COSTS[name])
+
+    names = ", ".join(here[i].name for i in kept)
+    return _panel(f"cost {title} {name}", described, f"Pareto front (dashed): {names}.", here, draw, table)
+
+
+def shot_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
+    """A panel for each task and regime that was tested with several numbers of shots."""
+    groups: dict[tuple[str, str, int, int, str, str], list[Result]] = {}
+    for result in results.results:
+        column = result.column
+        if result.competes:
+            place = (column.task, column.data, column.way, column.queries, column.split, column.regime)
+            groups.setdefault(place, []).append(result)
+    panels = []
+    for place, here in groups.items():
+        if len({result.column.shots for result in here}) > 1:
+            title = f"{place[0]} · {words.REGIME_TITLES.get(place[-1], place[-1])}"
+            panels.append(_shot_panel(title, sorted(here, key=lambda one: one.column.shots), table))
+    return panels
+
+
+def _shot_panel(title: str, here: list[Result], table: Mapping[str, Look]) -> Panel:
+    metric = here[0].metric
+    names = dict.fromkeys(result.name for result in here)
+    shots = sorted({result.column.shots for result in here})
+
+    def draw(axes: Any) -> None:
+        for name in names:
+            line = [result for result in here if result.name == name]
+            look = table[line[0].label]
+            means = [result.interval.estimate * words.factor(metric) for result in line]
+            style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.4}
+            axes.plot([result.column.shots for result in line], means, **style)
+            for result in line:
+                _point(axes, result.column.shots, result, table)
+        axes.set(xlabel="test shots")
+        axes.set_xticks(shots)
+        if metric == "squared error" and min(result.interval.estimate for result in here) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+
+    return _panel(f"shots {title}", title, "The same fits with other numbers of support examples.", here, draw, table)
+
+
+def _point(axes: Any, x: float, result: Result, table: Mapping[str, Look]) -> None:
+    look, scale = table[result.label], words.factor(result.metric)
+    half = result.interval.half_width * scale if result.interval.known else None
+    style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 6, "capsize": 2}
+    axes.errorbar([x], [result.interval.estimate * scale], half, **style)
+
+
+def _panel(
+    name: str,
+    title: str,
+    caption: str,
+    here: list[Result],
+    draw: Callable[[Any], None],
+    table: Mapping[str, Look],
+) -> Panel:
+    metric = here[0].metric
+    with svg.drawing(slug(name), WIDTH, HEIGHT) as (figure, axes):
+        draw(axes)
+        axes.set(ylabel=words.axis(metric))
+        drawing = svg.render(figure, colours(table), f"{words.axis(metric)}, {title}")
+    return Panel(slug(name), title, caption, drawing, tuple(dict.fromkeys(result.label for result in here)))
