@@ -277,7 +277,7 @@ class MetaLearner(Configured):
     kinds: ClassVar[frozenset[str]]
     #: what it needs of a task distribution, of `TaskDistribution.offers`
     needs: ClassVar[frozenset[str]] = frozenset()
-    #: "learner", or the "floor" or "ceiling" of what can be reached; a ceiling is told more than a learner, so isn't ranked
+    #: "learner", or the "floor" or "ceiling" of what can be reached; a ceiling is told more, so it isn't ranked
     role: ClassVar[str] = "learner"
     #: False for a learner with nothing to meta-learn: it has no fit, only evaluations
     fits: ClassVar[bool] = True
