@@ -130,6 +130,8 @@ class Results:
     arrays: Callable[[Record], Mapping[str, np.ndarray] | None]
     #: the classes and items of the queries of a list of episodes, by its digest
     episodes: Callable[[str], pd.DataFrame | None]
+    #: what `metabench cost` measured, which has tables of its own
+    costs: list[Record] = field(default_factory=list)
     #: lists that grow, a line per file of a store that could not be read
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
 
@@ -238,6 +240,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     records: dict[str, Record] = {}
     stores: dict[str, Any] = {}
+    costs: list[Record] = []
     opened = []
     for folder in folders:
         if not folder.is_dir():
@@ -245,6 +248,8 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         store = Store(folder)
         opened.append(store)
         for record in store.records():
+            if record["cell"] == "cost":
+                costs.append(record)
             if record["cell"] not in SCORED:
                 continue
             records.setdefault(record["key"], record)
@@ -260,6 +265,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         scores=lambda record: stores[record["key"]].scores(record["key"]),
         arrays=lambda record: stores[record["key"]].arrays(record["key"]),
         episodes=lambda digest: next((f for one in opened if (f := one.episodes(digest)) is not None), None),
+        costs=costs,
         complaints=[[], *(store.problems for store in opened)],
     )
 

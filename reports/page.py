@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import claims, exhibits, figures, layout, pairs, sentences, style, tables, trades, words
+from reports import claims, cost, exhibits, figures, layout, pairs, sentences, style, tables, trades, words
 from reports.data import Results, load
 
 HERE = Path(__file__).parent
@@ -74,6 +74,7 @@ def render(results: Results) -> tuple[str, list[figures.Panel]]:
         matrices=pairs.matrices(results),
         pairs=layout.frame_table("pairs.csv", "Pairwise differences", couples, PAIRS) if len(couples) else None,
         downloads=_downloads,
+        second_order=_second_order(results),
         costs=costs,
         shots=shots,
         claims=layout.frame_table("claims.csv", "Claims of the papers", said) if len(said) else None,
@@ -128,6 +129,16 @@ def _overview(results: Results) -> Mapping[str, Any]:
         "dates": list(dict.fromkeys([dates[0], dates[-1]])) if dates else [],
         "dirty": any((record.get("git") or {}).get("dirty") for record in results.records),
     }
+
+
+def _second_order(results: Results) -> Mapping[str, Any] | None:
+    """What second order costs against first, where the store holds costs."""
+    if not results.costs:
+        return None
+    ratios = cost.ratio_table(results.costs)
+    frame = ratios.reset_index().rename(columns=lambda name: f"{name} inner steps" if isinstance(name, int) else name)
+    table = layout.frame_table("second-order.csv", "Time of second order over first", frame) if len(frame) else None
+    return {"sentences": cost.sentences(results.costs), "table": table}
 
 
 def _downloads(table: layout.Table) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ from benchmarks.stats import Comparison, Pair, TestProtocol, pair_sentence
 from reports import words
 from reports.data import Results
 
-#: verdict -> what a matrix shows, told from the row's side
-SIGNS = {"better": "+", "worse": "−", "equivalent": "=", "undecided": "?"}
+#: verdict -> what stands behind a difference in a matrix; one that is sure needs nothing
+MARKS = {"equivalent": " =", "undecided": " ?"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _square(judged: Comparison, row: str, other: str, metric: str) -> Square | N
     pair, word = judged.pair(row, other), judged.verdict(row, other)
     size = _shown(pair.contrast.estimate if pair.first == row else -pair.contrast.estimate, metric)
     text = f"{size:.2f}×" if metric == "squared error" else f"{size:+.2f}".replace("-", "−")
-    return Square(f"{SIGNS[word]} {text}", word, pair_sentence(pair, metric, judged.under_trained))
+    return Square(text + MARKS.get(word, ""), word, pair_sentence(pair, metric, judged.under_trained))
 
 
 def _shown(value: float, metric: str) -> float:

@@ -95,12 +95,13 @@ class Maker:
         if role:
             header["method"]["facts"]["role"] = role
         header["training"] = self.training(label, task, seed, under_trained) if fits else None
+        images = task["kind"] == "classification"
         header["evaluation"] = {
-            "split": "test", "regime": regime, "way": 5 if task is GLYPHS else 0, "shots": 1 if task is GLYPHS else 10,
+            "split": "test", "regime": regime, "way": 5 * images, "shots": 1 if images else 10,
             "queries": queries, "episodes": self.episodes, "reported_steps": [steps - 1], "headline_step": steps - 1,
             "curve_episodes": curve_episodes, "selection": "published", "trials": 0, "chosen": {},
             "seconds_per_task": 0.01,
-            "episodes_digest": self.digest if task is GLYPHS else None, "task_id": task["id"],
+            "episodes_digest": self.digest if images else None, "task_id": task["id"],
         }  # fmt: skip
         self.store.write(header, scores=frame, arrays=exhibited(task, steps) if exhibit else None)
         return header["key"]
@@ -112,7 +113,7 @@ class Maker:
         for step in range(steps):
             shown = np.arange(self.episodes if step == steps - 1 else min(curve_episodes, self.episodes))
             mean = level + slope * step / max(1, steps - 1) + 0.03 * hardness[shown][:, None]
-            if task is GLYPHS:
+            if task["kind"] == "classification":
                 score = own.random((len(shown), queries)) < mean
             else:
                 score = (np.abs(mean) * own.gamma(2, 0.5, (len(shown), queries))).astype(np.float32)
@@ -130,7 +131,7 @@ class Maker:
 
 def exhibited(task: dict[str, Any], steps: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(3)
-    if task is GLYPHS:
+    if task["kind"] == "classification":
         return {
             "support_images": generator.integers(0, 255, (2, 5, 28, 28), dtype=np.uint8),
             "support_labels": np.tile(np.arange(5, dtype=np.int16), (2, 1)),
