@@ -43,7 +43,7 @@ class Claim:
 
 
 def claims_table(results: Results) -> pd.DataFrame:
-    """One row per claim and test: claim, source, test, outcome ("holds", "fails", "undecided"), finding, records."""
+    """One row per claim and test: claim, test, outcome ("holds", "fails", "undecided"), finding, source, records."""
     return pd.DataFrame([row for claim in _claims(results) for row in _rows(claim)])
 
 
@@ -126,10 +126,10 @@ def _rows(claim: Claim) -> Iterator[dict[str, object]]:
         records = dict.fromkeys(str(record["key"]) for record in _records(first, second))
         yield {
             "claim": claim.text,
-            "source": claim.source,
             "test": test,
             "outcome": outcome(pair.verdict, judged.equivalent, claim.as_good),
             "finding": _finding(pair, first, second),
+            "source": claim.source,
             "records": " ".join(records),
         }
 

@@ -205,3 +205,24 @@ def test_few_episodes_and_scores_that_are_no_numbers_still_make_a_page(tmp_path:
     text = write_report(tmp_path / "store", tmp_path / "page.html").read_text()
     assert "not numbers" in text
     assert not pd.isna(claims.claims_table(results)["outcome"]).any()
+
+
+def test_what_second_order_costs_stands_on_the_page_where_it_was_measured(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "store")
+    make.evaluation("maml", SINUSOID, level=0.5)
+    assert 'id="second-order"' not in write_report(tmp_path / "store", tmp_path / "page.html").read_text()
+    noise = [1.0, 1.1, 1.2, 1.3, 1.4]
+    rows = [
+        {
+            "order": order, "implementation": "ours",
+            "label": "ours/rule", "status": "ok", "stable": True, "reason": "",
+            "samples_milliseconds": [scale * one for one in noise], "peak_bytes": 4e6, "flops": 1e6, "operations": 100,
+        }
+        for order, scale in (("second", 3.0), ("first", 2.0))
+    ]  # fmt: skip
+    header = make.header("cost", "cost", SINUSOID, 0)
+    make.store.write({**header, "setting": {"backbone": "mlp-40-40", "meta_batch": 25, "inner_steps": 1}, "rows": rows})
+    text = write_report(tmp_path / "store", tmp_path / "page.html").read_text()
+    assert 'id="second-order"' in text
+    assert "First order is 1.50 times [1.50, 1.50] as fast as second order" in text
+    assert any("1.50 [1.50, 1.50]" in row for row in Parsed(text).rows)
