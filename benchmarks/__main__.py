@@ -147,11 +147,14 @@ def report(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = PAGE,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Every figure as SVG and PNG into this folder too.")
+    ] = None,
 ) -> None:
     """One self-contained HTML page from the records."""
     from reports import page
 
-    typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output)}")
+    typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output, figures)}")
 
 
 @app.command()

@@ -27,7 +27,7 @@ class Panel:
     name: str
     title: str
     caption: str
-    svg: str
+    svg: svg.Drawing
     labels: tuple[str, ...]
 
 

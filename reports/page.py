@@ -23,7 +23,7 @@ def write_report(
 ) -> Path:
     """Write the page about the records of one store or several; returns its path.
 
-    figure_folder: where to write every figure as an SVG file too. Raises `MetabenchError` where there are no records.
+    figure_folder: where to write every figure as SVG and PNG too. Raises `MetabenchError` where there are no records.
     """
     results = load(store_path)
     html, panels = render(results)
@@ -35,7 +35,7 @@ def write_report(
     if figure_folder is not None:
         Path(figure_folder).mkdir(parents=True, exist_ok=True)
         for panel in panels:
-            (Path(figure_folder) / f"{panel.name}.svg").write_text(panel.svg, encoding="utf-8")
+            panel.svg.write(Path(figure_folder), panel.name)
     return output
 
 

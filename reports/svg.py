@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 #: colours that stand for the page's own; unlikely enough never to be meant literally
@@ -39,6 +40,17 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class Drawing(str):
+    """The text of an ``<svg>`` element that knows the figure it was made from."""
+
+    figure: Any
+
+    def write(self, folder: Path, name: str) -> None:
+        """As NAME.svg and NAME.png (on white, 200 dots per inch) into a folder."""
+        (folder / f"{name}.svg").write_text(self, encoding="utf-8")
+        self.figure.savefig(folder / f"{name}.png", format="png", dpi=200, facecolor="white")
+
+
 @contextmanager
 def drawing(name: str, width: float, height: float, above: float = 0.1) -> Iterator[Any]:
     """A figure of ``width`` x ``height`` inches and its axes, in the report's style; closed at the end.
@@ -59,7 +71,7 @@ def drawing(name: str, width: float, height: float, above: float = 0.1) -> Itera
         yield figure, figure.add_axes((left, bottom, right - left, top - bottom))
 
 
-def render(figure: Any, colours: Mapping[str, str], description: str) -> str:
+def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing:
     """The figure as one ``<svg>`` element. colours: hex colour -> CSS variable that replaces it on a page."""
     import seaborn
 
@@ -74,7 +86,9 @@ def render(figure: Any, colours: Mapping[str, str], description: str) -> str:
     for colour, variable in {**PAGE_COLOURS, **colours}.items():
         text = re.sub(rf"(?<=: ){colour}\b", f"var({variable}, {colour})", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1)
+    found = Drawing(text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1))
+    found.figure = figure
+    return found
 
 
 def _attribute(text: str) -> str:

@@ -111,6 +111,8 @@ def test_same_records_make_the_same_page(store: Path, page: str, tmp_path: Path)
     assert files
     assert all(file.read_text().startswith("<svg") for file in files)
     assert len(files) == page.count("<figure")
+    for file in files:
+        assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_only_failures_still_make_a_page(tmp_path: Path) -> None:
