@@ -26,8 +26,10 @@ def with_family(progress, pids, how):
 
 # a script without a guard: were it imported by its children, it would write to "started" more than once
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 from benchmarks.isolate import Job, run
 folder = Path(sys.argv[1])
 with (folder / "started").open("a") as file:
