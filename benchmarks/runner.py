@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import registry
 from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
 from benchmarks.fitting import Progress, episodes_at_once, still_improving, train
 from benchmarks.measure import Clock, PeakMemory
@@ -291,14 +292,13 @@ def _training(
     published = registry.for_task(learner.published_meta_steps, tasks)
     share = fitted.state.step / published if published else None
     improving = still_improving(fitted, tasks.higher_is_better)
-    return {
+    facts = {
         "fit": key,
         "method": spec["method"]["name"],
         "meta_steps": fitted.state.step,
         "published_meta_steps": published,
         "share": share,
         "still_improving": improving,
-        "under_trained": improving and (share is None or share < 1),
         "seconds": fitted.seconds,
         "examples": fitted.state.examples,
         "environment_steps": fitted.state.environment_steps,
@@ -309,6 +309,7 @@ def _training(
         "parameters": sum(value.numel() for value in fitted.state.parameters.values()),
         "regime": learner.describe(tasks).get("train_regime"),
     }
+    return facts | {"under_trained": under_trained(facts)}
 
 
 def _fitted(store: Store, key: str) -> State:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import published
+from benchmarks.budget import under_trained
 from benchmarks.stats import Comparison
 from reports import words
 from reports.data import Record, Result, Results
@@ -171,7 +172,7 @@ def under_trained_table(results: Results) -> pd.DataFrame:
     rows = {}
     for record in results.records:
         training = record.get("training") or {}
-        if training.get("under_trained") and record["status"] == "ok":
+        if under_trained(training) and record["status"] == "ok":
             key = str(training.get("fit") or record["key"])
             if key not in rows or record["cell"] == "fit":
                 rows[key] = {

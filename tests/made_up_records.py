@@ -73,8 +73,8 @@ class Maker:
             for s, v in zip(steps, levels, strict=True)
         ]
         return {
-            "fit": key_of("fit", label, task["id"], seed, []), "meta_steps": 2000, "published_meta_steps": 70000,
-            "share": 2000 / 70000, "still_improving": under_trained, "under_trained": under_trained, "seconds": 40.0,
+            "fit": key_of("fit", label, task["id"], seed, []), "meta_steps": 2000, "published_meta_steps": 7000,
+            "share": 2000 / 7000, "still_improving": under_trained, "under_trained": under_trained, "seconds": 40.0,
             "examples": 500000, "environment_steps": 0, "stopped_by": "budget", "best_step": 2000,
             "best_validation": float(levels[-1]), "curve": curve, "parameters": 1761, "regime": "query",
         }  # fmt: skip

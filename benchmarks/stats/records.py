@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
@@ -85,7 +86,7 @@ class Row:
 
     @property
     def under_trained(self) -> bool:
-        return any((record.get("training") or {}).get("under_trained") for record in self.records)
+        return any(under_trained(record.get("training")) for record in self.records)
 
     @property
     def own(self) -> bool:
