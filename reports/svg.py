@@ -67,7 +67,7 @@ def drawing(name: str, width: float, height: float, above: float = 0.1) -> Itera
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
-        left, right, bottom, top = 0.62 / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
+        left, right, bottom, top = 0.78 / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
         yield figure, figure.add_axes((left, bottom, right - left, top - bottom))
 
 
