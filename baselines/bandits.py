@@ -21,7 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.beta_bernoulli import TABLE_PULLS, bayes_optimum, gittins_indices, posterior
+from baselines.beta_bernoulli import (
+    TABLE_PULLS,
+    bayes_optimum,
+    gittins_indices,
+    known_optimum,
+    posterior,
+    within_reach,
+)
 from benchmarks import sampling
 from benchmarks.api import Memory, MetaLearner, Predictor, State, TaskDistribution, adaptation_field
 from benchmarks.registry import register_method
@@ -44,6 +51,9 @@ class Player(MetaLearner):
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         yield Counting(self, tasks.config()["arms"], tasks.config()["pulls"], support.indices)
+
+    def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
+        return known_optimum(tasks.config())
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         """Logarithms (up to a constant) of the probability of each arm, float64 ``[T, K, k]``.
@@ -239,7 +249,7 @@ class BayesOptimal(Player):
     def refuses(self, tasks: TaskDistribution) -> str | None:
         reason = super().refuses(tasks)
         arms, pulls = tasks.config().get("arms", 0), tasks.config().get("pulls", 0)
-        if reason is None and pulls > (30 if arms == 2 else 12):
+        if reason is None and not within_reach(arms, pulls):
             return f"{self.name} works through all situations, too many for {pulls} pulls of {arms} arms"
         return reason
 

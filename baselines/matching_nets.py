@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines import recurrent
+from baselines import lstm
 from baselines.embedding import embed_both
 from baselines.similarity import highest_of_class, similarity
 from benchmarks.api import (
@@ -119,7 +119,7 @@ class MatchingNets(MetaLearner):
         if self.full_context:
             generator, size = torch.Generator().manual_seed(seed), network.embedding_size
             for name, fed_back in (("forward", size), ("backward", size), ("attention", 2 * size)):
-                cell = recurrent.initialise(name, size, size, fed_back, generator)
+                cell = lstm.initialise(name, size, size, fed_back, generator)
                 parameters |= {part: value.to(device) for part, value in cell.items()}
         return parameters
 
@@ -164,19 +164,19 @@ class Matching:
 def support_in_context(parameters: Mapping[str, Tensor], embedded: Tensor) -> Tensor:
     """Appendix A.2: each support embedding ``[T, k, d]`` plus what an LSTM has made of it reading forwards, plus
     backwards."""
-    forward = recurrent.read(parameters, "forward", embedded)
-    backward = recurrent.read(parameters, "backward", embedded.flip(1)).flip(1)
-    return embedded + forward + backward
+    forward, _ = lstm.read(parameters, "forward", embedded)
+    backward, _ = lstm.read(parameters, "backward", embedded.flip(1))
+    return embedded + forward + backward.flip(1)
 
 
 def query_in_context(parameters: Mapping[str, Tensor], embedded: Tensor, support: Tensor, steps: int) -> Tensor:
     """Appendix A.1: the queries ``[T, n, d]`` after ``steps`` steps of an LSTM that is fed the query, its last output
     and what that output reads from the support set ``[T, k, d]`` by attention."""
-    gates = recurrent.gates_of(parameters, "attention", embedded)
+    gates = lstm.gates_of(parameters, "attention", embedded)
     hidden = memory = torch.zeros_like(embedded)
     for _ in range(steps):
         read_out = (hidden @ support.transpose(1, 2)).softmax(-1) @ support
-        output, memory = recurrent.cell(parameters, "attention", gates, torch.cat((hidden, read_out), -1), memory)
+        output, memory = lstm.cell(parameters, "attention", gates, torch.cat((hidden, read_out), -1), memory)
         hidden = output + embedded
     return hidden
 

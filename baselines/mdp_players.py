@@ -7,13 +7,20 @@ PSRL: Osband, Russo and Van Roy, "(More) efficient reinforcement learning via po
 Osband and Van Roy, "Why is posterior sampling better than optimism for reinforcement learning?", ICML 2017, in the
 reading that each action may be taken as in the best of several sampled processes.
 
-Deviation: the state after the last step of an episode is not counted; a policy is shown the start of the next episode
-instead. The paper says neither how its players are tuned nor how "greedy" makes its model (docs/meta-rl.md).
+UCRL2: Jaksch, Ortner and Auer, "Near-optimal regret bounds for reinforcement learning", JMLR 2010. BEB: Kolter and Ng,
+"Near-Bayesian exploration in polynomial time", ICML 2009.
+
+Deviations: the state after the last step of an episode is not counted; a policy is shown the start of the next episode
+instead. UCRL2 plans over the horizon, at the start of each episode, around posterior means instead of frequencies, and
+its widths have a factor; BEB takes the posterior mean for the reward, which its paper knows. The RL^2 paper says
+neither how its players are tuned nor how "greedy" makes its model (docs/meta-rl.md); `published` holds what the search
+over `grid` on validation tasks gives here. (Epsilon is 0.05 at every number of episodes.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,9 +65,17 @@ class Planner(MetaLearner):
         facts = tasks.config()
         yield Planning(self, facts["states"], facts["choices"], facts["horizon"], support.indices)
 
+    def policy(self, seen: Seen, indices: np.ndarray, horizon: int) -> Tensor:
+        """The actions to take in an episode, int64 ``[T, K, H, S]``."""
+        return plan(self.models(seen, indices), horizon)
+
     def models(self, seen: Seen, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
         """Transition probabilities ``[T, K, S, A, S]`` and mean rewards ``[T, K, S, A]`` to plan with, float64."""
         raise NotImplementedError
+
+    def log_probabilities(self, planned: Tensor) -> Tensor:
+        """Logarithms of the probability of each action, where the planned one is 1 and the others 0, ``[..., A]``."""
+        return planned.log()
 
 
 @dataclass(frozen=True)
@@ -80,10 +95,12 @@ class Planning:
         state, action, reward, ended = x.double().split((self.states, self.choices, 1, 1), -1)
         seen = self._nothing(x) if memory is None else _with_step(memory, state, action, reward[..., 0], ended[..., 0])
         time = seen.time % self.horizon
-        policy = plan(self.planner.models(seen, self.indices), self.horizon) if time == 0 else seen.policy
+        policy = self.planner.policy(seen, self.indices, self.horizon) if time == 0 else seen.policy
         chosen = policy[:, :, time].gather(-1, state.argmax(-1, keepdim=True))
-        logarithms = torch.full_like(x[..., : self.choices], -torch.inf).scatter(-1, chosen, 0.0)
-        return logarithms, Seen(seen.transitions, seen.visits, seen.rewards, state, seen.time + 1, policy)
+        planned = torch.zeros_like(x[..., : self.choices]).scatter(-1, chosen, 1.0)
+        return self.planner.log_probabilities(planned), Seen(
+            seen.transitions, seen.visits, seen.rewards, state, seen.time + 1, policy
+        )
 
     def _nothing(self, x: Tensor) -> Seen:
         T, K, S, A = *x.shape[:2], self.states, self.choices
@@ -100,18 +117,41 @@ def _with_step(seen: Seen, state: Tensor, action: Tensor, reward: Tensor, ended:
     return Seen(seen.transitions + led, seen.visits + pair, seen.rewards + paid, state, seen.time, seen.policy)
 
 
-def plan(models: list[tuple[Tensor, Tensor]], horizon: int) -> Tensor:
+def plan(models: list[tuple[Tensor, Tensor]], horizon: int, width: Tensor | None = None) -> Tensor:
     """The best actions over the horizon, int64 ``[T, K, H, S]``, each taken as in the model that promises most of it.
 
-    Of equal actions the first, whatever rounding says."""
+    width: ``[T, K, S, A]``, how far (L1) each transition may be from the model's, to the planner's liking. Of equal
+    actions the first, whatever rounding says."""
     value = torch.zeros_like(models[0][1][..., 0])
     policy = []
     for _ in range(horizon):
-        worths = [rewards + torch.einsum("tksaz,tkz->tksa", moves, value) for moves, rewards in models]
+        worths = []
+        for moves, rewards in models:
+            hoped = moves if width is None else favourable(moves, width, value)
+            worths.append(rewards + torch.einsum("tksaz,tkz->tksa", hoped, value))
         best = worths[0] if len(worths) == 1 else torch.stack(worths).amax(0)
         value = best.amax(-1)
         policy.append((best >= value.unsqueeze(-1) - TIE).int().argmax(-1))
     return torch.stack(policy[::-1], 2)
+
+
+def favourable(moves: Tensor, width: Tensor, value: Tensor) -> Tensor:
+    """The transition probabilities within ``width`` (L1) of the given ones that promise the highest value (Jaksch et
+    al. 2010, figure 2): up to half the width more for the best state, taken from the worst ones.
+
+    moves: ``[T, K, S, A, S]``; width: ``[T, K, S, A]``; value: ``[T, K, S]``."""
+    order = value.argsort(dim=-1, descending=True, stable=True)[:, :, None, None].expand_as(moves)
+    raised = moves.gather(-1, order)
+    raised[..., 0] += width / 2
+    reached = raised.cumsum(-1).clamp(max=1.0)
+    kept = torch.cat((reached[..., :1], reached.diff(dim=-1)), -1)
+    return torch.zeros_like(moves).scatter(-1, order, kept)
+
+
+def posterior_means(seen: Seen) -> tuple[Tensor, Tensor]:
+    """The mean process after flat Dirichlet transitions and rewards normal around 1 beforehand."""
+    counts = seen.transitions + 1
+    return counts / counts.sum(-1, keepdim=True), (seen.rewards + 1) / (seen.visits + 1)
 
 
 @register_method("mdp-greedy")
@@ -120,8 +160,78 @@ class Greedy(Planner):
     """Plan with the posterior mean of the process, without exploring."""
 
     def models(self, seen: Seen, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-        counts = seen.transitions + 1
-        return [(counts / counts.sum(-1, keepdim=True), (seen.rewards + 1) / (seen.visits + 1))]
+        return [posterior_means(seen)]
+
+
+@register_method("mdp-epsilon-greedy")
+@dataclass(frozen=True)
+class EpsilonGreedy(Greedy):
+    """Take any action with probability epsilon, else the one that is best for the posterior mean of the process."""
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"epsilon": (0.0, 0.02, 0.05, 0.1, 0.2)}
+
+    epsilon: float = adaptation_field(0.05)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f"epsilon = {self.epsilon} is not between 0 and 1")
+
+    def log_probabilities(self, planned: Tensor) -> Tensor:
+        return ((1 - self.epsilon) * planned + self.epsilon / planned.shape[-1]).log()
+
+
+@register_method("beb")
+@dataclass(frozen=True)
+class BayesianExplorationBonus(Planner):
+    """Plan with the posterior mean and a bonus of `bonus` / (1 + n) for every action; n: its visits, and one for each
+    state, which is what a flat distribution counts for."""
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"bonus": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tabular-mdp/n10": {"bonus": 8.0}}
+
+    bonus: float = adaptation_field(16.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bonus < math.inf:
+            raise ValueError(f"bonus = {self.bonus} is below 0")
+
+    def models(self, seen: Seen, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
+        moves, rewards = posterior_means(seen)
+        return [(moves, rewards + self.bonus / (1 + moves.shape[-1] + seen.visits))]
+
+
+@register_method("ucrl2")
+@dataclass(frozen=True)
+class UCRL2(Planner):
+    """Plan with the most favourable process that is still plausible.
+
+    scale: factor of the widths of the paper, which hold for the worst case. failure: the probability that a width may
+    fail with, the paper's delta."""
+
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"scale": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)}
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tabular-mdp/n10": {"scale": 0.02}}
+
+    scale: float = adaptation_field(0.05)
+    failure: float = adaptation_field(0.05)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(f"scale = {self.scale} is below 0")
+        if not 0 < self.failure < 1:
+            raise ValueError(f"failure = {self.failure} is not between 0 and 1")
+
+    def policy(self, seen: Seen, indices: np.ndarray, horizon: int) -> Tensor:
+        moves, rewards = posterior_means(seen)
+        of_reward, of_moves = self.widths(seen)
+        return plan([(moves, rewards + of_reward)], horizon, of_moves)
+
+    def widths(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """How far mean rewards and transitions (L1) may be from those seen, ``[T, K, S, A]``: equations 3 and 4."""
+        S, A = seen.visits.shape[-2:]
+        visits, time = seen.visits.clamp(min=1), seen.time + 1
+        of_reward = (3.5 * math.log(2 * S * A * time / self.failure) / visits).sqrt()
+        of_moves = (14 * S * math.log(2 * A * time / self.failure) / visits).sqrt()
+        return self.scale * of_reward, self.scale * of_moves
 
 
 @register_method("psrl", samples=1)

@@ -5,28 +5,46 @@ of the episode; its state is kept from episode to episode and begins anew with e
 algorithm of reinforcement learning to earn much in a trial, it learns to explore: what it knows about a task is in its
 state.
 
+Adaptation is playing. Where a task's own trial is one episode (navigation, locomotion), the predictor after k steps is
+the policy with the state that one support trajectory of k episodes has left in each task; every query trajectory goes
+on from a copy. So scores by step are returns by episode of the trial, and k episodes are k * horizon environment steps.
+Bandits and tabular processes have trials of several episodes themselves, which are scored whole.
+
 Deviations from the paper:
-- proximal policy optimisation (Schulman et al. 2017) instead of TRPO;
-- policy and value share one GRU, where the paper has one for each;
+- proximal policy optimisation (Schulman et al. 2017) unless `outer` is "trpo", the paper's;
+- policy and value share one GRU, where the paper has one for each. With "trpo" the value is a linear function of the
+  policy's state, fitted by least squares;
+- values are learned in units of the spread of returns seen so far (van Hasselt et al. 2016);
+- after the last step of a trial nothing is to come, also where it was cut off at a horizon: the return that is scored
+  ends there, too;
 - the paper's appendix was not at hand, so sizes and rates are ours.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import count
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.api import Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
-from benchmarks.environments import ActionSpace, Categorical, ControlTasks, Trajectories
+from baselines import gru
+from baselines.beta_bernoulli import known_optimum
+from baselines.gru import RecurrentPolicy
+from baselines.trials import Trials, entropy_of, natural_step, play, seen_returns
+from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
+
+#: our own settings: what learned fastest of a few tries on the smallest variants (docs/meta-rl.md)
+_ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
+_LONG: dict[str, Any] = {"meta_batch": 200, "hidden": 64, "meta_lr": 3e-3, "entropy_iterations": 150}
+_NAVIGATION = {"meta_batch": 100, "hidden": 64, "trace": 0.95, "minibatches": 2}
+_LOCOMOTION = {"meta_batch": 64, "hidden": 64, "trace": 0.95, "meta_lr": 2e-3, "minibatches": 2, "entropy": 0.0}
 
 
 @register_method("rl2")
@@ -34,191 +52,142 @@ from benchmarks.training import MetaGradient, descend, training_indices
 class RL2(MetaLearner):
     """Train a recurrent policy on whole trials, so that its state learns each new task.
 
+    trial_episodes: how many of the tasks' own trials the state is kept through: episodes, where that is one episode.
     meta_batch: tasks per iteration, with one trial each. hidden: units of the GRU.
+    trace: lambda of generalised advantage estimation.
+    outer: "ppo"; or "trpo", a natural gradient step within a divergence of `radius`, with the Fisher information of
+        `fisher_share` of the trials. The fields from `meta_lr` to `gradient_norm` are of "ppo" alone.
     meta_lr: Adam's rate. epochs: passes over the trials of an iteration; minibatches: parts that a pass is cut into.
-    clip: bound on the change of a probability ratio. trace: lambda of generalised advantage estimation.
+    clip: bound on the change of a probability ratio.
     entropy: weight of the entropy bonus, falling to 0 in a straight line over `entropy_iterations`.
     value_weight: weight of the value's squared error. gradient_norm: bound on the length of a gradient.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"control"})
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "bandit": _ONE_TRIAL,
+        "bandit/k5n100": _ONE_TRIAL | _LONG,
+        "bandit/k10n100": _ONE_TRIAL | _LONG,
+        "tabular-mdp": _ONE_TRIAL,
+        "navigation-2d": _NAVIGATION,
+        **dict.fromkeys(
+            ("half-cheetah-direction", "half-cheetah-velocity", "ant-direction", "ant-velocity"), _LOCOMOTION
+        ),
+    }
 
+    trial_episodes: int = 2
     meta_batch: int = 1000
     hidden: int = 32
+    trace: float = 0.9
+    outer: Literal["ppo", "trpo"] = "ppo"
     meta_lr: float = 5e-3
     epochs: int = 4
     minibatches: int = 4
     clip: float = 0.2
-    trace: float = 0.9
     entropy: float = 0.01
     entropy_iterations: int = 300
     value_weight: float = 0.5
     gradient_norm: float = 0.5
+    radius: float = 0.01
+    fisher_share: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations"):
+        for name in ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
         if self.minibatches > self.meta_batch:
             raise ValueError(f"{self.minibatches} minibatches cannot be cut from {self.meta_batch} trials")
+        for name in ("meta_lr", "clip", "gradient_norm", "radius", "fisher_share"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
+        if not 0 <= self.trace <= 1:
+            raise ValueError(f"trace = {self.trace} is not between 0 and 1")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
-        if isinstance(tasks, ControlTasks) and tasks.trial_episodes > 1:
+        if not isinstance(tasks, ControlTasks) or tasks.trial_episodes * self.trial_episodes > 1:
             return None
-        return f"{self.name} learns from episode to episode of a trial; a trial of {tasks.name} has one"
+        return f"{self.name} learns from episode to episode of a trial; with trial_episodes = 1 {tasks.name} has one"
+
+    def reported_steps(self) -> tuple[int, ...]:
+        return tuple(range(self.trial_episodes))
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         assert isinstance(tasks, ControlTasks)
+        inputs = tasks.input_shape[0] + tasks.actions.features + 2
+        initial = gru.initialise(inputs, self.hidden, tasks.actions, seed)
+        initial = {name: value.to(tasks.device) for name, value in initial.items()}
+        begin = start or State(parameters=initial, buffers=seen_returns(tasks.device))
+        return (self._proximal if self.outer == "ppo" else self._natural)(tasks, seed, begin)
+
+    def _proximal(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         updates = self.epochs * self.minibatches
         trials: list[Trials] = []
 
         def gradient(parameters: Parameters, buffers: Parameters, update: int) -> MetaGradient:
             iteration, number = divmod(update, updates)
             if number == 0:
-                trials[:] = [self._play(tasks, parameters, seed, iteration)]
+                trials[:] = [self._play(tasks, parameters, buffers, seed, iteration)]
             part = slice(number % self.minibatches, None, self.minibatches)
             entropy = self.entropy * max(0.0, 1 - iteration / self.entropy_iterations)
-            loss = self._loss(parameters, trials[0][part], tasks.actions, entropy)
+            loss = self._loss(parameters, trials[0][part], tasks, entropy)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             length = torch.stack([value.norm() for value in gradients]).norm()
             bounded = torch._foreach_mul(gradients, (self.gradient_norm / (length + 1e-6)).clamp(max=1.0))
             return MetaGradient(float(loss.detach()), bounded, 0)
 
-        begin = dataclasses.replace(start, step=start.step * updates) if start else None
-        initial = initialise(_inputs(tasks), self.hidden, tasks.outputs, seed)
-        initial = {name: value.to(tasks.device) for name, value in initial.items()}
-        for state in descend(initial, gradient, learning_rate=self.meta_lr, start=begin):
+        begin = dataclasses.replace(start, step=start.step * updates)
+        for state in descend(start.parameters, gradient, learning_rate=self.meta_lr, start=begin):
             if state.step % updates == 0:
                 state.environment_steps += trials[0].environment_steps
                 state.loss = -trials[0].mean_return
                 yield dataclasses.replace(state, step=state.step // updates)
 
-    def _play(self, tasks: ControlTasks, parameters: Parameters, seed: int, iteration: int) -> Trials:
+    def _natural(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
+        state = start.copy()
+        for iteration in count(start.step):
+            trials = self._play(tasks, state.parameters, state.buffers, seed, iteration)
+            parameters = natural_step(state.parameters, trials, tasks.actions, self.radius, self.fisher_share)
+            state = dataclasses.replace(
+                state,
+                parameters=parameters,
+                step=iteration + 1,
+                environment_steps=state.environment_steps + trials.environment_steps,
+                loss=-trials.mean_return,
+            )
+            yield state
+
+    def _play(
+        self, tasks: ControlTasks, parameters: Parameters, buffers: Parameters, seed: int, iteration: int
+    ) -> Trials:
         """One trial in each task of the iteration, with what the present policy makes of it."""
         episodes = tasks.episodes("train", training_indices(seed, iteration, self.meta_batch), shots=1)
-        seen: Trajectories = episodes.support.batch(Recurrent(parameters), 0)
-        with torch.no_grad():
-            _, values = replay(parameters, seen.inputs[:, 0])
-        live, rewards = seen.live[:, 0], seen.rewards[:, 0]
-        advantages = generalised_advantages(rewards, values, tasks.config()["discount"], self.trace)
-        centred = advantages - advantages[live].mean()
-        scaled = centred / (advantages[live].std() + 1e-8)
-        return Trials(
-            seen.inputs[:, 0],
-            seen.actions[:, 0],
-            live,
-            seen.log_probabilities[:, 0],
-            scaled,
-            advantages + values,
-            float(seen.returns.mean()),
-            seen.environment_steps,
-        )
+        whole = episodes.support.episodes * self.trial_episodes
+        source = dataclasses.replace(episodes.support, episodes=whole)
+        return play(source, parameters, buffers, tasks.config()["discount"], self.trace)
 
-    def _loss(self, parameters: Mapping[str, Tensor], trials: Trials, actions: ActionSpace, entropy: float) -> Tensor:
+    def _loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
-        distributions, values = replay(parameters, trials.inputs)
-        ratio = (actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
+        memories = gru.read(parameters, trials.inputs)
+        distributions = gru.distribution(parameters, memories)
+        ratio = (tasks.actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
         bounded = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * trials.advantages, bounded * trials.advantages)
-        error = (values - trials.targets).square()
-        bonus = entropy_of(actions, distributions)
+        error = (gru.value(parameters, memories) - trials.targets).square()
+        bonus = entropy_of(tasks.actions, distributions)
         each = -gain + self.value_weight * error - entropy * bonus
         return each[trials.live].mean()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        yield Recurrent({name: value.detach() for name, value in state.parameters.items()})
+        parameters = {name: value.detach() for name, value in state.parameters.items()}
+        policy = RecurrentPolicy(parameters)
+        yield policy
+        if self.trial_episodes == 1:
+            return
+        source = dataclasses.replace(support, trajectories=1)
+        for episode in count():
+            seen = source.batch(policy, episode)
+            policy = RecurrentPolicy(parameters, seen.memory, seen.history)
+            yield policy
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
-        return {"backbone": f"gru-{self.hidden}"}
-
-
-@dataclass(frozen=True)
-class Trials:
-    """T trials of N steps: inputs ``[T, N, i]``; actions, live, log_probabilities (of the policy that played),
-    advantages and targets (of the values) ``[T, N]``."""
-
-    inputs: Tensor
-    actions: Tensor
-    live: Tensor
-    log_probabilities: Tensor
-    advantages: Tensor
-    targets: Tensor
-    mean_return: float
-    environment_steps: int
-
-    def __getitem__(self, part: slice) -> Trials:
-        return Trials(*(v[part] if isinstance(v, Tensor) else v for v in vars(self).values()))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Recurrent:
-    """The policy; its memory is the state of the GRU, ``[T, K, hidden]``, 0 at the beginning of a trial."""
-
-    parameters: Mapping[str, Tensor]
-
-    history: ClassVar[bool] = True
-
-    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        hidden = self.parameters["gru.recurrent"].shape[1]
-        memory = x.new_zeros(*x.shape[:2], hidden) if memory is None else memory
-        memory = _cell(self.parameters, x.flatten(0, 1), memory.flatten(0, 1)).view(*x.shape[:2], hidden)
-        return F.linear(memory, self.parameters["policy.weight"], self.parameters["policy.bias"]), memory
-
-
-def initialise(inputs: int, hidden: int, outputs: int, seed: int) -> Parameters:
-    """GRU weights U(-1, 1)/sqrt(hidden), of its sparse inputs U(-1, 1); a policy near to indifference; values of 0."""
-    generator = torch.Generator().manual_seed(seed)
-    bound = 1 / math.sqrt(hidden)
-    shapes = {
-        "gru.input": (3 * hidden, inputs),
-        "gru.recurrent": (3 * hidden, hidden),
-        "gru.input_bias": (3 * hidden,),
-        "gru.recurrent_bias": (3 * hidden,),
-        "policy.weight": (outputs, hidden),
-    }
-    drawn = {name: (torch.rand(shape, generator=generator) * 2 - 1) * bound for name, shape in shapes.items()}
-    drawn["gru.input"] /= bound
-    drawn["policy.weight"] *= 0.1
-    heads = {"policy.bias": (outputs,), "value.weight": (1, hidden), "value.bias": (1,)}
-    return drawn | {name: torch.zeros(shape) for name, shape in heads.items()}
-
-
-def replay(parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Action distributions ``[T, N, outputs]`` and values ``[T, N]`` along stored trials, inputs ``[T, N, i]``."""
-    memory = inputs.new_zeros(len(inputs), parameters["gru.recurrent"].shape[1])
-    memories = []
-    for x in inputs.unbind(1):
-        memory = _cell(parameters, x, memory)
-        memories.append(memory)
-    all_ = torch.stack(memories, 1)
-    values = F.linear(all_, parameters["value.weight"], parameters["value.bias"]).squeeze(-1)
-    return F.linear(all_, parameters["policy.weight"], parameters["policy.bias"]), values
-
-
-def _cell(parameters: Mapping[str, Tensor], x: Tensor, memory: Tensor) -> Tensor:
-    weights = (parameters[f"gru.{part}"] for part in ("input", "recurrent", "input_bias", "recurrent_bias"))
-    return torch.gru_cell(x, memory, *weights)
-
-
-def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
-    """Schulman et al. 2016, equation 16, ``[T, N]``: along the whole trial, past the ends of its episodes, with nothing
-    to come after its last step."""
-    following = torch.cat((values[:, 1:], torch.zeros_like(values[:, :1])), 1)
-    surprises = rewards + discount * following - values
-    advantages, ahead = [], torch.zeros_like(rewards[:, 0])
-    for surprise in reversed(surprises.unbind(1)):
-        ahead = surprise + discount * trace * ahead
-        advantages.append(ahead)
-    return torch.stack(advantages[::-1], 1)
-
-
-def entropy_of(actions: ActionSpace, distributions: Tensor) -> Tensor:
-    """The entropy of each distribution, up to a constant for real-valued actions, ``[T, N]``."""
-    if isinstance(actions, Categorical):
-        logarithms = distributions.log_softmax(-1)
-        return -(logarithms.exp() * logarithms).sum(-1)
-    return distributions.chunk(2, -1)[1].sum(-1)
-
-
-def _inputs(tasks: ControlTasks) -> int:
-    return tasks.input_shape[0] + tasks.actions.features + 2
+        return {"backbone": f"gru-{self.hidden}", "outer": self.outer, **known_optimum(tasks.config())}

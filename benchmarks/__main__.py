@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import json
 import logging
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.commands.options import ProfileOption, StoreOption
+from benchmarks.commands.options import existing as _existing
+from benchmarks.commands.options import store_of as _store
+from benchmarks.commands.verdicts import compare, episodes, power
 from benchmarks.cost import command as costs
 from benchmarks.errors import MetabenchError
 from benchmarks.gate.command import gate
-from benchmarks.options import ProfileOption, StoreOption
-from benchmarks.options import existing as _existing
-from benchmarks.options import store_of as _store
-from benchmarks.verdict_commands import compare, episodes, power
 
 if TYPE_CHECKING:
     from benchmarks.schedule import Only
@@ -64,14 +65,21 @@ def run(
         list[str] | None, typer.Option("--set", metavar="NAME.FIELD=VALUE", help="As in maml.inner_lr=0.1")
     ] = None,
     shots: Annotated[str | None, typer.Option(metavar="N", help="More test shots: 1,5,10")] = None,
+    plan: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4 (default: a rule)."
+        ),
+    ] = "",
     store: StoreOption = None,
 ) -> None:
     """Run methods on tasks; the same command goes on where it was stopped.
 
     Exit code: 0 when every cell that was run is finished, 1 when some failed (the others are kept, and `show` and
     `report` name the failed ones), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks import console, isolate, profiles, registry, schedule
+    from benchmarks import isolate, plans, profiles, registry, schedule
     from benchmarks.cells import Request, check_settings
+    from benchmarks.commands import console
     from benchmarks.store import Store
 
     isolate.warm()
@@ -82,6 +90,8 @@ def run(
     request = Request(
         methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots", 1)
     )
+    request = dataclasses.replace(request, plan=plan)
+    plans.check_device(plan, request.device)
     check_settings(request.settings)
     files = Store(_store(store, profile))
     machine = schedule.Machine.default(device, jobs, memory)
@@ -124,7 +134,7 @@ def prepare(task: TasksOption = None) -> None:
 @app.command(name="list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Methods, tasks, profiles, and which method fits which task."""
-    from benchmarks import catalogue
+    from benchmarks.commands import catalogue
 
     found = catalogue.load()
     if as_json:
@@ -136,7 +146,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
 @app.command()
 def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
     """The first screen in the terminal: who leads on each test, what is separated, and the main table."""
-    from benchmarks import console
+    from benchmarks.commands import console
     from reports import terminal
 
     terminal.show(_existing(_store(store, profile)), console.plain())
@@ -175,8 +185,8 @@ def keep(
 @app.command()
 @functools.wraps(costs.cost)
 def cost(**options: Any) -> None:
-    from benchmarks import console
-    from reports import cost as tables
+    from benchmarks.commands import console
+    from reports import cost_terminal as tables
 
     options["device"] = _device(options["device"])
     tables.show(costs.cost(**options), console.plain())
@@ -191,7 +201,7 @@ app.command()(episodes)
 @app.command()
 def doctor() -> None:
     """The machine, the versions, the data and the peers that are found here."""
-    from benchmarks import doctor as surgery
+    from benchmarks.commands import doctor as surgery
 
     surgery.examine()
 
@@ -220,6 +230,8 @@ def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str]
         found = []
         for name in given:
             own = [e.name for e in table.values() if name.endswith(".py") and e.path == Path(name).resolve()]
+            if name.endswith(".py") and not own and Path(name).resolve() in registry.other_files:
+                continue
             if name.endswith(".py") and not own:
                 raise MetabenchError(f"{name} registers nothing of the kind that is asked for here")
             found += own or [name]

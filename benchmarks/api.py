@@ -310,6 +310,11 @@ class MetaLearner(Configured):
         """The numbers of inner steps whose scores are reported, the headline last; (0,) for one without steps."""
         return (0,)
 
+    def planned(self: Self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
+        """The same learner with its execution plan (`benchmarks.plans`) settled for so many meta-steps to come, or as
+        ``forced``; and the plan as plain data, for the record. Compiles what is to be compiled."""
+        return self, {}
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         """Meta-learn on ``tasks``, for ever: yield the state after each meta-step.
 
@@ -328,22 +333,16 @@ class MetaLearner(Configured):
         """Pick the values of the `grid` and the number of steps that score best on validation tasks.
 
         Returns a state whose ``chosen`` holds them (and "steps"), and how many settings were tried."""
-        names = tuple(self.grid)
-        best: tuple[float, dict[str, Any]] | None = None
-        trials = 0
         cut = tasks.episodes("validation", range(episodes))
+        tried = []
         for values in itertools.product(*self.grid.values()):
-            fields = dict(zip(names, values, strict=True))
-            learner = self.replace(**fields)
-            for step, predictor in enumerate(learner.adapt(state, cut.support, tasks)):
+            fields = dict(zip(self.grid, values, strict=True))
+            adapted = self.replace(**fields).adapt(state, cut.support, tasks)
+            for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
                 score = float(tasks.score(predictor, cut.query).double().mean())
-                trials += 1
-                better = best is None or (score > best[0] if tasks.higher_is_better else score < best[0])
-                if better and math.isfinite(score):
-                    best = score, {**fields, "steps": step}
-                if step >= GRID_STEPS:
-                    break
-        return dataclasses.replace(state, chosen=best[1] if best else {}), trials
+                tried.append((score if tasks.higher_is_better else -score, {**fields, "steps": step}))
+        best = max((each for each in tried if math.isfinite(each[0])), key=lambda each: each[0], default=(0.0, {}))
+        return dataclasses.replace(state, chosen=best[1]), len(tried)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         """Facts for the tables that follow from the fields: backbone, mean-loss equivalent of the rate, ..."""

@@ -8,6 +8,7 @@ finished key is never computed again, and an evaluation never retrains.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.errors import MetabenchError
+from benchmarks.models.modules import own_factories
 from benchmarks.profiles import Block, Profile
 from benchmarks.program import program_hash
 from benchmarks.store import content_key
@@ -40,7 +42,9 @@ class Cell:
     seconds: float = math.inf
 
     def __str__(self) -> str:
-        what = "fit" if self.kind == "fit" else f"test {self.spec['evaluation']['regime']}"
+        plan = self.spec.get("evaluation") or {}
+        last = ", last model" if plan.get("model") == "last" else ""
+        what = "fit" if self.kind == "fit" else f"test {plan['regime']}{last}"
         return f"{self.label} on {self.task}, seed {self.seed}: {what}"
 
 
@@ -49,7 +53,8 @@ class Request:
     """What the command line asks for beside the profile.
 
     methods, tasks: names (empty: the profile's); seeds: numbers (empty: the profile's); settings: "method.field" or
-    "task.field" -> value; digests: task id -> hash of its data; unavailable: task id -> why it can't be had.
+    "task.field" -> value; digests: task id -> hash of its data; unavailable: task id -> why it can't be had;
+    plan: the execution plan that is forced on fits.
     """
 
     methods: Sequence[str] = ()
@@ -60,6 +65,7 @@ class Request:
     shots: Sequence[int] = ()
     digests: Mapping[str, str | None] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    plan: str = ""
 
 
 def blocks(profile: Profile, request: Request) -> list[Block]:
@@ -107,7 +113,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         name, _, field_name = key.partition(".")
         if name in registry.methods():
-            registry.build_method(name, None, **{field_name: value})
+            registry.check_method_setting(name, field_name, value)
         elif name in registry.tasks():
             registry.build_task(name, **{field_name: value})
         else:
@@ -119,9 +125,15 @@ def _check_that_settings_matter(chosen: Sequence[Block], request: Request) -> No
     methods = [name for block in chosen for name in block.methods]
     fits = [used for name in methods if (used := registry.build_method(name).fit_method())]
     known = dict.fromkeys([*methods, *fits, *(registry.build_task(task).name for task in needed_tasks(chosen))])
+    kinds = {registry.build_task(task).kind for task in needed_tasks(chosen)}
     for key in request.settings:
-        if (name := key.partition(".")[0]) not in known:
+        name, _, field_name = key.partition(".")
+        if name not in known:
             raise MetabenchError(f"--set {key}: this run has no {name}; it has {', '.join(known)}")
+        if name in registry.methods() and not any(
+            field_name in registry.method_entry(name, kind).known_fields for kind in kinds
+        ):
+            raise MetabenchError(f"--set {key}: on the tasks of this run, {name} has no {field_name}")
 
 
 def _with_alternative(block: Block, request: Request) -> Block:
@@ -159,7 +171,8 @@ def _block_cells(profile: str, block: Block, request: Request) -> Iterator[Cell]
 
 def _learner(name: str, tasks: TaskDistribution, request: Request) -> MetaLearner:
     """The method with its settings; one that uses another's fit takes over what is set for that fit."""
-    own = _settings_of(name, request.settings)
+    known = registry.method_entry(name, tasks.kind).known_fields
+    own = {key: value for key, value in _settings_of(name, request.settings).items() if key in known}
     learner = registry.build_method(name, tasks, **own)
     used = learner.fit_method()
     if used is None:
@@ -184,14 +197,13 @@ def _fit(
         "validation_episodes": block.validation_episodes,
         "validations": block.validations,
     }
-    entry = registry.method_entry(name)
     essence = {
         "cell": "fit",
         "task": _task_essence(trained_on, request),
-        "method": [entry.cls.__qualname__, _fit_fields(learner)],
+        "method": [type(learner).__qualname__, _fit_fields(learner)],
         "seed": seed,
         "budget": budget,
-        "code": program_hash(entry.cls, type(trained_on)),
+        "code": program_hash(type(learner), type(trained_on), *own_factories(getattr(learner, "backbone", None))),
         "device": request.device.partition(":")[0],
     }
     spec = {
@@ -201,6 +213,7 @@ def _fit(
         "seed": seed,
         "budget": budget,
         "device": request.device,
+        "plan": request.plan,
     }
     return Cell("fit", content_key(essence), name, trained_on.id, seed, spec, seconds=block.limit)
 
@@ -220,21 +233,22 @@ def _evaluations(
     selections = [s for s in block.selections if s == "published" or learner.grid]
     conditions: list[tuple[TaskDistribution, int | None]] = [(tasks, None), *((test, None) for test in tests)]
     conditions += [(tasks, shots) for shots in dict.fromkeys((*block.shots, *request.shots))]
-    for regime in regimes or learner.test_regimes(tasks)[:1]:
-        tested = learner.in_regime(regime)
-        for selection in selections:
-            for test, shots in conditions:
-                plan = {
-                    "split": "test",
-                    "task": {"id": test.id, "fields": test.config()},
-                    "regime": regime,
-                    "shots": shots,
-                    "episodes": block.episodes,
-                    "selection": selection,
-                    "validation_episodes": block.validation_episodes,
-                }
-                cell = _evaluation(profile, name, tested, tasks, test, seed, fit, plan, request)
-                yield dataclasses.replace(cell, seconds=block.limit)
+    models = block.models if fit is not None else ("best",)
+    for regime, model, selection, (test, shots) in itertools.product(
+        regimes or learner.test_regimes(tasks)[:1], models, selections, conditions
+    ):
+        plan = {
+            "split": "test",
+            "task": {"id": test.id, "fields": test.config()},
+            "regime": regime,
+            "model": model,
+            "shots": shots,
+            "episodes": block.episodes,
+            "selection": selection,
+            "validation_episodes": block.validation_episodes,
+        }
+        cell = _evaluation(profile, name, learner.in_regime(regime), tasks, test, seed, fit, plan, request)
+        yield dataclasses.replace(cell, seconds=block.limit)
 
 
 def _evaluation(
@@ -255,7 +269,7 @@ def _evaluation(
         "method": [type(learner).__qualname__, learner.config()],
         "seed": seed,
         "evaluation": {key: value for key, value in plan.items() if key != "task"},
-        "code": program_hash(type(learner), type(test)),
+        "code": program_hash(type(learner), type(test), *own_factories(getattr(learner, "backbone", None))),
         "device": request.device.partition(":")[0],
     }
     spec = {
@@ -276,7 +290,7 @@ def _skipped(profile: str, name: str, tasks: TaskDistribution, request: Request,
     spec = {
         "profile": profile,
         "task": {"id": tasks.id, "fields": tasks.config()},
-        "method": {"name": name, "fields": dict(registry.method_entry(name).fields)},
+        "method": {"name": name, "fields": dict(registry.method_entry(name, tasks.kind).fields)},
         "seed": 0,
         "budget": None,
         "device": request.device,
@@ -301,7 +315,8 @@ def _meta_steps(block: Block, name: str, learner: MetaLearner, tasks: TaskDistri
         )
     published = registry.for_task(learner.published_meta_steps, tasks)
     # A method whose paper states no budget gets that of MAML, so that nobody is trained more than the others.
-    return published or registry.for_task(registry.method_entry("maml").cls.published_meta_steps, tasks) or 60_000
+    maml = registry.method_entry("maml", tasks.kind).cls
+    return published or registry.for_task(maml.published_meta_steps, tasks) or 60_000
 
 
 def _fit_fields(learner: MetaLearner) -> dict[str, Any]:

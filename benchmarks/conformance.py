@@ -34,7 +34,9 @@ def check(entry: Entry) -> list[str]:
     tried: set[str] = set()
     for task in TRIAL_TASKS:
         tasks = registry.build_task(task)
-        if not lines and tasks.kind not in tried and registry.incompatible(entry.name, task) is None:
+        if lines or tasks.kind in tried or tasks.kind not in entry.cls.kinds:
+            continue
+        if registry.incompatible(entry.name, task) is None:
             tried.add(tasks.kind)
             tasks.prepare()
             learner = registry.build_method(entry.name, tasks)

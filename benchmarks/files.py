@@ -105,7 +105,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
     from pyarrow import parquet
 
     with path.open("rb") as file:
-        frame: pd.DataFrame = parquet.read_table(file).to_pandas()
+        # half the time of `read_table`: stores hold many small files
+        frame: pd.DataFrame = parquet.ParquetFile(file).read(use_threads=False).to_pandas(use_threads=False)
     return frame
 
 

@@ -38,6 +38,9 @@ class Progress:
     losses: array[float] = field(default_factory=lambda: array("f"))
     seconds: float = 0.0
     stopped_by: str = "budget"
+    #: the plan that it began with, as for the record, and the seconds that settling it took in all processes
+    plan: dict[str, Any] = field(default_factory=dict)
+    planning_seconds: float = 0.0
 
     def plain(self) -> dict[str, Any]:
         """What `torch.save` can write and `torch.load` reads back with ``weights_only=True``."""
@@ -56,6 +59,18 @@ class Progress:
         for name in ("step_seconds", "losses"):
             values[name] = array("f", values[name])
         return cls(**values)
+
+
+def planned(
+    learner: MetaLearner, tasks: TaskDistribution, meta_steps: int, forced: str, progress: Progress
+) -> MetaLearner:
+    """The learner with its plan settled: that of a fit which goes on, else what is forced or what the rule says."""
+    clock = Clock(tasks.device)
+    with clock:
+        learner, plan = learner.planned(tasks, meta_steps, progress.plan.get("name") or forced)
+    progress.plan = progress.plan or plan
+    progress.planning_seconds += clock.total
+    return learner
 
 
 def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int) -> np.ndarray:
@@ -139,6 +154,7 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
         "step": state.step,
         "seconds": progress.seconds,
         "examples": state.examples,
+        "environment_steps": state.environment_steps,
         "loss": float(np.mean(progress.losses[-100:])),
         "score": score,
         "standard_error": float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None,

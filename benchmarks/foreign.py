@@ -21,6 +21,10 @@ def read(path: Path) -> pd.DataFrame:
     """The scores, with columns method (the name of the file, if there is none) and seed added where missing."""
     try:
         frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise MetabenchError(
+            f"no file {path}: compare two methods, commits or stores, or name a parquet file"
+        ) from None
     except Exception as error:  # pyarrow has many kinds of error for a file that is none of its own
         raise MetabenchError(f"{path} can't be read as parquet: {type(error).__name__}") from None
     missing = [name for name in FOREIGN if name not in frame]
@@ -32,6 +36,8 @@ def read(path: Path) -> pd.DataFrame:
     frame["score"] = pd.to_numeric(frame["score"].astype(object), errors="coerce").astype(float)
     if not np.isfinite(frame["score"]).all():
         raise MetabenchError(f"{path}: {int((~np.isfinite(frame['score'])).sum())} scores are not numbers")
+    if "shots" in frame and not pd.to_numeric(frame["shots"].astype(object), errors="coerce").notna().all():
+        raise MetabenchError(f"{path}: shots {frame['shots'].iloc[0]!r} are not numbers")
     frame["method"] = frame["method"].astype(str) if "method" in frame else path.stem
     frame["seed"] = frame.get("seed", 0)
     return frame

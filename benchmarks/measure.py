@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 #: packages whose versions go into a record
-PACKAGES = ("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "learn2learn", "higher")
+PACKAGES = (
+    *("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "mujoco", "gymnasium"),
+    *("learn2learn", "higher", "torchopt", "jax"),
+)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -13,6 +13,8 @@ from benchmarks.errors import MetabenchError
 
 #: how the rates and the number of steps of a learner are set
 SELECTIONS = ("published", "validation")
+#: which state of a fit is tested: the best on validation episodes, or the last
+MODELS = ("best", "last")
 FILE = Path(__file__).with_name("profiles.toml")
 
 
@@ -34,6 +36,7 @@ class Block:
     also: tuple[str, ...] = ()
     regimes: tuple[str, ...] = ()
     selections: tuple[str, ...] = ("published",)
+    models: tuple[str, ...] = ("best",)
     kill_after: float | None = None
 
     @property
@@ -121,6 +124,7 @@ _TYPES: dict[str, Any] = {
     "also": [str],
     "regimes": [str],
     "selections": [str],
+    "models": [str],
     "kill_after": float,
 }
 
@@ -129,7 +133,7 @@ def _block(profile: str, settings: Mapping[str, Any]) -> Block:
     from benchmarks.api import REGIMES
     from benchmarks.registry import unknown
 
-    choices = {"regimes": REGIMES, "selections": SELECTIONS}
+    choices = {"regimes": REGIMES, "selections": SELECTIONS, "models": MODELS}
     for key, value in settings.items():
         if key not in _TYPES:
             raise unknown(f"key of profile {profile!r}", key, _TYPES)

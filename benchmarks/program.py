@@ -6,29 +6,46 @@ import ast
 import functools
 import inspect
 from pathlib import Path
+from typing import Any
 
 from benchmarks.store import content_key
 
 #: code that every fit and evaluation runs through, beside the files of its method and its task
 SHARED_CODE = (
     "models/*.py",
-    "image_tasks.py",
+    "images/distribution.py",
     "sampling.py",
     "training.py",
+    "plans.py",
     "fitting.py",
     "runner.py",
+    "../maml/compiled.py",
+    "../maml/engine.py",
     "../maml/inner_loop.py",
     "../maml/losses.py",
+    "../maml/parallel.py",
+    "../maml/plan.py",
     "../baselines/embedding.py",
-    "../baselines/recurrent.py",
+    "../baselines/lstm.py",
     "../baselines/similarity.py",
 )
 #: code that cells of control tasks run through beside that
-CONTROL_CODE = ("environments/*.py", "../baselines/beta_bernoulli.py")
+CONTROL_CODE = (
+    "environments/*.py",
+    "../maml/meta_objective.py",
+    "../maml/policies.py",
+    "../maml/policy_gradient.py",
+    "../maml/policy_learners.py",
+    "../maml/trust_region.py",
+    "../baselines/beta_bernoulli.py",
+    "../baselines/gru.py",
+    "../baselines/trials.py",
+)
 
 
-def program_hash(*classes: type) -> str:
-    """A hash of the code that a cell runs, without comments, docstrings and layout."""
+def program_hash(*classes: Any) -> str:
+    """A hash of the code that a cell runs, without comments, docstrings and layout: of the files of these classes (and
+    functions), and of the shared ones."""
     control = any(getattr(each, "kind", None) == "control" for each in classes)
     return _hash_of(SHARED_CODE + (CONTROL_CODE if control else ()), *map(inspect.getfile, classes))
 

@@ -227,7 +227,9 @@ def protocol_differences(published: Published, mine: Ours) -> list[str]:
 
 def not_stated(published: Published, mine: Ours) -> list[str]:
     """The decisive parts of the protocol that the source does not state."""
-    decisive = {"batch-norm": published.regime, "backbone": published.backbone}
+    decisive = {"backbone": published.backbone} if mine.backbone else {}
+    if mine.protocol.regime != "none":
+        decisive["batch-norm"] = published.regime
     if mine.steps:
         decisive["inner steps at test"] = str(published.steps or "")
     if _queries_matter(mine):
@@ -244,7 +246,7 @@ def anchor(numbers: Iterable[Published], mine: Ours) -> Published | None:
     """The published number to print beside ours: of this method, task and (where a source states several) number of
     inner steps; the same backbone before others, then by kind of evidence, then in the order of the file."""
     candidates = [one for one in numbers if (one.method, one.task) == (mine.method, mine.protocol.task)]
-    candidates = [one for one in candidates if one.metric != "squared error" or one.steps in (None, mine.steps)]
+    candidates = [one for one in candidates if one.metric == "accuracy" or one.steps in (None, mine.steps)]
     ranked: Sequence[Published] = sorted(
         candidates, key=lambda one: (one.backbone != mine.backbone, KINDS.index(one.kind))
     )

@@ -1,7 +1,8 @@
 """Methods and task distributions by name.
 
 A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to somebody's own file.
-Registering twice with other fields gives one class two names: ``fomaml`` is ``maml`` with first-order gradients.
+Registering twice with other fields gives one class two names: ``fomaml`` is ``maml`` with first-order gradients. One
+name may stand for several methods, each for its own kinds of task: ``maml`` learns classifiers, and it learns policies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.api import Configured, MetabenchError, MetaLearner, TaskDistribution
+from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
 
 Plugin = TypeVar("Plugin", bound=type)
 
@@ -29,17 +30,32 @@ PACKAGES = ("maml", "baselines", "benchmarks.tasks")
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name: its class, the field values that it stands for, and the file that defines it."""
+    """A registered name: its class, the field values that it stands for, and the file that defines it.
+
+    further: the same name on other kinds of task."""
 
     name: str
     cls: type[Any]
     fields: Mapping[str, Any]
     path: Path
+    further: tuple[Entry, ...] = ()
+
+    @property
+    def all(self) -> tuple[Entry, ...]:
+        """This one and the further ones."""
+        return self, *self.further
+
+    @property
+    def known_fields(self) -> set[str]:
+        """The names of the fields."""
+        return {f.name for f in dataclasses.fields(self.cls)}
 
 
 _methods: dict[str, Entry] = {}
 _tasks: dict[str, Entry] = {}
 _discovered = False
+#: files that register something else, such as a backbone
+other_files: set[Path] = set()
 
 
 def register_method(name: str, **fields: Any) -> Callable[[Plugin], Plugin]:
@@ -57,14 +73,30 @@ def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, 
         path = Path(sys.modules[cls.__module__].__file__ or "")
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, base)):
             raise MetabenchError(f"{path}: {cls.__name__} is not a dataclass derived from {base.__name__}")
-        if name in table and table[name].path != path:
-            raise MetabenchError(f"{name!r} is registered twice: in {table[name].path} and in {path}")
-        table[name] = Entry(name, cls, fields, path)
+        known = table[name].all if name in table else ()
+        rivals = [
+            other for other in known if not _kinds(cls) or not _kinds(other.cls) or _kinds(cls) & _kinds(other.cls)
+        ]
+        for other in rivals:
+            if other.path != path:
+                raise MetabenchError(f"{name!r} is registered twice: in {other.path} and in {path}")
+        kept = [dataclasses.replace(other, further=()) for other in known if other not in rivals]
+        first, *further = sorted((Entry(name, cls, fields, path), *kept), key=_first_kind)
+        table[name] = dataclasses.replace(first, further=tuple(further))
         if "name" not in vars(cls):
             cls.name = name  # type: ignore[attr-defined]
         return cls
 
     return add
+
+
+def _kinds(cls: type) -> frozenset[str]:
+    """The kinds of task that a method is for; none for what is no method."""
+    return frozenset(getattr(cls, "kinds", None) or ())
+
+
+def _first_kind(entry: Entry) -> int:
+    return min((KINDS.index(kind) for kind in _kinds(entry.cls) & set(KINDS)), default=len(KINDS))
 
 
 def discover(paths: Iterable[str | Path] = ()) -> None:
@@ -100,14 +132,15 @@ def load_file(path: Path) -> list[Entry]:
         except BaseException as error:
             del sys.modules[module_name]
             raise MetabenchError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
-    found = [entry for table in (_methods, _tasks) for entry in table.values() if entry.path == path]
-    if not found:
+    registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
+    own = [entry for entry in registered if entry.path == path]
+    if not own and path not in other_files:
         raise MetabenchError(f"{path} registers no method and no task (use @register_method or @register_task)")
-    return found
+    return own
 
 
 def methods() -> dict[str, Entry]:
-    """All registered methods by name."""
+    """All registered methods by name; a name with several classes has the first of them, with the `Entry.further`."""
     discover()
     return dict(_methods)
 
@@ -126,12 +159,14 @@ def unknown(what: str, name: str, known: Iterable[str]) -> MetabenchError:
     return MetabenchError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
 
 
-def method_entry(name: str) -> Entry:
-    """The registered method, or an error that names the known ones."""
+def method_entry(name: str, kind: str | None = None) -> Entry:
+    """The registered method, or an error that names the known ones.
+
+    kind: of the tasks it is for, where a name has several classes; the first of them, if none is for that kind."""
     table = methods()
     if name not in table:
         raise unknown("method", name, table)
-    return table[name]
+    return next((entry for entry in table[name].all if kind in _kinds(entry.cls)), table[name])
 
 
 def task_entry(name: str) -> Entry:
@@ -160,9 +195,19 @@ def build_task(task_id: str, device: str = "cpu", **fields: Any) -> TaskDistribu
 
 def build_method(name: str, tasks: TaskDistribution | None = None, **fields: Any) -> MetaLearner:
     """The method with its published settings for these tasks, then the name's own fields, then ``fields``."""
-    entry = method_entry(name)
+    entry = method_entry(name, tasks.kind if tasks is not None else None)
     settings = for_task(entry.cls.published, tasks) or {} if tasks is not None else {}
     return _build(entry, {**settings, **entry.fields, **fields})
+
+
+def check_method_setting(name: str, field: str, value: Any) -> None:
+    """Refuse a field that no class of a method has, or a value that one of them cannot take."""
+    entries = method_entry(name).all
+    having = [entry for entry in entries if field in entry.known_fields]
+    if not having:
+        raise unknown(f"field of {name!r}", field, set().union(*(entry.known_fields for entry in entries)))
+    for entry in having:
+        _build(entry, {**entry.fields, field: value})
 
 
 def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
@@ -172,10 +217,9 @@ def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
 
 def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(entry.cls)
-    known = {f.name for f in dataclasses.fields(entry.cls)}
     for name, value in fields.items():
-        if name not in known:
-            raise unknown(f"field of {entry.name!r}", name, known)
+        if name not in entry.known_fields:
+            raise unknown(f"field of {entry.name!r}", name, entry.known_fields)
         check_type(f"{entry.name}.{name}", value, hints[name])
     try:
         instance: Configured = entry.cls(**fields)
@@ -205,16 +249,8 @@ def describe() -> dict[str, Any]:
     """Methods, tasks and which fits which, as plain data for programs."""
     return {
         "methods": {
-            name: {
-                "summary": _summary(entry.cls),
-                "file": str(entry.path),
-                "kinds": sorted(entry.cls.kinds),
-                "needs": sorted(entry.cls.needs),
-                "fits": entry.cls.fits,
-                "regimes": list(entry.cls.regimes),
-                "fields": _fields(entry),
-            }
-            for name, entry in methods().items()
+            name: {**_method_facts(first), "further": [_method_facts(entry) for entry in first.further]}
+            for name, first in methods().items()
         },
         "tasks": {
             name: {
@@ -230,6 +266,18 @@ def describe() -> dict[str, Any]:
             for name, entry in tasks().items()
         },
         "compatibility": {method: {task: incompatible(method, task) for task in tasks()} for method in methods()},
+    }
+
+
+def _method_facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "summary": _summary(entry.cls),
+        "file": str(entry.path),
+        "kinds": sorted(entry.cls.kinds),
+        "needs": sorted(entry.cls.needs),
+        "fits": entry.cls.fits,
+        "regimes": list(entry.cls.regimes),
+        "fields": _fields(entry),
     }
 
 
@@ -250,7 +298,8 @@ def incompatible(method_name: str, task_id: str) -> str | None:
     tasks = build_task(task_id)
     method = build_method(method_name, tasks)
     if tasks.kind not in method.kinds:
-        return f"{method_name} is for {' and '.join(sorted(method.kinds))}, {tasks.name} is {tasks.kind}"
+        kinds = set().union(*(_kinds(entry.cls) for entry in method_entry(method_name).all))
+        return f"{method_name} is for {' and '.join(sorted(kinds))}, {tasks.name} is {tasks.kind}"
     for need in sorted(method.needs - tasks.offers):
         return f"{method_name} needs {need}, which {tasks.name} does not offer"
     return method.refuses(tasks)

@@ -20,13 +20,13 @@ from benchmarks import registry
 from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
 from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
-from benchmarks.fitting import Progress, episodes_at_once, still_improving, train
+from benchmarks.fitting import Progress, episodes_at_once, planned, still_improving, train
 from benchmarks.measure import Clock, PeakMemory
 from benchmarks.store import Store
 
 #: the first so many test episodes are scored after every inner step, for the curves
 CURVE_EPISODES = 100
-#: the curves go at least this far for learners that take steps
+#: the curves go at least this far for learners that take steps on labelled sets
 CURVE_STEPS = 10
 #: so many episodes are kept in full for the figures
 EXHIBITED = 3
@@ -59,6 +59,7 @@ def run_fit(
         fitted = Progress.from_plain(saved) if saved else Progress()
         if fitted.state is not None:
             fitted.state = fitted.state.to(tasks.device)
+        learner = planned(learner, tasks, spec["budget"]["meta_steps"], spec.get("plan", ""), fitted)
         train(
             learner,
             tasks,
@@ -73,8 +74,11 @@ def run_fit(
         record = header(key, "fit", spec, tasks, context, started)
         record["training"] = _training(key, fitted, learner, tasks, spec)
         record["memory"] = {"peak_bytes": memory.bytes()}
+        record["plan"] = {**(fitted.plan or record["plan"]), "seconds": fitted.planning_seconds}
         arrays = {"step_seconds": np.array(fitted.step_seconds), "loss": np.array(fitted.losses)}
-        files.write(record, arrays=arrays, state=vars(fitted.best_state.to("cpu")))
+        assert fitted.state is not None
+        states = {"best": fitted.best_state, "last": fitted.state}
+        files.write(record, arrays=arrays, state={model: vars(state.to("cpu")) for model, state in states.items()})
         files.remove_checkpoint(key)
     return {"status": "ok"}
 
@@ -92,7 +96,7 @@ def run_evaluation(
         plan = spec["evaluation"]
         tasks = _task(plan["task"], spec["device"])
         memory = PeakMemory(tasks.device)
-        state = _fitted(files, spec["fit"]).to(tasks.device) if spec["fit"] else State()
+        state = _fitted(files, spec["fit"], plan["model"]).to(tasks.device) if spec["fit"] else State()
         trials = 0
         if plan["selection"] == "validation":
             state, trials = learner.choose(state, trained_on, plan["validation_episodes"])
@@ -100,7 +104,7 @@ def run_evaluation(
         record = header(key, "evaluation", spec, tasks, context, started)
         record["training"] = (files.get(spec["fit"]) or {}).get("training") if spec["fit"] else None
         record["evaluation"] = {
-            **{name: plan[name] for name in ("split", "regime", "episodes", "selection")},
+            **{name: plan[name] for name in ("split", "regime", "model", "episodes", "selection")},
             "way": tasks.outputs if tasks.kind == "classification" else None,
             "shots": plan["shots"] or tasks.config().get("shot"),
             "queries": tasks.config().get("queries"),
@@ -115,7 +119,8 @@ def run_evaluation(
         }
         record["label"] = spec["method"]["name"] + (" [tuned]" if plan["selection"] == "validation" else "")
         record["method"]["facts"] = {"role": learner.role, **_chosen(learner, state).describe(tasks)}
-        record["summary"] = summary(evaluated["scores"])
+        record["plan"]["tasks"] = episodes_at_once(tasks, plan["regime"])
+        record["summary"] = summary(evaluated["scores"], evaluated["environment_steps"])
         record["memory"] = {"peak_bytes": memory.bytes()}
         record["evaluation"]["episodes_digest"] = None
         if evaluated["items"] is not None:
@@ -158,7 +163,7 @@ def header(
         "evaluation": None,
         "summary": [],
         "threads": torch.get_num_threads(),
-        "plan": {"compiled": False},
+        "plan": {"name": "eager", "compiled": False},
         **{name: context[name] for name in ("machine", "versions", "git")},
         "started": started,
         "finished": _now(),
@@ -171,8 +176,10 @@ def evaluate(
     """Every score on the test episodes: ``scores`` maps a number of steps to ``[episodes, queries]``."""
     chosen = _chosen(learner, state)
     reported = [state.chosen["steps"]] if "steps" in state.chosen else list(chosen.reported_steps())
-    furthest = max(reported) if max(reported) == 0 else max(*reported, CURVE_STEPS)
+    goes_on = max(reported) > 0 and tasks.kind != "control"  # where each step costs new environment steps
+    furthest = max(*reported, CURVE_STEPS) if goes_on else max(reported)
     scores: dict[int, list[np.ndarray]] = {}
+    played: dict[int, list[int]] = {}
     items: list[dict[str, np.ndarray]] = []
     exhibit: dict[str, np.ndarray] = {}
     clock = Clock(tasks.device)
@@ -181,6 +188,8 @@ def evaluate(
         episodes = tasks.episodes(plan["split"], indices, shots=plan["shots"])
         for step, predictor in timed(chosen.adapt(state, episodes.support, tasks), clock, reported[-1], max(wanted)):
             if step in wanted:
+                if (steps := getattr(episodes.support, "environment_steps", None)) is not None:
+                    played.setdefault(step, []).append(steps)
                 with torch.no_grad():
                     scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
         if getattr(episodes.query, "classes", None) is not None:
@@ -193,6 +202,7 @@ def evaluate(
         progress({"step": first + len(indices), "steps": plan["episodes"], "loss": None, "left": None})
     return {
         "scores": {step: np.concatenate(parts) for step, parts in scores.items()},
+        "environment_steps": {step: sum(parts) for step, parts in played.items()},
         "items": {name: np.concatenate([part[name] for part in items]) for name in ("classes", "items")}
         if items
         else None,
@@ -202,16 +212,23 @@ def evaluate(
     }
 
 
-def summary(scores: Mapping[int, np.ndarray]) -> list[dict[str, Any]]:
+def summary(
+    scores: Mapping[int, np.ndarray], environment_steps: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
     """Mean, standard error and 95 % half-width over episodes for each number of steps; an episode's score is the mean
-    over its queries."""
+    over its queries.
+
+    environment_steps: how many the learner has seen of all episodes together until then; a row has those per task."""
     rows = []
     for step, values in sorted(scores.items()):
         episodes = values.astype(np.float64).mean(1)
         deviation = float(episodes.std(ddof=1)) if len(episodes) > 1 else math.nan
         error = deviation / math.sqrt(len(episodes))
         numbers = {"mean": float(episodes.mean()), "standard_error": error, "half_width": Z95 * error}
-        rows.append({"step": step, **numbers, "episodes": len(episodes), "deviation": deviation})
+        row = {"step": step, **numbers, "episodes": len(episodes), "deviation": deviation}
+        if environment_steps is not None and step in environment_steps:
+            row["environment_steps"] = environment_steps[step] / len(episodes)
+        rows.append(row)
     return rows
 
 
@@ -248,8 +265,9 @@ def _frame(items: Mapping[str, np.ndarray]) -> Any:
 
 def _build(spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple[TaskDistribution, MetaLearner]:
     registry.discover(plugins)
-    entry = registry.method_entry(spec["method"]["name"])
-    return _task(spec["task"], spec["device"]), entry.cls(**_values(spec["method"]["fields"]))
+    tasks = _task(spec["task"], spec["device"])
+    entry = registry.method_entry(spec["method"]["name"], tasks.kind)
+    return tasks, entry.cls(**_values(spec["method"]["fields"]))
 
 
 def _task(plain: Mapping[str, Any], device: str, prepare: bool = True) -> TaskDistribution:
@@ -312,11 +330,11 @@ def _training(
     return facts | {"under_trained": under_trained(facts)}
 
 
-def _fitted(store: Store, key: str) -> State:
-    plain = store.state(key)
-    if plain is None:
+def _fitted(store: Store, key: str, model: str) -> State:
+    states = store.state(key)
+    if states is None:
         raise MetabenchError(f"the state of fit {key} is not in {store.path}: run again without the record of the fit")
-    return State(**plain)
+    return State(**states[model])
 
 
 def _is_finished(store: Store, key: str) -> bool:

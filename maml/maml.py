@@ -12,20 +12,33 @@ Deviations from the paper and its code (cbfinn/maml):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
-from benchmarks.models import NORMALISATION, Network, NetworkPredictor, network_for
+from benchmarks.api import (
+    MetabenchError,
+    MetaLearner,
+    Parameters,
+    Predictor,
+    State,
+    TaskDistribution,
+    adaptation_field,
+)
+from benchmarks.models import NetworkPredictor, network_for
+from benchmarks.models.per_task import PerTask, applied
+from benchmarks.plans import Plan, parse, settle
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
-from maml.inner_loop import RATES, inner_loop, per_task
-from maml.losses import LossScale, loss_factor, supervised_loss
-from maml.plan import tasks_at_once
+from maml.engine import QueryLoss, gradient_of
+from maml.inner_loop import RATES, per_task
+from maml.losses import LossScale, loss_factor
+from maml.parallel import in_order
+from maml.plan import rule
 
 Regime = Literal["query", "support", "single"]
 
@@ -48,7 +61,7 @@ class MAML(MetaLearner):
     clip: bound on each element of the meta-gradient; 0: none.
     train_regime, test_regime: batch-norm regimes for the queries; the support set always has its own statistics.
     backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
-    tasks_at_once: tasks that go through in one pass; 0: chosen for backbone and device.
+    plan: how meta-steps are run, of no influence on what is learned; `planned` settles it.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
@@ -83,7 +96,7 @@ class MAML(MetaLearner):
     test_regime: Regime = adaptation_field("query")
     test_lr: float = adaptation_field(0.0)
     backbone: str = ""
-    tasks_at_once: int = 0
+    plan: Plan | None = field(default=None, metadata={"configuration": False}, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1 or self.meta_batch < 1:
@@ -95,67 +108,99 @@ class MAML(MetaLearner):
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
 
-    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
+    def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[MAML, dict[str, Any]]:
         network = network_for(tasks, self.backbone)
-        shot = tasks.config()["shot"]
-        queries = self.training_queries or shot
-        examples = (shot + queries) * (tasks.outputs if tasks.kind == "classification" else 1)
-        chunk = self.tasks_at_once or tasks_at_once(network, tasks.device, self.meta_batch, examples)
+        examples = self._examples(tasks)
+        chosen, why = rule(network, tasks.device, self.meta_batch, self.inner_steps, meta_steps, examples)
+        plan = settle(chosen, forced, tasks.device)
+        why = "forced" if forced else why
+        if plan.mode != "eager" or plan.per_task == "vmap":
+            try:
+                self._rehearse(plan, tasks)
+            except Exception as error:  # no compiler, or a network that can't be traced: many kinds
+                line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                if {"mode", "per_task"} & parse(forced).keys():
+                    raise MetabenchError(f"plan {forced!r} can't be had here: {line}") from error
+                plan, why = dataclasses.replace(plan, mode="eager"), f"not {plan.mode}: {line}"
+        facts = {**plan.facts(), "forced": forced or None, "why": why}
+        if isinstance(used := applied(network, plan.per_task).backbone, PerTask):
+            if plan.threads > 1:
+                raise MetabenchError(f"plan {forced!r}: one module can't be called in {plan.threads} threads")
+            facts |= {"per_task": used.how, "per_task_why": used.why}
+        return self.replace(plan=plan), facts
+
+    def _rehearse(self, plan: Plan, tasks: TaskDistribution) -> None:
+        """One meta-gradient for nothing, so that what is compiled is there before the first meta-step."""
+        gradient = gradient_of(self._objective(tasks, plan), plan)
+        parameters = network_for(tasks, self.backbone).initialise(0, tasks.device)
+        indices = training_indices(0, 0, self.meta_batch)
+        last = (self.meta_batch - 1) // plan.tasks * plan.tasks  # may be a smaller pass
+        for first in {0, last}:
+            episodes = tasks.episodes("train", indices[first : first + plan.tasks], queries=self._queries(tasks))
+            gradient(parameters, episodes.support, episodes.query)
+
+    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
+        plan = self.plan or self.planned(tasks, 0)[0].plan
+        assert plan is not None
+        gradient = gradient_of(self._objective(tasks, plan), plan)
+        queries, each = self._queries(tasks), self._examples(tasks)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
-            total: tuple[Tensor, ...] = ()
-            loss, examples = 0.0, 0
-            for first in range(0, self.meta_batch, chunk):
-                episodes = tasks.episodes("train", indices[first : first + chunk], queries=queries)
-                query_loss = self._query_loss(network, parameters, episodes, tasks) / self.meta_batch
-                part = torch.autograd.grad(query_loss, list(parameters.values()))
-                total = tuple(torch._foreach_add(total, part)) if total else part
-                loss += float(query_loss.detach())
-                examples += episodes.support.y.shape[:2].numel() + episodes.query.y.shape[:2].numel()
+            total: list[Tensor] = []
+            loss: float | Tensor = 0.0
+            passes = (indices[first : first + plan.tasks] for first in range(0, self.meta_batch, plan.tasks))
+            cut = (tasks.episodes("train", some, queries=queries) for some in passes)
+            for part_loss, part in in_order(
+                lambda each: gradient(parameters, each.support, each.query), cut, plan.threads
+            ):
+                total = list(torch._foreach_add(total, list(part)) if total else part)
+                loss = loss + part_loss
             if self.clip:
-                total = tuple(gradient.clamp(-self.clip, self.clip) for gradient in total)
-            return MetaGradient(loss, total, examples)
+                total = [gradient.clamp(-self.clip, self.clip) for gradient in total]
+            return MetaGradient(float(loss), total, each * self.meta_batch)
 
-        yield from descend(
-            network.initialise(seed, tasks.device), meta_gradient, learning_rate=self.meta_lr, start=start
-        )
+        parameters = network_for(tasks, self.backbone).initialise(seed, tasks.device)
+        yield from descend(parameters, meta_gradient, learning_rate=self.meta_lr, start=start)
 
-    def _query_loss(self, network: Network, parameters: Parameters, episodes: Any, tasks: TaskDistribution) -> Tensor:
-        """The summed loss on the queries after the inner steps, a scalar with a graph back to the parameters."""
-        T = len(episodes.support)
-        adapted = self._steps(
-            network, per_task(parameters, T), episodes.support, tasks, self.inner_lr, self.second_order
-        )
-        for _ in range(self.inner_steps + 1):
-            theta = next(adapted)
-        predictor = NetworkPredictor(network, theta, self.train_regime, episodes.support.x)
-        return loss_factor(tasks, self.loss_scale) * supervised_loss(predictor, episodes.query).sum()
+    def _queries(self, tasks: TaskDistribution) -> int:
+        return self.training_queries or tasks.config()["shot"]
 
-    def _steps(
-        self,
-        network: Network,
-        parameters: Parameters,
-        support: Any,
-        tasks: TaskDistribution,
-        rate: float,
-        second_order: bool,
-    ) -> Iterator[Parameters]:
-        return inner_loop(
-            parameters,
-            support,
-            lambda theta: NetworkPredictor(network, theta),
-            supervised_loss,
-            rate * loss_factor(tasks, self.loss_scale),
-            second_order=second_order,
-            adapted=lambda name: self.adapt_normalisation or not name.endswith(NORMALISATION),
+    def _examples(self, tasks: TaskDistribution) -> int:
+        """Support and query examples of one training task."""
+        classes = tasks.outputs if tasks.kind == "classification" else 1
+        return int((tasks.config()["shot"] + self._queries(tasks)) * classes)
+
+    def _objective(self, tasks: TaskDistribution, plan: Plan | None) -> QueryLoss:
+        """What a meta-step differentiates: the scaled loss, a mean over the meta-batch."""
+        factor = loss_factor(tasks, self.loss_scale)
+        network = applied(network_for(tasks, self.backbone), plan.per_task if plan else "layers")
+        return QueryLoss(
+            network,
+            self.inner_lr * factor,
+            self.inner_steps,
+            self.second_order,
+            self.adapt_normalisation,
+            self.train_regime,
+            factor / self.meta_batch,
         )
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        network = network_for(tasks, self.backbone)
-        parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, len(support))
-        for theta in self._steps(network, parameters, support, tasks, self.test_lr or self.inner_lr, False):
-            yield NetworkPredictor(network, theta, self.test_regime, support.x)
+        learner = self.replace(inner_lr=self.test_lr or self.inner_lr, second_order=False)
+        objective = learner._objective(tasks, self.plan)
+        initial = {name: value.detach() for name, value in state.parameters.items()}
+        # passes share nothing, so each thread goes on with its own
+        threads = self._plan_for_adapting(tasks, *support.y.shape[:2]).threads
+        size = -(-len(support) // threads)
+        parts = [support[first : first + size] for first in range(0, len(support), size)]
+        loops = [objective.steps(per_task(initial, len(part)), part) for part in parts]
+        while True:
+            thetas = list(in_order(lambda loop: next(loop), loops, threads))
+            theta = thetas[0] if len(thetas) == 1 else {name: torch.cat([t[name] for t in thetas]) for name in initial}
+            yield NetworkPredictor(objective.network, theta, self.test_regime, support.x)
+
+    def _plan_for_adapting(self, tasks: TaskDistribution, count: int, examples: int) -> Plan:
+        return self.plan or rule(network_for(tasks, self.backbone), tasks.device, count, 0, 0, examples)[0]
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         factor = loss_factor(tasks, self.loss_scale)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,30 +24,57 @@ from maml.inner_loop import PredictorOf, TaskLoss, inner_loop
 Product = Callable[[Tensor], Tensor]
 
 
+def every_one(name: str) -> bool:
+    """All parameters take the inner steps."""
+    return True
+
+
 @dataclass(frozen=True)
 class InnerSteps:
     """An inner loop that was taken on recorded data, with the graph of each step by itself.
 
-    adapted: the parameters after the last step, ``[T, ...]`` by name, without a graph."""
+    points: the parameters before each step and after the last one, ``[T, ...]`` by name, without a graph.
+    graphs: parameters before and after each step, as if all took it, with its graph; none in first order, where
+        Jacobians are left out.
+    moves: which parameters took the steps; the others stayed."""
 
-    adapted: Parameters
-    steps: Sequence[tuple[Parameters, Parameters]]
+    points: Sequence[Parameters]
+    graphs: Sequence[tuple[Parameters, Parameters]]
+    moves: Callable[[str], bool] = every_one
+
+    @property
+    def adapted(self) -> Parameters:
+        """The parameters after the last step."""
+        return self.points[-1]
 
     def forwards(self, change: Mapping[str, Tensor]) -> Parameters:
         """What a change of the initial parameters ``[T, ...]`` makes of the adapted ones, to first order."""
-        for before, after in self.steps:
-            change = _pulled_back(before, after, change)
+        for before, after in self.graphs:
+            moved = _pulled_back(before, after, change)
+            change = {name: moved[name] if self.moves(name) else value for name, value in change.items()}
         return dict(change)
 
-    def backwards(self, gradient: Mapping[str, Tensor]) -> Parameters:
-        """The gradient by the initial parameters ``[T, ...]`` of what has this gradient by the adapted ones."""
-        for before, after in reversed(self.steps):
-            gradient = _pulled_back(before, after, gradient)
+    def backwards(self, gradient: Mapping[str, Tensor], along: Sequence[Mapping[str, Tensor]] = ()) -> Parameters:
+        """The gradient by the initial parameters ``[T, ...]`` of what has this gradient by the adapted ones.
+
+        along: gradients by the parameters before each step, of what depends on those."""
+        for number in reversed(range(len(self.points) - 1)):
+            if self.graphs:
+                gradient = self._through(*self.graphs[number], gradient)
+            if along:
+                gradient = {name: value + along[number][name] for name, value in gradient.items()}
         return dict(gradient)
+
+    def _through(self, before: Parameters, after: Parameters, gradient: Mapping[str, Tensor]) -> Parameters:
+        """Back through one step: what stayed passes its gradient on as it is."""
+        moved = {n: value if self.moves(n) else torch.zeros_like(value) for n, value in gradient.items()}
+        found = _pulled_back(before, after, moved)
+        return {n: value if self.moves(n) else value + gradient[n] for n, value in found.items()}
 
 
 def _pulled_back(before: Parameters, after: Parameters, vector: Mapping[str, Tensor]) -> Parameters:
-    """The vector-Jacobian product of one step. Its Jacobian is symmetric, so this is the product with it, too."""
+    """The vector-Jacobian product of a step of all parameters. Its Jacobian is symmetric, so this is the product with
+    it, too."""
     found = torch.autograd.grad(
         list(after.values()), list(before.values()), [vector[name] for name in after], retain_graph=True
     )
@@ -55,25 +83,27 @@ def _pulled_back(before: Parameters, after: Parameters, vector: Mapping[str, Ten
 
 def take_steps(
     parameters: Mapping[str, Tensor],
-    batches: Sequence[Trajectories],
+    batches: Sequence[Any],
     predictor_of: PredictorOf,
     loss: TaskLoss,
     rates: Sequence[float],
     *,
     second_order: bool,
+    moves: Callable[[str], bool] = every_one,
 ) -> InnerSteps:
-    """One inner step for each of the batches; first order leaves the Jacobians out (they are the identity)."""
-    steps = []
-    adapted = {name: value.detach() for name, value in parameters.items()}
+    """One inner step for each of the batches; first order leaves the Jacobians out (they are the identity).
+
+    moves: which parameters take the steps; the others stay."""
+    points, graphs = [{name: value.detach() for name, value in parameters.items()}], []
     for number, batch in enumerate(batches):
-        before = {name: value.clone().requires_grad_() for name, value in adapted.items()}
+        before = {name: value.clone().requires_grad_() for name, value in points[-1].items()}
         rate = rates[min(number, len(rates) - 1)]
         loop = inner_loop(before, Recorded([batch]), predictor_of, loss, rate, second_order=second_order)
         after = next(islice(loop, 1, None))
-        adapted = {name: value.detach() for name, value in after.items()}
+        points.append({name: (value if moves(name) else before[name]).detach() for name, value in after.items()})
         if second_order:
-            steps.append((before, after))
-    return InnerSteps(adapted, steps)
+            graphs.append((before, after))
+    return InnerSteps(points, graphs, moves)
 
 
 def fisher_product(
@@ -93,9 +123,12 @@ def fisher_product(
     def pulled_back(weighted: Tensor) -> Parameters:
         return torch.func.vjp(distributions, adapted)[1](weighted)[0]
 
+    # Forwards as twice backwards: torch's forward mode warns about itself when it is first used. What is pulled back is
+    # linear in the weights, so its own pull-back is the same wherever it is taken.
+    forwards = torch.func.vjp(pulled_back, torch.zeros_like(present))[1]
+
     def product(change: Parameters) -> Parameters:
-        # Forwards as twice backwards: torch's forward mode warns about itself when it is first used.
-        moved = torch.func.vjp(pulled_back, torch.zeros_like(present))[1](change)[0]
+        moved = forwards(change)[0]
         return backwards(weights * actions.metric(present, moved))[0]
 
     return product

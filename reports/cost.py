@@ -1,15 +1,14 @@
-"""What second order costs, from the records of `metabench cost`: tables, ratios with intervals, and sentences."""
+"""What second order costs, from the records of `metabench cost`: frames, ratios with intervals, and sentences.
+
+`reports.cost_terminal` prints them, `reports.cost_page` and `reports.cost_figures` lay them out for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import timing
@@ -18,16 +17,27 @@ Record = Mapping[str, Any]
 
 #: what Finn et al. (2017, section 5.2) report of leaving the second derivatives out
 PAPER = "roughly 33 %"
+#: what that may mean as a ratio of times, second order over first: a third more meta-steps in the same time, or a third
+#: of the time saved
+READINGS = {"speed": 1.33, "time saved": 1.5}
+
+#: what the meta-batch of a kind of work counts
+BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
+
+#: the work of records whose rows are ways to step simulators
+ENVIRONMENT = "environment"
+
+DEVICES = {"cpu": "the CPU", "cuda": "the GPU"}
 
 #: the implementation that sentences are about: the suite's own, under the plan that it trains with
 OURS = "ours/rule"
 
 #: what tells two settings apart, in the order of the tables; machine and device never mix
-SETTING = ("machine", "device", "backbone", "meta_batch", "inner_steps")
+SETTING = ("machine", "device", "work", "backbone", "meta_batch", "inner_steps")
 
 #: columns of the terminal's tables, which a setting without a single measured variant lacks
 SHOWN = (
-    *("milliseconds", "low", "high", "compile_seconds", "peak_bytes", "flops", "operations"),
+    *("milliseconds", "low", "high", "stable", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
     *("adapt_milliseconds_per_task", "share_of_ceiling", "gradient_error"),
 )
 
@@ -49,7 +59,8 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
     Where a setting was measured more than once on a machine, the newest record counts."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        newest[_place(record)] = record
+        if record["setting"].get("work") != ENVIRONMENT:
+            newest[_place(record)] = record
     found = [
         {**dict(zip(SETTING, place, strict=True)), **row}
         for place, record in newest.items()
@@ -57,12 +68,31 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(found)
     frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *SHOWN])))
-    return frame.sort_values(list(SETTING), kind="stable", ignore_index=True) if found else frame
+    if not found:
+        return frame
+    upwards = [name != "work" for name in SETTING]  # training before evaluation
+    return frame.sort_values(list(SETTING), ascending=upwards, kind="stable", ignore_index=True)
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, and never a power of ten."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def interval(value: float, low: float, high: float, form: Callable[[float], str] = "{:.2f}".format) -> str:
+    """A number with the ends of its interval in brackets."""
+    return f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def described(row: Mapping[str, Any]) -> str:
+    """The setting of a row in words."""
+    batch = f"{row['meta_batch']} {BATCHES.get(str(row['work']), 'tasks')}"
+    return f"{row['backbone']}, {batch}, {row['inner_steps']} inner step{'s' if row['inner_steps'] > 1 else ''}"
 
 
 def _place(record: Record) -> tuple[Any, ...]:
     setting = record["setting"]
-    own = (setting["backbone"], setting["meta_batch"], setting["inner_steps"])
+    own = (setting.get("work", "meta-step"), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
     return record["machine"]["id"], record["device"], *own
 
 
@@ -70,6 +100,18 @@ def _unmeasured(record: Record) -> list[dict[str, Any]]:
     """The row of a setting whose process was ended: out of memory is a result."""
     facts = {"order": "", "implementation": "", "label": "all", "status": record["status"]}
     return [{**facts, "reason": record["reason"], "samples_milliseconds": []}]
+
+
+def environments(records: Sequence[Record]) -> pd.DataFrame:
+    """Control steps per second, one row per machine and way to step: those of `benchmarks.cost.throughput`."""
+    newest = {record["machine"]["id"]: record for record in records if record["setting"].get("work") == ENVIRONMENT}
+    return pd.DataFrame(
+        [
+            {"machine": machine, "task": record["task"], "threads": record["threads"], **row}
+            for machine, record in newest.items()
+            for row in record["rows"] or [{"label": "all", **{n: record[n] for n in ("status", "reason")}}]
+        ]
+    )
 
 
 def ratios(records: Sequence[Record]) -> pd.DataFrame:
@@ -105,17 +147,6 @@ def ratios(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
-def ratio_table(records: Sequence[Record]) -> pd.DataFrame:
-    """The time ratio second/first as text with its interval: a row per machine, device, backbone, meta-batch and
-    implementation, a column per number of inner steps."""
-    frame = ratios(records)
-    if frame.empty:
-        return frame
-    frame["text"] = [f"{row.time:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in frame.itertuples()]
-    index = [*SETTING[:-1], "label"]
-    return frame.pivot(index=index, columns="inner_steps", values="text").fillna("")
-
-
 def _over(second: Any, first: Any) -> float:
     known = pd.notna(second) and pd.notna(first) and first
     return float(second) / float(first) if known else float("nan")
@@ -136,7 +167,61 @@ def _sentence(row: Mapping[str, Any]) -> str:
     speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
     where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
     unstable = "" if row["stable"] else " (unstable: the machine did something else as well)"
-    return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}."
+    return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}, {_readings(row['low'], row['high'])}."
+
+
+def _readings(low: float, high: float) -> str:
+    """An interval of the ratio of times against both things that the paper may mean."""
+    told = [
+        f"{number:g} times if it means {what} (here: {judged(low, high, number)})" for what, number in READINGS.items()
+    ]
+    return f"which is {' and '.join(told)}"
+
+
+def judged(low: float, high: float, number: float) -> str:
+    """Whether an interval lies above a number, below it, or holds it; unknown without an interval."""
+    if not (low <= high):
+        return "unknown"
+    return "more" if low > number else "less" if high < number else "agrees"
+
+
+def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
+    """A sentence per machine and device: from which to which ratio, and how often more or less than the paper's."""
+    frame = ratios(records)
+    told = []
+    for (_, device), group in frame[frame["label"] == label].groupby(["machine", "device"], sort=False):
+        least, most = group.loc[group["time"].idxmin()], group.loc[group["time"].idxmax()]
+        span = (
+            f"{least.time:.2f} times ({_where(least)}) to {most.time:.2f} times ({_where(most)})"
+            if len(group) > 1
+            else f"{most.time:.2f} times ({_where(most)})"
+        )
+        counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
+        told.append(
+            f"On {DEVICES.get(device.partition(':')[0], device)} a meta-step of second order takes {span} as long "
+            f"as one of first order{_unsure(group)}. The paper's {PAPER} is {' and '.join(counts)}."
+        )
+    return told
+
+
+def _unsure(group: pd.DataFrame) -> str:
+    unstable = int((~group["stable"].astype(bool)).sum())
+    return (
+        f" ({unstable} of {len(group)} settings are unstable: the machine did something else as well)"
+        if unstable
+        else ""
+    )
+
+
+def _where(row: Any) -> str:
+    return f"{row.backbone}, {row.inner_steps} step{'s' if row.inner_steps > 1 else ''}"
+
+
+def _counted(group: pd.DataFrame, meaning: str, number: float) -> str:
+    found = [judged(row.low, row.high, number) for row in group.itertuples()]
+    counts = {word: found.count(word) for word in ("more", "agrees", "less", "unknown")}
+    named = [f"{word} in {count}" for word, count in counts.items() if count]
+    return f"{number:g} times if it means {meaning} (here: {', '.join(named)} of {len(found)} settings)"
 
 
 def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
@@ -160,52 +245,28 @@ def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*SETTING, "order", "label", "time", "low", "high", "fastest"])
 
 
-def show(records: Sequence[Record], console: Console) -> None:
-    """Print a table per setting, the ratios by inner steps, and the sentences."""
-    frame = rows(records)
-    for place, group in frame.groupby(list(SETTING), sort=False):
-        _, device, backbone, meta_batch, steps = place
-        console.print(_table(f"{backbone}, {meta_batch} tasks, inner steps: {steps} ({device})", group))
-        for row in group[group["status"] != "ok"].to_dict("records"):
-            console.print(Text(f"{row['order']} {row['label']}: {row['status']}: {row['reason']}".strip(), "yellow"))
-    for sentence in sentences(records):
-        console.print(Text(sentence))
+def speedups(records: Sequence[Record], label: str = OURS, peer: str = "learn2learn") -> pd.DataFrame:
+    """How many times as long as ours the usual library takes, and beside it the fastest of the others.
 
-
-def _table(title: str, group: pd.DataFrame) -> Table:
-    output = Table(title=title, title_justify="left", header_style="dim")
-    for name in ("order", "implementation"):
-        output.add_column(name)
-    for name in (
-        "ms per meta-step",
-        "compile s",
-        "peak MiB",
-        "MFLOP",
-        "operations",
-        "adapt ms/task",
-        "of ceiling",
-        "gradient",
-    ):
-        output.add_column(name, justify="right")
-    for row in (
-        group[group["status"] == "ok"]
-        .sort_values(["order", "milliseconds"], ascending=[False, True])
-        .to_dict("records")
-    ):
-        output.add_row(
-            row["order"],
-            row["label"],
-            f"{row['milliseconds']:.3g} [{row['low']:.3g}, {row['high']:.3g}]",
-            _number(row["compile_seconds"], "{:.1f}"),
-            _number(row["peak_bytes"], "{:.2f}", 2**20),
-            _number(row["flops"], "{:.1f}", 1e6),
-            _number(row["operations"], "{:.0f}"),
-            _number(row["adapt_milliseconds_per_task"], "{:.3g}"),
-            _number(row["share_of_ceiling"], "{:.0%}"),
-            _number(row["gradient_error"], "{:.0e}"),
+    One row per setting and order: those of `SETTING`, ``order``, ``peer`` with its interval ``low`` and ``high`` (NaN
+    where it was not timed), ``fastest`` (its label) and ``fastest_time`` with ``fastest_low`` and ``fastest_high``."""
+    frame = against(records, label)
+    found = []
+    for place, group in frame.groupby([*SETTING, "order"], sort=False):
+        rows = {row["label"]: row for row in group.to_dict("records")}
+        best = next((row for row in rows.values() if row["fastest"]), None)
+        if best is None:
+            continue
+        known = rows.get(peer, dict.fromkeys(("time", "low", "high"), float("nan")))
+        found.append(
+            {
+                **dict(zip((*SETTING, "order"), place, strict=True)),
+                "peer": known["time"],
+                "low": known["low"],
+                "high": known["high"],
+                "fastest": best["label"],
+                **{f"fastest_{name}": best[name] for name in ("time", "low", "high")},
+            }
         )
-    return output
-
-
-def _number(value: Any, form: str, unit: float = 1) -> str:
-    return form.format(value / unit) if pd.notna(value) else ""
+    columns = ["peer", "low", "high", "fastest", "fastest_time", "fastest_low", "fastest_high"]
+    return pd.DataFrame(found, columns=[*SETTING, "order", *columns])

@@ -120,7 +120,7 @@ class Result:
         return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
 
-@dataclass
+@dataclass(eq=False)
 class Results:
     """All that the records of one or several stores say."""
 
@@ -140,7 +140,7 @@ class Results:
         """One per number, in the order of `columns` and then best first."""
         named = grouped(self.records)
         # reading parquet files waits and computes outside the interpreter's lock
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(2) as pool:
             read = dict(pool.map(self._read, [record for _, group in named for record in group]))
         found = []
         for name, group in named:

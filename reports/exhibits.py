@@ -71,14 +71,17 @@ def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.nd
     return {}
 
 
-def function_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
-    """A panel per regression task and method: f before and after adaptation, with the support points.
+def function_panels(results: Results, table: Mapping[str, Look]) -> dict[str, list[Panel]]:
+    """For each regression test, the first that somebody was trained for, a panel per method: f before and after
+    adaptation, with the support points.
 
     The episode shown is the one with the largest range of f among those exhibited, the same for all methods."""
-    return [
-        _function_panel(result, arrays, words.title(result.column, results.columns), table)
-        for result, arrays in exhibited(results, FUNCTION_ARRAYS)
-    ]
+    order = {words.title(column, results.columns): None for column in results.columns}
+    found: dict[str, list[Panel]] = {}
+    for result, arrays in exhibited(results, FUNCTION_ARRAYS):
+        test = words.title(result.column, results.columns)
+        found.setdefault(test, []).append(_function_panel(result, arrays, test, table))
+    return {test: found[test] for test in order if test in found}
 
 
 def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, table: Mapping[str, Look]) -> Panel:
@@ -109,7 +112,7 @@ def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str,
     return Panel(
         slug(f"fit {test} {result.name}"),
         result.name,
-        f"{test}, test episode {episode}, seed {result.seeds[0]}",
+        f"Test episode {episode}, seed {result.seeds[0]}.",
         drawing,
         (result.label,),
     )

@@ -61,7 +61,7 @@ def _steps_panel(
     scale = words.factor(metric)
     last = max(int(curve["step"].max()) for _, curve in curves.values() if len(curve))
     name = slug(f"steps {words.title(column, columns)} {column.regime}")
-    title = f"{words.title(column, columns)} · {words.REGIME_TITLES.get(column.regime, column.regime)}"
+    title = words.title(column, columns) + words.in_regime(column, columns)
     with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
         for result, curve in curves.values():
             look = table[result.label]
@@ -84,12 +84,20 @@ def _steps_panel(
 
 
 def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:
-    """For each training task, validation score against meta-steps, examples and seconds."""
+    """For each training task, validation score against meta-steps, examples (environment steps) and seconds."""
     tasks: dict[str, dict[str, list[Record]]] = {}
     for record in fits_with_curves(results):
         tasks.setdefault(str(record["task"]["id"]), {}).setdefault(str(record["label"]), []).append(record)
-    axes = (("step", "meta-steps"), ("examples", "training examples"), ("seconds", "training seconds"))
-    return [[_learning_panel(task, fits, table, *axis) for axis in axes] for task, fits in sorted(tasks.items())]
+    return [
+        [_learning_panel(task, fits, table, *axis) for axis in _learning_axes(fits)]
+        for task, fits in sorted(tasks.items())
+    ]
+
+
+def _learning_axes(fits: Mapping[str, list[Record]]) -> tuple[tuple[str, str], ...]:
+    control = next(iter(fits.values()))[0]["task"].get("kind") == "control"
+    seen = ("environment_steps", "environment steps") if control else ("examples", "training examples")
+    return ("step", "meta-steps"), seen, ("seconds", "training seconds")
 
 
 def fits_with_curves(results: Results) -> list[Record]:
@@ -109,6 +117,8 @@ def _learning_panel(
     name = slug(f"learning {task} {axis}")
     title = f"{task} · against {axis_title}"
     levels: list[np.ndarray] = []
+    from matplotlib.ticker import EngFormatter
+
     with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
         for label, records in fits.items():
             look = table[label]
@@ -124,7 +134,7 @@ def _learning_panel(
             axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
         axes.set(xlabel=axis_title, ylabel=f"validation {words.axis(metric)}")
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter("{x:,.0f}" if axes.get_xlim()[1] >= 5 else "{x:g}")
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
         axes.xaxis.get_major_locator().set_params(nbins=6)
         _log_where_wide(axes, [level / words.factor(metric) for level in levels], metric)
         drawing = svg.render(figure, colours(table), f"validation {words.axis(metric)} against {axis_title}, {task}")
@@ -132,14 +142,16 @@ def _learning_panel(
 
 
 def _curves(records: Sequence[Record]) -> pd.DataFrame:
-    """seed, step, seconds, examples, score (in the unit shown); validations without a finite score are left out."""
+    """seed, step, seconds, examples, environment_steps, score (in the unit shown); validations without a finite score
+    are left out."""
+    seen = ("examples", "environment_steps")
     rows = [
-        (number, point["step"], point["seconds"], point.get("examples", math.nan), point["score"])
+        (number, point["step"], point["seconds"], *(point.get(name, math.nan) for name in seen), point["score"])
         for number, record in enumerate(records)
         for point in record["training"]["curve"]
         if point.get("score") is not None
     ]
-    frame = pd.DataFrame(rows, columns=["seed", "step", "seconds", "examples", "score"])
+    frame = pd.DataFrame(rows, columns=["seed", "step", "seconds", *seen, "score"])
     return frame.assign(score=frame["score"] * words.factor(str(records[0]["task"]["metric"])))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.stats import Comparison, TestProtocol
+from benchmarks.stats import Comparison
 from reports import words
 from reports.data import REGIMES, Result, Results
 from reports.style import Look
@@ -116,13 +116,15 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     first: Result = frame["result"].iloc[0]
     methods = sorted(frame.groupby("method"), key=lambda item: _best(item[1], regimes, first.higher_is_better))
     leading = results.leading(first.column.test)
+    plain = words.without_batch_norm(first.column, results.columns)
+    where = "" if plain else f", {words.REGIME_TITLES.get(leading.regime, leading.regime)}"
     judged = results.verdicts[leading]
     headers = [
         Header("method", numeric=False),
-        Header("rank", f"1 + methods significantly better, {_where(leading)}", descending=False),
-        Header("letters", f"who shares one can't be told apart, {_where(leading)}", numeric=False),
+        Header("rank", f"1 + methods significantly better{where}", descending=False),
+        Header("letters", f"who shares one can't be told apart{where}", numeric=False),
         *(
-            Header(words.REGIME_TITLES[name], words.REGIME_MEANINGS[name], True, True, first.higher_is_better)
+            Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
             for name in regimes
         ),
         *(Header(DETAILS[name][0], DETAILS[name][1], name not in TEXTS) for name in details),
@@ -138,8 +140,12 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
 
 
-def _where(leading: TestProtocol) -> str:
-    return words.REGIME_TITLES.get(leading.regime, leading.regime)
+def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
+    """Title and explanation of a column of scores: its batch-norm regime, or (plain) what is measured where nobody in
+    the test has batch-norm."""
+    if plain:
+        return words.axis(metric), "mean over test tasks ± the half-width of its 95 % interval"
+    return words.REGIME_TITLES[regime], words.REGIME_MEANINGS[regime]
 
 
 def _place(name: str, judged: Comparison | None) -> list[Cell]:

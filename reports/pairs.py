@@ -40,12 +40,12 @@ def pairs_table(results: Results) -> pd.DataFrame:
     """One row per pair of each column: advantage of the first (points of accuracy, a factor of mean errors, or score
     units) with the adjusted interval that leaves zero (or 1) out if and only if the verdict is better or worse."""
     rows = []
-    for protocol, judged in _judged(results):
+    for protocol, judged in judged_columns(results):
         title = words.title(protocol, results.columns)
         metric = results.metric(protocol)
         for pair in judged.pairs:
             values = (pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high)
-            size, low, high = (_shown(value, metric) for value in values)
+            size, low, high = (shown(value, metric) for value in values)
             rows.append(
                 {
                     "task": title,
@@ -72,7 +72,7 @@ def pairs_table(results: Results) -> pd.DataFrame:
 def matrices(results: Results) -> list[Matrix]:
     """A matrix per column with at least two methods, in the order of the page."""
     found = []
-    for protocol, judged in _judged(results):
+    for protocol, judged in judged_columns(results):
         labels = {row.name: str(row.first["label"]) for column in results.compared for row in column.rows}
         metric = results.metric(protocol)
         squares = [[_square(judged, row, other, metric) for other in judged.names] for row in judged.names]
@@ -90,7 +90,8 @@ def verdict(judged: Comparison, pair: Pair) -> str:
     return pair.verdict
 
 
-def _judged(results: Results) -> list[tuple[TestProtocol, Comparison]]:
+def judged_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:
+    """The columns in which there are pairs, in the order of the page."""
     found = [(column.protocol, results.verdicts[column.protocol]) for column in results.compared]
     return [(protocol, judged) for protocol, judged in found if isinstance(judged, Comparison) and judged.pairs]
 
@@ -99,10 +100,11 @@ def _square(judged: Comparison, row: str, other: str, metric: str) -> Square | N
     if row == other or (row, other) in judged.unpaired or (other, row) in judged.unpaired:
         return None
     pair, word = judged.pair(row, other), judged.verdict(row, other)
-    size = _shown(pair.contrast.estimate if pair.first == row else -pair.contrast.estimate, metric)
+    size = shown(pair.contrast.estimate if pair.first == row else -pair.contrast.estimate, metric)
     text = f"{size:.2f}×" if metric == "squared error" else f"{size:+.2f}".replace("-", "−")
     return Square(text + MARKS.get(word, ""), word, pair_sentence(pair, metric, judged.under_trained))
 
 
-def _shown(value: float, metric: str) -> float:
+def shown(value: float, metric: str) -> float:
+    """A difference on the scale of a contrast in the unit that is shown: a factor of errors, points of accuracy."""
     return math.exp(value) if metric == "squared error" else value * words.factor(metric)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.stats import ABOUT, Column, Comparison, Pair, pair_sentence, size_of, top_group
+from benchmarks.stats import ABOUT, Column, Comparison, Pair, ends, pair_sentence, size_of, top_group
 from reports import words
 from reports.data import Result, Results
 
@@ -19,6 +19,10 @@ BADGES = {
     "single": "nothing to compare with",
     "none": "no number to compare",
 }
+
+
+#: what an interval of a difference asks: would it be there with other ...
+SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,29 @@ class Finding:
     context: str
     places: tuple[Place, ...]
     own: bool
+
+    @property
+    def measured(self) -> str:
+        """What the numbers are and which way is better; for classification also the way and the shots."""
+        if self.leader is None:
+            return ""
+        column = self.leader.column
+        way = f"{column.way}-way {column.shots}-shot " if column.way else ""
+        better = "" if self.leader.higher_is_better else ", smaller is better"
+        return way + words.axis(self.leader.metric).removesuffix(" (%)") + better
+
+    @property
+    def intervals(self) -> list[tuple[str, str]]:
+        """The unadjusted 95 % intervals of the leading pair: over what, and from where to where."""
+        if self.pair is None or not self.leader:
+            return []
+        found = [(SCOPES[scope], self.pair.interval(scope)) for scope in self.pair.contrast.scopes()]
+        return [(over, ends(interval, self.leader.metric)) for over, interval in found if interval.known]
+
+    @property
+    def badge(self) -> str:
+        """The verdict at a glance."""
+        return BADGES[self.verdict]
 
     @property
     def number(self) -> str:
@@ -125,24 +152,24 @@ def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric:
     if verdict == "winner":
         return f"{comparison.winner} is best at this budget", f"{told}{left}"
     if len(top) == 1:
-        return f"{top[0]} leads, but not every other is separated from it", f"{told}{left}"
+        return f"{top[0]} leads, but not every other is clearly behind", f"{told}{left}"
     return f"{_list(top)} can't be told apart", f"{told}{left}"
 
 
 def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
-    """What is separated among fits that may not be finished, without the word winner."""
+    """What is real among fits that may not be finished, without the word winner."""
     if pair is None:
         return _unpaired(comparison)
     about = ABOUT[pair.scope]
     size = f"{pair.first} is ahead of {pair.second}, the next, by {size_of(pair, metric)}"
     if pair.verdict in ("better", "worse"):
-        survives = {True: "; it survives new classes", False: "; it may not survive new classes", None: ""}
-        return f"{size}: separated, {about}{survives[pair.survives_new_classes]}."
+        classes = {True: " and for other classes", False: ", perhaps not for other classes", None: ""}
+        return f"{size}. The difference is real {about}{classes[pair.survives_new_classes]}."
     if pair.verdict == "equivalent":
         return f"{size}: equivalent within the task's margin, {about}."
     if not pair.adjusted.known:
         return f"{size}: one shared episode gives no interval."
-    return f"{size}: not separated, {about}.{_need(comparison, pair)}"
+    return f"{size}. This may be chance, {about}.{_need(comparison, pair)}"
 
 
 def _need(comparison: Comparison, pair: Pair) -> str:
@@ -186,7 +213,8 @@ def _context(ranked: list[Result]) -> str:
     if ranked:
         seeds = sorted({len(result.records) for result in ranked})
         parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
-        parts.append(words.spread(sorted({len(r.row.episodes) for r in ranked})) + " test episodes")
+        episodes = words.spread(sorted({len(r.row.episodes) for r in ranked}))
+        parts.append(f"{episodes} test episode{'' if episodes == '1' else 's'}")
     shares = [training.get("share") for result in ranked for training in result.training]
     known = [share for share in shares if share is not None]
     if known:

@@ -6,6 +6,7 @@ also stands alone as a file. Markers and dashes tell methods apart where colours
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,18 +45,19 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn."""
+    """How a method is drawn, or (in the figures of the cost benchmark) an implementation."""
 
     index: int
     light: str
     dark: str
     marker: str
     dash: str | tuple
+    kind: str = "method"
 
     @property
     def variable(self) -> str:
         """Its CSS variable."""
-        return f"--method-{self.index}"
+        return f"--{self.kind}-{self.index}"
 
     @property
     def shape(self) -> str:
@@ -83,6 +85,20 @@ def _family(label: str) -> str:
     return label.split(" [")[0].split(" (")[0]
 
 
+#: implementations that `metabench cost` compares: place in `COLOURS`; those that are not listed have the last one's
+IMPLEMENTATIONS = {"ours": 0, "loop": 5, "learn2learn": 1, "higher": 2, "torchopt": 3, "jax": 7, "another": 4}
+
+
+def implementation(label: str) -> Look:
+    """The look of an implementation or of one of its plans, as in ``ours/all``; plans share a colour."""
+    name, _, plan = label.partition("/")
+    place = IMPLEMENTATIONS.get(name, IMPLEMENTATIONS["another"])
+    light, dark = COLOURS[place]
+    other = 0 if plan in ("", "rule") else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
+    return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], "cost")
+
+
 def css_variables(table: dict[str, Look], dark: bool) -> str:
-    """The declarations of all method colours for a light or a dark page."""
-    return "".join(f"{look.variable}:{look.dark if dark else look.light};" for look in table.values())
+    """The declarations of all colours of methods and implementations for a light or a dark page."""
+    shown = [*table.values(), *map(implementation, IMPLEMENTATIONS)]
+    return "".join(f"{look.variable}:{look.dark if dark else look.light};" for look in shown)

@@ -52,11 +52,11 @@ class Drawing(str):
 
 
 @contextmanager
-def drawing(name: str, width: float, height: float, above: float = 0.1) -> Iterator[Any]:
+def drawing(name: str, width: float, height: float, above: float = 0.1, left: float = 0.78) -> Iterator[Any]:
     """A figure of ``width`` x ``height`` inches and its axes, in the report's style; closed at the end.
 
-    above: inches left free above the axes, for a legend. The ids inside depend on ``name``, so that several figures can
-    share a page."""
+    above, left: inches left free above the axes, for a legend, and before them, for labels. The ids inside depend on
+    ``name``, so that several figures can share a page."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -67,8 +67,8 @@ def drawing(name: str, width: float, height: float, above: float = 0.1) -> Itera
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
-        left, right, bottom, top = 0.78 / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
-        yield figure, figure.add_axes((left, bottom, right - left, top - bottom))
+        start, right, bottom, top = left / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
+        yield figure, figure.add_axes((start, bottom, right - start, top - bottom))
 
 
 def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ from reports import words
 from reports.data import Record, Result, Results
 
 
+@functools.lru_cache(maxsize=1)
 def main_table(results: Results) -> pd.DataFrame:
     """One row per number, best first within its column.
 
@@ -88,6 +91,21 @@ def published_table(results: Results) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def published_sentence(results: Results) -> str:
+    """How many of the comparisons with published numbers could be judged, and how they came out."""
+    numbers = published.load()
+    found = [(result, one) for result in results.results if (one := reproduced(result, numbers)) is not None]
+    judged = Counter(one.outcome for _, one in found if one.outcome != "not run")
+    said = [f"{count} {outcome}" for outcome, count in judged.items()]
+    waiting = [result for result, one in found if one.outcome == "not run"]
+    if waiting:
+        shares = [fit["share"] for result in waiting for fit in result.training if fit.get("share") is not None]
+        ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
+        spent = f" (they had {' to '.join(ends)} of it)" if ends else ""
+        said.append(f"{len(waiting)} not asked, as the fits are under-trained or short of the published budget{spent}")
+    return f"Of {words.count(len(found), 'comparison')}: {'; '.join(said)}."
 
 
 def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:

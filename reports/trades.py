@@ -14,7 +14,11 @@ from reports.style import Look
 from reports.words import slug
 
 #: what is paid -> (title, the part of the training record)
-COSTS = {"seconds": "training seconds", "examples": "training examples"}
+COSTS = {
+    "seconds": "training seconds",
+    "examples": "training examples",
+    "environment_steps": "environment steps in training",
+}
 
 
 def cost(result: Result, name: str) -> float:
@@ -34,7 +38,7 @@ def front(costs: Sequence[float], worth: Sequence[float]) -> list[int]:
 
 
 def cost_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
-    """Two panels for each test that somebody was trained for, in its leading column."""
+    """A panel per kind of cost for each test that somebody was trained for, in its leading column."""
     panels = []
     for column in results.compared:
         if column.protocol != results.leading(column.protocol.test) or not results.own(column.protocol.test):
@@ -42,7 +46,9 @@ def cost_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
         here = [result for row in column.rows if (result := results.of(row)).competes]
         if any(result.training for result in here):
             title = words.title(column.protocol, results.columns)
-            panels += [_cost_panel(title, column.protocol.regime, here, name, table) for name in COSTS]
+            regime = words.in_regime(column.protocol, results.columns)
+            paid = [name for name in COSTS if any(cost(result, name) > 0 for result in here)]
+            panels += [_cost_panel(title, regime, here, name, table) for name in paid]
     return panels
 
 
@@ -51,7 +57,7 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
     costs = [cost(result, name) for result in here]
     means = [result.interval.estimate for result in here]
     kept = front(costs, means if upwards else [-mean for mean in means])
-    described = f"{title} · {words.REGIME_TITLES.get(regime, regime)} · against {COSTS[name]}"
+    described = f"{title}{regime} · against {COSTS[name]}"
 
     def draw(axes: Any) -> None:
         scale = words.factor(metric)
@@ -75,16 +81,16 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
 
 def shot_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
     """A panel for each task and regime that was tested with several numbers of shots."""
-    groups: dict[tuple[str, str, int, int, str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, int, int, str, str, str], list[Result]] = {}
     for result in results.results:
         column = result.column
         if result.competes:
-            place = (column.task, column.data, column.way, column.queries, column.split, column.regime)
+            place = (*(column.task, column.data, column.way, column.queries, column.split, column.model), column.regime)
             groups.setdefault(place, []).append(result)
     panels = []
     for place, here in groups.items():
         if len({result.column.shots for result in here}) > 1:
-            title = f"{place[0]} · {words.REGIME_TITLES.get(place[-1], place[-1])}"
+            title = place[0] + words.in_regime(here[0].column, results.columns)
             panels.append(_shot_panel(title, sorted(here, key=lambda one: one.column.shots), table))
     return panels
 

@@ -129,7 +129,20 @@ def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
         parts.append(f"{column.split} split")
     if len({other.data for other in same_task}) > 1:
         parts.append(f"data {column.data[:8] or 'unknown'}")
+    if column.model == "last":
+        parts.append("last model")
     return ", ".join(parts)
+
+
+def without_batch_norm(column: TestProtocol, columns: Iterable[TestProtocol]) -> bool:
+    """Whether nobody has batch-norm in the test of a column, so that its regimes are not worth a word."""
+    return all(other.regime == "none" for other in columns if other.test == column.test)
+
+
+def in_regime(column: TestProtocol, columns: Iterable[TestProtocol], form: str = " · {}") -> str:
+    """The batch-norm regime of a column in words, in this form; empty where nobody in its test has batch-norm."""
+    columns = list(columns)
+    return "" if without_batch_norm(column, columns) else form.format(REGIME_TITLES.get(column.regime, column.regime))
 
 
 def slug(text: str) -> str:

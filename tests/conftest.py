@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from whole_runs import Answer
 
+from benchmarks.__main__ import main
 from benchmarks.api import Episodes, LabelledSet, Parameters, State, TaskDistribution
 from benchmarks.models import BACKBONES, network_for
 from benchmarks.models.backbones import MLP, Conv4
@@ -123,3 +127,25 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setitem(BACKBONES, "tiny-conv4", Conv4(3))
     monkeypatch.setitem(BACKBONES, "tiny-mlp-normalised", MLP((7, 6), normalised=True))
     return Given()
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Calls the command line in this process."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["metabench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            main()
+        told = capsys.readouterr()
+        return Answer(ending.value.code or 0, told.out, told.err)
+
+    return call
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., Answer]) -> Callable[..., Answer]:
+    """The same, from the user's folder that a test file has made."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("METABENCH_OFFLINE", "1")
+    return command_line

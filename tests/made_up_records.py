@@ -86,18 +86,20 @@ class Maker:
     def evaluation(
         self, label: str, task: dict[str, Any], seed: int = 0, *, regime: str = "none", level: float = 0.5,
         slope: float = 0.0, steps: int = 1, fits: bool = True, under_trained: bool = False, exhibit: bool = False,
-        role: str | None = None, queries: int = 10, curve_episodes: int = 20, **changes: Any,
+        role: str | None = None, queries: int = 10, curve_episodes: int = 20, model: str = "best", **changes: Any,
     ) -> str:  # fmt: skip
         """One evaluation; scores at every step on the first episodes, at the last step on all."""
         frame = self.scores(task, label, seed, regime, level, slope, steps, queries, curve_episodes)
         header = self.header("evaluation", label, task, seed, **{"regime": regime, **changes})
         del header["regime"]
+        if model != "best":
+            header["key"] = key_of(header["key"], model)
         if role:
             header["method"]["facts"]["role"] = role
         header["training"] = self.training(label, task, seed, under_trained) if fits else None
         images = task["kind"] == "classification"
         header["evaluation"] = {
-            "split": "test", "regime": regime, "way": 5 * images, "shots": 1 if images else 10,
+            "split": "test", "regime": regime, "model": model, "way": 5 * images, "shots": 1 if images else 10,
             "queries": queries, "episodes": self.episodes, "reported_steps": [steps - 1], "headline_step": steps - 1,
             "curve_episodes": curve_episodes, "selection": "published", "trials": 0, "chosen": {},
             "seconds_per_task": 0.01,

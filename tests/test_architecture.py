@@ -22,15 +22,15 @@ PACKAGES = ("benchmarks", "maml", "baselines", "reports")
 PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: what a method is made of
 CONTRACT = tuple(
-    f"benchmarks.{name}" for name in ("api", "errors", "registry", "sampling", "training", "models", "environments")
+    f"benchmarks.{name}"
+    for name in ("api", "errors", "registry", "sampling", "training", "plans", "models", "environments")
 )
 #: what runs, times, stores and shows: it is handed plug-ins, and a plug-in never asks for it
 MACHINERY = (
-    *("reports", "benchmarks.__main__", "benchmarks.runner", "benchmarks.fitting", "benchmarks.isolate"),
-    *("benchmarks.isolated", "benchmarks.process", "benchmarks.schedule", "benchmarks.cells", "benchmarks.profiles"),
-    *("benchmarks.store", "benchmarks.measure", "benchmarks.console", "benchmarks.catalogue", "benchmarks.doctor"),
-    *("benchmarks.conformance", "benchmarks.stats", "benchmarks.cost", "benchmarks.gate", "benchmarks.peers"),
-    *("benchmarks.comparing", "benchmarks.verdict_commands", "benchmarks.options", "benchmarks.published"),
+    *("reports", "benchmarks.__main__", "benchmarks.commands", "benchmarks.runner", "benchmarks.fitting"),
+    *("benchmarks.isolate", "benchmarks.schedule", "benchmarks.cells", "benchmarks.profiles", "benchmarks.store"),
+    *("benchmarks.measure", "benchmarks.conformance", "benchmarks.stats", "benchmarks.cost", "benchmarks.gate"),
+    *("benchmarks.peers", "benchmarks.comparing", "benchmarks.published"),
 )
 #: clocks, printing, files, processes and a global generator are not a method's business
 NOT_FOR_METHODS = (
@@ -166,13 +166,13 @@ def test_only_the_command_line_imports_reports() -> None:
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("benchmarks.runner", ("isolate", "schedule", "console", "__main__")),
-        ("benchmarks.fitting", ("runner", "store", "isolate", "schedule", "console", "__main__")),
-        ("benchmarks.store", ("runner", "isolate", "schedule", "console", "registry", "__main__")),
-        ("benchmarks.measure", ("runner", "store", "isolate", "schedule", "console", "registry", "__main__")),
-        ("benchmarks.stats", ("runner", "isolate", "schedule", "console", "registry", "__main__")),
-        ("benchmarks.isolate", ("schedule", "console", "cells", "__main__")),
-        ("benchmarks.schedule", ("console", "__main__")),
+        ("benchmarks.runner", ("isolate", "schedule", "commands", "__main__")),
+        ("benchmarks.fitting", ("runner", "store", "isolate", "schedule", "commands", "__main__")),
+        ("benchmarks.store", ("runner", "isolate", "schedule", "commands", "registry", "__main__")),
+        ("benchmarks.measure", ("runner", "store", "isolate", "schedule", "commands", "registry", "__main__")),
+        ("benchmarks.stats", ("runner", "isolate", "schedule", "commands", "registry", "__main__")),
+        ("benchmarks.isolate", ("schedule", "commands", "cells", "__main__")),
+        ("benchmarks.schedule", ("commands", "__main__")),
     ],
 )
 def test_imports_go_one_way(module: str, never: tuple[str, ...]) -> None:

@@ -212,3 +212,11 @@ def test_the_optimal_player_says_where_there_are_too_many_situations():
 def test_settings_out_of_range_are_refused(name, field, value):
     with pytest.raises(registry.MetabenchError, match=field):
         registry.build_method(name, **{field: value})
+
+
+@pytest.mark.parametrize("name", ["greedy", "rl2"])
+def test_facts_name_what_regret_is_counted_from(name):
+    few, many, none = (registry.build_task(task) for task in ("bandit/k5n10", "bandit/k5n100", "tabular-mdp/n10"))
+    assert registry.build_method(name, few).describe(few)["bayes_optimum"] == pytest.approx(6.66, abs=5e-5)
+    assert "bayes_optimum" not in registry.build_method(name, many).describe(many)
+    assert "bayes_optimum" not in registry.build_method(name, none).describe(none)

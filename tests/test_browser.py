@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_records import full_store
 
 from reports.page import write_report
 
@@ -21,18 +21,10 @@ pytestmark = [
 ]
 
 
-def made_up_records() -> Any:
-    path = Path(__file__).with_name("made_up_records.py")
-    specification = importlib.util.spec_from_file_location("made_up_records", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
-    made_up_records().full_store(folder / "store")
+    full_store(folder / "store")
     return write_report(folder / "store", folder / "index.html")
 
 

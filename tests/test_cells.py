@@ -116,6 +116,19 @@ def test_seeds_are_those_that_are_asked_for(tiny):
     assert set(keys(tiny, "fit", seeds=(0,)).values()) < set(keys(tiny, "fit").values())
 
 
+def test_the_last_model_is_an_evaluation_of_the_same_fit(tiny):
+    block = dataclasses.replace(tiny.blocks[0], models=("best", "last"))
+    found = cells.expand(dataclasses.replace(tiny, blocks=(block,)), Request(methods=("maml", "nearest-neighbour")))
+    tests = [(c.label, c.seed, c.spec["evaluation"]["model"], c.after) for c in found if c.kind == "evaluation"]
+    assert [(seed, model) for label, seed, model, _ in tests if label == "nearest-neighbour"] == [
+        (0, "best"),
+        (1, "best"),
+    ]
+    ours = {(seed, model): fit for label, seed, model, fit in tests if label == "maml"}
+    assert ours.keys() == {(0, "best"), (0, "last"), (1, "best"), (1, "last")}
+    assert ours[0, "best"] == ours[0, "last"] != ours[1, "last"]
+
+
 def test_more_shots_are_more_evaluations_of_the_same_fits(tiny):
     fewer, more = keys(tiny), keys(tiny, shots=(5, 20))
     assert keys(tiny, "fit") == keys(tiny, "fit", shots=(5, 20))
@@ -157,7 +170,8 @@ def test_quick_takes_glyphs_where_omniglot_is_not_here():
     assert {"omniglot-v1/5w1s", "miniimagenet-v1/5w1s"} <= tasks
     assert "glyphs-v1/5w1s" not in tasks
     found = cells.expand(quick, Request(unavailable=absent))
-    assert {c.task for c in found if c.skip is None} == {"sinusoid-v1/k10", "sinusoid-v1/k10-half", "glyphs-v1/5w1s"}
+    supervised = {c.task for c in found if c.skip is None and registry.build_task(c.task).kind != "control"}
+    assert supervised == {"sinusoid-v1/k10", "sinusoid-v1/k10-half", "glyphs-v1/5w1s"}
     skipped = {(c.label, c.skip) for c in found if c.task.startswith("miniimagenet")}
     assert skipped == {("nearest-neighbour", "no photographs"), ("chance", "no photographs")}
 
@@ -219,6 +233,7 @@ def test_a_cell_is_killed_in_the_end(tmp_path, tiny):
         ('"sinusoid/k5"', '"sinusoid/k9"', "unknown variant of task 'sinusoid' 'k9'"),
         ('"running"', '"runing"', "unknown entry of regimes in profile 'tiny' 'runing' (did you mean 'running'?)"),
         ("seeds = 2", "selections = ['best']\nseeds = 2", "unknown entry of selections in profile 'tiny' 'best'"),
+        ("seeds = 2", "models = ['first']\nseeds = 2", "unknown entry of models in profile 'tiny' 'first'"),
         ("seeds = 2", "seeds = ", "is not TOML"),
         ("[tiny]", "seeds = 1\n[tiny]", "stands outside of a profile"),
         ("[[tiny.tasks]]", "[tiny.tasks]", "is not TOML"),

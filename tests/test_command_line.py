@@ -6,22 +6,12 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from benchmarks.__main__ import main
+from whole_runs import Answer
 
 ROOT = Path(__file__).parents[1]
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-    cpu_seconds: float = 0.0
 
 
 @pytest.fixture
@@ -40,17 +30,8 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def metabench(folder, monkeypatch, capsys):
-    """Calls the command line in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metabench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        told = capsys.readouterr()
-        return Answer(ending.value.code or 0, told.out, told.err)
-
-    return call
+def metabench(folder, command_line):
+    return command_line
 
 
 def in_a_process(*command):

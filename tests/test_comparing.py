@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker
 
 from benchmarks.comparing import compare, compare_stores, power_table
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import aggregate, columns, contrast, task_scores
 from benchmarks.store import Store
-
-specification = importlib.util.spec_from_file_location(
-    "made_up_records", Path(__file__).with_name("made_up_records.py")
-)
-made_up = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(made_up)
-GLYPHS, SINUSOID, Maker = made_up.GLYPHS, made_up.SINUSOID, made_up.Maker
 
 
 def many_classes(make: Any, count: int = 20) -> None:
@@ -60,6 +53,21 @@ def test_columns_hold_what_may_stand_beside_each_other(store: Path) -> None:
     assert glyphs.membership.count == 20
     assert sinusoid.membership is None
     assert glyphs.rows[0].values.shape == (2, 60, 10)
+
+
+def test_last_models_have_a_column_of_their_own_in_which_the_untrained_stand_too(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for model in ("best", "last"):
+        make.evaluation("maml", SINUSOID, model=model)
+        make.evaluation("fomaml", SINUSOID, model=model)
+    make.evaluation("constant", SINUSOID, fits=False)
+    best, last = columns(make.store, make.store.records())
+    assert (best.protocol.model, last.protocol.model) == ("best", "last")
+    assert sorted(best.names) == sorted(last.names) == ["constant", "fomaml", "maml"]
+    for column in (best, last):
+        models = {row.name: row.first["evaluation"]["model"] for row in column.rows if row.trained}
+        assert set(models.values()) == {column.protocol.model}
+    assert {row.own for row in last.rows if row.trained} == {False}
 
 
 def test_comparison_of_records_is_that_of_their_scores(store: Path) -> None:

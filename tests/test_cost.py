@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,29 @@ from benchmarks.cost import grid, measurement, sweep
 from benchmarks.cost.grid import Choice, Setting, Variant
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.peers import loop
-from benchmarks.stats import timing
 from benchmarks.store import Store
 from benchmarks.workloads import WORKLOADS, Workload
 from reports import cost as tables
-from reports import data
+from reports import cost_terminal, data
 
 SMALL = Workload("mlp-40-40", (1,), 0, 4, 4, 0.01, threads=1)
 
 
-def setting(*names: str, rounds: int = 5, orders: tuple[str, ...] = grid.ORDERS) -> Setting:
-    return Setting("mlp-40-40", 3, 1, grid.variants(names, orders), rounds, 0.05, 60)
+#: a complete grid
+GRID = """[[cost.quick.grids]]
+backbones = ["mlp-40-40"]
+inner_steps = [1]
+meta_batches = [4]
+orders = ["second", "first"]
+implementations = ["loop"]
+rounds = 5
+seconds = 1
+limit = 60
+"""
+
+
+def setting(*names: str, rounds: int = 5, orders: tuple[str, ...] = grid.ORDERS, work: str = grid.WORKS[0]) -> Setting:
+    return Setting("mlp-40-40", 3, 1, grid.variants(names, orders), rounds, 0.05, 60, work)
 
 
 def contest(*names: str, **changes: Any) -> measurement.Contest:
@@ -50,13 +63,17 @@ def test_every_profile_is_a_list_of_settings(profile: str) -> None:
     assert found
     assert {each.backbone for each in found} <= set(WORKLOADS)
     for each in found:
-        assert {variant.order for variant in each.variants} == {"second", "first"}
+        assert {variant.order for variant in each.variants} == set(
+            grid.ORDERS if each.work == "meta-step" else ["first"]
+        )
         assert grid.from_plain(json.loads(json.dumps(grid.plain(each)))) == each
 
 
 def test_ours_stands_for_every_plan_unless_one_is_forced() -> None:
     labels = [variant.label for variant in grid.variants(["ours", "loop"], ["first"])]
-    assert labels == ["ours/rule", "ours/all", "ours/one", "loop"]
+    assert labels[:2] == ["ours/rule", "ours/eager"]
+    assert {"ours/compiled", "ours/all", "ours/one"} < set(labels)
+    assert labels[-1] == "loop"
     assert [v.label for v in grid.variants(["ours", "loop"], ["first"], plan="one")] == ["ours/one", "loop"]
 
 
@@ -67,6 +84,17 @@ def test_the_command_line_replaces_what_the_profile_lists() -> None:
     assert only.variants == (Variant("second", "loop"),)
 
 
+def test_inner_steps_and_meta_batches_are_those_of_training_unless_evaluation_is_asked_for() -> None:
+    backbone = "conv4-64-strided"
+    assert {each.work for each in grid.settings("standard", Choice([backbone]))} == {"meta-step", "evaluation"}
+    assert {each.work for each in grid.settings("standard", Choice([backbone], [3]))} == {"meta-step"}
+    (only,) = grid.settings("standard", Choice([backbone], [3], [7], work="evaluation"))
+    assert (only.work, only.inner_steps, only.meta_batch) == ("evaluation", 3, 7)
+    assert str(only) == "conv4-64-strided, 7 episodes evaluated, 3 inner steps"
+    with pytest.raises(MetabenchError, match="has no setting like that"):
+        grid.settings("standard", Choice([backbone], orders=["second"], work="evaluation"))
+
+
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
@@ -75,6 +103,7 @@ def test_the_command_line_replaces_what_the_profile_lists() -> None:
         (Choice(implementations=["our"]), "unknown implementation 'our'"),
         (Choice(implementations=["ours/fast"]), "unknown plan of 'ours' 'fast'"),
         (Choice(plan="fast"), "unknown plan of 'ours' 'fast'"),
+        (Choice(work="training"), "unknown work 'training'"),
     ],
 )
 def test_what_is_not_known_is_named_with_what_is(choice: Choice, told: str) -> None:
@@ -91,6 +120,8 @@ def test_what_is_not_known_is_named_with_what_is(choice: Choice, told: str) -> N
         ("[[cost.quick.grids]]\nbackbones = ['mlp-40-40']", "a grid lacks inner_steps"),
         ("[[cost.quick.grids]]\nrounds = 0", "rounds = 0 is not above 0"),
         ("[[cost.quick.grids]]\nrounds = 'many'", "rounds = 'many' is str"),
+        (f"{GRID}work = 'training'", "unknown work of cost profile 'quick' 'training'"),
+        (f"{GRID}work = 'evaluation'", "an evaluation keeps no graph"),
         ("[cost.other]\ngrids = []", "unknown cost profile 'quick'"),
     ],
 )
@@ -117,7 +148,8 @@ def test_rows_hold_every_sample_and_their_median() -> None:
         assert row["gradient_error"] < 1e-12
         assert row["share_of_ceiling"] == pytest.approx(row["flops"] / row["milliseconds"] * 1e3 / 1e9)
         assert row["peak_bytes"] > 0
-    assert rows[0]["plan"] == {"name": "all", "tasks_at_once": 3}
+    assert rows[0]["plan"]["name"] == "all"
+    assert rows[0]["plan"]["tasks_at_once"] == rows[0]["plan"]["tasks"] == 3
     assert rows[0]["flops"] == rows[2]["flops"] > rows[1]["flops"]
     assert rows[2]["operations"] > rows[0]["operations"]
 
@@ -141,6 +173,20 @@ def test_who_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatc
     assert wrong["gradient_error"] > measurement.TOLERANCE
     assert wrong["milliseconds"] is None
     assert rows["first", "loop"]["status"] == "ok"
+
+
+def test_compiling_counts_whether_before_the_first_step_or_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = loop.Implementation.stepper
+
+    def slow_to_make(self: Any, *given: Any) -> Any:
+        time.sleep(0.4)
+        return honest(self, *given)
+
+    monkeypatch.setattr(loop.Implementation, "stepper", slow_to_make)
+    monkeypatch.setattr(loop.Implementation, "compiles", True)
+    compiled, eager = measured("loop", "ours/all", orders=("first",))
+    assert 0.35 < compiled["compile_seconds"] < compiled["first_step_seconds"]
+    assert eager["compile_seconds"] is None
 
 
 def test_out_of_memory_and_absence_end_one_row_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +224,30 @@ def test_all_variants_run_in_every_round_in_changing_order(monkeypatch: pytest.M
     assert len(rounds) == 12
     assert all(sorted(each) == sorted(rounds[0]) for each in rounds)
     assert len({tuple(each) for each in rounds}) > 6
+
+
+def test_an_evaluation_is_compared_by_its_predictions_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = contest("ours/all", "loop", "learn2learn", orders=("first",), work="evaluation")
+    lying = loop.Implementation.adapt
+    for part in (entered.enter, entered.compare, entered.warm_up, entered.race, entered.count):
+        part()
+    rows = {row["label"]: row for row in entered.rows({"flops_per_second": 1e9})}
+    for label in ("ours/all", "loop"):
+        row = rows[label]
+        assert row["status"] == "ok", row["reason"]
+        assert row["gradient_error"] < 1e-12
+        assert row["adapt_milliseconds_per_task"] == pytest.approx(row["milliseconds"] / 3)
+        assert row["peak_bytes"] > 0
+        assert row["operations"] > 0
+    # forward and backward of the inner step and the queries' forward pass, no backward of the queries
+    training = {row["label"]: row for row in measured("loop", orders=("first",))}
+    assert rows["loop"]["flops"] < training["loop"]["flops"]
+
+    monkeypatch.setattr(loop.Implementation, "adapt", lambda *given: 1.001 * lying(*given))
+    again = contest("ours/all", "loop", orders=("first",), work="evaluation")
+    again.enter()
+    again.compare()
+    assert again.rows({})[1]["reason"].startswith("computes another prediction: relative difference 0.001")
 
 
 # --- a sweep -------------------------------------------------------------------------------------------------------
@@ -220,8 +290,16 @@ def test_a_setting_that_exceeds_its_memory_is_a_record(tmp_path: Path) -> None:
     assert list(shown["status"]) == ["out-of-memory"]
     assert tables.ratios([record]).empty
     console = Console(width=160, record=True, file=io.StringIO())
-    tables.show([record], console)
+    cost_terminal.show([record], console)
     assert "all: out-of-memory: used " in console.export_text()
+
+
+def test_absent_libraries_are_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "installed", lambda name: name not in ("higher", "jax"))
+    settings = [setting("ours/all", "higher", "jax", "learn2learn")]
+    lines: list[str] = []
+    sweep.run(settings, Store(tmp_path), "smoke", "cpu", lines.append, seconds=1)
+    assert lines[1] == "not installed here, so nothing is compared with: higher, jax (make peers)"
 
 
 def test_a_variant_that_leaves_no_time_ends_and_what_was_measured_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,88 +314,3 @@ def test_a_variant_that_leaves_no_time_ends_and_what_was_measured_is_kept(monkey
     assert (slow.row["status"], slow.row["reason"]) == ("timeout", "the setting's time was up before it was timed")
     assert entered.contestants[0].row["status"] == "ok"
     assert len(entered.contestants[0].samples) == 2
-
-
-# --- what is said --------------------------------------------------------------------------------------------------
-
-
-def planted(steps: int, second: float, first: float, label: str = "ours/rule", **changes: Any) -> dict[str, Any]:
-    """A record with times of 5 rounds that are second (first) times 1, 1.1, 1.2 ... in every order alike."""
-    noise = [1.0, 1.1, 1.2, 1.3, 1.4]
-    blank = measurement._empty_row
-    rows = []
-    for order, scale, peak in (("second", second, 4_000_000), ("first", first, 3_000_000)):
-        samples = [scale * each for each in noise]
-        facts = {"samples_milliseconds": samples, "milliseconds": scale * 1.2, "low": scale, "high": 1.4 * scale}
-        counted = {"peak_bytes": peak, "flops": 150 * scale, "operations": 100, "spread": 0.16, "stable": False}
-        name, _, plan = label.partition("/")
-        rows.append({**blank(Variant(order, name, plan)), **facts, **counted})
-    place = {"backbone": "mlp-40-40", "meta_batch": 25, "inner_steps": steps}
-    return {
-        "key": f"{steps:016d}", "cell": "cost", "status": "ok", "reason": None, "setting": place, "rows": rows,
-        "machine": {"id": "abcd"}, "device": "cpu", "finished": "2026-01-01T00:00:00+00:00", **changes,
-    }  # fmt: skip
-
-
-def test_ratios_and_sentences_come_from_the_samples() -> None:
-    records = [planted(1, 3.0, 2.0), planted(5, 8.0, 4.0)]
-    found = tables.ratios(records)
-    assert list(found["time"]) == pytest.approx([1.5, 2.0])
-    # a round that is slow is slow for both orders, so the ratio is known exactly
-    assert list(found["low"]) == pytest.approx([1.5, 2.0])
-    assert list(found["memory"]) == pytest.approx([4 / 3, 4 / 3])
-    table = tables.ratio_table(records)
-    assert list(table.columns) == [1, 5]
-    assert table.iloc[0].tolist() == ["1.50 [1.50, 1.50]", "2.00 [2.00, 2.00]"]
-    first, second = tables.sentences(records)
-    assert "1.50 times [1.50, 1.50] as fast" in first
-    assert "25 % less memory at 1 inner step on mlp-40-40" in first
-    assert first.endswith("the paper: roughly 33 %.")
-    assert "2.00 times" in second
-    assert "5 inner steps" in second
-    assert "unstable" in first
-
-
-def test_the_newest_record_of_a_setting_counts_and_machines_never_mix() -> None:
-    old, new = planted(1, 3.0, 1.0), planted(1, 2.0, 1.0, key="1" * 16)
-    other = planted(1, 5.0, 1.0, key="2" * 16, machine={"id": "other"})
-    found = tables.ratios([old, new, other])
-    assert list(zip(found["machine"], found["time"], strict=True)) == [("abcd", 2.0), ("other", 5.0)]
-
-
-def test_the_fastest_of_the_others_is_marked() -> None:
-    record = planted(1, 3.0, 2.0)
-    for name, scale in (("learn2learn", 10), ("jax", 2), ("ours/one", 1)):
-        record["rows"] += planted(1, 3.0 * scale, 2.0 * scale, name)["rows"]
-    found = tables.against([record])
-    marked = found[found["fastest"]]
-    assert set(marked["label"]) == {"jax"}
-    assert list(marked["time"]) == pytest.approx([2.0, 2.0])
-
-
-def test_the_terminal_shows_numbers_and_what_failed(swept: Any) -> None:
-    record = planted(1, 3.0, 2.0)
-    record["rows"].append(
-        {**measurement._empty_row(Variant("first", "jax")), "status": "skipped", "reason": "jax is not installed"}
-    )
-    console = Console(width=160, record=True, file=io.StringIO())
-    tables.show([record, *swept[2]], console)
-    text = console.export_text()
-    assert "3.6 [3, 4.2]" in text
-    assert "first jax: skipped: jax is not installed" in text
-    assert text.count("the paper: roughly 33 %") == 2
-
-
-def test_no_costs_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(MetabenchError, match="run `metabench cost` first"):
-        tables.load(tmp_path)
-
-
-def test_intervals_of_paired_rounds_are_narrower() -> None:
-    random = np.random.default_rng(0)
-    disturbance = random.lognormal(0, 0.3, 40)
-    first, second = disturbance * random.lognormal(0, 0.01, 40), 2 * disturbance * random.lognormal(0, 0.01, 40)
-    paired, apart = timing.ratio(second, first), timing.ratio(second, first[:39])
-    assert paired.low <= 2.0 <= paired.high
-    assert paired.high - paired.low < apart.high - apart.low
-    assert timing.median([1.0, 2.0]).low != timing.median([1.0, 2.0]).low  # NaN: two samples have no interval

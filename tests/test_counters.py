@@ -50,12 +50,20 @@ def test_both_gradients_of_a_convolution_cost_what_it_costs(groups: int, stride:
 @pytest.mark.parametrize("second_order", [True, False], ids=["second", "first"])
 @pytest.mark.parametrize("backbone", SMALL)
 def test_tasks_at_once_and_a_loop_have_the_same_operations(backbone: str, second_order: bool) -> None:
-    """Grouped convolutions and batched products are the loop's, so their floating-point operations are as many."""
+    """Grouped convolutions and batched products are the loop's, so their floating-point operations are as many.
+
+    But for what torch's second gradient of a convolution computes for nobody, and Conv-4's own leaves out: the gradient
+    by the images, and with stride 2 that of filters of 4x4, of which 3x3 are kept."""
     together, one, loop = (
         counters.flops(stepper(name, plan, backbone, second_order=second_order))
         for name, plan in (("ours", "all"), ("ours", "one"), ("loop", ""))
     )
-    assert together == one == loop == TASKS * counters.flops(stepper("loop", "", backbone, 1, 2, second_order))
+    assert loop == TASKS * counters.flops(stepper("loop", "", backbone, 1, 2, second_order))
+    if second_order and backbone.startswith("conv4"):
+        assert 0.95 * loop < one < loop
+        assert together == (loop if backbone.endswith("strided") else one)  # small sets are grouped, as torch has it
+    else:
+        assert together == one == loop
 
 
 def test_second_order_has_more_operations_of_both_kinds() -> None:
@@ -65,7 +73,7 @@ def test_second_order_has_more_operations_of_both_kinds() -> None:
 
 
 def test_one_more_operation_is_seen_every_time() -> None:
-    step = stepper("ours", "rule", "mlp-40-40")
+    step = stepper("ours", "eager", "mlp-40-40")
     counts = {counters.operations(step) for _ in range(3)}
     assert len(counts) == 1
     assert counters.operations(lambda: (step(), torch.zeros(1).add(1))) == counts.pop() + 2

@@ -11,16 +11,16 @@ import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_files import decoded, encoded, leftovers, pack, refused
 from PIL import Image
 
-from benchmarks import data
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.images import data
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
 
@@ -45,12 +45,6 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
-    target = io.BytesIO()
-    image.save(target, kind)
-    return target.getvalue()
-
-
 @functools.cache
 def drawing(number: int) -> bytes:
     ink = np.random.default_rng(number).random((21, 21)) < 0.3
@@ -66,33 +60,12 @@ def omniglot_files(part: str) -> dict[str, bytes]:
     }
 
 
-def pack(path: Path, files: dict[str, bytes], unpacked: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if unpacked:
-        for name, content in files.items():
-            (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
-            (path.parent / name).write_bytes(content)
-        return
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
 def put_omniglot(folder: Path, unpacked: bool = False, change=lambda files: None) -> None:
     for part in SMALL_OMNIGLOT["PARTS"]:
         files = omniglot_files(part)
         if part == "images_evaluation":
             change(files)
         pack(folder / f"{part}.zip", files, unpacked)
-
-
-def decoded(tasks) -> list[str]:
-    """The digests of the splits."""
-    return [tasks.image_set(split).digest for split in SPLITS]
-
-
-def leftovers(place: Path) -> list[Path]:
-    return [path for path in place.glob("cache/prepared/*") if path.suffix != ".lock"]
 
 
 def test_omniglot_reads_zips_and_folders_wherever_they_lie(place):
@@ -250,15 +223,6 @@ BAD_OMNIGLOT = {
         ["x.png is not <Alphabet>"],
     ),
 }
-
-
-def refused(tasks, place: Path, *words: str) -> None:
-    with pytest.raises(MetabenchError) as raised:
-        tasks.prepare()
-    message = str(raised.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
-    assert leftovers(place) == []
 
 
 @pytest.mark.parametrize("unpacked", [False, True])

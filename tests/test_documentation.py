@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import made_up_records as made_up
 import pytest
 import typer
 
 from benchmarks import conformance, profiles, registry
-from benchmarks.__main__ import app
+from benchmarks.__main__ import _value, app
 from benchmarks.cells import check_settings
 from reports import readme
 
@@ -81,7 +82,6 @@ def test_there_is_one_example_of_a_method_and_one_of_a_task(document: str) -> No
 def test_records_can_be_read_as_the_documentation_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made_up = beside("made_up_records")
     make = made_up.Maker(tmp_path / "reports" / "runs" / "quick")
     make.evaluation("maml", made_up.SINUSOID, level=0.4)
     key = make.evaluation("maml", made_up.GLYPHS, seed=1, regime="query", level=0.5, slope=0.4, steps=6)
@@ -96,16 +96,6 @@ def test_records_can_be_read_as_the_documentation_says(
     expected = scores.loc[scores["step"] == 5, "score"].mean()
     assert table.loc[made_up.GLYPHS["id"], "score"] == pytest.approx(expected)
     assert "query" in capsys.readouterr().out
-
-
-def beside(name: str) -> Any:
-    """A module of this folder that is no test."""
-    specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -142,7 +132,7 @@ def test_a_command_line_is_understood(words: list[str]) -> None:
         assert is_example(name) or registry.build_task(name)
     settings = dict(text.split("=") for text in given.get("setting") or ())
     own = {Path(name).stem.replace("_", "-") for name in given.get("method") or () if is_example(name)}
-    check_settings({key: float(value) for key, value in settings.items() if key.split(".")[0] not in own})
+    check_settings({key: _value(value) for key, value in settings.items() if key.split(".")[0] not in own})
 
 
 def is_example(name: str) -> bool:
@@ -250,7 +240,7 @@ def test_the_table_of_the_readme_is_that_of_the_committed_records() -> None:
 
 @pytest.fixture
 def made_up_store(tmp_path: Path) -> Path:
-    beside("made_up_records").full_store(tmp_path / "reports" / "reference" / "quick")
+    made_up.full_store(tmp_path / "reports" / "reference" / "quick")
     return tmp_path / "reports" / "reference" / "quick"
 
 
@@ -282,7 +272,6 @@ def test_every_score_of_the_readme_is_that_of_the_results(tmp_path: Path, made_u
 
 
 def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
-    made_up = beside("made_up_records")
     make = made_up.Maker(tmp_path / "store")
     task = {**made_up.SINUSOID, "fields": {"shot": 10}}
     make.evaluation("maml", task, level=0.4)

@@ -1,6 +1,7 @@
 """The seam between policies and simulators: ends of episodes, masks, what a policy is fed with, and that a trajectory
 is a function of its task's index alone."""
 
+import importlib.util
 import math
 
 import numpy as np
@@ -12,6 +13,8 @@ from benchmarks.api import Diverged, MetabenchError
 from benchmarks.environments import Categorical, Gaussian
 
 SMALL = ("navigation-2d/maml2017", "navigation-2d/promp", "bandit/k5n10", "tabular-mdp/n10")
+if importlib.util.find_spec("mujoco"):
+    SMALL += ("half-cheetah-velocity/quick",)
 FIELDS = ("inputs", "actions", "rewards", "live", "terminated", "truncated", "distributions", "log_probabilities")
 
 
@@ -246,6 +249,18 @@ def test_a_task_slice_is_the_same_tasks():
     source = registry.build_task("bandit").episodes("test", range(6), shots=2).support
     whole, part = source.batch(Looking(5), 1), source[2:4].batch(Looking(5), 1)
     assert torch.equal(whole.rewards[2:4], part.rewards)
+
+
+def test_a_source_counts_the_steps_that_it_and_its_slices_have_rolled_out():
+    source = registry.build_task("bandit").episodes("test", range(4), shots=2).support
+    assert source.environment_steps == 0
+    source.batch(Looking(5), 0)
+    assert source.environment_steps == 4 * 2 * 10
+    source[1:3].batch(Looking(5), 1)
+    assert source.environment_steps == (4 + 2) * 2 * 10
+    early = registry.build_task("navigation-2d/quick", goal_range=0.005).episodes("test", [0], shots=3).support
+    early.batch(Steady((0.0, 0.0)), 0)
+    assert early.environment_steps < 3 * 100
 
 
 def test_a_policy_that_is_not_finite_is_divergence():

@@ -3,7 +3,7 @@
 A hash that differs means that scores move: give the task a new ``version``, then write the hashes anew, from the
 repository's root and with METABENCH_DATA set, so that those of all data sets are there::
 
-    python -m tests.test_episodes
+    python tests/test_episodes.py
 """
 
 import hashlib
@@ -83,8 +83,10 @@ def hash_of_first_episodes(tasks: TaskDistribution) -> str:
 
 def hash_of_first_environments(tasks: TaskDistribution) -> str:
     """sha256 of the parameters of the first test tasks and of what a policy that doesn't look goes through there, in
-    thousandths."""
+    thousandths; of robots the first steps only, since contacts make something else of the last bit in the end."""
     digest = hashlib.sha256()
+    if hasattr(tasks, "simulator"):
+        tasks = tasks.replace(horizon=5)
     cut = tasks.episodes("test", range(EPISODES), shots=2, queries=2)
     for source in (cut.support, cut.query):
         digest.update(source.parameters.numpy().tobytes())

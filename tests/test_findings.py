@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store, student
 
 from benchmarks.store import Store
 from reports import data, sentences
 from reports.page import write_report
-
-specification = importlib.util.spec_from_file_location(
-    "made_up_records", Path(__file__).with_name("made_up_records.py")
-)
-made_up = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(made_up)
-GLYPHS, SINUSOID, Maker, Parsed = made_up.GLYPHS, made_up.SINUSOID, made_up.Maker, made_up.Parsed
-full_store, student = made_up.full_store, made_up.student
 
 
 @pytest.fixture(scope="module")

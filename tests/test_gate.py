@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command_line
 from benchmarks.errors import MetabenchError
-from benchmarks.gate import command, exact, relative, timed
-from maml import maml
+from benchmarks.gate import checkouts, command, exact, quality, relative, smoke, timed
 
 # --- worktrees -----------------------------------------------------------------------------------------------------
 
@@ -39,16 +41,17 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / "maml" / "x.py").write_text(f"x = {number}")
         git("add", ".")
         git("commit", "-q", "-m", str(number))
-    monkeypatch.setattr(relative, "ROOT", root)
+    monkeypatch.setattr(checkouts, "ROOT", root)
     return root
 
 
-def test_both_commits_stand_side_by_side_and_nothing_is_left(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relative, "time_steps", lambda path, names: {"x": (path / "maml" / "x.py").read_text()})
-    base, head = relative.resolve("HEAD~1"), relative.resolve("HEAD")
-    with relative.worktrees(base, head) as timer:
-        assert timer("base", [])["x"] == "x = 1"
-        assert timer("head", [])["x"] == "x = 2"
+def test_both_commits_stand_side_by_side_and_nothing_is_left(repository: Path) -> None:
+    base, head = checkouts.resolve("HEAD~1"), checkouts.resolve("HEAD")
+    with checkouts.worktrees(base, head) as paths:
+        assert {side: (path / "maml" / "x.py").read_text() for side, path in paths.items()} == {
+            "base": "x = 1",
+            "head": "x = 2",
+        }
     listed = subprocess.run(
         ["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True, check=True
     )
@@ -56,19 +59,21 @@ def test_both_commits_stand_side_by_side_and_nothing_is_left(repository: Path, m
 
 
 def test_the_base_is_the_commit_before_unless_one_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert relative.default_base() == "HEAD~1"
+    assert checkouts.default_base() == "HEAD~1"
     monkeypatch.setenv("METABENCH_GATE_BASE", "main~5")
-    assert relative.default_base() == "main~5"
+    assert checkouts.default_base() == "main~5"
+    monkeypatch.setenv("METABENCH_GATE_BASE", 40 * "0")
+    assert checkouts.default_base() == "HEAD~1"
     with pytest.raises(MetabenchError, match="no commit 'main~5'"):
-        relative.resolve("main~5")
+        checkouts.resolve("main~5")
 
 
 def test_only_code_that_is_timed_makes_a_difference(repository: Path) -> None:
-    assert not relative.unchanged("HEAD~1", "HEAD")
-    assert relative.unchanged("HEAD", "HEAD")
-    assert not relative.uncommitted()
+    assert not checkouts.unchanged("HEAD~1", "HEAD")
+    assert checkouts.unchanged("HEAD", "HEAD")
+    assert not checkouts.uncommitted()
     (repository / "maml" / "x.py").write_text("x = 3")
-    assert relative.uncommitted()
+    assert checkouts.uncommitted()
 
 
 # --- counting ------------------------------------------------------------------------------------------------------
@@ -132,16 +137,36 @@ def test_the_committed_counts_are_those_of_this_code(now: dict[str, exact.Counts
     assert changed == []
 
 
-def test_one_operation_more_in_the_loss_is_found_every_time(
-    now: dict[str, exact.Counts], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = maml.supervised_loss
-    monkeypatch.setattr(maml, "supervised_loss", lambda predictor, batch: usual(predictor, batch) + 0.0)
-    steps = {name: step for name, step in exact.STEPS.items() if "mlp-40-40" in name}
+@pytest.mark.parametrize("step", exact.STEPS)
+def test_one_operation_more_is_found_every_time_in_every_step(step: str, now: dict[str, exact.Counts]) -> None:
+    """The smallest thing that can be planted, once per step, on one number."""
+
+    def planted() -> tuple[Any, int]:
+        run, parameters = exact.STEPS[step]()
+        one = torch.ones(())
+        return (lambda: (run(), one + one)), parameters
+
     for _ in range(3):
-        planted = exact.measure(steps)
-        verdicts = {each.step: each.verdict for each in exact.compare(planted, {"x": now}, "x") if each.step in steps}
-        assert verdicts == dict.fromkeys(steps, "changed")
+        (finding,) = exact.compare(exact.measure({step: planted}), {"x": {step: now[step]}}, "x")
+        assert finding.verdict == "changed"
+        assert finding.message == f"operations {now[step]['operations']} -> {now[step]['operations'] + 1}"
+
+
+@pytest.mark.parametrize(
+    ("place", "touched"),
+    [("torch.Tensor.square", "mlp-40-40"), ("torch.nn.functional.cross_entropy", "conv4")],
+)
+def test_one_operation_more_inside_a_loss_is_found(
+    place: str, touched: str, now: dict[str, exact.Counts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _, name = place.rpartition(".")
+    module = pkgutil.resolve_name(owner)
+    usual = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *given, **named: usual(*given, **named) + 0.0)
+    steps = {step: prepare for step, prepare in exact.STEPS.items() if touched in step}
+    assert steps
+    verdicts = {each.step: each.verdict for each in exact.compare(exact.measure(steps), {"x": now}, "x")}
+    assert {verdicts[step] for step in steps} == {"changed"}
 
 
 def test_first_order_keeps_less_and_does_less(now: dict[str, exact.Counts]) -> None:
@@ -156,10 +181,18 @@ def test_first_order_keeps_less_and_does_less(now: dict[str, exact.Counts]) -> N
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
+def scored(by: float = 0.0) -> dict[str, Any]:
+    """What `smoke` prints of one run, every score lower by so much."""
+    facts = {"task": "t-v1/a", "episodes": "0", "metric": "accuracy", "higher_is_better": True, "margin": 0.005}
+    return {**facts, "scores": [[0.5 + 0.01 * (i % 7) - by for i in range(50)]]}
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, now: dict[str, exact.Counts]) -> Any:
-    """The command with a baseline of its own; counts are those of now."""
+    """The command with a baseline and a history of its own; counts are those of now, and scores are all the same."""
     monkeypatch.setattr(exact, "FILE", tmp_path / "baseline.json")
+    monkeypatch.setattr(quality, "train", lambda paths: {side: dict.fromkeys(smoke.RUNS, scored()) for side in paths})
+    monkeypatch.setenv("METABENCH_GATE_HISTORY", str(tmp_path / "history.jsonl"))
     monkeypatch.setattr(exact, "measure", lambda: now)
     app = typer.Typer()
     app.command()(command.gate)
@@ -178,7 +211,9 @@ def test_a_changed_count_fails_and_says_how_to_commit_it(gate: Any, now: dict[st
     assert "metabench gate --accept" in told.output
 
 
-def test_a_slower_step_fails_and_the_rest_is_told(gate: Any, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slower_step_fails_and_the_rest_is_told(
+    gate: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = {(side, step): 1.0 for side in ("base", "head") for step in timed.STEPS}
     suspect = next(iter(timed.STEPS))
     seconds["head", suspect] = 1.3
@@ -187,9 +222,34 @@ def test_a_slower_step_fails_and_the_rest_is_told(gate: Any, repository: Path, m
     told = gate()
     assert told.exit_code == 1
     assert f"relative: {suspect}: slower: 1.300" in told.output
-    assert told.output.count(": same: ") == len(timed.STEPS) - 1
+    assert told.output.count(": same: ") == len(timed.STEPS) - 1 + len(smoke.RUNS)
+    assert "slower than" in told.output
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert {line["step"]: line["seconds"] for line in history} == {**dict.fromkeys(timed.STEPS, 1.0), suspect: 1.3}
+    assert len({line["machine"] for line in history}) == 1
     seconds["head", suspect] = 1.0
     assert gate().exit_code == 0
+    assert "relative" not in gate("--untimed").output
+
+
+def test_a_dropped_score_fails(gate: Any, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = next(iter(smoke.RUNS))
+    drop = {side: {**dict.fromkeys(smoke.RUNS, scored()), run: scored(by)} for side, by in (("base", 0), ("head", 0.1))}
+    monkeypatch.setattr(quality, "train", lambda paths: drop)
+    told = gate("--untimed")
+    assert told.exit_code == 1
+    assert f"quality: {run}: worse: 0.5294 -> 0.4294, better by -0.1 [-0.1, -0.1]" in told.output
+    assert told.output.count(": same: ") == len(smoke.RUNS) - 1
+    assert "worse than" in told.output
+
+
+def test_a_history_that_cannot_be_written_is_told_before_anything_is_measured(
+    gate: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "measure", lambda: pytest.fail("something was counted"))
+    told = gate("--history", str(tmp_path))
+    assert isinstance(told.exception, MetabenchError)
+    assert str(told.exception).startswith(f"the gate's history {tmp_path} can't be written")
 
 
 def test_without_a_commit_before_there_is_no_baseline(gate: Any, repository: Path) -> None:
@@ -197,6 +257,7 @@ def test_without_a_commit_before_there_is_no_baseline(gate: Any, repository: Pat
     told = gate()
     assert told.exit_code == 0
     assert "relative: no baseline" in told.output
+    assert not (repository.parent / "history.jsonl").exists()
 
 
 @pytest.mark.parametrize(

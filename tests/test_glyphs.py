@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import glyph_rendering as rendering
 from benchmarks.api import SPLITS
-from benchmarks.image_tasks import ImageSet
+from benchmarks.images import glyph_rendering as rendering
+from benchmarks.images.distribution import ImageSet
 from benchmarks.registry import build_task
 
 LATIN = rendering.SCRIPTS[0]

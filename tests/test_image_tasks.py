@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.api import SPLITS, LabelledSet, MetabenchError
-from benchmarks.image_tasks import ImageSet, ImageTasks, distinct, on_device
+from benchmarks.images.distribution import ImageSet, ImageTasks, distinct, on_device
 
 CLASSES = {"train": 12, "validation": 6, "test": 7}
 SIDE = 6

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from whole_runs import wait_until
 
-from benchmarks import process
-from benchmarks.isolate import Job, run
+from benchmarks.isolate import Job, process, run
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,17 +101,6 @@ def job(tmp_path, monkeypatch):
 
 def run_one(job, **settings):
     return run([job], 1, lambda event: None, **settings)[job.key]
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
-def alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def running(command):
@@ -238,7 +226,7 @@ def test_freed_memory_is_kept_where_the_c_library_can_be_told():
         pytest.skip("resource counts page faults on Linux")
     code = (
         "import resource, sys, numpy\n"
-        "from benchmarks.isolated import keep_freed_memory\n"
+        "from benchmarks.isolate.child import keep_freed_memory\n"
         "told = keep_freed_memory() if sys.argv[1] == 'kept' else False\n"
         "numpy.ones(5_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

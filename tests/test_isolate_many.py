@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-import psutil
 import pytest
+from whole_runs import alive, wait_until
 
 from benchmarks.isolate import Job, run
 
@@ -48,17 +48,6 @@ def job(tmp_path, monkeypatch):
 
 def run_one(job, **settings):
     return run([job], 1, lambda event: None, **settings)[job.key]
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
-def alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_jobs_wait_for_what_they_need_and_for_a_worker(job):

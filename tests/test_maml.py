@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.api import Diverged, LabelledSet, Parameters, State, TaskDistribution
 from benchmarks.models import NetworkPredictor, network_for
+from benchmarks.plans import Plan
 from benchmarks.registry import build_method, build_task
 from maml.inner_loop import inner_loop, per_task
 from maml.losses import supervised_loss
@@ -147,8 +148,8 @@ def test_the_execution_plan_changes_nothing(given: Any, kind: str, second_order:
     tasks = getattr(given, kind)(tasks=8)
     parameters = given.state(tasks).parameters
     gradients, losses = [], []
-    for chunk in (8, 1, 3, 4, 0):
-        learner = given.maml(tasks, meta_batch=8, inner_steps=2, tasks_at_once=chunk, second_order=second_order)
+    for chunk in (8, 1, 3, 4, None):
+        learner = given.maml(tasks, meta_batch=8, inner_steps=2, plan=chunk and Plan(chunk), second_order=second_order)
         gradients.append(given.meta_gradient(learner, tasks, parameters))
         losses.append(meta_loss(learner, tasks, parameters))
     for gradient, loss in zip(gradients[1:], losses[1:], strict=True):
@@ -271,7 +272,7 @@ def test_clip_bounds_each_element_of_the_meta_gradient(given: Any) -> None:
 def test_examples_seen_are_support_and_query(given: Any) -> None:
     tasks = given.images(tasks=4, way=3, shot=2)
     states = (
-        state.examples for state in given.maml(tasks, meta_batch=4, tasks_at_once=3).fit(tasks, 0, given.state(tasks))
+        state.examples for state in given.maml(tasks, meta_batch=4, plan=Plan(3)).fit(tasks, 0, given.state(tasks))
     )
     assert list(islice(states, 2)) == [4 * (3 * 2 + 3 * 2), 8 * (3 * 2 + 3 * 2)]
 

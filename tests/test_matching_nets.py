@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines import recurrent
+from baselines import lstm
 from baselines.matching_nets import MatchingNets, log_attention, query_in_context, support_in_context, weighted_sum
 from benchmarks.api import Parameters, State
 from benchmarks.registry import build_task
@@ -18,8 +18,8 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def cells(size: int) -> Parameters:
     generator = torch.Generator().manual_seed(0)
-    cell = [recurrent.initialise(name, size, size, size, generator) for name in ("forward", "backward")]
-    cell.append(recurrent.initialise("attention", size, size, 2 * size, generator))
+    cell = [lstm.initialise(name, size, size, size, generator) for name in ("forward", "backward")]
+    cell.append(lstm.initialise("attention", size, size, 2 * size, generator))
     return {name: value.double() for part in cell for name, value in part.items()}
 
 
@@ -70,14 +70,21 @@ def test_regression_stays_between_the_support_targets() -> None:
 
 
 def test_lstm_is_that_of_torch() -> None:
-    parameters = recurrent.initialise("cell", 6, 4, 4, torch.Generator().manual_seed(0))
+    parameters = lstm.initialise("cell", 6, 4, 4, torch.Generator().manual_seed(0))
     theirs = torch.nn.LSTM(6, 4, batch_first=True)
     names = {"weight_ih_l0": "input", "weight_hh_l0": "recurrent", "bias_ih_l0": "bias"}
     with torch.no_grad():
         for name, value in theirs.named_parameters():
             value.copy_(parameters[f"cell.{names[name]}"] if name in names else torch.zeros_like(value))
     sequence = drawn(3, 7, 6).float()
-    torch.testing.assert_close(recurrent.read(parameters, "cell", sequence), theirs(sequence)[0].detach())
+    outputs, (output, memory) = lstm.read(parameters, "cell", sequence)
+    expected, (last, kept) = theirs(sequence)
+    torch.testing.assert_close(outputs, expected.detach())
+    torch.testing.assert_close((output, memory), (last[0].detach(), kept[0].detach()))
+    by_hand = memory = torch.zeros(len(sequence), 4)
+    for gates in lstm.gates_of(parameters, "cell", sequence).unbind(1):
+        by_hand, memory = lstm.cell(parameters, "cell", gates, by_hand, memory)
+    torch.testing.assert_close(outputs[:, -1], by_hand)
 
 
 def test_reading_the_support_set_the_other_way_round_swaps_the_two_directions() -> None:
@@ -101,8 +108,8 @@ def test_one_step_of_the_attention_lstm_reads_the_mean_of_the_support_set() -> N
     parameters, query, support = cells(6), drawn(2, 3, 6), drawn(2, 5, 6, seed=1)
     read_out = support.mean(1, keepdim=True).expand(-1, 3, -1)
     fed_back = torch.cat((torch.zeros_like(query), read_out), -1)
-    gates = recurrent.gates_of(parameters, "attention", query)
-    output, _ = recurrent.cell(parameters, "attention", gates, fed_back, torch.zeros_like(query))
+    gates = lstm.gates_of(parameters, "attention", query)
+    output, _ = lstm.cell(parameters, "attention", gates, fed_back, torch.zeros_like(query))
     torch.testing.assert_close(query_in_context(parameters, query, support, 1), query + output)
 
 

@@ -8,18 +8,17 @@ import io
 import os
 import pickle
 import shutil
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_files import decoded, encoded, pack, refused
 from PIL import Image
 
-from benchmarks import data
-from benchmarks.api import SPLITS
-from benchmarks.errors import MetabenchError, Unavailable
-from benchmarks.pickles import load_arrays
+from benchmarks.errors import Unavailable
+from benchmarks.images import data
+from benchmarks.images.pickles import load_arrays
 from benchmarks.tasks import miniimagenet
 from benchmarks.tasks.miniimagenet import MiniImageNet
 
@@ -37,28 +36,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
-    target = io.BytesIO()
-    image.save(target, kind)
-    return target.getvalue()
-
-
 @functools.cache
 def photograph(number: int, side: int = 84) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (7, 7, 3), dtype=np.uint8)
     return encoded(Image.fromarray(pixels).resize((side, side)), "JPEG")
-
-
-def pack(path: Path, files: dict[str, bytes], unpacked: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if unpacked:
-        for name, content in files.items():
-            (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
-            (path.parent / name).write_bytes(content)
-        return
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
 
 
 def put_miniimagenet(folder: Path, unpacked: bool = False, change=lambda tables, files: None) -> None:
@@ -72,24 +53,6 @@ def put_miniimagenet(folder: Path, unpacked: bool = False, change=lambda tables,
         pack(folder / f"images_{split}.zip", files[split], unpacked)
         with (folder / f"{split}.csv").open("w", newline="") as target:
             csv.writer(target).writerows([("filename", "label"), *tables[split]])
-
-
-def decoded(tasks) -> list[str]:
-    """The digests of the splits."""
-    return [tasks.image_set(split).digest for split in SPLITS]
-
-
-def leftovers(place: Path) -> list[Path]:
-    return [path for path in place.glob("cache/prepared/*") if path.suffix != ".lock"]
-
-
-def refused(tasks, place: Path, *words: str) -> None:
-    with pytest.raises(MetabenchError) as raised:
-        tasks.prepare()
-    message = str(raised.value)
-    assert "\n" not in message
-    assert all(word in message for word in words), message
-    assert leftovers(place) == []
 
 
 def test_miniimagenet_reads_every_layout(place):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import data
 from benchmarks.api import SPLITS
+from benchmarks.images import data
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
 

@@ -12,6 +12,8 @@ from benchmarks import peers
 from benchmarks.cost.measurement import relative_error
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.models import BACKBONES, Network
+from benchmarks.models.resnet import ResNet12
+from benchmarks.peers import loop
 from benchmarks.peers.adapter import Settings
 from benchmarks.peers.modules import ordinary
 from benchmarks.workloads import WORKLOADS, Workload
@@ -20,8 +22,24 @@ SMALL = {
     "mlp-40-40": Workload("mlp-40-40", (1,), 0, 4, 6, 0.02),
     "conv4-64-strided": Workload("conv4-64-strided", (1, 12, 12), 3, 1, 2, 0.3),
     "conv4-32": Workload("conv4-32", (2, 16, 16), 3, 1, 2, 0.3),
+    "resnet12-narrow": Workload("resnet12-narrow", (2, 18, 18), 3, 1, 2, 0.1),
 }
-VARIANTS = [(name, plan) for name in peers.names() for plan in peers.plans(name)]
+#: the shape of ResNet-12 with fewer channels
+NARROW = ResNet12((2, 3, 4, 5))
+
+
+@pytest.fixture(autouse=True)
+def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "resnet12-narrow", NARROW)
+
+
+#: those of our plans that compile are compared in tests/test_plans.py, since a compiler takes its time
+VARIANTS = [
+    (name, plan)
+    for name in peers.names()
+    for plan in peers.plans(name)
+    if (name, plan) not in (("ours", "rule"), ("ours", "compiled"))
+]
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -88,7 +106,7 @@ def test_names_come_from_the_files() -> None:
 def test_an_unknown_implementation_or_plan_is_named_with_the_known_ones() -> None:
     with pytest.raises(MetabenchError, match=r"unknown implementation 'lop' \(did you mean 'loop'\?\); known: .*ours"):
         peers.load("lop")
-    with pytest.raises(MetabenchError, match="unknown plan of 'ours' 'fast'; known: all, one, rule"):
+    with pytest.raises(MetabenchError, match="unknown plan of 'ours' 'fast'; known: all, checkpointed, compiled, "):
         peers.load("ours", "fast")
 
 
@@ -105,6 +123,12 @@ def test_a_library_that_is_absent_or_broken_is_one_line(monkeypatch: pytest.Monk
     monkeypatch.delitem(sys.modules, "torchopt", raising=False)
     with pytest.raises(Unavailable, match=r"^torchopt can't be imported: No module named 'a_package_that_nobody_has'$"):
         peers.load("torchopt")
+
+
+def test_whether_a_library_is_here_is_known_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peers.installed("ours")
+    monkeypatch.setattr(loop.Implementation, "library", "a_package_that_nobody_has")
+    assert not peers.installed("loop")
 
 
 def test_a_backbone_that_has_no_ordinary_form_is_refused() -> None:

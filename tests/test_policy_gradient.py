@@ -6,63 +6,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small_process import Process
 from torch.autograd.functional import hessian
 
 from benchmarks import registry
-from benchmarks.environments import Categorical, Trajectories
 from maml.inner_loop import inner_loop, per_task
-from maml.policy_gradient import advantages_of, linear_baseline, surrogate_loss, to_go
-
-STATES, CHOICES, HORIZON = 3, 2, 3
-
-
-class Process:
-    """A small process whose 72 trajectories can be enumerated: state 0 first, a softmax policy per state."""
-
-    def __init__(self, seed):
-        generator = torch.Generator().manual_seed(seed)
-        moves = torch.rand(STATES, CHOICES, STATES, generator=generator, dtype=torch.float64) + 0.1
-        self.moves = moves / moves.sum(-1, keepdim=True)
-        self.rewards = torch.randn(STATES, CHOICES, generator=generator, dtype=torch.float64)
-        self.logits = torch.randn(STATES, CHOICES, generator=generator, dtype=torch.float64)
-        free = itertools.product(range(CHOICES), *[range(STATES), range(CHOICES)] * (HORIZON - 1))
-        rows = torch.tensor(list(free))
-        self.actions = rows[:, ::2]
-        self.states = torch.cat((torch.zeros(len(rows), 1, dtype=torch.int64), rows[:, 1::2]), 1)
-
-    def probabilities(self, logits):
-        """Of each trajectory, ``[72]``."""
-        chosen = logits.log_softmax(-1)[self.states, self.actions].sum(1).exp()
-        return chosen * self.moves[self.states[:, :-1], self.actions[:, :-1], self.states[:, 1:]].prod(1)
-
-    def value(self, logits):
-        return (self.probabilities(logits) * self.rewards[self.states, self.actions].sum(1)).sum()
-
-    def values(self):
-        """Of each state with 0, 1 ... steps gone, ``[H, S]``."""
-        value, rows = torch.zeros(STATES, dtype=torch.float64), []
-        for _ in range(HORIZON):
-            worth = self.rewards + self.moves @ value
-            value = (self.logits.softmax(-1) * worth).sum(-1)
-            rows.append(value)
-        return torch.stack(rows[::-1])
-
-    def trajectories(self):
-        """All of them as one task with a trajectory each: T = 72, K = 1."""
-        inputs = torch.nn.functional.one_hot(self.states, STATES).double().unsqueeze(1)
-        rewards = self.rewards[self.states, self.actions].unsqueeze(1)
-        live = torch.ones_like(rewards, dtype=torch.bool)
-        none = torch.zeros(0)
-        return Trajectories(inputs, self.actions.unsqueeze(1), rewards, live, ~live, ~live, none, none, None, STATES)
-
-    def expected(self, logits, form, baseline):
-        """The surrogate's mean over trajectories as the policy that acted drew them."""
-        seen = self.trajectories()
-        advantages = to_go(seen.rewards, 1.0)
-        if baseline:
-            advantages = advantages - self.values()[torch.arange(HORIZON), self.states].unsqueeze(1)
-        losses = surrogate_loss(lambda x, memory: (x @ logits, None), seen, advantages, Categorical(CHOICES), form)
-        return -(self.probabilities(self.logits) * losses).sum() * HORIZON
+from maml.policy_gradient import experience_of, linear_baseline, surrogate_loss, to_go
 
 
 @pytest.mark.parametrize("baseline", [False, True])
@@ -122,34 +71,37 @@ def test_the_baseline_is_least_squares_over_the_live_steps_of_each_task():
 
 def test_advantages_are_centred_and_scaled_per_task_and_see_nothing_dead():
     _, seen = rolled()
-    found = advantages_of(seen, 0.99)
+    found = experience_of(seen, 0.99).advantages
     assert bool((found[~seen.live] == 0).all())
     for task in range(3):
         live = found[task][seen.live[task]]
         assert float(live.mean()) == pytest.approx(0.0, abs=1e-5)
         assert float(live.square().mean()) == pytest.approx(1.0, rel=1e-4)
     poisoned = seen.inputs.masked_fill(~seen.live.unsqueeze(-1), 7.0)
-    assert torch.equal(advantages_of(dataclasses.replace(seen, inputs=poisoned), 0.99), found)
+    assert torch.equal(experience_of(dataclasses.replace(seen, inputs=poisoned), 0.99).advantages, found)
 
 
 def test_another_task_changes_nothing():
     _, seen = rolled()
     rewards = seen.rewards.clone()
     rewards[1] *= 3.0
-    found, changed = advantages_of(seen, 0.99), advantages_of(dataclasses.replace(seen, rewards=rewards), 0.99)
+    found, changed = (
+        experience_of(seen, 0.99).advantages,
+        experience_of(dataclasses.replace(seen, rewards=rewards), 0.99).advantages,
+    )
     assert torch.equal(found[0], changed[0])
     assert torch.equal(found[2], changed[2])
 
 
 def test_rates_are_applied_once_and_halve_after_the_first_step():
     tasks, seen = rolled()
-    advantages = advantages_of(seen, 0.99)
+    experience = experience_of(seen, 0.99)
 
     def policy(theta):
         return lambda x, memory=None: (torch.cat((x @ theta["w"], torch.zeros_like(x)), -1), None)
 
     def loss(predictor, batch):
-        return surrogate_loss(predictor, seen, advantages, tasks.actions, "dice")
+        return surrogate_loss(predictor, experience, tasks.actions, "dice")
 
     class Nothing:
         def batch(self, predictor, step):

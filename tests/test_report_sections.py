@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 from pathlib import Path
 
+import made_up_records as made_up
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker, Parsed
 from scipy import stats
 
 from benchmarks.store import Store
-from reports import claims, data, layout, pairs, style, tables, trades
+from reports import claims, data, forest, layout, pairs, style, tables, trades
 from reports.page import write_report
-
-specification = importlib.util.spec_from_file_location(
-    "made_up_records", Path(__file__).with_name("made_up_records.py")
-)
-made_up = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(made_up)
-GLYPHS, SINUSOID, Maker, Parsed = made_up.GLYPHS, made_up.SINUSOID, made_up.Maker, made_up.Parsed
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +220,28 @@ def test_what_second_order_costs_stands_on_the_page_where_it_was_measured(tmp_pa
     assert 'id="second-order"' in text
     assert "First order is 1.50 times [1.50, 1.50] as fast as second order" in text
     assert any("1.50 [1.50, 1.50]" in row for row in Parsed(text).rows)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(1.3, 1.5, "holds"), (1.0, 1.1, "fails"), (2.0, 2.4, "fails"), (1.5, 1.9, "undecided"), (1.1, 1.3, "undecided")],
+)
+def test_what_a_ratio_of_times_makes_of_the_claim_of_33_percent(low: float, high: float, expected: str) -> None:
+    assert claims.saved_outcome(low, high) == expected
+
+
+def test_a_drawn_interval_leaves_zero_out_where_the_table_has_a_verdict(store: Path) -> None:
+    results = data.load(store)
+    table = pairs.pairs_table(results)
+    panels, _ = forest.forest_panels(results, style.looks(results.labels))
+    assert panels
+    for panel in panels:
+        axes = panel.svg.figure.axes[0]
+        regime = panel.title.partition("batch-norm: ")[2] or "none"
+        none = 1.0 if "sinusoid" in panel.name else 0.0
+        drawn = sorted((s[0][0], s[1][0]) for c in axes.containers for s in c[2][0].get_segments())
+        here = table[table["task"].map(lambda task, title=panel.title: title.startswith(task))]
+        here = here[here["batch_norm"] == regime]
+        assert drawn == [pytest.approx(pair) for pair in sorted(zip(here["low"], here["high"], strict=True))]
+        sure = here["verdict"].isin(["better", "worse", "ahead", "behind"])
+        assert sum(low > none or high < none for low, high in drawn) == sure.sum()

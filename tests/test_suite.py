@@ -1,16 +1,13 @@
 """Whole runs as a user starts them: cells that fail in every way and leave the others alone."""
 
 import json
-import os
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from whole_runs import metabench, records
 
 from benchmarks import profiles, registry, schedule
-from benchmarks.__main__ import main
 from benchmarks.cells import Request
 from benchmarks.store import Store
 
@@ -131,46 +128,6 @@ def folder(tmp_path_factory):
     (folder / "methods.py").write_text(METHODS)
     (folder / "impatient.toml").write_text(PROFILE)
     return folder
-
-
-def start(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-def metabench(folder, *arguments):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
-    return Answer(process.returncode, out, err)
-
-
-def records(store, cell=None):
-    return {(r["label"], r["cell"], r["seed"]): r for r in Store(store, read_only=True).records(cell)}
-
-
-@pytest.fixture
-def here(folder, monkeypatch, capsys):
-    """Calls the command line in this process, from the user's folder, which saves the imports."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("METABENCH_OFFLINE", "1")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        told = capsys.readouterr()
-        return Answer(ending.value.code or 0, told.out, told.err)
-
-    return call
 
 
 BAD_FITS = {"raises", "hangs", "exits", "allocates", "dies", "diverges"}

@@ -1,19 +1,16 @@
 """Runs that are killed in the middle, that share a store, and stores that are damaged: nothing that was finished is
 lost, and the same command goes on."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from whole_runs import metabench, records, start
 
-from benchmarks.__main__ import main
 from benchmarks.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -42,46 +39,6 @@ def folder(tmp_path_factory):
     (folder / "tiny.toml").write_text(PROFILE.format(meta_steps=4))
     (folder / "long.toml").write_text(PROFILE.format(meta_steps=24))
     return folder
-
-
-def start(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-def metabench(folder, *arguments):
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
-    return Answer(process.returncode, out, err)
-
-
-def records(store, cell=None):
-    return {(r["label"], r["cell"], r["seed"]): r for r in Store(store, read_only=True).records(cell)}
-
-
-@pytest.fixture
-def here(folder, monkeypatch, capsys):
-    """Calls the command line in this process, from the user's folder, which saves the imports."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("METABENCH_OFFLINE", "1")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        told = capsys.readouterr()
-        return Answer(ending.value.code or 0, told.out, told.err)
-
-    return call
 
 
 # --- a run that is killed --------------------------------------------------------------------------------------------
@@ -172,11 +129,13 @@ def assert_same_results(store, other):
             assert one.scores(key).equals(two.scores(key))
             assert record["summary"] == same["summary"]
             continue
-        first, second = one.state(key), two.state(key)
-        assert first["step"] == second["step"]
-        for part in ("parameters", "buffers", "moments"):
-            assert first[part].keys() == second[part].keys()
-            assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
+        for model in ("best", "last"):
+            first, second = one.state(key)[model], two.state(key)[model]
+            assert first["step"] == second["step"]
+            for part in ("parameters", "buffers", "moments"):
+                assert first[part].keys() == second[part].keys()
+                assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
+        assert one.state(key)["last"]["step"] == 24
         assert len(record["training"]["curve"]) == 4
         for row, other_row in zip(record["training"]["curve"], same["training"]["curve"], strict=True):
             assert {**row, "seconds": 0} == {**other_row, "seconds": 0}

@@ -1,13 +1,9 @@
 """A task and a method in somebody's own files, outside the checkout; data that are not here; an interrupted run."""
 
-import sys
-from dataclasses import dataclass
-
 import pytest
+from whole_runs import records
 
 from benchmarks import schedule
-from benchmarks.__main__ import main
-from benchmarks.store import Store
 
 PROFILE = """
 [tiny]
@@ -103,33 +99,6 @@ def folder(tmp_path_factory):
     (folder / "task.py").write_text(TASK)
     (folder / "tiny.toml").write_text(PROFILE)
     return folder
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-def records(store, cell=None):
-    return {(r["label"], r["cell"], r["seed"]): r for r in Store(store, read_only=True).records(cell)}
-
-
-@pytest.fixture
-def here(folder, monkeypatch, capsys):
-    """Calls the command line in this process, from the user's folder, which saves the imports."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("METABENCH_OFFLINE", "1")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metabench", *arguments])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        told = capsys.readouterr()
-        return Answer(ending.value.code or 0, told.out, told.err)
-
-    return call
 
 
 def test_ones_own_task_and_method_run_from_their_files(folder, here):

@@ -9,7 +9,7 @@ from torch.autograd.functional import hessian
 from benchmarks import registry
 from benchmarks.environments import Categorical, Gaussian
 from maml.inner_loop import per_task
-from maml.policy_gradient import advantages_of, log_probabilities, ratio_loss, surrogate_loss
+from maml.policy_gradient import experience_of, log_probabilities, surrogate_loss
 from maml.trust_region import conjugate_gradient, fisher_product, take_steps, trust_region_step
 
 SHAPES = {"w": (2, 4), "b": (4,), "v": (4, 2), "s": (2,)}
@@ -56,13 +56,14 @@ class Problem:
 
     @staticmethod
     def doubled(seen):
-        return dataclasses.replace(seen, inputs=seen.inputs.double(), actions=seen.actions.double())
+        names = ("inputs", "actions", "rewards", "log_probabilities")
+        return dataclasses.replace(seen, **{name: getattr(seen, name).double() for name in names})
 
     def loss(self, predictor, batch):
-        return surrogate_loss(predictor, batch, advantages_of(batch, 0.99).double(), self.actions, self.form)
+        return surrogate_loss(predictor, experience_of(batch, 0.99), self.actions, self.form)
 
     def ratio(self, predictor):
-        return ratio_loss(predictor, self.after, advantages_of(self.after, 0.99).double(), self.actions).mean()
+        return surrogate_loss(predictor, experience_of(self.after, 0.99), self.actions, "likelihood-ratio").mean()
 
     def steps(self, theta, second_order=True):
         start = per_task(unflat(theta), self.tasks)

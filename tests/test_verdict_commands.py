@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import made_up_records as made_up
 import pandas as pd
 import pytest
 
 from benchmarks import comparing
-from benchmarks.__main__ import main
-
-specification = importlib.util.spec_from_file_location(
-    "made_up_records", Path(__file__).with_name("made_up_records.py")
-)
-made_up = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(made_up)
-
-
-@pytest.fixture
-def metabench(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["metabench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            main()
-        told = capsys.readouterr()
-        return ending.value.code or 0, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +21,14 @@ def store(tmp_path_factory):
     return folder
 
 
-def test_two_methods_are_compared_with_the_numbers_of_the_table(store, metabench, tmp_path):
-    code, out, err = metabench("compare", "maml", "fomaml", "--store", store, "-o", tmp_path / "table.csv")
-    assert (code, err) == (0, "")
+def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_line, tmp_path):
+    answer = command_line("compare", "maml", "fomaml", "--store", store, "-o", tmp_path / "table.csv")
+    assert (answer.code, answer.err) == (0, "")
     frame = comparing.compare_methods(store, "maml", "fomaml")
     assert list(frame["verdict"]) == ["better", "better"]
     points = 100 * frame.set_index("task").loc["glyphs-v1/5w1s", ["advantage", "low", "high"]].astype(float)
-    assert "{:+.2f} points [{:+.2f}, {:+.2f}]".format(*points) in out
-    assert "factor" in out
+    assert "{:+.2f} points [{:+.2f}, {:+.2f}]".format(*points) in answer.out
+    assert "factor" in answer.out
     written = pd.read_csv(tmp_path / "table.csv")
     assert list(written["advantage"]) == pytest.approx(list(frame["advantage"]))
 
@@ -66,37 +44,37 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, metabench
         (("episodes", "sinusoid-v1/k10", "-n", "0"), "0 episodes"),
     ],
 )
-def test_a_mistake_is_one_line(store, metabench, arguments, named):
+def test_a_mistake_is_one_line(store, command_line, arguments, named):
     place = () if arguments[0] == "episodes" else ("--store", store)
-    code, out, err = metabench(*arguments, *place)
-    assert (code, out) == (2, "")
-    assert named in err
-    assert err.count("\n") == 1
+    answer = command_line(*arguments, *place)
+    assert (answer.code, answer.out) == (2, "")
+    assert named in answer.err
+    assert answer.err.count("\n") == 1
 
 
-def test_scores_on_other_episodes_are_refused_in_one_line(store, metabench, tmp_path):
+def test_scores_on_other_episodes_are_refused_in_one_line(store, command_line, tmp_path):
     rows = [(episode, query, 1.0) for episode in range(100) for query in range(10)]
     theirs = pd.DataFrame(rows, columns=["episode", "query", "score"]).assign(
         task="glyphs-v1/5w1s", episodes_digest="0" * 16
     )
     theirs.to_parquet(tmp_path / "theirs.parquet")
-    code, _, err = metabench("compare", tmp_path / "theirs.parquet", "--store", store)
-    assert code == 2
-    assert "episodes_digest 0000000000000000 is not that of our first 100" in err
-    assert err.count("\n") == 1
+    answer = command_line("compare", tmp_path / "theirs.parquet", "--store", store)
+    assert answer.code == 2
+    assert "episodes_digest 0000000000000000 is not that of our first 100" in answer.err
+    assert answer.err.count("\n") == 1
 
 
-def test_power_says_how_many_episodes(store, metabench):
-    code, out, _ = metabench("power", "--delta", "0.5", "--store", store)
-    assert code == 0
+def test_power_says_how_many_episodes(store, command_line):
+    answer = command_line("power", "--delta", "0.5", "--store", store)
+    assert answer.code == 0
     for line in comparing.power_table(store, 0.5).to_dict("records"):
-        assert f"{line['power']:.0%}" in out
-        assert f"{line['episodes_needed']:,.0f}" in out
+        assert f"{line['power']:.0%}" in answer.out
+        assert f"{line['episodes_needed']:,.0f}" in answer.out
 
 
-def test_episodes_are_exported_with_their_digest(metabench, tmp_path):
-    code, out, _ = metabench("episodes", "sinusoid-v1/k10", "-n", "4", "-o", tmp_path / "deep" / "list.parquet")
-    assert code == 0
+def test_episodes_are_exported_with_their_digest(command_line, tmp_path):
+    answer = command_line("episodes", "sinusoid-v1/k10", "-n", "4", "-o", tmp_path / "deep" / "list.parquet")
+    assert answer.code == 0
     frame = pd.read_parquet(tmp_path / "deep" / "list.parquet")
     assert sorted(frame["episode"].unique()) == [0, 1, 2, 3]
-    assert frame["episodes_digest"].iloc[0] in out
+    assert frame["episodes_digest"].iloc[0] in answer.out

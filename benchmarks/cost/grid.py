@@ -17,6 +17,9 @@ from benchmarks.workloads import WORKLOADS
 
 FILE = Path(__file__).parents[1] / "cost.toml"
 ORDERS = ("second", "first")
+#: what is timed: training ("meta-step"), or adapting to episodes and predicting their queries without a graph
+#: ("evaluation"), which has no second order
+WORKS = ("meta-step", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Variant:
 class Setting:
     """One process: a backbone, a meta-batch, a number of inner steps, and the variants that take turns in it.
 
-    rounds, seconds: at most so many blocks of each variant, in about so much time. limit: seconds of the process."""
+    rounds, seconds: at most so many blocks of each variant, in about so much time. limit: seconds of the process.
+    work: of `WORKS`; the meta-batch of an evaluation is how many episodes a block has."""
 
     backbone: str
     meta_batch: int
@@ -49,15 +53,19 @@ class Setting:
     rounds: int
     seconds: float
     limit: float
+    work: str = WORKS[0]
 
     def __str__(self) -> str:
         steps = f"{self.inner_steps} inner step{'s' if self.inner_steps > 1 else ''}"
-        return f"{self.backbone}, {self.meta_batch} tasks, {steps}"
+        batch = f"{self.meta_batch} {'tasks' if self.work == WORKS[0] else 'episodes evaluated'}"
+        return f"{self.backbone}, {batch}, {steps}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the command line asks for; empty: all that the profile has. A plan is that of the suite's own engine."""
+    """What the command line asks for; empty: all that the profile has. A plan is that of the suite's own engine.
+
+    Numbers of inner steps and meta-batches alone mean those of meta-steps."""
 
     backbones: Sequence[str] = ()
     inner_steps: Sequence[int] = ()
@@ -65,6 +73,7 @@ class Choice:
     orders: Sequence[str] = ()
     implementations: Sequence[str] = ()
     plan: str | None = None
+    work: str | None = None
 
 
 _KEYS: dict[str, Any] = {
@@ -76,12 +85,19 @@ _KEYS: dict[str, Any] = {
     "rounds": int,
     "seconds": float,
     "limit": float,
+    "work": str,
 }
+_OPTIONAL = ("work",)
 
 
 def profiles(path: Path = FILE) -> dict[str, str]:
     """The profiles and what each is for."""
     return {name: str(body.get("about", "")) for name, body in _read(path).items()}
+
+
+def environments(profile: str, path: Path = FILE) -> bool:
+    """Whether the profile measures the control steps of simulators too."""
+    return bool(_read(path).get(profile, {}).get("environments", False))
 
 
 def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> list[Setting]:
@@ -98,10 +114,12 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
     grids = [_checked(profile, grid) for grid in listed]
     choice = choice or Choice()
     _check_choice(choice)
-    found: dict[tuple[str, int, int], Setting] = {}
+    found: dict[tuple[str, str, int, int], Setting] = {}
     for grid in _asked(grids, choice):
         for setting in _of_grid(grid, choice):
-            found.setdefault((setting.backbone, setting.meta_batch, setting.inner_steps), setting)
+            found.setdefault((setting.work, setting.backbone, setting.meta_batch, setting.inner_steps), setting)
+    if not found:
+        raise MetabenchError(f"cost profile {profile!r} has no setting like that")
     return list(found.values())
 
 
@@ -121,18 +139,25 @@ def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = Non
 
 
 def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mapping[str, Any]]:
-    for name in choice.backbones or dict.fromkeys(each for grid in grids for each in grid["backbones"]):
-        listed = [grid for grid in grids if name in grid["backbones"]] or list(grids[-1:])
+    work = choice.work or (WORKS[0] if choice.inner_steps or choice.meta_batches else None)
+    of_work = [grid for grid in grids if work is None or grid.get("work", WORKS[0]) == work]
+    if not choice.backbones:
+        yield from of_work
+    for name in choice.backbones:
+        others = [grid for grid in of_work if work is not None or grid.get("work", WORKS[0]) == WORKS[0]]
+        listed = [grid for grid in of_work if name in grid["backbones"]] or others[-1:]
         yield from ({**grid, "backbones": [name]} for grid in listed)
 
 
 def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
-    competing = variants(
-        choice.implementations or grid["implementations"], choice.orders or grid["orders"], choice.plan
-    )
+    work = grid.get("work", WORKS[0])
+    orders = [order for order in choice.orders or grid["orders"] if work == WORKS[0] or order in grid["orders"]]
+    competing = variants(choice.implementations or grid["implementations"], orders, choice.plan)
+    if not competing:
+        return
     axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
     for backbone, meta_batch, steps in itertools.product(*axes):
-        yield Setting(backbone, meta_batch, steps, competing, grid["rounds"], grid["seconds"], grid["limit"])
+        yield Setting(backbone, meta_batch, steps, competing, grid["rounds"], grid["seconds"], grid["limit"], work)
 
 
 def _check_choice(choice: Choice) -> None:
@@ -142,6 +167,8 @@ def _check_choice(choice: Choice) -> None:
     for order in choice.orders:
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
+    if choice.work is not None and choice.work not in WORKS:
+        raise unknown("work", choice.work, WORKS)
     if choice.plan is not None and choice.plan not in peers.plans("ours"):
         raise unknown("plan of 'ours'", choice.plan, peers.plans("ours"))
     variants(choice.implementations, ORDERS)
@@ -158,8 +185,12 @@ def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
             check_type(f"cost profile {profile}: {key}", entry, _KEYS[key])
             if isinstance(entry, (int, float)) and entry <= 0:
                 raise MetabenchError(f"cost profile {profile}: {key} = {entry!r} is not above 0")
-    if missing := [key for key in _KEYS if key not in grid]:
+    if missing := [key for key in _KEYS if key not in grid and key not in _OPTIONAL]:
         raise MetabenchError(f"cost profile {profile!r}: a grid lacks {', '.join(missing)}")
+    if (work := grid.get("work", WORKS[0])) not in WORKS:
+        raise unknown(f"work of cost profile {profile!r}", work, WORKS)
+    if work == "evaluation" and grid["orders"] != ["first"]:
+        raise MetabenchError(f'cost profile {profile!r}: an evaluation keeps no graph, so its orders are ["first"]')
     _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=grid["implementations"]))
     return grid
 

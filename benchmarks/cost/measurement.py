@@ -1,8 +1,8 @@
 """One setting of the cost benchmark, in its own process: compare, count, then time all variants in turns.
 
-Every implementation's meta-gradient is first compared with the suite's own in double precision, on the same weights
-and tasks; one that computes something else is not timed. Times are taken in rounds, each with every variant once, in a
-new order, so that what disturbs the machine disturbs all of them.
+Every implementation's meta-gradient (in an evaluation: its predictions after adaptation) is first compared with the
+suite's own in double precision, on the same weights and tasks; one that computes something else is not timed. Times are
+taken in rounds, each with every variant once, in a new order, so that what disturbs the machine disturbs all of them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch
 
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
-from benchmarks.cost.grid import Setting, Variant, from_plain
+from benchmarks.cost.grid import WORKS, Setting, Variant, from_plain
+from benchmarks.cost.work import KINDS
 from benchmarks.errors import Unavailable
-from benchmarks.isolated import describe
+from benchmarks.isolate.child import describe
 from benchmarks.measure import Clock, usable_cores
 from benchmarks.models import BACKBONES, Network
 from benchmarks.peers.adapter import Adapter, Settings
@@ -76,7 +77,7 @@ def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str,
     A job of `benchmarks.isolate`."""
     chosen = from_plain(setting)
     workload = WORKLOADS[chosen.backbone]
-    threads = _limit_threads(workload.threads)
+    threads = limit_threads(workload.threads)
     contest = Contest(chosen, workload, device, progress)
     contest.enter()
     contest.compare()
@@ -98,7 +99,7 @@ def _precision(device: str) -> dict[str, Any] | None:
     }
 
 
-def _limit_threads(wanted: int) -> int:
+def limit_threads(wanted: int) -> int:
     """Use so many cores (0: all that this process may), and tell libraries that don't ask torch by binding to them."""
     cores = usable_cores() or 1
     threads = min(wanted or cores, cores)
@@ -114,6 +115,7 @@ class Contest:
     def __init__(self, setting: Setting, workload: Workload, device: str, report: Report) -> None:
         self.setting = setting
         self.workload = workload
+        self.work = KINDS[setting.work]
         self.device = device
         self.report = report
         self.deadline = time.monotonic() + USABLE * setting.limit
@@ -149,7 +151,7 @@ class Contest:
                     each.ends("skipped", str(reason))
 
     def compare(self) -> None:
-        """The meta-gradients in double precision against the reference."""
+        """The results in double precision against the reference."""
         tasks = min(COMPARED_TASKS, self.setting.meta_batch)
         episodes = self.workload.episodes(tasks, torch.float64, self.device)
         parameters = {name: value.double() for name, value in self.parameters.items()}
@@ -159,13 +161,13 @@ class Contest:
             with self.attempt(each, "comparing"):
                 if each.variant.order not in references:
                     reference = peers.load(*REFERENCE)
-                    references[each.variant.order] = reference.meta_gradient(parameters, episodes, settings)
+                    references[each.variant.order] = self.work.compute(reference, parameters, episodes, settings)
                 assert each.adapter is not None
-                found = each.adapter.meta_gradient(parameters, episodes, settings)
+                found = self.work.compute(each.adapter, parameters, episodes, settings)
                 error = relative_error(found, references[each.variant.order])
                 each.row["gradient_error"] = error
                 if not error <= TOLERANCE:
-                    each.ends("error", f"computes another meta-gradient: relative difference {error:.2g}")
+                    each.ends("error", f"computes another {self.work.result}: relative difference {error:.2g}")
 
     def warm_up(self) -> None:
         """The first steps, the time of the very first, and how many steps make a block."""
@@ -173,12 +175,13 @@ class Contest:
             with self.attempt(each, "warming up"):
                 assert each.adapter is not None
                 settings = self.settings(each.variant.order)
-                each.step = each.adapter.stepper(self.parameters, self.episodes, settings)
-                clock = Clock(self.device)
+                ready, clock = Clock(self.device), Clock(self.device)
+                with ready:  # who compiles does it here or in the first step
+                    each.step = self.work.stepper(each.adapter, self.parameters, self.episodes, settings)
                 while len(clock.laps) <= WARM_UP and (len(clock.laps) < 2 or clock.total < WARM_UP_SECONDS):
                     with clock:
                         each.step()
-                each.row["first_step_seconds"] = clock.laps[0]
+                each.row["first_step_seconds"] = ready.total + clock.laps[0]
                 each.repeats = max(1, math.ceil(BLOCK / max(clock.laps[-1], 1e-6)))
 
     def race(self) -> None:
@@ -194,7 +197,7 @@ class Contest:
             for each in turns:
                 with self.attempt(each, f"round {number + 1}:"):
                     each.samples.append(self._block(each))
-        for each in self.active():
+        for each in self.active() if self.setting.work == WORKS[0] else ():
             with self.attempt(each, "adapting with"):
                 each.row["adapt_milliseconds_per_task"] = 1e3 * self._adaptation(each) / self.setting.meta_batch
 
@@ -235,7 +238,7 @@ class Contest:
 
     def _flops(self, order: str) -> int:
         """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""
-        step = peers.load("loop").stepper(self.parameters, self._one_task(), self.settings(order))
+        step = self.work.stepper(peers.load("loop"), self.parameters, self._one_task(), self.settings(order))
         return counters.flops(step) * self.setting.meta_batch
 
     def _one_task(self) -> Episodes:
@@ -249,6 +252,8 @@ class Contest:
         for each in self.contestants:
             if each.samples:
                 _summarise(each, ceilings)
+                if self.setting.work == "evaluation":
+                    each.row["adapt_milliseconds_per_task"] = each.row["milliseconds"] / self.setting.meta_batch
         return [each.row for each in self.contestants]
 
 

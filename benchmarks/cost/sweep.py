@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,18 @@ from benchmarks.workloads import WORKLOADS
 #: modules that the fork server imports for the children; none starts a thread
 PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")
 #: the code that decides a cost
-CODE = ("cost/*.py", "peers/*.py", "models/*.py", "workloads.py", "counters.py", "training.py", "../maml/*.py")
+CODE = (
+    *("cost/measurement.py", "cost/work.py", "counters.py", "workloads.py"),
+    *("peers/*.py", "models/*.py", "training.py", "../maml/*.py"),
+)
+
+
+#: what a record says of its setting, beside the workload
+FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
+#: ends that are results: such a setting is not measured again unasked
+FINISHED = ("ok", "out-of-memory", "timeout")
+#: seconds without which no setting is begun where the whole run has a limit
+LEAST_SECONDS = 30.0
 
 
 def run(
@@ -30,42 +43,113 @@ def run(
     device: str,
     line: Callable[[str], None],
     memory_bytes: int | None = None,
+    seconds: float | None = None,
+    again: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure what has no record, keep a record of each setting, and return the records of all of them.
 
-    Settings run one at a time and nothing beside them; ``line`` is told what happens."""
+    Settings run one at a time and nothing beside them; ``line`` is told what happens. seconds: no setting is begun
+    later than this, and the last one is cut short; a setting that was cut is measured anew by the next run. again:
+    measure what has a record too."""
     facts = context(device)
     keys = {key_of(setting, device, facts): setting for setting in settings}
-    todo = {key: s for key, s in keys.items() if (store.get(key) or {}).get("status") != "ok"}
+    todo = {key: s for key, s in keys.items() if again or not _finished(store.get(key))}
     line(f"{len(todo)} settings to measure, {len(keys) - len(todo)} measured before")
-    last: dict[str, str] = {}
-    done = 0
-
-    def on_event(event: Event) -> None:
-        nonlocal done
-        key = event.job.key
-        if event.kind == "progress":
-            last[key] = event.progress["line"]
-        if event.kind == "finished" and event.outcome is not None:
-            done += 1
-            record = _record(key, todo[key], event.outcome, last.get(key), profile, device, facts)
+    if todo and (absent := _absent(todo.values())):
+        line(f"not installed here, so nothing is compared with: {', '.join(absent)} (make peers)")
+    end = None if seconds is None else time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as logs:
+        for number, (key, setting) in enumerate(todo.items(), 1):
+            left = setting.limit if end is None else end - time.monotonic()
+            if left < min(LEAST_SECONDS, setting.limit):
+                line(f"time is up; the same command goes on with the other {len(todo) - number + 1} settings")
+                break
+            cut = dataclasses.replace(setting, limit=min(left, setting.limit))
+            outcome, last = _measured(key, cut, device, Path(logs), memory_bytes)
+            record = _record(key, cut, outcome, last, profile, device, facts)
+            record["cut"] = cut.limit < setting.limit and _ran_out(record)
             with store.lock(key):
                 store.write(record)
-            line(f"[{done}/{len(todo)}] {todo[key]}: {_said(event.outcome, record)}")
+            line(f"[{number}/{len(todo)}] {setting}: {_said(outcome, record)}")
+    kept = (store.get(key) for key in keys)
+    return [record for record in kept if record is not None]
 
-    with tempfile.TemporaryDirectory() as logs:
-        jobs = [
-            Job(
-                key,
-                ("benchmarks.cost.measurement:measure", {"setting": grid.plain(setting), "device": device}),
-                Path(logs) / f"{key}.log",
-                setting.limit,
-                memory_bytes,
-            )
-            for key, setting in todo.items()
-        ]
-        isolate.run(jobs, 1, on_event, threads=None, preload=PRELOAD)
-    return [record for key in keys if (record := store.get(key)) is not None]
+
+def environments(
+    store: Store, profile: str, line: Callable[[str], None], seconds: float = 900.0, again: bool = False
+) -> list[dict[str, Any]]:
+    """The record of how many control steps a second the simulators make (`benchmarks.cost.throughput`), measured where
+    there is none yet; its work is "environment", and its rows have columns of their own."""
+    facts, folder = context("cpu"), Path(__file__).parents[1]
+    files = [*sorted(folder.glob("environments/*.py")), folder / "cost" / "throughput.py"]
+    libraries = {name: _version(name) for name in ("torch", "mujoco", "gymnasium")}
+    code = [essence(path.read_text(encoding="utf-8")) for path in files]
+    key = content_key({"cell": "throughput", "code": code, "machine": facts["machine"]["id"], "versions": libraries})
+    if again or not _finished(store.get(key)):
+        with tempfile.TemporaryDirectory() as logs:
+            job = Job(key, ("benchmarks.cost.throughput:measure", {}), Path(logs) / f"{key}.log", seconds)
+            outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
+        record = {
+            "key": key,
+            "cell": "cost",
+            "label": "control steps",
+            "profile": profile,
+            "device": "cpu",
+            **_ended(outcome),
+            "setting": {"work": "environment", "backbone": "", "meta_batch": 0, "inner_steps": 0},
+            **(outcome.value or {"task": None, "threads": None, "rounds": None, "rows": []}),
+            **facts,
+        }
+        with store.lock(key):
+            store.write(record)
+        line(f"control steps per second: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
+    kept = store.get(key)
+    return [kept] if kept is not None else []
+
+
+def _ended(outcome: Outcome) -> dict[str, Any]:
+    """How and when a process ended, as every record says it."""
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "stderr": outcome.stderr,
+        "memory": {"peak_bytes": outcome.peak_bytes},
+        "started": (now - datetime.timedelta(seconds=outcome.seconds)).isoformat(timespec="seconds"),
+        "finished": now.isoformat(timespec="seconds"),
+        "files": {},
+        "sizes": {},
+    }
+
+
+def _finished(record: Mapping[str, Any] | None) -> bool:
+    return record is not None and record["status"] in FINISHED and not record.get("cut")
+
+
+def _ran_out(record: Mapping[str, Any]) -> bool:
+    return "timeout" in (record["status"], *(row["status"] for row in record["rows"]))
+
+
+def _absent(settings: Iterable[Setting]) -> list[str]:
+    """The libraries that would compete and are not installed."""
+    asked = {variant.implementation for setting in settings for variant in setting.variants}
+    return [name for name in peers.names() if name in asked and not peers.installed(name)]
+
+
+def _measured(
+    key: str, setting: Setting, device: str, logs: Path, memory_bytes: int | None
+) -> tuple[Outcome, str | None]:
+    """How the setting's process ended, and what it was doing last."""
+    last: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if event.kind == "progress":
+            last[:] = [event.progress["line"]]
+
+    call = "benchmarks.cost.measurement:measure", {"setting": grid.plain(setting), "device": device}
+    job = Job(key, call, logs / f"{key}.log", setting.limit, memory_bytes)
+    outcome = isolate.run([job], 1, on_event, threads=None, preload=PRELOAD)[key]
+    return outcome, last[0] if last else None
 
 
 def context(device: str) -> dict[str, Any]:
@@ -111,31 +195,22 @@ def _record(
     facts: dict[str, Any],
 ) -> dict[str, Any]:
     workload = WORKLOADS[setting.backbone]
-    now = datetime.datetime.now(datetime.UTC)
-    measured = outcome.value or {"rows": [], "ceilings": None, "threads": None, "precision": None}
-    reason = outcome.reason
-    if reason is not None and last is not None:
-        reason = f"{reason} (while {last})"
+    ended = _ended(outcome)
+    if outcome.reason is not None and last is not None:
+        ended["reason"] = f"{outcome.reason} (while {last})"
     return {
         "key": key,
         "cell": "cost",
-        "status": outcome.status,
-        "reason": reason,
-        "stderr": outcome.stderr,
         "label": str(setting),
         "profile": profile,
+        "device": device,
+        **ended,
         "setting": {
-            **{name: getattr(setting, name) for name in ("backbone", "meta_batch", "inner_steps", "rounds", "seconds")},
+            **{name: getattr(setting, name) for name in FIELDS},
             **{name: getattr(workload, name) for name in ("kind", "input_shape", "way", "shot", "queries", "inner_lr")},
         },
-        **measured,
-        "device": device,
-        "memory": {"peak_bytes": outcome.peak_bytes},
+        **(outcome.value or {"rows": [], "ceilings": None, "threads": None, "precision": None}),
         **facts,
-        "started": (now - datetime.timedelta(seconds=outcome.seconds)).isoformat(timespec="seconds"),
-        "finished": now.isoformat(timespec="seconds"),
-        "files": {},
-        "sizes": {},
     }
 
 
@@ -144,5 +219,5 @@ def _said(outcome: Outcome, record: dict[str, Any]) -> str:
         return f"{outcome.status} ({record['reason']})"
     rows = record["rows"]
     timed = sum(row["status"] == "ok" for row in rows)
-    odd = {f"{row['label']}: {row['reason']}": None for row in rows if row["status"] != "ok"}
+    odd = {f"{row['label']}: {row['reason']}": None for row in rows if row["status"] not in ("ok", "skipped")}
     return f"{timed} of {len(rows)} variants in {outcome.seconds:.0f} s" + "".join(f"; {reason}" for reason in odd)

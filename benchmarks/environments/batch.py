@@ -16,7 +16,7 @@ class Model(Protocol):
     """What an environment is, whatever steps it: pure functions on tensors ``[T, K, ...]``.
 
     horizon: steps in an episode. observation: how many numbers an observation has. reset_lanes, step_lanes: how many
-    uniform random numbers `start` and `following` take for each trajectory. tasks: ``[T, p]``.
+    uniform random numbers a start and a step take for each trajectory. tasks: ``[T, p]``.
     """
 
     @property
@@ -34,10 +34,6 @@ class Model(Protocol):
         """States ``[T, K, s]`` at the beginning of an episode; noise ``[T, K, reset_lanes]``."""
         ...
 
-    def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
-        """The states after the actions; noise ``[T, K, step_lanes]``. What is random about a reward is part of it."""
-        ...
-
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
         """What the policy sees, ``[T, K, observation]``."""
         ...
@@ -48,6 +44,14 @@ class Model(Protocol):
 
     def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """Whether the episode has come to its own end, bool ``[T, K]``."""
+        ...
+
+
+class TensorModel(Model, Protocol):
+    """One whose states follow from each other by tensor operations."""
+
+    def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        """The states after the actions; noise ``[T, K, step_lanes]``. What is random about a reward is part of it."""
         ...
 
 
@@ -82,7 +86,9 @@ class BatchEnv(abc.ABC):
 class TensorEnv(BatchEnv):
     """The back end for models that are tensor operations altogether, on the device of the tasks."""
 
-    def __init__(self, model: Model, tasks: Tensor) -> None:
+    model: TensorModel
+
+    def __init__(self, model: TensorModel, tasks: Tensor) -> None:
         self.model, self.tasks = model, tasks
 
     def reset(self, noise: Tensor) -> Tensor:

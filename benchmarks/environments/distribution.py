@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, MetabenchError, Predictor, TaskDistribution
 from benchmarks.environments.actions import ActionSpace
-from benchmarks.environments.batch import Model, TensorEnv
+from benchmarks.environments.batch import BatchEnv, Model, TensorEnv
 from benchmarks.environments.rollout import Rollouts, Trajectories
 from benchmarks.registry import unknown
 
@@ -50,6 +50,11 @@ class ControlTasks(TaskDistribution):
     def model(self) -> Model:
         """The environment that all tasks share."""
         raise NotImplementedError
+
+    @property
+    def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
+        """What steps the environments: (model, tasks) -> `BatchEnv`."""
+        return TensorEnv
 
     @property
     def trial_episodes(self) -> int:
@@ -99,7 +104,7 @@ class ControlTasks(TaskDistribution):
         )
 
     def _source(self, parameters: Tensor, indices: np.ndarray, key: int, trajectories: int) -> Rollouts:
-        return Rollouts(self.model, TensorEnv, parameters, indices, key, trajectories, self.trial_episodes)
+        return Rollouts(self.model, self.back_end, parameters, indices, key, trajectories, self.trial_episodes)
 
     def _stream(self, split: str, purpose: str) -> int:
         return _stream(f"{self.name}-v{self.version}", split, purpose)

@@ -6,13 +6,14 @@ trial to the last. In navigation a trial is one episode; a bandit's trial is n p
 A policy is a predictor. Its input is the observation ``[T, K, o]``. One whose attribute ``history`` is true also sees
 what RL^2 (Duan et al. 2016) is fed with: its previous action, the reward for it, and 1 where an episode has just ended,
 ``[T, K, o + features + 2]`` altogether, all zeros at the start of the trial. There is no auto-reset, so the first
-observation of an episode stands beside the last reward of the one before.
+observation of an episode stands beside the last reward of the one before. While an episode that has ended early waits
+for the others, its policy learns nothing: history stands still, and so does a memory that is one tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class Trajectories:
     terminated, truncated: bool ``[T, K, N]``, whether the episode came to its own end, or was cut off, by then.
     distributions: what the policy returned, ``[T, K, N, outputs]``; log_probabilities: of the actions, ``[T, K, N]``.
     memory: what the policy's last step left behind. observation: o, how many of the inputs are the observation.
+    history: what a policy with ``history`` would be fed with next beside an observation, ``[T, K, features + 2]``.
     """
 
     inputs: Tensor
@@ -49,6 +51,7 @@ class Trajectories:
     log_probabilities: Tensor
     memory: Any
     observation: int
+    history: Tensor | None = None
 
     @property
     def observations(self) -> Tensor:
@@ -66,13 +69,21 @@ class Trajectories:
         return int(self.live.sum())
 
 
+@dataclass
+class Counter:
+    """How many environment steps have taken place."""
+
+    steps: int = 0
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """An environment as a source: at each step of the inner loop it rolls out the policy that it is given.
 
     model: the environment; back_end: (model, tasks) -> `BatchEnv`. parameters: the tasks, ``[T, p]``. indices: the
     numbers of the tasks, which with ``key`` and the inner step determine all randomness: a trajectory does not depend
-    on the other tasks, nor on the number of trajectories. episodes: per trial.
+    on the other tasks, nor on the number of trajectories. episodes: per trial. counter: of the steps that this source,
+    its slices and the copies made of it have rolled out.
     """
 
     model: Model
@@ -82,6 +93,12 @@ class Rollouts:
     key: int
     trajectories: int
     episodes: int = 1
+    counter: Counter = field(default_factory=Counter, compare=False, repr=False)
+
+    @property
+    def environment_steps(self) -> int:
+        """How many environment steps have been rolled out so far, in all tasks and trajectories together."""
+        return self.counter.steps
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -95,14 +112,15 @@ class Rollouts:
         if predictor is None:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
-        reset_noise, step_noise = self._noise(step)
+        reset_noise, step_noise = self.noise(step)
         with torch.no_grad():
             trajectories = roll_out(env, predictor, reset_noise, step_noise)
+        self.counter.steps += trajectories.environment_steps
         if not bool(torch.isfinite(trajectories.rewards).all()):
             raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
         return trajectories
 
-    def _noise(self, step: int) -> tuple[Tensor, Tensor]:
+    def noise(self, step: int) -> tuple[Tensor, Tensor]:
         """Uniform numbers, float64: for the beginnings of episodes ``[T, K, E, lanes]`` and for their steps ``[T, K, E,
         H, lanes]``."""
         T, K, E, H = len(self), self.trajectories, self.episodes, self.model.horizon
@@ -115,19 +133,17 @@ class Rollouts:
 
 def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor) -> Trajectories:
     """Play trials of E episodes; noise as `Rollouts` draws it, the action's lanes first."""
-    space = env.model.actions
+    space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
-    memory, history = None, None
+    memory: Any = None
+    history = reset_noise.new_zeros(*reset_noise.shape[:2], space.features + 2, dtype=torch.float32)
     for episode in range(step_noise.shape[2]):
         observation = env.reset(reset_noise[:, :, episode])
         live = torch.ones(observation.shape[:2], dtype=torch.bool, device=observation.device)
         for time in range(env.model.horizon):
-            x = observation
-            if getattr(predictor, "history", False):
-                if history is None:
-                    history = observation.new_zeros(*observation.shape[:2], space.features + 2)
-                x = torch.cat((observation, history), -1)
-            distribution, memory = predictor(x, memory)
+            x = torch.cat((observation, history), -1) if remembers else observation
+            distribution, after = predictor(x, memory)
+            memory = _moved(live, after, memory)
             noise = step_noise[:, :, episode, time]
             action = space.sample(distribution, noise[..., : space.lanes])
             done = env.step(action, noise[..., space.lanes :])
@@ -137,10 +153,17 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
                 values.append(value)
             ended = done.terminated | done.truncated
             boundary = torch.stack((done.reward, ended.to(done.reward.dtype)), -1)
-            history = torch.cat((space.as_features(action, boundary.dtype), boundary), -1)
+            history = _moved(live, torch.cat((space.as_features(action, boundary.dtype), boundary), -1), history)
             observation, live = done.observation, ~ended
     stacked = {name: torch.stack(values, 2) for name, values in kept.items()}
-    return Trajectories(**stacked, memory=memory, observation=env.model.observation)
+    return Trajectories(**stacked, memory=memory, observation=env.model.observation, history=history)
+
+
+def _moved(live: Tensor, after: Any, before: Any) -> Any:
+    """What a step has left behind, where it took place; ``live``: ``[T, K]``."""
+    if not (isinstance(after, Tensor) and isinstance(before, Tensor)):
+        return after
+    return torch.where(live.view(*live.shape, *(1,) * (after.dim() - 2)), after, before)
 
 
 _KEPT = (

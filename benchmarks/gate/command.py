@@ -1,33 +1,46 @@
-"""``metabench gate``: both layers, what they found in words, and the exit code."""
+"""``metabench gate``: its layers, what they found in words, and the exit code."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from benchmarks.gate.relative import Finding
+    from benchmarks.gate import history, quality, relative
 
 
 def gate(
     accept: Annotated[bool, typer.Option("--accept", help="Make the counts of now the committed ones.")] = False,
     base: Annotated[
         str | None,
-        typer.Option(metavar="COMMIT", help="Compare times with it; default: METABENCH_GATE_BASE, else HEAD~1."),
+        typer.Option(metavar="COMMIT", help="Compare with it; default: METABENCH_GATE_BASE, else HEAD~1."),
     ] = None,
-    exact_only: Annotated[bool, typer.Option("--exact-only", help="Count, and time nothing.")] = False,
+    exact_only: Annotated[bool, typer.Option("--exact-only", help="Count; train and time nothing.")] = False,
+    untimed: Annotated[bool, typer.Option("--untimed", help="Count and train, but time nothing.")] = False,
     seconds: Annotated[
         float, typer.Option(metavar="N", min=1, help="No pair of processes is begun after so many.")
     ] = 60.0,
+    past: Annotated[
+        Path | None,
+        typer.Option("--history", metavar="FILE", help="Times are added to it; default: METABENCH_GATE_HISTORY."),
+    ] = None,
 ) -> None:
-    """Is anything slower than before? Counts against committed ones, times against the commit before.
+    """Is anything slower or worse than before? Counts against committed ones; scores and times against the commit
+    before.
 
     Exit code: 0 where nothing is, 1 where something is, 2 for a mistake in the command."""
+    from benchmarks.gate import history
+
     commits = None if exact_only or accept else _commits(base)
-    changed = _exact(accept)
-    slower = commits is not None and _relative(*commits, seconds)
-    if changed or slower:
+    kept = history.History(history.path(past)) if commits else None  # a file that can't be written ends the run here
+    failed = _exact(accept)
+    if commits and kept:
+        failed = _against(*commits, None if untimed else seconds, kept) or failed
+    if failed:
         raise typer.Exit(1)
 
 
@@ -54,34 +67,77 @@ def _exact(accept: bool) -> bool:
 
 def _commits(base: str | None) -> tuple[str, str] | None:
     """The commits to compare; None, and a line about it, where there is nothing to compare with."""
-    from benchmarks.gate import relative
+    from benchmarks.gate import checkouts
 
-    revision = base or relative.default_base()
+    revision = base or checkouts.default_base()
     if revision is None:
-        typer.echo("relative: no baseline: there is no commit before this one")
+        typer.echo("quality, relative: no baseline: there is no commit before this one")
         return None
-    return relative.resolve(revision), relative.resolve("HEAD")
+    return checkouts.resolve(revision), checkouts.resolve("HEAD")
 
 
-def _relative(before: str, now: str, seconds: float) -> bool:
-    """Whether a step is slower than in the base commit."""
+def _against(before: str, now: str, seconds: float | None, kept: history.History) -> bool:
+    """Whether a score is worse or a step slower than in the base commit. seconds: None: nothing is timed."""
+    from benchmarks.gate import checkouts
+
+    if checkouts.uncommitted():
+        typer.echo("quality, relative: files differ from HEAD; the commit is measured, not they")
+    if before != now and checkouts.unchanged(before, now):
+        typer.echo(f"quality, relative: same: no code differs from {before[:10]}")
+        return False
+    with checkouts.worktrees(before, now) as paths:
+        worse = _quality(paths)
+        slower = seconds is not None and _relative(paths, seconds, now, kept)
+    if worse or slower:
+        what = " and ".join(name for name, found in (("worse", worse), ("slower", slower)) if found)
+        typer.echo(
+            f"{what} than {before[:10]}: if that is meant, say in the commit what it buys; there is nothing to accept, "
+            "since once merged it is what the next change is compared with"
+        )
+    return worse or slower
+
+
+def _quality(paths: Mapping[str, Path]) -> bool:
+    """Whether a score dropped."""
+    from benchmarks.gate import quality
+
+    sides = quality.train(paths)
+    findings = quality.compare(sides["base"], sides["head"])
+    for finding in findings:
+        typer.echo(f"quality: {finding.run}: {finding.verdict}: {_scores(finding)}")
+    return any(finding.verdict == "worse" for finding in findings)
+
+
+def _scores(finding: quality.Finding) -> str:
+    if finding.message:
+        return finding.message
+    return (
+        f"{finding.means[0]:.4g} -> {finding.means[1]:.4g}, "
+        f"better by {finding.advantage:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
+    )
+
+
+def _relative(paths: Mapping[str, Path], seconds: float, now: str, kept: history.History) -> bool:
+    """Whether a step is slower; what was timed of head goes into the history of this machine."""
     from benchmarks.gate import relative, timed
 
-    if relative.uncommitted():
-        typer.echo("relative: files differ from HEAD; the commit is timed, not they")
-    if before != now and relative.unchanged(before, now):
-        typer.echo(f"relative: same: no code differs from {before[:10]}")
-        return False
-    with relative.worktrees(before, now) as timer:
-        findings = relative.compare(
-            timer, list(timed.STEPS), seconds, line=lambda text: typer.echo(f"relative: {text}")
-        )
+    findings = relative.compare(
+        lambda side, names: relative.time_steps(paths[side], names),
+        list(timed.STEPS),
+        seconds,
+        line=lambda text: typer.echo(f"relative: {text}"),
+    )
     for finding in findings:
-        typer.echo(f"relative: {_said(finding)}")
+        typer.echo(f"relative: {_times(finding)}")
+    count = kept.add(now, {finding.step: finding.seconds for finding in findings if finding.seconds})
+    if count:
+        typer.echo(f"trend: {count} times added to {os.path.relpath(kept.file)}; `metabench report` shows it")
+    for line in kept.steps_up():
+        typer.echo(f"trend: {line}")
     return any(finding.decision.verdict == "slower" for finding in findings)
 
 
-def _said(finding: Finding) -> str:
+def _times(finding: relative.Finding) -> str:
     decision = finding.decision
     if decision.verdict == "no baseline":
         return f"{finding.step}: no baseline"

@@ -1,8 +1,9 @@
 """When a benchmark counts as slower: a pure function of the times of base and head.
 
-A sample is the shortest time that one process saw; the estimate is the ratio of the medians over processes, with a
-bootstrap interval. Processes are few, so the bootstrap is not drawn: with n processes the resampled median has few
-possible values, whose probabilities are known exactly.
+A sample is the shortest time that one process saw. What disturbs a process on a shared machine only makes it slower, so
+a side is located by its lower quintile over processes, which stays where it is until four in five are disturbed; the
+median moves with the half of the disturbed. The estimate is the ratio of the two, with a bootstrap interval. Processes
+are few, so the bootstrap is not drawn: the quintile is one of the n samples, each with a probability known exactly.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ LOOKS = (3, 5, 7, 10)
 THRESHOLD = 0.02
 #: a change below this share of the benchmark's own time never counts, whatever its threshold says
 LEAST_CHANGE = 0.01
-CONFIDENCE = 0.99
+#: of the interval at the last look, where a false alarm must pass twice, and at the looks before it
+CONFIDENCE, EARLY_CONFIDENCE = 0.8, 0.99
+#: the location is the shortest but one, two ... of so many processes, rounded up: the lower quintile
+ONE_IN = 5
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What can be said after some pairs. ratio: head's time over base's. final: no further pair would be asked for."""
+    """What can be said after some pairs. ratio: head's time over base's; low, high: its interval, of the confidence of
+    this look. final: no further pair would be asked for."""
 
     verdict: Verdict
     ratio: float
@@ -44,14 +49,15 @@ def decide(base: Sequence[float], head: Sequence[float], threshold: float = THRE
     Before the last look it is final only where the whole interval lies beyond the threshold (slower, faster) or within
     it (same): a look costs a chance of a false alarm, and the whole interval is a stricter test than its end. At the
     last look slower (or faster) needs an estimate beyond the threshold and an interval without 1; same an interval
-    within twice the threshold; the rest can't be told."""
+    within twice the threshold; the rest can't be told. The last interval is narrow, since what is slower counts only
+    if it is slower again in other processes."""
     if not len(base) == len(head) > 0:
         raise ValueError(f"{len(base)} processes of the base and {len(head)} of the head")
     pairs = len(base)
-    ratio = float(np.median(head) / np.median(base))
-    low, high = ratio_interval(head, base)
     change = max(threshold, LEAST_CHANGE)
     last = pairs >= LOOKS[-1]
+    ratio = location(head) / location(base)
+    low, high = ratio_interval(head, base, CONFIDENCE if last else EARLY_CONFIDENCE)
     verdict: Verdict = "cannot tell"
     if low > 1 + change or (last and ratio > 1 + change and low > 1):
         verdict = "slower"
@@ -64,13 +70,15 @@ def decide(base: Sequence[float], head: Sequence[float], threshold: float = THRE
     return Decision(verdict, ratio, low, high, pairs, last or verdict != "cannot tell")
 
 
-def ratio_interval(
-    upper: Sequence[float], lower: Sequence[float], confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """The percentile interval of the bootstrap of median(upper) / median(lower)."""
-    above, below = _medians(upper), _medians(lower)
+def location(samples: Sequence[float]) -> float:
+    """The lower quintile: of n samples the k-th smallest, k = n / 5 rounded up."""
+    return float(np.sort(np.asarray(samples, dtype=np.float64))[_rank(len(samples)) - 1])
+
+
+def ratio_interval(upper: Sequence[float], lower: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The percentile interval of the bootstrap of location(upper) / location(lower)."""
     weights = np.outer(_weights(len(upper)), _weights(len(lower))).ravel()
-    values = np.divide.outer(above, below).ravel()
+    values = np.divide.outer(np.sort(upper), np.sort(lower)).ravel()
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
     tail = (1 - confidence) / 2
@@ -79,41 +87,15 @@ def ratio_interval(
     return float(values[order[first]]), float(values[order[last]])
 
 
-def _medians(samples: Sequence[float]) -> np.ndarray:
-    """The values that the median of a resample can have, in the order of `_weights`."""
-    values = np.sort(np.asarray(samples, dtype=np.float64))
-    if len(values) % 2:
-        return values
-    left, right = _pairs(len(values))
-    found: np.ndarray = (values[left] + values[right]) / 2
-    return found
-
-
-def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.triu_indices(count)
+def _rank(count: int) -> int:
+    return math.ceil(count / ONE_IN)
 
 
 @functools.cache
 def _weights(count: int) -> np.ndarray:
-    """The probability of each value of `_medians` for ``count`` samples.
-
-    Odd: the k-th smallest of n draws is at most the i-th sample if at least k draws are. Even: the two in the middle
-    are samples i < j if n/2 draws are at most i, one of them i, and the others at least j, one of them j."""
-    half = count // 2
-    if count % 2:
-        return np.diff([_at_least(half + 1, count, i / count) for i in range(count + 1)])
-    left, right = _pairs(count)
-    weights = np.empty(len(left))
-    share = np.arange(count + 1) / count
-    for place, (i, j) in enumerate(zip(left, right, strict=True)):
-        if i < j:
-            below = share[i + 1] ** half - share[i] ** half
-            above = share[count - j] ** half - share[count - j - 1] ** half
-            weights[place] = math.comb(count, half) * below * above
-    lower = np.diff([_at_least(half, count, i / count) for i in range(count + 1)])
-    for i in range(count):
-        same = (left == i) & (right == i)
-        weights[same] = lower[i] - weights[(left == i) & (right > i)].sum()
+    """The probability that the location of a resample is the i-th smallest of ``count`` samples: the k-th smallest of
+    the draws is at most that sample if at least k draws are."""
+    weights: np.ndarray = np.diff([_at_least(_rank(count), count, i / count) for i in range(count + 1)])
     return weights
 
 

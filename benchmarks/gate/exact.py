@@ -84,7 +84,8 @@ STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
 
 
 def measure(names: Mapping[str, Callable[[], tuple[counters.Step, int]]] = STEPS) -> dict[str, Counts]:
-    """The counts of every named step."""
+    """The counts of every named step, on one thread: what another thread does is not seen."""
+    torch.set_num_threads(1)
     found = {}
     for name, prepare in names.items():
         step, parameters = prepare()

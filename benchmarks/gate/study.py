@@ -1,9 +1,13 @@
 """How often the gate is wrong: a long series of processes of the same code, cut into windows of base and head.
 
-``python -m benchmarks.gate.study record series.json --processes 900`` records (it can be stopped and goes on where it
-was); ``python -m benchmarks.gate.study judge series.json`` counts false alarms with their Clopper-Pearson interval, and
-how many planted slowdowns are found. A slowdown is planted by scaling the times of the head's processes, or really:
-``record --slower 1.05`` makes every second process do that much more work.
+``python -m benchmarks.gate.study record series.json --processes 840`` records; it can be stopped, and the same command
+goes on. Half of the processes stand for the head, in the order in which the gate alternates, and also time every step
+with work planted after it that makes it 5 % slower. ``python -m benchmarks.gate.study judge series.json`` counts false
+alarms, with their Clopper-Pearson interval, and the slowdowns that are found: planted in the processes, and by scaling
+the head's times.
+
+Windows that start one pair apart overlap, so they are not as many independent comparisons as their interval takes them
+for. Beside them stand windows that share nothing: each begins where the one before has ended.
 """
 
 from __future__ import annotations
@@ -11,53 +15,93 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.errors import MetabenchError
 from benchmarks.files import write_text
-from benchmarks.gate import relative, timed
-from benchmarks.gate.decision import LOOKS, decide
+from benchmarks.gate import checkouts, relative, timed
+from benchmarks.gate.decision import LOOKS, THRESHOLD, decide
 
-PLANTED = (1.0, 1.05, 1.1, 1.2)
+#: factors that the head's times are scaled by
+SCALED = (1.0, 1.05, 1.1, 1.2)
+#: what the head's processes really do more
+PLANTED = 1.05
+#: pairs of processes that one comparison can take: a first run and, where it fails, a second one
+WIDTH = 2 * LOOKS[-1]
+#: the name of the row for all steps together
+ALL = "all steps"
 
 
-def gate(base: Sequence[float], head: Sequence[float]) -> bool:
-    """Whether the gate fails on these processes: slower in the first run and in a second one after it."""
-    first, used = _run(base, head)
+def is_head(number: int) -> bool:
+    """Whether the process with this number stands for the head: base first, then head first, as the gate has it."""
+    pair, second = divmod(number, 2)
+    return second != pair % 2
+
+
+def gate(base: Sequence[float], head: Sequence[float], threshold: float = THRESHOLD) -> tuple[bool, int]:
+    """Whether the gate fails on these processes (slower in a first run and in a second one after it), and how many
+    pairs it used."""
+    first, used = _run(base, head, threshold)
     if first != "slower":
-        return False
-    return _run(base[used:], head[used:])[0] == "slower"
+        return False, used
+    again, more = _run(base[used:], head[used:], threshold)
+    return again == "slower", used + more
 
 
-def _run(base: Sequence[float], head: Sequence[float]) -> tuple[str, int]:
+def _run(base: Sequence[float], head: Sequence[float], threshold: float) -> tuple[str, int]:
     """The verdict, adding pairs as the gate does, and how many were used."""
     for pairs in LOOKS:
-        decision = decide(base[:pairs], head[:pairs])
+        decision = decide(base[:pairs], head[:pairs], threshold)
         if decision.final:
             return decision.verdict, pairs
     return decision.verdict, pairs
 
 
-def judge(samples: Sequence[float], planted: Sequence[float] = PLANTED, stride: int = 1) -> list[dict[str, Any]]:
-    """How often the gate fails on a series of processes, with every planted slowdown of the head: a row for each.
+def windows(base: Sequence[float], head: Sequence[float], threshold: float, apart: bool) -> list[bool]:
+    """Whether the gate fails in each window; windows start one pair apart, or (``apart``) where the last one ended."""
+    if min(len(base), len(head)) < WIDTH:
+        raise MetabenchError(
+            f"a window needs {2 * WIDTH} processes, of both sides; the series has {len(base) + len(head)}"
+        )
+    failed, start = [], 0
+    while start + WIDTH <= min(len(base), len(head)):
+        found, used = gate(base[start : start + WIDTH], head[start : start + WIDTH], threshold)
+        failed.append(found)
+        start += used if apart else 1
+    return failed
 
-    samples: in the order of recording; even ones stand for the base, odd ones for the head. Windows of processes start
-    ``stride`` pairs apart; windows that overlap are more comparisons, but not that many independent ones."""
-    base, head = list(samples[0::2]), list(samples[1::2])
-    width = 2 * LOOKS[-1]  # a first run and, where it fails, a second one
-    starts = range(0, min(len(base), len(head)) - width + 1, stride)
-    if not starts:
-        raise MetabenchError(f"a window needs {2 * width} processes, of both sides; the series has {len(samples)}")
+
+def judge(series: dict[str, Any], threshold: dict[str, float] = relative.THRESHOLDS) -> list[dict[str, Any]]:
+    """Rows of how often the gate fails, by step and for all steps together.
+
+    slower: by what factor the head is; how: "scaled" or "planted"; windows, failed, low, high: overlapping windows;
+    apart_...: the same for windows that share no process."""
     rows = []
-    for slower in planted:
-        scaled = [slower * value for value in head]
-        found = sum(gate(base[at : at + width], scaled[at : at + width]) for at in starts)
-        low, high = clopper_pearson(found, len(starts))
-        rows.append({"slower": slower, "windows": len(starts), "found": found, "low": low, "high": high})
+    for how, slower in [*(("scaled", factor) for factor in SCALED), ("planted", series["slower"])]:
+        counted: list[tuple[str, list[bool], list[bool]]] = []  # step, overlapping windows, windows apart
+        for step, samples in series["seconds"].items():
+            base = [value for number, value in enumerate(samples) if not is_head(number)]
+            head = [slower * value for number, value in enumerate(samples) if is_head(number)]
+            if how == "planted":
+                head = series["planted"][step]
+            limit = threshold.get(step, THRESHOLD)
+            counted.append((step, windows(base, head, limit, apart=False), windows(base, head, limit, apart=True)))
+        together = [one for _, beside, _ in counted for one in beside], [one for *_, apart in counted for one in apart]
+        counted.append((ALL, *together))
+        rows += [
+            {"step": step, "slower": slower, "how": how, **_share(beside), **_share(apart, "apart_")}
+            for step, beside, apart in counted
+        ]
     return rows
+
+
+def _share(failed: Sequence[bool], prefix: str = "") -> dict[str, Any]:
+    low, high = clopper_pearson(sum(failed), len(failed))
+    found = {"windows": len(failed), "failed": sum(failed), "low": round(low, 5), "high": round(high, 5)}
+    return {prefix + name: value for name, value in found.items()}
 
 
 def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -72,47 +116,73 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     return low, high
 
 
-def record(path: Path, processes: int, slower: float = 1.0) -> None:
-    """Append processes to the series in ``path`` until it has so many; written after each. Every second one is slowed
-    down."""
+def record(path: Path, processes: int) -> None:
+    """Append processes to the series in ``path`` until it has so many; written after each."""
     machine = measure.machine()
-    facts = {"machine": machine, "versions": measure.versions(), "git": measure.git_state(relative.ROOT)}
-    series: dict[str, Any] = {**facts, "slower": slower, "seconds": {name: [] for name in timed.STEPS}}
-    if path.exists():
-        series = json.loads(path.read_text(encoding="utf-8"))
-        if (series["machine"]["id"], series["slower"]) != (machine["id"], slower):
-            raise MetabenchError(f"{path} was recorded on another machine or with another slowdown")
-    done = min(len(values) for values in series["seconds"].values())
-    for number in range(done, processes):
-        factor = slower if number % 2 else 1.0
-        for name, value in relative.time_steps(relative.ROOT, list(series["seconds"]), factor).items():
-            if value is None:
-                raise MetabenchError(f"{name} can't be timed here")
-            series["seconds"][name].append(value)
-        write_text(path, json.dumps(series, indent=1) + "\n")
+    facts = {"machine": machine, "versions": measure.versions(), "git": measure.git_state(checkouts.ROOT)}
+    empty: dict[str, Any] = {"slower": PLANTED, **({part: {s: [] for s in timed.STEPS} for part in PARTS})}
+    series: dict[str, Any] = read(path) if path.exists() else {**facts, **empty}
+    if (series["machine"]["id"], series["slower"], list(series["seconds"])) != (machine["id"], PLANTED, [*timed.STEPS]):
+        raise MetabenchError(f"{path} was recorded on another machine or with other steps: name another file")
+    for number in range(min(len(values) for values in series["seconds"].values()), processes):
+        variables = {"METABENCH_GATE_SLOWER": str(PLANTED)} if is_head(number) else {}
+        script = Path(timed.__file__)
+        found = checkouts.run_script(script, checkouts.ROOT, [], relative.PROCESS_SECONDS, variables)
+        for part in PARTS:
+            for step, value in found[part].items():
+                if value is None:
+                    raise MetabenchError(f"{step} can't be timed here")
+                series[part][step].append(value)
+        write_text(path, json.dumps(series) + "\n")
+
+
+#: what a process times: the steps, and the steps with planted work
+PARTS = ("seconds", "planted")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A recorded series; raises `MetabenchError` for anything else."""
+    try:
+        series: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assert {"machine", "slower", *PARTS} <= series.keys()
+    except OSError as error:
+        raise MetabenchError(f"the series {path} can't be read: {error.strerror}") from None
+    except (ValueError, AttributeError, AssertionError):
+        raise MetabenchError(f"{path} is no series of `study record`") from None
+    return series
+
+
+def table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The rows as lines of a Markdown table."""
+    yield "| step | head slower by | fails, of all windows | 95 % | of windows that share nothing | 95 % |"
+    yield "| --- | --- | ---: | --- | ---: | --- |"
+    for row in rows:
+        by = f"{row['slower'] - 1:.0%}" + (", planted" if row["how"] == "planted" else "")
+        shares = " | ".join(
+            f"{row[f'{part}failed']} of {row[f'{part}windows']} | {row[f'{part}low']:.2%} to {row[f'{part}high']:.2%}"
+            for part in ("", "apart_")
+        )
+        yield f"| {row['step']} | {by} | {shares} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record")
+    recording = commands.add_parser("record", help="add processes to a series")
     recording.add_argument("series", type=Path)
-    recording.add_argument("--processes", type=int, default=900)
-    recording.add_argument("--slower", type=float, default=1.0)
-    judging = commands.add_parser("judge")
+    recording.add_argument("--processes", type=int, default=840, help="how many the series shall have")
+    judging = commands.add_parser("judge", help="count false alarms and found slowdowns")
     judging.add_argument("series", type=Path)
-    judging.add_argument("--stride", type=int, default=1, help="pairs between the starts of two windows")
+    judging.add_argument("--write", type=Path, help="write the rows as JSON too")
     given = parser.parse_args(arguments)
     if given.command == "record":
-        record(given.series, given.processes, given.slower)
+        record(given.series, given.processes)
         return
-    series = json.loads(given.series.read_text(encoding="utf-8"))
-    planted = PLANTED if series["slower"] == 1 else (1.0,)
-    for name, samples in series["seconds"].items():
-        for row in judge(samples, planted, given.stride):
-            share = f"{row['found']} of {row['windows']} [{row['low']:.3f}, {row['high']:.3f}]"
-            print(f"{name}: {row['slower'] * series['slower'] - 1:.0%} slower: {share}")
+    rows = judge(read(given.series))
+    if given.write:
+        write_text(given.write, json.dumps(rows, indent=1) + "\n")
+    print(*table(rows), sep="\n")
 
 
 if __name__ == "__main__":

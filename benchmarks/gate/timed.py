@@ -2,10 +2,14 @@
 
 Run as a script, ``python -P timed.py [names]`` with PYTHONPATH set to a checkout, so that base and head are timed by
 the same code; of the checkout it uses the contract and the registry alone. A step that it hasn't is null.
+
+Times are CPU time of the process, which has one thread: where nothing else runs it is wall time, and where something
+does, time spent waiting for a core isn't counted. A step that only waits (for a file, say) would go unseen.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -17,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 #: seconds of one timed block at least, and of all blocks of a step
-BLOCK, TOTAL = 0.005, 0.4
+BLOCK, TOTAL = 0.005, 0.2
 WARM_UP = 3
 
 
@@ -32,26 +36,39 @@ def _workloads() -> Any:
     return module.WORKLOADS
 
 
-def _meta_step(method: str, backbone: str, tasks: int, inner_steps: int) -> Callable[[], Any]:
+def _learner(method: str, needed: dict[str, Any], wanted: dict[str, Any], tasks: Any) -> Any:
+    """A method of the checkout. needed: fields that decide how much work there is, so a checkout without one has no
+    such step; wanted: fields that a checkout may lack."""
     from benchmarks import registry
 
+    known = {field.name for field in dataclasses.fields(registry.method_entry(method).cls)}
+    fields = needed | {name: value for name, value in wanted.items() if name in known}
+    return eager(registry.build_method(method, **fields), tasks)
+
+
+def eager(learner: Any, tasks: Any) -> Any:
+    """The learner with an eager plan, whatever the rule would choose: to compile takes longer than to time. A checkout
+    without plans has no others."""
+    return learner.planned(tasks, 0, "eager")[0] if hasattr(learner, "planned") else learner
+
+
+def _meta_step(method: str, backbone: str, tasks: int, inner_steps: int) -> Callable[[], Any]:
     workload = _workloads()[backbone]
     fixed = workload.tasks(workload.episodes(tasks))
-    fields = {"inner_lr": workload.inner_lr, "loss_scale": "mean", "training_queries": workload.queries}
-    learner = registry.build_method(method, meta_batch=tasks, inner_steps=inner_steps, meta_lr=1e-6, **fields)
-    stream = learner.fit(fixed, 0)
+    needed = {"meta_batch": tasks, "inner_steps": inner_steps, "training_queries": workload.queries}
+    wanted = {"inner_lr": workload.inner_lr, "loss_scale": "mean", "meta_lr": 1e-6}
+    stream = _learner(method, needed, wanted, fixed).fit(fixed, 0)
     return lambda: next(stream)
 
 
 def _adaptation(backbone: str, tasks: int, steps: int) -> Callable[[], Any]:
-    from benchmarks import registry
     from benchmarks.api import State
     from benchmarks.models import network_for
 
     workload = _workloads()[backbone]
     episodes = workload.episodes(tasks)
     fixed = workload.tasks(episodes)
-    learner = registry.build_method("maml", inner_lr=workload.inner_lr, loss_scale="mean")
+    learner = _learner("maml", {}, {"inner_lr": workload.inner_lr, "loss_scale": "mean"}, fixed)
     state = State(parameters=network_for(fixed).initialise(0))
 
     def adapt() -> None:
@@ -73,30 +90,42 @@ def _episodes(task: str, count: int) -> Callable[[], Any]:
 STEPS: dict[str, Callable[[], Callable[[], Any]]] = {
     "maml meta-step, mlp-40-40": lambda: _meta_step("maml", "mlp-40-40", 25, 5),
     "fomaml meta-step, mlp-40-40": lambda: _meta_step("fomaml", "mlp-40-40", 25, 5),
-    "maml meta-step, conv4-64-strided": lambda: _meta_step("maml", "conv4-64-strided", 2, 1),
+    "maml meta-step, conv4-64-strided": lambda: _meta_step("maml", "conv4-64-strided", 1, 1),
     "maml adaptation, mlp-40-40": lambda: _adaptation("mlp-40-40", 25, 10),
     "episodes, sinusoid": lambda: _episodes("sinusoid", 1000),
 }
 
 
-def shortest(step: Callable[[], Any], slower: float = 1.0) -> float:
-    """Seconds of one step in the fastest block; ``slower`` makes each block last that many times as long, by more
-    steps, which is a slowdown planted for the study of the gate."""
+def shortest(step: Callable[[], Any]) -> float:
+    """Seconds of one step in the fastest block."""
     for _ in range(WARM_UP):
-        began = time.perf_counter()
+        began = time.process_time()
         step()
-        seconds = time.perf_counter() - began
-    repeats = max(1, math.ceil(BLOCK / seconds))
-    if slower != 1.0:
-        repeats = max(repeats, 20)  # so that a share of the steps can be added
-    planted = round(repeats * slower)
-    best, end = math.inf, time.perf_counter() + TOTAL
-    while time.perf_counter() < end or best == math.inf:
-        began = time.perf_counter()
-        for _ in range(planted):
+        seconds = time.process_time() - began
+    repeats = max(1, math.ceil(BLOCK / max(seconds, 1e-9)))
+    best, end = math.inf, time.process_time() + TOTAL
+    while time.process_time() < end or best == math.inf:
+        began = time.process_time()
+        for _ in range(repeats):
             step()
-        best = min(best, (time.perf_counter() - began) / repeats)
+        best = min(best, (time.process_time() - began) / repeats)
     return best
+
+
+def slowed(step: Callable[[], Any], seconds: float, slower: float) -> Callable[[], Any]:
+    """The step, which takes ``seconds``, and so many small operations after it that it lasts ``slower`` times as long:
+    a slowdown planted for the study of the gate."""
+    import torch
+
+    small = torch.ones(8)
+    count = round((slower - 1) * seconds / shortest(lambda: small + small))
+
+    def both() -> None:
+        step()
+        for _ in range(count):
+            small + small
+
+    return both
 
 
 def main() -> None:
@@ -109,14 +138,18 @@ def main() -> None:
 
     torch.set_num_threads(1)
     slower = float(os.environ.get("METABENCH_GATE_SLOWER", "1"))
-    found: dict[str, float | None] = {}
+    seconds: dict[str, float | None] = {}
+    planted: dict[str, float] = {}
     for name in sys.argv[1:] or STEPS:
         try:
-            found[name] = shortest(STEPS[name](), slower)
+            step = STEPS[name]()
+            seconds[name] = best = shortest(step)
+            if slower != 1.0:
+                planted[name] = shortest(slowed(step, best, slower))
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-            found[name] = None
-    print(json.dumps(found))
+            seconds[name] = None
+    print(json.dumps({"seconds": seconds, "planted": planted}))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 Inside a backbone the tasks stand beside the channels, ``[n, tasks * channels, ...]``, so that per-task weights are one
 grouped convolution or one batched matrix product. With one set of weights for all tasks (leading axis 1) the tasks are
-folded into the batch instead, which is an ordinary convolution.
+folded into the batch instead, which is an ordinary convolution. On a CPU, where grouped convolutions are slow, those
+with per-task weights are done task by task, with the channels last (`benchmarks.models.channels_last`), but for small
+sets.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.models import channels_last
 from benchmarks.models.normalisation import Statistics, batch_norm
+from benchmarks.models.resnet import ResNet12
 
 Parameters = dict[str, Tensor]
+#: numbers of input per task up to which strided convolutions of several tasks are one on a CPU (docs/performance.md)
+GROUPED_NUMBERS = 20_000
 
 
 class Backbone(Protocol):
@@ -114,22 +120,36 @@ class Conv4:
             return self.filters
         return self.filters * (input_shape[1] // 16) * (input_shape[2] // 16)
 
+    def _grouped(self, x: Tensor) -> bool:
+        """Whether, on a CPU, tasks with weights of their own are better off as one grouped convolution: small sets of
+        which nothing is pooled, where calls take longer than what is computed."""
+        return self.strided and x[0].numel() <= GROUPED_NUMBERS
+
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
         tasks, n = x.shape[:2]
         copies = parameters["layer0.weight"].shape[0]
+        on_cpu = channels_last.serves(x)
+        if copies > 1 and on_cpu and not statistics.update and not self._grouped(x):
+            own = {name: value.split(1) for name, value in parameters.items() if name.startswith("layer")}
+            each = ({name: values[task] for name, values in own.items()} for task in range(tasks))
+            return torch.cat([self(task, x[i : i + 1], statistics) for i, task in enumerate(each)])
         if copies == 1:
             x, statistics = x.flatten(0, 1), statistics.for_tasks(tasks)
+            x = channels_last.channels_last(x) if on_cpu else x
         else:
             x = x.transpose(0, 1).flatten(1, 2)
+        fused = copies == 1 and on_cpu and channels_last.fuses(statistics)
         stride = 2 if self.strided else 1
         for layer in range(4):
             weight, bias, scale, shift = (
                 parameters[f"layer{layer}.{part}"].flatten(0, 1) for part in ("weight", "bias", "scale", "shift")
             )
+            if fused:
+                x = channels_last.module(x, weight, bias, scale, shift, stride=stride, pooled=not self.strided)
+                continue
             x = F.conv2d(x, weight, bias, stride=stride, padding=1, groups=copies)
-            x = F.relu(batch_norm(x, scale, shift, statistics, f"layer{layer}"))
-            if not self.strided:
-                x = F.max_pool2d(x, 2)
+            x = batch_norm(x, scale, shift, statistics, f"layer{layer}")
+            x = F.relu(x if self.strided else F.max_pool2d(x, 2))
         x = x.mean((2, 3)) if self.strided else x.flatten(2).unflatten(1, (copies, -1)).flatten(2)
         return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
 
@@ -141,4 +161,5 @@ BACKBONES: dict[str, Backbone] = {
     "conv4-64-strided": Conv4(64, strided=True),
     "conv4-32": Conv4(32),
     "conv4-64": Conv4(64),
+    "resnet12": ResNet12(),
 }

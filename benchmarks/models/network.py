@@ -39,9 +39,12 @@ class Network:
         generator = torch.Generator().manual_seed(seed)
         shapes = dict(self.backbone.shapes(self.input_shape))
         shapes["head.weight"], shapes["head.bias"] = (self.outputs, self.embedding_size), (self.outputs,)
-        parameters = {}
+        own = getattr(self.backbone, "initial", None)
+        parameters = {name: value.to(device) for name, value in own(seed).items()} if own else {}
         bound = 0.0
         for name, shape in shapes.items():
+            if name in parameters:
+                continue
             part = name.rpartition(".")[2]
             if part == "weight":
                 window = math.prod(shape[2:])
@@ -78,7 +81,9 @@ def network_for(tasks: TaskDistribution, backbone: str | None = None, outputs: i
     name = backbone or tasks.backbone
     if name not in BACKBONES:
         raise unknown("backbone", name, BACKBONES)
-    return Network(BACKBONES[name], tasks.input_shape, tasks.outputs if outputs is None else outputs)
+    backbone_for = getattr(BACKBONES[name], "for_inputs", None)
+    chosen = backbone_for(tasks.input_shape) if backbone_for else BACKBONES[name]
+    return Network(chosen, tasks.input_shape, tasks.outputs if outputs is None else outputs)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ library is imported when the class is made, and one that is not installed raises
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def names() -> tuple[str, ...]:
 def plans(name: str) -> tuple[str, ...]:
     """The execution plans of an implementation; (""), where there is only one."""
     return _class(name).plans
+
+
+def installed(name: str) -> bool:
+    """Whether the library of an implementation is here; nothing is imported."""
+    return importlib.util.find_spec(_class(name).library) is not None
 
 
 def load(name: str, plan: str = "") -> Adapter:

@@ -20,6 +20,7 @@ from benchmarks.errors import Unavailable
 from benchmarks.models import BACKBONES
 from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.normalisation import EPSILON
+from benchmarks.models.resnet import LAYERS, SLOPE, ResNet12
 from benchmarks.peers.adapter import META_LR, Adapter, Settings
 from benchmarks.workloads import Workload
 
@@ -35,7 +36,8 @@ class Implementation(Adapter):
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the device
         self._jax: Any = importlib.import_module("jax")
         self._bytes: int | None = None
-        self._adapted: dict[Settings, Callable[..., Any]] = {}
+        self._adaptation_bytes: int | None = None
+        self._adapted: dict[Any, Callable[..., Any]] = {}
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         with self._precision(episodes):
@@ -72,12 +74,15 @@ class Implementation(Adapter):
     def adapt(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Tensor:
         with self._precision(episodes):
             theta, (x, y, queries, _) = self._arrays(parameters, episodes)
-            if settings not in self._adapted:
-                self._adapted[settings] = self._jax.jit(self._predictions(settings))
-            return _tensor(self._adapted[settings](theta, x, y, queries), episodes.query.x)
+            place = settings, queries.shape, queries.dtype
+            if place not in self._adapted:
+                program = self._jax.jit(self._predictions(settings)).lower(theta, x, y, queries).compile()
+                self._adapted[place] = program
+                self._adaptation_bytes = _program_bytes(program)
+            return _tensor(self._adapted[place](theta, x, y, queries), episodes.query.x)
 
     def peak_bytes(self) -> int | None:
-        return self._bytes
+        return self._adaptation_bytes if self._bytes is None else self._bytes
 
     def _precision(self, episodes: Episodes) -> Any:
         jax = self._jax
@@ -153,6 +158,14 @@ def _network(jax: Any, workload: Workload) -> Callable[..., Any]:
             return head(theta, x)
 
         return fully_connected
+    if isinstance(backbone, ResNet12):
+
+        def residual(theta: Any, x: Any) -> Any:
+            for block in range(len(backbone.widths)):
+                x = _block(jax, theta, f"block{block}", x)
+            return head(theta, x.mean((2, 3)))
+
+        return residual
     if not isinstance(backbone, Conv4):
         raise Unavailable(f"backbone {workload.backbone!r} has no form in JAX yet")
 
@@ -163,15 +176,36 @@ def _network(jax: Any, workload: Workload) -> Callable[..., Any]:
                 theta[f"layer{layer}.{part}"] for part in ("weight", "bias", "scale", "shift")
             )
             x = jax.lax.conv_general_dilated(x, weight, strides, ((1, 1), (1, 1))) + bias[:, None, None]
-            mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
-            x = (x - mean) * jax.lax.rsqrt(variance + EPSILON) * scale[:, None, None] + shift[:, None, None]
-            x = jax.nn.relu(x)
+            x = jax.nn.relu(_batch_norm(jax, x, scale, shift))
             if not backbone.strided:
-                window = (1, 1, 2, 2)
-                x = jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, window, "VALID")
+                x = _max_pool(jax, x)
         return head(theta, x.mean((2, 3)) if backbone.strided else x.reshape(len(x), -1))
 
     return convolutional
+
+
+def _block(jax: Any, theta: Any, name: str, x: Any) -> Any:
+    """A block of ResNet-12 (`benchmarks.models.resnet`)."""
+
+    def convolution(part: str, x: Any) -> Any:
+        weight, scale, shift = (theta[f"{name}.{part}.{kind}"] for kind in ("weight", "scale", "shift"))
+        return _batch_norm(jax, jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME"), scale, shift)
+
+    straight = x
+    for layer in range(LAYERS):
+        straight = convolution(f"layer{layer}", straight)
+        straight = straight if layer == LAYERS - 1 else jax.nn.leaky_relu(straight, SLOPE)
+    return _max_pool(jax, jax.nn.leaky_relu(straight + convolution("shortcut", x), SLOPE))
+
+
+def _batch_norm(jax: Any, x: Any, scale: Any, shift: Any) -> Any:
+    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + EPSILON) * scale[:, None, None] + shift[:, None, None]
+
+
+def _max_pool(jax: Any, x: Any) -> Any:
+    window = (1, 1, 2, 2)
+    return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, window, "VALID")
 
 
 def _tensor(array: Any, like: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The suite's own MAML and FOMAML, run as training runs them: through `MetaLearner.fit`.
 
-A plan says how many tasks go through the network in one pass: "all" of them, "one", or as many as the "rule" of the
-method says. Nothing is copied from the method, so what is timed is what trains.
+Plans: "rule" is what a fit of the paper's length is given, the others are forced: "eager" with as many tasks per pass
+as the rule has, "all" of them or "one"; "compiled"; and some that cost something else. Nothing is copied from the
+method, so what is timed is what trains.
 """
 
 from __future__ import annotations
@@ -15,23 +16,46 @@ from torch import Tensor
 from benchmarks import registry
 from benchmarks.api import Episodes, MetaLearner, Parameters, State
 from benchmarks.peers.adapter import META_LR, Adapter, Settings
-from benchmarks.workloads import FixedTasks
 
 #: 1 minus Adam's decay of the first moment: the share of the first meta-gradient that the moment holds after one step
 _FIRST_SHARE = 1 - 0.9
+#: how long a fit the rule is asked for: the paper's on Omniglot
+META_STEPS = 60_000
+#: by name, the words that force the plan; {all} is the number of tasks
+PLANS = {
+    "rule": "",
+    "eager": "eager",
+    "compiled": "compiled,tasks={all}",
+    "all": "eager,tasks={all}",
+    "one": "eager,tasks=1",
+    "checkpointed": "eager,checkpointed",
+}
+#: those that only CUDA has
+CUDA_PLANS = {
+    "graph": "graph",
+    "graph-tf32": "graph,tf32",
+    "graph-bf16": "graph,bf16",
+    "compiled-graph": "compiled-graph,tasks={all}",
+}
 
 
 class Implementation(Adapter):
     """MAML's registered method on a fixed batch of tasks."""
 
-    plans: ClassVar[tuple[str, ...]] = ("rule", "all", "one")
+    plans: ClassVar[tuple[str, ...]] = (*PLANS, *(CUDA_PLANS if torch.cuda.is_available() else ()))
 
     def __init__(self, plan: str = "rule") -> None:
         super().__init__(plan)
-        self._tasks: FixedTasks | None = None
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def compiles(self) -> bool:  # type: ignore[override]
+        """Whether the first step did compile; known after it."""
+        return bool(self._facts.get("compiled"))
 
     def facts(self) -> dict[str, Any]:
-        return {"tasks_at_once": max(self._tasks.passes) if self._tasks and self._tasks.passes else None}
+        facts = {name: value for name, value in self._facts.items() if name != "name"}
+        return {"tasks_at_once": facts.get("tasks"), **facts}
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         state = next(self._stream(parameters, episodes, settings))
@@ -42,9 +66,12 @@ class Implementation(Adapter):
         return lambda: next(stream)
 
     def _stream(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Iterator[State]:
-        self._tasks = settings.workload.tasks(episodes)
-        learner = self._learner(episodes, settings)
-        return learner.fit(self._tasks, 0, start=State(parameters=parameters))
+        tasks = settings.workload.tasks(episodes)
+        learner, self._facts = self._learner(episodes, settings).planned(tasks, META_STEPS, self._forced(episodes))
+        return learner.fit(tasks, 0, start=State(parameters=parameters))
+
+    def _forced(self, episodes: Episodes) -> str:
+        return {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support))
 
     def _learner(self, episodes: Episodes, settings: Settings) -> MetaLearner:
         tasks = len(episodes.support)
@@ -58,14 +85,14 @@ class Implementation(Adapter):
             training_queries=settings.workload.queries,
             loss_scale="mean",
             adapt_normalisation=True,
-            tasks_at_once={"rule": 0, "all": tasks, "one": 1}[self.plan],
         )
 
     @torch.no_grad()
     def adapt(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Tensor:
         learner = self._learner(episodes, settings)
         tasks = settings.workload.tasks(episodes)
-        count = {"all": len(episodes.support), "one": 1}.get(self.plan) or self._at_once(len(episodes.support))
+        learner, _ = learner.planned(tasks, 0, self._eager(episodes))
+        count = len(episodes.support) if self.plan != "one" else 1
         state = State(parameters=parameters)
         outputs = []
         for first in range(0, len(episodes.support), count):
@@ -75,6 +102,9 @@ class Implementation(Adapter):
             outputs.append(predictor(episodes.query.x[first : first + count])[0])
         return torch.cat(outputs)
 
-    def _at_once(self, tasks: int) -> int:
-        """What the rule came to in training; all where there was no training yet."""
-        return max(self._tasks.passes) if self._tasks and self._tasks.passes else tasks
+    def _eager(self, episodes: Episodes) -> str:
+        """The plan in its eager form, which is how tasks are adapted to at test."""
+        words = [
+            word for word in self._forced(episodes).split(",") if word.partition("=")[0] in ("tasks", "vmap", "loop")
+        ]
+        return ",".join(["eager", *words])

@@ -75,4 +75,4 @@ class Implementation(TaskLoop):
 
 def _parameters(module: Ordinary) -> list[Tensor]:
     """The tensors that stand where the module's parameters stood; TorchOpt replaces them by results of operations."""
-    return [getattr(module[int(place)], part) for place, part in (name.split(".") for name in module.names)]
+    return [getattr(module.get_submodule(path), part) for path, _, part in (n.rpartition(".") for n in module.names)]

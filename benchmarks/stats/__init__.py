@@ -29,7 +29,7 @@ from benchmarks.stats.records import (
     row_of,
     task_scores,
 )
-from benchmarks.stats.sentences import ABOUT, comparison_sentence, pair_sentence, size_of
+from benchmarks.stats.sentences import ABOUT, comparison_sentence, ends, pair_sentence, size_of
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "comparison_sentence",
     "components",
     "contrast",
+    "ends",
     "equivalence_power",
     "grouped",
     "headline",

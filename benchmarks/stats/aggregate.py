@@ -96,9 +96,10 @@ def aggregate(
     scope = "methods" if min(task.seeds for task in tasks) >= SEEDS_FOR_METHODS else "models"
     grid = np.linspace(0.0, 1.0, points)
     means, rows = {}, []
+    resampled = [_resampled(task, methods, resamples, scope == "methods") for task in tasks]
     for name in methods:
         runs = [task.normalised(task.methods[name].mean(axis=1))[None] for task in tasks]
-        drawn = [_resampled(task, name, resamples, scope == "methods") for task in tasks]
+        drawn = [by_method[name] for by_method in resampled]
         centre, spread = interquartile_mean(np.concatenate(runs, axis=1)), interquartile_mean(np.hstack(drawn))
         low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2])
         known = _noisy(tasks)
@@ -129,21 +130,33 @@ def _noisy(tasks: Sequence[TaskScores]) -> bool:
 
 def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
     """The share of runs above each point, averaged over tasks: ``[resamples, points]`` of ``[resamples, seeds]``."""
-    shares = [(task[:, :, None] > grid).mean(axis=1) for task in runs]
+    shares = []
+    for task in runs:
+        # a run above k points of the grid is above the first k: counted by k and added up from the far end
+        width = len(grid) + 1
+        places = np.searchsorted(grid, task, side="left") + width * np.arange(len(task))[:, None]
+        counts = np.bincount(places.reshape(-1), minlength=len(task) * width).reshape(-1, width)
+        shares.append(counts[:, :0:-1].cumsum(axis=1)[:, ::-1] / task.shape[1])
     return np.asarray(np.mean(shares, axis=0))
 
 
-def _resampled(task: TaskScores, name: str, resamples: int, seeds_too: bool) -> np.ndarray:
-    """Normalised mean scores of the seeds of one method, ``[resamples, seeds]``."""
-    values = task.methods[name]
-    parts = [counts @ values.T / task.episodes for counts in _episode_counts(task, resamples)]
-    means = task.normalised(np.concatenate(parts))
+def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_too: bool) -> dict[str, np.ndarray]:
+    """Normalised mean scores of the seeds of each method, ``[resamples, seeds]``."""
+    parts = [
+        {name: counts @ task.methods[name].T / task.episodes for name in methods}
+        for counts in _episode_counts(task, resamples)
+    ]
+    means = {name: task.normalised(np.concatenate([part[name] for part in parts])) for name in methods}
     if not seeds_too:
         return means
     # by task, not by method: seeds are paired
     key = sampling.stream("bootstrap", task.name, "seeds")
-    chosen = sampling.integers(key, np.arange(resamples), len(values), len(values))
-    return np.take_along_axis(means, chosen, axis=1)
+    found = {}
+    for name, values in means.items():
+        seeds = values.shape[1]
+        chosen = sampling.integers(key, np.arange(resamples), seeds, seeds)
+        found[name] = np.take_along_axis(values, chosen, axis=1)
+    return found
 
 
 def _episode_counts(task: TaskScores, resamples: int) -> Iterator[np.ndarray]:

@@ -1,12 +1,14 @@
 """From records to the columns that are compared: one column holds what may stand beside each other in pairs.
 
-A column is one test: task, data, way, shots, queries, split and batch-norm regime. A predictor without batch-norm
+A column is one test: task, data, way, shots, queries, split, batch-norm regime, and whether the model that was best on
+validation episodes is tested or the last one. A predictor without batch-norm
 (regime ``none``) depends on nobody's statistics and stands in every column of its test. Floor and ceiling stand beside
 the learners and are not compared with them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,14 +52,16 @@ class TestProtocol:
     queries: int
     split: str
     regime: str
+    model: str = "best"
 
     @property
     def test(self) -> tuple[Any, ...]:
         """Everything but the regime."""
-        return self.task, self.data, self.way, self.shots, self.queries, self.split
+        return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
 
     def __str__(self) -> str:
-        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime})"
+        last = ", last model" if self.model == "last" else ""
+        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,8 @@ class Row:
         evaluation, task = self.first["evaluation"], self.first["task"]
         shot = (task.get("fields") or {}).get("shot")
         trained_on = evaluation.get("trained_on") or evaluation.get("task_id")
-        return evaluation.get("task_id") == trained_on and (shot is None or evaluation.get("shots") in (shot, None))
+        same_shots = shot is None or evaluation.get("shots") in (shot, None)
+        return evaluation.get("task_id") == trained_on and same_shots and protocol_of(self.first).model == "best"
 
     @property
     def interval(self) -> Interval:
@@ -222,12 +227,18 @@ def arranged(rows: Sequence[Row], table: Callable[[str], pd.DataFrame | None]) -
     return [
         Column(
             here,
-            tuple(row for p, row in placed if p == here or (p.regime == "none" and p.test == here.test)),
+            tuple(row for p, row in placed if _stands_in(row, p, here)),
             table,
         )
         for here in protocols
         if here.regime != "none" or here.test not in crowded
     ]
+
+
+def _stands_in(row: Row, own: TestProtocol, here: TestProtocol) -> bool:
+    """Whether a row may stand in a column: what has no training is its own best and last model."""
+    model = own.model if row.trained else here.model
+    return own.regime in (here.regime, "none") and dataclasses.replace(own, model=model).test == here.test
 
 
 def protocol_of(record: Record) -> TestProtocol:
@@ -241,6 +252,7 @@ def protocol_of(record: Record) -> TestProtocol:
         queries=int(evaluation.get("queries") or 0),
         split=str(evaluation.get("split") or "test"),
         regime=str(evaluation.get("regime") or "none"),
+        model=str(evaluation.get("model") or "best"),
     )
 
 

@@ -78,23 +78,25 @@ def margin(limit: float, metric: str) -> str:
 
 
 def _interval(interval: Interval, metric: str) -> str:
-    if not interval.known:
-        return "no interval"
-    # told from the side of the larger one, as the size is
+    return f"adjusted interval {ends(interval, metric)}" if interval.known else "no interval"
+
+
+def ends(interval: Interval, metric: str) -> str:
+    """``+0.12 to +1.48``: a known interval in the task's units, told from the side of the larger one as its size is."""
     low, high = (interval.low, interval.high) if interval.estimate >= 0 else (-interval.high, -interval.low)
     if metric == "accuracy":
-        ends = f"{100 * low:+.2f} to {100 * high:+.2f}"
+        said = f"{100 * low:+.2f} to {100 * high:+.2f}"
     elif metric == "squared error":
-        ends = f"{math.exp(low):.3f} to {math.exp(high):.3f}"
+        said = f"{math.exp(low):.3f} to {math.exp(high):.3f}"
     else:
-        ends = f"{low:+.3g} to {high:+.3g}"
-    return f"adjusted interval {ends.replace('-', '−')}"
+        said = f"{low:+.3g} to {high:+.3g}"
+    return said.replace("-", "−")
 
 
 def _classes(pair: Pair) -> str:
     if pair.survives_new_classes is None:
         return ""
-    return " It survives new classes." if pair.survives_new_classes else " It may not survive new classes."
+    return " It holds for other classes too." if pair.survives_new_classes else " It may not hold for other classes."
 
 
 def _unknown(pair: Pair) -> str:

@@ -68,11 +68,7 @@ class Bandit(ControlTasks):
 
     equivalence_margin: ClassVar[float] = 0.05
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "k5n10": {"arms": 5, "pulls": 10},
-        "k10n10": {"arms": 10, "pulls": 10},
-        "k50n10": {"arms": 50, "pulls": 10},
-        "k5n100": {"arms": 5, "pulls": 100},
-        "k10n100": {"arms": 10, "pulls": 100},
+        f"k{arms}n{pulls}": {"arms": arms, "pulls": pulls} for pulls in (10, 100, 500) for arms in (5, 10, 50)
     }
 
     arms: int = 5

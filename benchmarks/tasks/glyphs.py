@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmarks import data, glyph_rendering
 from benchmarks.api import SPLITS
-from benchmarks.image_tasks import ImageSet, ImageTasks
+from benchmarks.images import data, glyph_rendering
+from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.registry import register_task
 
 
@@ -22,9 +22,9 @@ class Glyphs(ImageTasks):
     """Characters of many scripts, rendered from the fonts that matplotlib ships (DejaVu Sans, STIX General).
 
     An input is one 28x28 grey picture ``[1, 28, 28]``, ink 1 on paper 0. There are 20 drawings of each class, each with
-    its own rotation, shear, size, position, elastic distortion and stroke width (`benchmarks.glyph_rendering` has the
-    ranges); a drawing is a function of the character and its number. Nobody's handwriting is in it: it stands in where
-    there are no data, and no published number belongs to it.
+    its own rotation, shear, size, position, elastic distortion and stroke width (the ranges are in
+    `benchmarks.images.glyph_rendering`); a drawing is a function of the character and its number. Nobody's handwriting
+    is in it: it stands in where there are no data, and no published number belongs to it.
 
     A class is an outline. Characters are scaled to the same size and compared, also turned by 90, 180 and 270 degrees:
     of those that look alike (Latin A, Greek Alpha and Cyrillic A; capital and small o; u and a turned n) the first

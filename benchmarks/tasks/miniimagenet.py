@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks import data
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
-from benchmarks.image_tasks import ImageSet, ImageTasks
-from benchmarks.pickles import load_arrays
+from benchmarks.images import data
+from benchmarks.images.distribution import ImageSet, ImageTasks
+from benchmarks.images.pickles import load_arrays
 from benchmarks.registry import register_task
 
 #: split -> classes in it

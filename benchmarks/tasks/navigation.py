@@ -32,7 +32,7 @@ _PROMP: dict[str, object] = {
     "reward": "corner-progress",
     "goals": "corners",
     "goal_range": 2.0,
-    "action_scale": 0.02,
+    "action_scale": 10.0,
     "action_bound": 0.2,
     "start_range": 0.2,
     "tolerance": 0.0,
@@ -67,7 +67,8 @@ class Point:
         return (self.start_range * (2 * noise - 1)).to(tasks.dtype)
 
     def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
-        return state + (self.action_scale * action).clamp(-self.action_bound, self.action_bound)
+        longest = self.action_bound
+        return state + (longest / self.action_scale * action).clamp(-longest, longest)
 
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
         return torch.cat((state, tasks.unsqueeze(1).expand_as(state)), -1) if self.sees_goal else state
@@ -96,7 +97,7 @@ class Navigation(ControlTasks):
     | | meaning | unit |
     | --- | --- | --- |
     | observation | position x, y (with "position-goal" also the goal, for oracles) | length |
-    | action | velocity x, y; times `action_scale`, then clipped to ± `action_bound` | length per step |
+    | action | velocity x, y; ± `action_scale` is mapped to ± `action_bound`, then clipped | length per step |
     | reward | see below | length |
     | start | uniform in ± `start_range` on both axes | length |
     | end | at `horizon`; before that when both coordinates are within `tolerance` of the goal (0: never) | steps |
@@ -108,17 +109,18 @@ class Navigation(ControlTasks):
     radius `goal_range`. discount: what learners of values are told; the score is not discounted. Reward after an early
     end is 0, so an agent that arrives is not punished for the rest.
 
-    Presets: "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``): the distance is
-    *not* squared there, though the paper's text says so, and the returns of its table 4 fit the distance only. A policy
-    acts in ± 1, which its wrapper ``normalize`` maps to ± 0.1. "quick" is the same environment, for shorter trainings;
-    its returns are not set beside published ones. "promp" is the corner task of github.com/jonasrothfuss/ProMP, whose
-    wrapper divides actions by 10. "varibad" is the point robot of github.com/lmzintgraf/varibad with goals on the
-    semicircle; one episode here, where the papers that use it give three to a trial.
+    Presets: "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``): the distance
+    is *not* squared there, though the paper's text says so, and the returns of its table 4 fit the distance only;
+    40 trajectories per step, as in that table. A policy acts in ± 1, which its wrapper ``normalize`` maps to ± 0.1.
+    "quick" is the same environment, for shorter trainings; its returns are not set beside published ones. "promp"
+    is the corner task of github.com/jonasrothfuss/ProMP, whose wrapper divides actions by 10. "varibad" is the
+    point robot of github.com/lmzintgraf/varibad with goals on the semicircle; one episode here, where the papers
+    that use it give three to a trial.
     """
 
     equivalence_margin: ClassVar[float] = 0.5
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "maml2017": {},
+        "maml2017": {"shot": 40},
         "quick": {},
         "promp": _PROMP,
         "varibad": {"goals": "semicircle", "goal_range": 1.0, "tolerance": 0.0},
@@ -129,7 +131,7 @@ class Navigation(ControlTasks):
     goals: Goals = "box"
     goal_range: float = 0.5
     observation: Observation = "position"
-    action_scale: float = 0.1
+    action_scale: float = 1.0
     action_bound: float = 0.1
     start_range: float = 0.0
     tolerance: float = 0.01

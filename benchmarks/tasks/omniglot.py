@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmarks import data, sampling
+from benchmarks import sampling
 from benchmarks.errors import MetabenchError
-from benchmarks.image_tasks import ImageSet, ImageTasks
+from benchmarks.images import data
+from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.registry import register_task
 
 #: part -> characters in it, and the number of the first

@@ -1,0 +1,58 @@
+"""What is here: the machine, the versions, the data of each task, the peers, and what would spoil a measurement."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from benchmarks import measure, registry
+from benchmarks.commands import console
+from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.files import cache_folder
+
+PEERS = ("learn2learn", "higher", "torchopt", "jax")
+
+
+def examine() -> None:
+    """Print it."""
+    import torch
+
+    screen = console.plain()
+    table = Table(box=None, show_header=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, value in (*measure.machine(device).items(), *measure.versions().items(), *_data(), *_peers()):
+        table.add_row(name, str(value))
+    table.add_row("METABENCH_DATA", os.environ.get("METABENCH_DATA") or "not set")
+    table.add_row("cache", str(cache_folder()))
+    screen.print(table)
+    for warning in _warnings():
+        screen.print(f"note: {warning}", style="yellow")
+
+
+def _data() -> Iterator[tuple[str, str]]:
+    os.environ["METABENCH_OFFLINE"] = "1"  # who asks what is here doesn't want a download
+    for name in registry.tasks():
+        try:
+            registry.build_task(name).prepare()
+        except Unavailable as reason:
+            yield name, f"not here: {reason}"
+        except MetabenchError as error:
+            yield name, f"broken: {error}"
+        else:
+            yield name, "ready"
+
+
+def _peers() -> Iterator[tuple[str, str]]:
+    for name in PEERS:
+        try:
+            yield f"peer {name}", importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield f"peer {name}", "not installed (make peers)"
+
+
+def _warnings() -> Iterator[str]:
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
+        yield f"the machine is busy (load {os.getloadavg()[0]:.1f}): scores don't mind, times do"

@@ -1,0 +1,89 @@
+"""The suite's environments as ordinary Gymnasium environments, for any agent.
+
+Importing this module registers them::
+
+    import gymnasium
+    import benchmarks.environments.gym
+
+    env = gymnasium.make("metabench/HalfCheetahVelocity-v0", preset="quick")
+    observation, info = env.reset(seed=0, options={"task": 1.5})  # run at 1.5 m/s
+
+``preset`` is a variant of the task distribution, the first one by default, and every field of it is an argument too. A
+reset with ``options={"task": ...}`` begins an episode in that task, one without draws a task from the distribution;
+``info["task"]`` says which it is. Observations and rewards are float64, otherwise the numbers are those of `BatchEnv`;
+an episode is truncated at its horizon. Robots are moved by the back end "loop", which is Gymnasium bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from benchmarks import registry
+from benchmarks.environments.batch import Step
+from benchmarks.environments.distribution import ControlTasks
+from benchmarks.errors import MetabenchError
+
+#: registered id -> task distribution
+ENVIRONMENTS = {
+    "metabench/HalfCheetahDirection-v0": "half-cheetah-direction",
+    "metabench/HalfCheetahVelocity-v0": "half-cheetah-velocity",
+    "metabench/AntDirection-v0": "ant-direction",
+    "metabench/AntVelocity-v0": "ant-velocity",
+    "metabench/Navigation2D-v0": "navigation-2d",
+}
+
+
+class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """One environment of a distribution over control tasks with real actions.
+
+    name: of the task distribution; preset: its variant; fields: other values of its fields."""
+
+    def __init__(self, name: str, preset: str = "", **fields: Any) -> None:
+        known = registry.task_entry(name).cls
+        if "simulator" in known.__dataclass_fields__:
+            fields = {"simulator": "loop", **fields}
+        tasks = registry.build_task(f"{name}/{preset}" if preset else name, **fields)
+        assert isinstance(tasks, ControlTasks)
+        self.tasks, self.model = tasks, tasks.model
+        bound = np.full(self.model.actions.features, getattr(tasks, "action_scale", 1.0), dtype=np.float32)
+        self.action_space = spaces.Box(-bound, bound, dtype=np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self.model.observation,), dtype=np.float64)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.task = self._task((options or {}).get("task"))
+        self.env = self.tasks.back_end(self.model, torch.from_numpy(self.task)[None])
+        observation = self.env.reset(self._noise(self.model.reset_lanes))
+        return observation[0, 0].numpy().copy(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        given = torch.from_numpy(np.asarray(action, dtype=np.float64))[None, None]
+        done: Step = self.env.step(given, self._noise(self.model.step_lanes))
+        ends = bool(done.terminated), bool(done.truncated)
+        return done.observation[0, 0].numpy().copy(), float(done.reward), *ends, self._info()
+
+    def _info(self) -> dict[str, Any]:
+        return {"task": self.task.copy()}
+
+    def _noise(self, lanes: int) -> torch.Tensor:
+        return torch.from_numpy(self.np_random.random((1, 1, lanes)))
+
+    def _task(self, asked: Any) -> np.ndarray:
+        drawn = self.tasks.draw(int(self.np_random.integers(1 << 62)), np.zeros(1, dtype=np.int64))[0]
+        if asked is None:
+            return drawn
+        task = np.atleast_1d(np.asarray(asked, dtype=np.float64))
+        if task.shape != drawn.shape or not np.isfinite(task).all():
+            raise MetabenchError(f"{self.tasks.id}: a task has {len(drawn)} finite numbers, and {asked!r} is none")
+        return task
+
+
+for _id, _name in ENVIRONMENTS.items():
+    gymnasium.register(_id, entry_point="benchmarks.environments.gym:SuiteEnv", kwargs={"name": _name})

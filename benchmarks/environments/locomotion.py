@@ -1,0 +1,154 @@
+"""Robots that run: what an environment of the suite is, as pure functions of state, action, next state and task. What
+steps its physics is in `benchmarks.environments.simulators`.
+
+State: positions and velocities of the joints, ``[T, K, positions + velocities]``, float64. A task is one number,
+``[T, 1]``: a direction along x (−1 or +1), or a velocity along x in m/s.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.environments.actions import Gaussian, standard_normal
+
+#: seconds of one physics step, in the models of both robots
+PHYSICS_STEP = 0.01
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot of Gymnasium, whose description of its body is used as it is.
+
+    description: file in ``gymnasium/envs/mujoco/assets``. environment: Gymnasium's own, which is the reference.
+    initial: positions before the reset noise; velocities are 0. hidden: how many positions, from the first on, say
+    where it is and not how it is. frame_skip: physics steps to one control step. free: whether positions 0 to 6 are the
+    place and the quaternion of a torso that is free to turn; otherwise they are x, height above `torso_height`, pitch.
+    """
+
+    description: str
+    environment: str
+    initial: tuple[float, ...]
+    velocities: int
+    controls: int
+    hidden: int
+    frame_skip: int
+    free: bool
+    torso_height: float
+
+    @property
+    def positions(self) -> int:
+        """How many positions a state has."""
+        return len(self.initial)
+
+    @property
+    def state(self) -> int:
+        """How many numbers a state has."""
+        return self.positions + self.velocities
+
+    @property
+    def seconds(self) -> float:
+        """The duration of a control step."""
+        return self.frame_skip * PHYSICS_STEP
+
+    def torso(self, state: Tensor) -> Tensor:
+        """Where the torso is: x, y, z, and for a free one its rotation matrix before that, ``[T, K, 3 or 12]``."""
+        if not self.free:
+            x, height = state[..., 0], state[..., 1] + self.torso_height
+            return torch.stack((x, torch.zeros_like(x), height), -1)
+        return torch.cat((rotation(state[..., 3:7]), state[..., :3]), -1)
+
+
+ROBOTS: Mapping[str, Robot] = {
+    "half-cheetah": Robot("half_cheetah.xml", "HalfCheetah-v5", (0.0,) * 9, 9, 6, 1, 5, False, 0.7),
+    "ant": Robot("ant.xml", "Ant-v5", (0.0, 0.0, 0.75, 1.0, *(0.0,) * 11), 14, 8, 2, 5, True, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Locomotion:
+    """The environment of a robot that has to run in a direction or at a velocity.
+
+    robot: a name in `ROBOTS`. aim: "direction" or "velocity". observation: "joints" or "joints-torso". A policy acts in
+    ± action_scale. heights: the torso's range in m, outside of which an episode ends; None: it never ends. reset_noise:
+    half the width of the uniform noise on the positions, and the standard deviation of that on the velocities.
+    """
+
+    robot: str
+    aim: str
+    horizon: int
+    observation_form: str
+    action_scale: float
+    control_cost: float
+    bonus: float
+    heights: tuple[float, float] | None
+    reset_noise: float
+
+    step_lanes = 0
+
+    @property
+    def body(self) -> Robot:
+        """The robot itself."""
+        return ROBOTS[self.robot]
+
+    @property
+    def reset_lanes(self) -> int:
+        return self.body.state
+
+    @property
+    def actions(self) -> Gaussian:
+        return Gaussian(self.body.controls)
+
+    @property
+    def observation(self) -> int:
+        if self.observation_form == "joints":
+            return self.body.state - self.body.hidden
+        return self.body.state + 12 if self.body.free else self.body.state - self.body.hidden + 3
+
+    def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
+        body, noise = self.body, noise.double()
+        initial = torch.tensor(body.initial, dtype=torch.float64, device=noise.device)
+        positions = initial + self.reset_noise * (2 * noise[..., : body.positions] - 1)
+        return torch.cat((positions, self.reset_noise * standard_normal(noise[..., body.positions :])), -1)
+
+    def control(self, action: Tensor) -> Tensor:
+        """What the motors get, in ± 1: float64 ``[T, K, controls]``."""
+        return (action.double() / self.action_scale).clamp(-1.0, 1.0)
+
+    def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
+        body = self.body
+        if self.observation_form == "joints":
+            return state[..., body.hidden :]
+        return torch.cat((state if body.free else state[..., body.hidden :], body.torso(state)), -1)
+
+    def velocity(self, state: Tensor, following: Tensor) -> Tensor:
+        """The mean velocity along x over the control step, m/s, ``[T, K]``."""
+        return (following[..., 0] - state[..., 0]) / self.body.seconds
+
+    def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        task, velocity = tasks.to(state.dtype), self.velocity(state, following)
+        progress = task * velocity if self.aim == "direction" else -(velocity - task).abs()
+        # Added up from the first to the last, as numpy adds up so few numbers: equal to Gymnasium's cost bit for bit.
+        effort = functools.reduce(torch.add, self.control(action).square().unbind(-1))
+        return progress - self.control_cost * effort + self.bonus
+
+    def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+        if self.heights is None:
+            return torch.zeros(following.shape[:-1], dtype=torch.bool, device=following.device)
+        height = following[..., 2] if self.body.free else following[..., 1] + self.body.torso_height
+        return (height < self.heights[0]) | (height > self.heights[1])
+
+
+def rotation(quaternion: Tensor) -> Tensor:
+    """The rotation matrices of quaternions ``[..., 4]`` (w, x, y, z; any length but 0), row by row: ``[..., 9]``."""
+    w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
+    rows = (
+        *(w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z),
+    )
+    return torch.stack(rows, -1)

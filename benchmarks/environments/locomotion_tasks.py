@@ -1,0 +1,177 @@
+"""What the distributions over directions and velocities of a robot share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks import sampling
+from benchmarks.api import Episodes, Predictor
+from benchmarks.environments.batch import BatchEnv
+from benchmarks.environments.distribution import ControlTasks, Indices
+from benchmarks.environments.locomotion import Locomotion
+from benchmarks.environments.rendering import frames
+from benchmarks.environments.rollout import Rollouts
+from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
+from benchmarks.registry import unknown
+
+#: films of the figures: at most so many frames, of so many seconds each
+FRAMES, SECONDS_PER_FRAME = 50, 0.05
+
+Simulator = Literal["batch", "rollout", "loop", "gymnasium"]
+Observation = Literal["joints", "joints-torso"]
+
+
+@dataclass(frozen=True)
+class LocomotionTasks(ControlTasks):
+    """A robot of `benchmarks.environments.locomotion`, and how its tasks are drawn.
+
+    simulator: what steps the physics, see `benchmarks.environments.simulators`. discount: what learners of values are
+    told; the score is not discounted."""
+
+    robot: ClassVar[str]
+    aim: ClassVar[str]
+
+    horizon: int = 200
+    observation: Observation = "joints"
+    action_scale: float = 1.0
+    control_cost: float = 0.05
+    bonus: float = 0.0
+    reset_noise: float = 0.1
+    discount: float = 0.99
+    simulator: Simulator = "batch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least_one("horizon")
+        if self.simulator not in BACK_ENDS:
+            raise unknown("simulator", self.simulator, BACK_ENDS)
+        if not 0 < self.action_scale < math.inf:
+            raise ValueError(f"action_scale = {self.action_scale} is not above 0")
+        for name in ("control_cost", "reset_noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} is below 0")
+        if not math.isfinite(self.bonus):
+            raise ValueError(f"bonus = {self.bonus} is not a finite number")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
+
+    @property
+    def heights(self) -> tuple[float, float] | None:
+        """The torso's range in m, outside of which an episode ends."""
+        return None
+
+    @property
+    def model(self) -> Locomotion:
+        return Locomotion(
+            self.robot,
+            self.aim,
+            self.horizon,
+            self.observation,
+            self.action_scale,
+            self.control_cost,
+            self.bonus,
+            self.heights,
+            self.reset_noise,
+        )
+
+    @property
+    def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
+        return BACK_ENDS[self.simulator]
+
+    def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
+        """Raises `Unavailable` where MuJoCo or Gymnasium is missing."""
+        mujoco_module()
+        description(self.model.body.description)
+
+    def data_digest(self) -> str:
+        """A hash of the robot's description and MuJoCo's version, which decide how it moves."""
+        body = description(self.model.body.description).read_bytes()
+        return hashlib.sha256(body + mujoco_module().__version__.encode()).hexdigest()[:16]
+
+    def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
+        """The first trajectory in the first task after S numbers of steps, as films of F frames; nothing where there is
+        no renderer.
+
+        frames: uint8 ``[S, F, 90, 160, 3]``, `SECONDS_PER_FRAME` apart; task: ``[p]``; steps: ``[S]``."""
+        stride = round(SECONDS_PER_FRAME / self.model.body.seconds)
+        shown = [self._positions(episodes.query, each)[::stride][:FRAMES] for each in predictors.values()]
+        pictures = frames(str(description(self.model.body.description)), np.concatenate(shown))
+        if pictures is None:
+            return {}
+        return {
+            "frames": pictures.reshape(len(shown), -1, *pictures.shape[1:]),
+            "task": episodes.query.parameters[0].cpu().numpy(),
+            "steps": np.array(list(predictors), dtype=np.int16),
+        }
+
+    def _positions(self, source: Rollouts, predictor: Predictor) -> np.ndarray:
+        """The robot's positions before each step of the first episode in the first task, ``[H, positions]``."""
+        actions = source.batch(predictor, 0).actions[:1, :1, : self.horizon]
+        env = BACK_ENDS[self.simulator](self.model, source.parameters[:1])
+        env.reset(source.noise(0)[0][:1, :1, 0])
+        positions = []
+        for action in actions.unbind(2):
+            positions.append(env.state[0, 0, : self.model.body.positions].numpy())
+            env.step(action, action)
+        return np.stack(positions)
+
+
+@dataclass(frozen=True)
+class Directions(LocomotionTasks):
+    """Two tasks, forward (+1) and backward (−1), equally likely.
+
+    test_tasks: what the record says of them, that they are the training tasks."""
+
+    aim: ClassVar[str] = "direction"
+
+    test_tasks: Literal["training"] = "training"
+
+    def draw(self, key: int, indices: Indices) -> np.ndarray:
+        """Directions, float64 ``[T, 1]``."""
+        return np.where(sampling.uniform(key, indices, 1) < 0.5, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Velocities(LocomotionTasks):
+    """Velocities in m/s, uniform from `slowest` to `fastest`.
+
+    test_tasks: what the record says of them, that none of them is a training task."""
+
+    aim: ClassVar[str] = "velocity"
+
+    test_tasks: Literal["unseen"] = "unseen"
+    slowest: float = 0.0
+    fastest: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -math.inf < self.slowest < self.fastest < math.inf:
+            raise ValueError(f"no velocity is between slowest = {self.slowest} and fastest = {self.fastest}")
+
+    def draw(self, key: int, indices: Indices) -> np.ndarray:
+        """Velocities, float64 ``[T, 1]``."""
+        return sampling.uniform(key, indices, 1, self.slowest, self.fastest)
+
+
+@dataclass(frozen=True)
+class Falling(LocomotionTasks):
+    """A robot whose episode ends where the height of its torso, in m, leaves the range from `lowest` to `highest`."""
+
+    lowest: float = 0.2
+    highest: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lowest < self.highest:
+            raise ValueError(f"lowest = {self.lowest} is not below highest = {self.highest}")
+
+    @property
+    def heights(self) -> tuple[float, float]:
+        return self.lowest, self.highest

@@ -1,0 +1,251 @@
+"""What steps the physics of `Locomotion`: MuJoCo's native threads, a loop in Python, or Gymnasium itself.
+
+| back end | stepped by | equal to Gymnasium |
+| --- | --- | --- |
+| "batch" | `mujoco.batch`, on as many native threads as torch may use | bit for bit, with any number of threads |
+| "rollout" | `mujoco.rollout`, likewise | in each step to rounding; contacts amplify that along a trajectory |
+| "loop" | one MjData after the other | bit for bit |
+| "gymnasium" | Gymnasium's own environments, one after the other | it is Gymnasium |
+
+`mujoco.rollout` begins every control step without the solution of the constraints that the step before it ended with.
+Positions and velocities are of type float64 everywhere; rewards, ends and observations are computed from them by the
+functions of `Locomotion`, whatever stepped them. Threads are begun with an episode, in the process that runs it.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.api import Diverged, Unavailable
+from benchmarks.environments.batch import BatchEnv, Step
+from benchmarks.environments.locomotion import Locomotion
+
+#: what MuJoCo itself calls a bad number
+HUGE = 1e10
+#: `mujoco.batch` came with it, and Ant moves otherwise with the versions before
+OLDEST_MUJOCO = 4
+
+
+def mujoco_module() -> Any:
+    """MuJoCo, or `Unavailable` with one line."""
+    try:
+        import mujoco
+    except Exception as error:
+        raise Unavailable(f"MuJoCo can't be imported ({type(error).__name__}: {error}): pip install mujoco") from error
+    version = mujoco.__version__
+    if int(version.partition(".")[0]) < OLDEST_MUJOCO:
+        raise Unavailable(f"MuJoCo {version} is installed, {OLDEST_MUJOCO}.0 or newer is needed: pip install -U mujoco")
+    return mujoco
+
+
+def description(name: str) -> Path:
+    """Gymnasium's file about a robot's body, found without importing Gymnasium."""
+    try:
+        spec = importlib.util.find_spec("gymnasium")
+    except ImportError:
+        spec = None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "envs" / "mujoco" / "assets" / name
+        if path.is_file():
+            return path
+    raise Unavailable(f"Gymnasium's {name}, which describes the robot, is not installed: pip install gymnasium")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings of MuJoCo on the console, nor in a file MUJOCO_LOG.TXT in the working directory."""
+    configuration = mujoco_module().MjLogConfig
+    before, silent = configuration.get(), configuration.get()
+    silent.logto_console = silent.logto_file = False
+    silent.set()
+    try:
+        yield
+    finally:
+        before.set()
+
+
+@functools.cache
+def physics(name: str) -> Any:
+    """The MjModel of a file, shared by all simulators of this process; never changed after it is made.
+
+    MuJoCo puts a simulation that has become unstable back to its start without a word; here it stays as it is, so that
+    it is noticed."""
+    mujoco = mujoco_module()
+    with quiet():
+        model = mujoco.MjModel.from_xml_path(str(description(name)))
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
+
+
+class SimulatedEnv(BatchEnv):
+    """T x K robots. A subclass says how they are set to states and how they are moved.
+
+    Computed in float64 on the CPU; what comes out is of the type and on the device of the tasks."""
+
+    model: Locomotion
+
+    def __init__(self, model: Locomotion, tasks: Tensor) -> None:
+        self.model, self.tasks = model, tasks
+        self.here = tasks.detach().cpu()
+
+    @abc.abstractmethod
+    def begin(self, states: np.ndarray) -> None:
+        """Set N = T * K simulators to states ``[N, s]``."""
+
+    @abc.abstractmethod
+    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
+        """Move those that are live, bool ``[N]``, at least one, with controls ``[N, a]`` for a control step.
+
+        Returns their states after it, ``[N, s]``, and anything for those that are not live."""
+
+    def reset(self, noise: Tensor) -> Tensor:
+        self.state = self.model.start(self.here, noise.cpu())
+        self.ended = torch.zeros(noise.shape[:2], dtype=torch.bool)
+        self.time = 0
+        with quiet():
+            self.begin(self.state.flatten(0, 1).numpy())
+        return self._given(self.model.observe(self.here, self.state))
+
+    def step(self, action: Tensor, noise: Tensor) -> Step:
+        model, tasks = self.model, self.here
+        action = action.detach().cpu()
+        live = ~self.ended
+        # MuJoCo takes a control of 0 for one that is not a number.
+        self._expect(torch.isfinite(action), live, "the action is not finite")
+        moved = self._moved(model.control(action), live)
+        self._expect(moved.abs() < HUGE, live, "the simulation has become unstable")
+        reward = model.reward(tasks, self.state, action, moved).masked_fill(self.ended, 0.0)
+        self.ended = self.ended | (live & model.terminated(tasks, self.state, action, moved))
+        self.state = moved
+        self.time += 1
+        truncated = ~self.ended & (self.time >= model.horizon)
+        device = self.tasks.device
+        observation = self._given(model.observe(tasks, moved))
+        return Step(observation, self._given(reward), self.ended.to(device), truncated.to(device))
+
+    def _moved(self, control: Tensor, live: Tensor) -> Tensor:
+        if not bool(live.any()):  # `mujoco.rollout` crashes if there is nothing to do
+            return self.state
+        with quiet():
+            after = torch.from_numpy(self.advance(control.flatten(0, 1).numpy(), live.flatten().numpy()))
+        moved = after.view_as(self.state)
+        return moved if bool(live.all()) else torch.where(live.unsqueeze(-1), moved, self.state)
+
+    def _given(self, values: Tensor) -> Tensor:
+        return values.to(self.tasks)
+
+    def _expect(self, good: Tensor, live: Tensor, otherwise: str) -> None:
+        if bool(good.all()):
+            return
+        bad = live & ~good.all(-1)
+        if bool(bad.any()):
+            task, trajectory = bad.nonzero()[0].tolist()
+            raise Diverged(
+                f"{self.model.robot}: {otherwise} in step {self.time + 1} of trajectory {trajectory} in task {task}"
+            )
+
+
+class BatchSimulators(SimulatedEnv):
+    """The back end "batch"."""
+
+    def begin(self, states: np.ndarray) -> None:
+        mujoco = mujoco_module()
+        from mujoco.batch import Batch
+
+        self.simulations = Batch(physics(self.model.body.description), len(states), torch.get_num_threads())
+        self.positions, self.velocities = (self.simulations.bind(name) for name in ("qpos", "qvel"))
+        self.controls = self.simulations.bind("ctrl")
+        self.simulations.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self.positions[:], self.velocities[:] = np.split(states, [self.model.body.positions], 1)
+        self.simulations.forward()
+
+    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
+        self.controls[:] = controls
+        self.simulations.step(live, nstep=self.model.body.frame_skip)
+        # A row is the time, then positions, then velocities, then what the next step begins with.
+        return self.simulations.state[:, 1 : 1 + self.model.body.state].copy()
+
+
+class LoopSimulators(SimulatedEnv):
+    """The back end "loop"."""
+
+    def begin(self, states: np.ndarray) -> None:
+        mujoco, body = mujoco_module(), self.model.body
+        model = physics(body.description)
+        self.simulations = [mujoco.MjData(model) for _ in states]
+        for simulation, state in zip(self.simulations, states, strict=True):
+            simulation.qpos[:], simulation.qvel[:] = np.split(state, [body.positions])
+            mujoco.mj_forward(model, simulation)
+
+    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
+        mujoco, body = mujoco_module(), self.model.body
+        model, after = physics(body.description), np.empty((len(live), body.state))
+        for number in np.flatnonzero(live):
+            simulation = self.simulations[number]
+            simulation.ctrl[:] = controls[number]
+            mujoco.mj_step(model, simulation, nstep=body.frame_skip)
+            after[number] = np.concatenate((simulation.qpos, simulation.qvel))
+        return after
+
+
+class RolloutSimulators(SimulatedEnv):
+    """The back end "rollout"."""
+
+    def begin(self, states: np.ndarray) -> None:
+        mujoco = mujoco_module()
+        from mujoco.rollout import Rollout
+
+        threads = torch.get_num_threads()
+        model = physics(self.model.body.description)
+        self.workspaces = [mujoco.MjData(model) for _ in range(threads)]
+        self.pool = Rollout(nthread=threads if threads > 1 else 0)
+        # A row is the time, then positions and velocities.
+        self.rows = np.concatenate((np.zeros((len(states), 1)), states), 1)
+
+    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
+        body = self.model.body
+        repeated = np.repeat(controls[live, None], body.frame_skip, 1)
+        after, _ = self.pool.rollout(physics(body.description), self.workspaces, self.rows[live], repeated)
+        self.rows[live] = after[:, -1]
+        return self.rows[:, 1:].copy()
+
+
+class GymnasiumSimulators(SimulatedEnv):
+    """The back end "gymnasium"."""
+
+    def begin(self, states: np.ndarray) -> None:
+        mujoco = mujoco_module()
+        import gymnasium
+
+        body = self.model.body
+        self.simulations = [gymnasium.make(body.environment, frame_skip=body.frame_skip).unwrapped for _ in states]
+        for simulation, state in zip(self.simulations, states, strict=True):
+            env: Any = simulation
+            env.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+            env.set_state(*np.split(state, [body.positions]))
+
+    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
+        after = np.empty((len(live), self.model.body.state))
+        for number in np.flatnonzero(live):
+            env: Any = self.simulations[number]
+            env.do_simulation(controls[number], env.frame_skip)
+            after[number] = env.state_vector()
+        return after
+
+
+BACK_ENDS: dict[str, type[SimulatedEnv]] = {
+    "batch": BatchSimulators,
+    "rollout": RolloutSimulators,
+    "loop": LoopSimulators,
+    "gymnasium": GymnasiumSimulators,
+}

@@ -1,0 +1,324 @@
+"""Image files: where they come from, and how they become memory-mapped arrays, once.
+
+Files are looked for in the folder that METABENCH_DATA names (in it, and in its subfolder of the data set's name), then
+in the suite's own cache; where the owner allows it they are downloaded there, unless METABENCH_OFFLINE is set. The
+cache is METABENCH_CACHE, else ``metabench`` in the platform's cache folder. What was decoded is kept in the cache under
+a hash of the files' names, sizes and times, written to a temporary folder and then renamed, under a lock: a folder that
+exists is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from benchmarks.api import SPLITS
+from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.files import cache_folder
+from benchmarks.images.distribution import ImageSet
+
+Progress = Callable[[str], None]
+
+#: a file of an archive larger than this is no picture of a data set
+LARGEST_MEMBER = 50_000_000
+
+#: how often decoding tells its progress, in images
+REPORT_EVERY = 2_000
+
+
+def silent(line: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+def download_folder(name: str) -> Path:
+    """Where the files of a data set are put by a download (or by hand)."""
+    return cache_folder() / "data" / name
+
+
+def data_roots(names: Sequence[str]) -> list[Path]:
+    """The folders in which the files of a data set with these names may lie, in the order of looking."""
+    roots = [download_folder(name) for name in names]
+    if given := os.environ.get("METABENCH_DATA"):
+        if not Path(given).is_dir():
+            raise MetabenchError(f"METABENCH_DATA = {given!r} is not a folder")
+        roots = [*(Path(given) / name for name in names), Path(given), *roots]
+    return [root for root in roots if root.is_dir()]
+
+
+def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, Path] | None:
+    """The files of a data set: the first of ``layouts`` of which one folder has every part, else None.
+
+    A layout maps each part to the names under which it may lie. Where all that was found is some parts of a layout,
+    the others are named in an error."""
+    incomplete = None
+    for root, layout in itertools.product(data_roots(names), layouts):
+        found = {
+            part: next((root / option for option in options if (root / option).exists()), None)
+            for part, options in layout.items()
+        }
+        if all(found.values()):
+            return {part: path for part, path in found.items() if path is not None}
+        # a download that was cut short is no mistake of the user: it goes on
+        if any(found.values()) and incomplete is None and cache_folder() not in root.parents:
+            absent = [" or ".join(options) for part, options in layout.items() if found[part] is None]
+            incomplete = f"{names[0]}: {root} is incomplete, it lacks {', '.join(absent)}"
+    if incomplete:
+        raise Unavailable(incomplete)
+    return None
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a folder or a zip archive. path: of it; names: of the files in it, sorted; read: a name's bytes."""
+
+    path: Path
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+
+@contextlib.contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """A folder or a zip archive, read where it is: nothing is unpacked."""
+    if path.is_dir():
+        found = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+        names = sorted(file.relative_to(path).as_posix() for file in found)
+        yield Files(path, tuple(names), lambda name: (path / name).read_bytes())
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise MetabenchError(f"{path} can't be read as a zip archive: {error}") from error
+    with archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        for member in members:
+            _refuse_unsafe(path, member)
+        yield Files(path, tuple(sorted(member.filename for member in members)), archive.read)
+
+
+def _refuse_unsafe(path: Path, member: zipfile.ZipInfo) -> None:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        raise MetabenchError(f"{path}: refused, for its member {member.filename!r} points outside the archive")
+    if member.file_size > LARGEST_MEMBER:
+        raise MetabenchError(f"{path}: refused, for its member {member.filename!r} has {member.file_size} bytes")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file in a folder or archive."""
+
+    files: Files
+    name: str
+
+    def decode(self, convert: Callable[..., np.ndarray]) -> np.ndarray:
+        """``convert`` of the opened `PIL.Image`; whatever goes wrong names the file."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(self.files.read(self.name))) as image:
+                return convert(image)
+        except UnidentifiedImageError:
+            raise MetabenchError(f"{self.files.path}: {self.name} is not an image") from None
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise MetabenchError(f"{self.files.path}: {self.name} can't be decoded: {reason}") from error
+
+
+def write_pictures(
+    folder: Path,
+    split: str,
+    classes: Mapping[str, Sequence[Picture]],
+    convert: Callable[..., np.ndarray],
+    progress: Progress = silent,
+) -> None:
+    """Decode the pictures of a split, class by class in the given order, into an array in ``folder``."""
+    pictures = [picture for members in classes.values() for picture in members]
+    shape = pictures[0].decode(convert).shape
+    images = np.lib.format.open_memmap(_array(folder, split), "w+", np.uint8, (len(pictures), *shape))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for number, pixels in enumerate(pool.map(lambda picture: picture.decode(convert), pictures)):
+            images[number] = pixels
+            if (number + 1) % REPORT_EVERY == 0 or number + 1 == len(pictures):
+                progress(f"{split}: {number + 1} of {len(pictures)} images decoded")
+    images.flush()
+    _describe(folder, split, images, {name: len(members) for name, members in classes.items()})
+
+
+def write_array(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
+    """Write a split that is an array already, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
+    np.save(_array(folder, split), images)
+    _describe(folder, split, images, counts)
+
+
+def _array(folder: Path, split: str) -> Path:
+    return folder / f"{split}.npy"
+
+
+def _describe(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
+    digest = hashlib.sha256(json.dumps([dict(counts), images.shape]).encode())
+    for first in range(0, len(images), REPORT_EVERY):
+        digest.update(np.ascontiguousarray(images[first : first + REPORT_EVERY]).data)
+    about = {"names": list(counts), "counts": list(counts.values()), "digest": digest.hexdigest()}
+    (folder / f"{split}.json").write_text(json.dumps(about))
+
+
+@functools.cache
+def open_split(folder: Path, split: str) -> ImageSet:
+    """The prepared images of a split, memory-mapped copy-on-write: nothing can change the file."""
+    try:
+        about = json.loads((folder / f"{split}.json").read_text())
+        images = np.load(_array(folder, split), mmap_mode="c")
+        return ImageSet(images, np.array(about["counts"], dtype=np.int64), tuple(about["names"]), about["digest"])
+    except (OSError, ValueError, KeyError) as error:
+        raise MetabenchError(f"{folder} is damaged ({error}); remove it, and it is made anew") from error
+
+
+@dataclass(frozen=True)
+class Collection:
+    """How the images of a task are found and decoded.
+
+    name: of the decoded images in the cache: task, version and way of splitting. find: the files by part, or None.
+    build: write every split of these files into a folder. missing: what to put where. fetch: download the files.
+    """
+
+    name: str
+    find: Callable[[], Mapping[str, Path] | None]
+    build: Callable[[Mapping[str, Path], Path, Progress], None]
+    missing: str
+    fetch: Callable[[Progress], None] | None = None
+
+
+_prepared: dict[tuple[str | None, ...], Path] = {}
+
+
+def prepare(collection: Collection, progress: Progress = silent) -> Path:
+    """The folder with the decoded splits, for `open_split`; found, downloaded and decoded if need be.
+
+    Images that were decoded earlier serve also when their files are gone. Raises `Unavailable` where there is nothing,
+    and `MetabenchError` where the files are not what they should be."""
+    asked = (collection.name, os.environ.get("METABENCH_DATA"), str(cache_folder()))
+    if asked not in _prepared or not _prepared[asked].is_dir():
+        _prepared[asked] = _find_or_build(collection, progress)
+    return _prepared[asked]
+
+
+def _find_or_build(collection: Collection, progress: Progress) -> Path:
+    files = collection.find()
+    if files is None:
+        earlier = [path for path in _cached(collection.name) if path.is_dir()]
+        if earlier:
+            return max(earlier, key=lambda path: path.stat().st_mtime)
+        if collection.fetch and not os.environ.get("METABENCH_OFFLINE"):
+            try:
+                collection.fetch(progress)
+            except Unavailable as error:
+                raise Unavailable(f"{collection.missing} ({error})") from error
+            files = collection.find()
+    if files is None:
+        raise Unavailable(collection.missing)
+    folder = cache_folder() / "prepared" / f"{collection.name}-{_fingerprint(files)}"
+    try:
+        return folder if folder.is_dir() else _build(folder, lambda to: collection.build(files, to, progress))
+    except OSError as error:
+        raise MetabenchError(f"{folder} can't be written: {error}") from error
+
+
+def _cached(name: str) -> Iterator[Path]:
+    return (cache_folder() / "prepared").glob(f"{name}-{'[0-9a-f]' * 16}")
+
+
+def _build(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Fill a temporary folder and rename it; who comes second waits and finds it done."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = f"{folder.name}.unfinished-"
+    with FileLock(f"{folder}.lock"):
+        if folder.is_dir():
+            return folder
+        for left_by_a_killed_process in folder.parent.glob(f"{unfinished}*"):
+            shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=folder.parent))
+        try:
+            write(temporary)
+            for split in SPLITS:
+                open_split.__wrapped__(temporary, split)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _fingerprint(files: Mapping[str, Path]) -> str:
+    """16 hex digits of the files' names, sizes and times of change."""
+    digest = hashlib.sha256()
+    for part, path in sorted(files.items()):
+        for name, facts in _facts(str(path)) if path.is_dir() else [(path.name, path.stat())]:
+            digest.update(f"{part} {name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _facts(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """The files of a folder in order; not with `pathlib`, which takes seconds for as many as these."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir():
+                yield from _facts(entry.path, f"{below}{entry.name}/")
+            else:
+                yield f"{below}{entry.name}", entry.stat()
+
+
+def download(name: str, files: Mapping[str, tuple[str, str]], progress: Progress = silent) -> None:
+    """Download into `download_folder`: file name -> address and MD5; what is there with this checksum stays."""
+    try:
+        import pooch
+        from filelock import FileLock
+    except ImportError as error:
+        raise Unavailable(f"{name} can't be downloaded: the package {error.name} is not installed") from error
+    folder = download_folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("ERROR")
+    with FileLock(folder / ".lock"):
+        for file, (address, md5) in files.items():
+            fetcher = pooch.HTTPDownloader(progressbar=_Bar(f"{name}: {file}", progress), timeout=(5, 30))
+            try:
+                pooch.retrieve(address, f"md5:{md5}", fname=file, path=folder, downloader=fetcher)
+            except ValueError as error:
+                raise Unavailable(f"what {address} holds has another checksum than the official file") from error
+            except Exception as error:
+                raise Unavailable(f"{address} can't be downloaded: {type(error).__name__}") from error
+
+
+class _Bar:
+    """A progress bar as pooch wants one (``total``, ``update``, ``reset``, ``close``), in lines of text."""
+
+    def __init__(self, what: str, progress: Progress) -> None:
+        self.what, self.progress = what, progress
+        self.total = 0
+        self.done = 0
+
+    def update(self, size: int) -> None:
+        before, self.done = self.done, self.done + size
+        if self.total and before * 20 // self.total != self.done * 20 // self.total:
+            filled = min(20, self.done * 20 // self.total)
+            self.progress(f"{self.what} [{'#' * filled:.<20}] {self.done / 1e6:.1f} of {self.total / 1e6:.1f} MB")
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,122 @@
+"""Execution plans: how a meta-step is run, never what it computes.
+
+A plan is spelled as words with commas between them: ``compiled``, ``eager,tasks=4``, ``bf16``. What is not said is left
+to the rule of the method. Records hold the plan in full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from benchmarks.errors import MetabenchError
+
+#: eager: operation by operation; compiled: one program made by torch's compiler for these shapes; graph: the launches
+#: of either, captured once and replayed (CUDA)
+Mode = Literal["eager", "compiled", "graph", "compiled-graph"]
+#: of the meta-gradient: torch.float32; TF32 products and convolutions (CUDA); automatic mixed precision in bfloat16
+Precision = Literal["float32", "tf32", "bf16"]
+#: how the network is applied to T tasks: by layers that have a task axis, by `torch.vmap`, or task after task
+PerTask = Literal["layers", "vmap", "loop"]
+
+_WORDS: dict[str, tuple[str, Any]] = {
+    **{word: ("mode", word) for word in get_args(Mode)},
+    **{word: ("precision", word) for word in get_args(Precision)},
+    **{word: ("per_task", word) for word in get_args(PerTask)},
+    "checkpointed": ("checkpointed", True),
+}
+_NUMBERS = ("tasks", "threads")
+#: what can be said in a plan
+WORDS = (*_WORDS, *(f"{name}=N" for name in _NUMBERS))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a meta-step is run.
+
+    tasks: how many go through the network in one pass. threads: passes at once, each in a thread that has one CPU
+    thread for torch's operations; 1: one after the other, with all of torch's threads. checkpointed: keep no
+    activations of an inner step, and take the step again when the meta-gradient passes through it."""
+
+    tasks: int
+    mode: Mode = "eager"
+    precision: Precision = "float32"
+    checkpointed: bool = False
+    per_task: PerTask = "layers"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tasks < 1 or self.threads < 1:
+            raise ValueError(f"tasks={self.tasks}, threads={self.threads}: 1 is the least")
+        if self.threads > 1 and self.mode != "eager":
+            raise ValueError(f"threads={self.threads} excludes {self.mode}")
+        if self.checkpointed and self.compiled:  # the compiler would join what is meant to be computed twice
+            raise ValueError("checkpointed excludes compiled")
+
+    @property
+    def compiled(self) -> bool:
+        """Whether torch's compiler is used."""
+        return self.mode in ("compiled", "compiled-graph")
+
+    @property
+    def captured(self) -> bool:
+        """Whether launches are captured in a CUDA graph."""
+        return self.mode in ("graph", "compiled-graph")
+
+    def __str__(self) -> str:
+        """The words that stand for this plan, whatever the rule would have said."""
+        words = [self.mode, f"tasks={self.tasks}", f"threads={self.threads}", self.precision, self.per_task]
+        return ",".join(words + ["checkpointed"] * self.checkpointed)
+
+    def facts(self) -> dict[str, Any]:
+        """The plan as plain data, for records."""
+        return {"name": str(self), "compiled": self.compiled, **dataclasses.asdict(self)}
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The fields that a spelled plan sets; raises `MetabenchError` for an unknown word or two that exclude each other.
+
+    >>> parse("compiled,tasks=4")
+    {'mode': 'compiled', 'tasks': 4}"""
+    fields: dict[str, Any] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = word.partition("=")
+        if word in _WORDS:
+            name, value = _WORDS[word]
+        elif name in _NUMBERS and number.isdigit():
+            value = int(number)
+            if not value:
+                raise MetabenchError(f"plan {text!r}: {word} is too small, 1 is the least")
+        else:
+            raise MetabenchError(f"unknown word {word!r} in the plan {text!r}; known: {', '.join(WORDS)}")
+        if fields.setdefault(name, value) != value:
+            raise MetabenchError(f"plan {text!r}: {fields[name]} and {value} exclude each other")
+    if fields.get("checkpointed") and fields.get("mode") in ("compiled", "compiled-graph"):
+        raise MetabenchError(f"plan {text!r}: checkpointed and {fields['mode']} exclude each other")
+    if fields.get("threads", 1) > 1 and fields.get("mode", "eager") != "eager":
+        raise MetabenchError(f"plan {text!r}: threads={fields['threads']} and {fields['mode']} exclude each other")
+    return fields
+
+
+def settle(rule: Plan, forced: str, device: str) -> Plan:
+    """The rule's plan with what is forced in its place; raises `MetabenchError` where the device can't do it."""
+    fields = parse(forced)
+    check_device(forced, device)
+    if fields.get("threads", 1) > 1 or (fields.get("checkpointed") and rule.compiled):
+        fields.setdefault("mode", "eager")
+    if fields.get("mode", "eager") != "eager":
+        fields.setdefault("threads", 1)
+    return dataclasses.replace(rule, **fields)
+
+
+def check_device(text: str, device: str) -> None:
+    """Refuse a spelled plan that asks for parts which only CUDA has on another device."""
+    fields = parse(text)
+    needs_cuda = [fields[name] for name in ("mode", "precision") if fields.get(name) in CUDA_ONLY]
+    if needs_cuda and not device.startswith("cuda"):
+        raise MetabenchError(f"plan {text!r}: {' and '.join(needs_cuda)} needs a CUDA device, not {device!r}")
+
+
+#: words that ask for what only CUDA has
+CUDA_ONLY = ("graph", "compiled-graph", "tf32")

@@ -1,0 +1,89 @@
+"""Ant that has to run forward or backward, or at a velocity: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for
+Fast Adaptation of Deep Networks", ICML 2017, section 5.3 (https://arxiv.org/abs/1703.03400)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from benchmarks.environments.locomotion_tasks import Directions, Falling, Velocities
+from benchmarks.registry import register_task
+
+_MAML2017: dict[str, object] = {"observation": "joints-torso", "control_cost": 0.005}
+_PROMP: dict[str, object] = {"horizon": 100, "action_scale": 10.0, "control_cost": 0.5, "bonus": 1.0, "lowest": 0.0}
+_QUICK: dict[str, object] = {"horizon": 100, "action_scale": 10.0, "control_cost": 0.005}
+
+
+@register_task("ant-direction")
+@dataclass(frozen=True)
+class AntDirection(Falling, Directions):
+    """A robot with four legs has to run forward or backward along x; the direction is the task, and there are two.
+
+    | | meaning | unit |
+    | --- | --- | --- |
+    | observation 0 | height of the torso | m |
+    | 1 to 4 | its orientation, a quaternion: w, x, y, z | |
+    | 5 to 12 | joints, hip and ankle of the legs: front left, front right, back left, back right | rad |
+    | 13 to 18 | velocity of the torso along x, y, z; angular velocity about them | m/s, rad/s |
+    | 19 to 26 | angular velocities of the joints, in the same order | rad/s |
+    | with "joints-torso" | x and y before these; after them the torso's rotation matrix, row by row, and x, y, z | m |
+    | action 0 to 7 | divided by `action_scale`, then clipped to ± 1: torques of hip and ankle of the legs back | 150 |
+    | | right, front left, front right, back left | N m |
+    | reward | direction * v - `control_cost` * sum of (clipped action)^2 + `bonus` | |
+    | start | positions uniform in ± `reset_noise`, velocities normal with that standard deviation | |
+    | end | when the height leaves [`lowest`, `highest`], with the reward of that step; else at `horizon` | control |
+    | | | steps of 0.05 s |
+
+    v is the mean velocity of the torso along x over the control step, in m/s. direction: +1 or -1, equally likely. The
+    two tasks of training are those of the test: a test says how well one of them is found out again, from another start
+    and with other noise, and nothing about unseen tasks.
+
+    The body is Gymnasium's ant.xml. No contact terms: the sources pay for contact forces (at most 0.0005 for each
+    of 84 numbers) and show them to the policy; here a reward is a function of positions, velocities and action, and
+    simulators do not differ in what they say of contacts. Gymnasium takes v from a position of the torso that is one
+    physics step (0.01 s) behind; here v is exact.
+
+    "maml2017" follows github.com/cbfinn/maml_rl: v is the velocity of the torso at the end of the step there, and x, y,
+    z are those of a centre of mass. "promp" follows github.com/jonasrothfuss/ProMP, whose wrapper has an action
+    scale of 10. "varibad" follows github.com/lmzintgraf/varibad, where +1 and -1 are used as angles in radians, though
+    they are called backward and forward; here they are forward and backward. "quick" is "maml2017" with observations,
+    horizon and action scale of "promp"; its returns are not set beside published ones.
+    """
+
+    robot: ClassVar[str] = "ant"
+    equivalence_margin: ClassVar[float] = 5.0
+    variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "maml2017": {**_MAML2017, "bonus": 0.05, "shot": 40},
+        "promp": _PROMP,
+        "varibad": {**_PROMP, "horizon": 200, "action_scale": 1.0, "lowest": 0.2},
+        "quick": {**_QUICK, "bonus": 0.05},
+    }
+
+
+@register_task("ant-velocity")
+@dataclass(frozen=True)
+class AntVelocity(Falling, Velocities):
+    """A robot with four legs has to run along x at a velocity that it is not told; the velocity is the task.
+
+    Observations, actions, start and end are those of ant-direction, and so is what is said there of contacts.
+
+    | | meaning | unit |
+    | --- | --- | --- |
+    | reward | -abs(v - velocity) - `control_cost` * sum of (clipped action)^2 + `bonus` | |
+    | velocity | uniform from `slowest` to `fastest` | m/s |
+
+    v is the mean velocity of the torso along x over the control step. Training, validation and test velocities are
+    different.
+
+    "maml2017" follows github.com/cbfinn/maml_rl, whose bonus of 1.05 makes staying alive worth it. "quick" is the same
+    with another horizon, action scale and observation; its returns are not set beside published ones. ProMP and varibad
+    have no such task.
+    """
+
+    robot: ClassVar[str] = "ant"
+    equivalence_margin: ClassVar[float] = 5.0
+    variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "maml2017": {**_MAML2017, "bonus": 1.05, "fastest": 3.0},
+        "quick": {**_QUICK, "bonus": 1.05, "fastest": 3.0},
+    }

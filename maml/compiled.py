@@ -1,0 +1,135 @@
+"""A function of tensors as one compiled program, or as captured launches.
+
+The function is traced to operations with its gradients of gradients in it (`make_fx`), so the program is that of the
+eager form and needs nothing of the compiler but code for plain operations. Some rewritings come first, since the
+compiler hands matrix products to a library as they are, with the transposes that gradients of gradients bring: a
+transpose of a transpose is left out, that of a sum of products is a sum of transposed products, and a product whose
+operands are both transposed, or of which only the transpose is used, is computed the other way round, (A B)' = B' A'.
+Batched products in the transposed layout took 7 times as long in the library (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+Function = Callable[..., Sequence[Tensor]]
+
+_ATEN: Any = torch.ops.aten
+#: checks of sizes at every call: the shapes are part of the key under which a program is kept
+_OPTIONS = dict.fromkeys(("size_asserts", "alignment_asserts", "scalar_asserts", "nan_asserts"), False)
+
+
+def compile_function(function: Function, examples: Sequence[Tensor]) -> Function:
+    """The same function for arguments of exactly these shapes, strides and types, as a compiled program.
+
+    Arguments and results have no graph. Raises whatever torch's compiler raises where it can't be used."""
+    import torch._inductor.config  # a second in every process that compiles nothing
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # a pool of compiling processes would outlive a cell's process that is killed
+    with warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
+        warnings.simplefilter("ignore")
+        graph = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
+        turn_products(graph)
+        compiled: Function = torch._inductor.compile(graph, list(examples), options=dict(_OPTIONS))
+        with torch.no_grad():
+            compiled(*examples)
+    return compiled
+
+
+def _baddbmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """In two operations, so that adding the bias is fused with what follows."""
+    return beta * bias + alpha * torch.bmm(left, right) if (beta, alpha) != (1, 1) else bias + torch.bmm(left, right)
+
+
+def turn_products(module: fx.GraphModule) -> None:
+    """Compute batched products the other way round where that takes transposes away; changes the module."""
+    graph = module.graph
+    _fold_transposes(graph)
+    _turn_sums(graph)
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target is not _ATEN.bmm.default:
+            continue
+        users = list(node.users)
+        only_transposed = bool(users) and all(map(_is_transpose, users))
+        if not (only_transposed or all(map(_is_transpose, node.args))):
+            continue
+        with graph.inserting_before(node):
+            left, right = (_transpose(graph, operand) for operand in node.args)
+            turned = graph.call_function(_ATEN.bmm.default, (right, left))
+            if only_transposed:
+                for user in users:
+                    user.replace_all_uses_with(turned)
+                    graph.erase_node(user)
+            else:
+                node.replace_all_uses_with(_transpose(graph, turned))
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+
+
+def _fold_transposes(graph: fx.Graph) -> None:
+    """A transpose of a transpose is what it began with."""
+    for node in graph.nodes:
+        if _is_transpose(node) and _is_transpose(node.args[0]):
+            node.replace_all_uses_with(node.args[0].args[0])
+    graph.eliminate_dead_code()
+
+
+def _turn_sums(graph: fx.Graph) -> None:
+    """Where only the transpose of a sum of products is used, add their transposes, so that they can be turned."""
+    for node in reversed(list(graph.nodes)):
+        users = list(node.users)
+        if node.target is not _ATEN.add.Tensor or not _is_sum(node) or not users or not all(map(_is_transpose, users)):
+            continue
+        with graph.inserting_before(node):
+            turned = graph.call_function(_ATEN.add.Tensor, tuple(_transpose(graph, term) for term in node.args))
+        for user in users:
+            user.replace_all_uses_with(turned)
+            graph.erase_node(user)
+        graph.erase_node(node)
+
+
+def _is_sum(node: Any) -> bool:
+    """Whether it is a product or a sum of products: none of its terms is broadcast over the last two dimensions."""
+    if not isinstance(node, fx.Node) or node.kwargs:
+        return False
+    return node.target is _ATEN.bmm.default or (node.target is _ATEN.add.Tensor and all(map(_is_sum, node.args)))
+
+
+def _is_transpose(node: Any) -> bool:
+    return node.op == "call_function" and node.target is _ATEN.transpose.int and {*node.args[1:]} in ({1, 2}, {-1, -2})
+
+
+def _transpose(graph: fx.Graph, node: Any) -> Any:
+    return node.args[0] if _is_transpose(node) else graph.call_function(_ATEN.transpose.int, (node, 1, 2))
+
+
+def capture_function(function: Function, examples: Sequence[Tensor]) -> Function:
+    """The same function for arguments of exactly these shapes, with its launches captured once (a CUDA graph).
+
+    Arguments are copied in and results out, so a later call leaves what an earlier one returned."""
+    held = [example.detach().clone() for example in examples]
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):  # what libraries allocate at their first calls must not be captured
+        for _ in range(3):
+            function(*held)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = function(*held)
+
+    def replay(*arguments: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            torch._foreach_copy_(held, list(arguments))
+            graph.replay()
+            return [result.clone() for result in results]
+
+    return replay

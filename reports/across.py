@@ -1,0 +1,127 @@
+"""Across tasks: scores between floor and ceiling, their interquartile means, and performance profiles.
+
+Only methods with a number on every task take part; who lacks what is said (`benchmarks.stats.aggregate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats import ABOUT, Aggregate, Column, TaskScores, aggregate, task_scores
+from reports import svg, words
+from reports.data import REGIMES, Results
+from reports.figures import HEIGHT, WIDTH, Panel, colours
+from reports.style import Look
+from reports.words import slug
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """The aggregate of one batch-norm regime (and of the tasks without batch-norm).
+
+    regime: "none" where no task has batch-norm. tasks: as they were aggregated. left_out: in words, what takes no part.
+    under_trained: the methods whose numbers rest on an under-trained fit."""
+
+    regime: str
+    tasks: tuple[TaskScores, ...]
+    found: Aggregate
+    left_out: tuple[str, ...]
+    under_trained: frozenset[str]
+
+    @property
+    def about(self) -> str:
+        """What the intervals speak about."""
+        return ABOUT[self.found.scope]
+
+
+def across(results: Results) -> tuple[Across | None, list[str]]:
+    """The aggregate over the tests that somebody was trained for, in the regime in which most methods have all of them;
+    or None, and in words what stands in its way."""
+    own = [column for column in results.compared if results.own(column.protocol.test)]
+    regimes = [name for name in REGIMES if name in {column.protocol.regime for column in own}]
+    regimes = [name for name in regimes if name != "none"] or regimes
+    tried = [_across(results, own, regime) for regime in regimes]
+    found = [one for one in tried if isinstance(one, Across)]
+    if not found:
+        return None, list(dict.fromkeys(line for one in tried if not isinstance(one, Across) for line in one))
+    return max(found, key=lambda one: (len(one.tasks), len(one.found.methods))), []
+
+
+def _across(results: Results, own: Sequence[Column], regime: str) -> Across | list[str]:
+    """The aggregate of one regime, or why there is none."""
+    lone = [column for column in own if len(column.learners) < 2 and column.protocol.regime in (regime, "none")]
+    title = {str(column.protocol): words.title(column.protocol, results.columns) for column in own}
+    tasks, refused = task_scores([column for column in own if column not in lone], regime)
+    left_out = [f"{title[str(one.protocol)]}: only {words.count(len(one.learners), 'learner')} there" for one in lone]
+    left_out += [f"{title[name]}: {why}" for name, why in refused.items()]
+    if len(tasks) < 2:
+        needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(tasks)}"
+        return [needed, *left_out]
+    tasks = [TaskScores(title[one.name], one.floor, one.ceiling, one.methods, one.metric) for one in tasks]
+    try:
+        found = aggregate(tasks)
+    except MetabenchError as refusal:
+        return [str(refusal), *left_out]
+    left_out += [f"{name}: no number on {', '.join(lacks)}" for name, lacks in found.missing.items()]
+    names = {one.name for one in results.results if one.under_trained and title.get(str(one.column)) in found.tasks}
+    return Across(regime, tuple(tasks), found, tuple(left_out), frozenset(names))
+
+
+def across_table(across: Across) -> pd.DataFrame:
+    """One row per method, best first: interquartile mean with its 95 % interval, and the normalised mean of each task.
+
+    0 is the floor of a task and 1 its ceiling."""
+    rows = []
+    for name, interval in _ordered(across.found):
+        rows.append(
+            {
+                "method": name,
+                "interquartile_mean": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                **{task.name: float(task.normalised(task.methods[name].mean(axis=1)).mean()) for task in across.tasks},
+                "seeds": min(len(task.methods[name]) for task in across.tasks),
+                "under_trained": name in across.under_trained,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _ordered(found: Aggregate) -> list:
+    return sorted(found.interquartile_means.items(), key=lambda item: (-item[1].estimate, item[0]))
+
+
+def across_panels(results: Results, across: Across, table: Mapping[str, Look]) -> list[Panel]:
+    """The interquartile means with their intervals, and the performance profiles."""
+    label = {result.name: result.label for result in results.results}
+    ordered = _ordered(across.found)
+    labels = tuple(label[name] for name, _ in ordered)
+    room = 0.2 + 0.073 * max(len(name) for name, _ in ordered)
+    with svg.drawing("across-means", WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
+        for place, (name, interval) in enumerate(ordered):
+            look = table[label[name]]
+            ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+            reach = np.maximum(ends, 0) if interval.known else None
+            style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
+            axes.errorbar([interval.estimate], [place], xerr=reach, elinewidth=2, **style)
+        axes.set(xlabel="interquartile mean", ylim=(len(ordered) - 0.4, -0.6))
+        axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
+        axes.grid(visible=False, axis="y")
+        means = svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
+    with svg.drawing("across-profile", WIDTH, HEIGHT) as (figure, axes):
+        for name, _ in ordered:
+            look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
+            style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
+            axes.plot(one["score"], one["share"], drawstyle="steps-post", **style)
+            axes.fill_between(one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0)
+        axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
+        profile = svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
+    tasks = " and ".join([", ".join(across.found.tasks[:-1]), across.found.tasks[-1]])
+    return [
+        Panel(slug("across means"), "Interquartile mean", f"Over {tasks}; bar: 95 %.", means, labels),
+        Panel(slug("across profile"), "Performance profile", "Runs are seeds × tasks; band: 95 %.", profile, labels),
+    ]

@@ -1,0 +1,255 @@
+"""The sections of the page in their order: the one place where they are listed.
+
+Another section is a line in `SECTIONS`, a function that answers what its template shows (None where the records hold
+nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
+legends are in ``templates/macros.html.j2``. Figures under the key "panels" are also written by ``report --figures``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports import (
+    across,
+    claims,
+    control,
+    cost_page,
+    exhibits,
+    figures,
+    forest,
+    layout,
+    pairs,
+    sentences,
+    tables,
+    trades,
+    trend,
+    words,
+)
+from reports.data import Results
+from reports.style import Look
+
+Looks = Mapping[str, Look]
+Context = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
+    what the template shows."""
+
+    name: str
+    link: str
+    build: Callable[[Results, Looks], Context | None]
+
+
+def findings(results: Results, looks: Looks) -> Context:
+    return {"findings": sentences.findings(results)}
+
+
+AGAINST = {"ours_minus_published": "{:+.3g}".format, "z": "{:+.1f}".format}
+
+
+def published(results: Results, looks: Looks) -> Context | None:
+    frame = tables.published_table(results)
+    if frame.empty:
+        return None
+    table = _table("published.csv", "Published numbers", frame, AGAINST)
+    return {"sentence": tables.published_sentence(results), "published": table}
+
+
+def score_tables(results: Results, looks: Looks) -> Context | None:
+    return {"tables": layout.score_tables(results, looks)} if results.results else None
+
+
+ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
+
+
+def across_tasks(results: Results, looks: Looks) -> Context | None:
+    """Where more than one test was measured."""
+    if sum(results.own(test) for test in results.tests) < 2:
+        return None
+    found, why = across.across(results)
+    if found is None:
+        return {"across": None, "why": why, "table": None, "panels": []}
+    forms = ACROSS | dict.fromkeys(found.found.tasks, "{:.3f}".format)
+    table = _table("across.csv", "Across tasks", across.across_table(found), forms)
+    return {"across": found, "why": why, "table": table, "panels": across.across_panels(results, found, looks)}
+
+
+def steps(results: Results, looks: Looks) -> Context | None:
+    return _panels(figures.steps_panels(results, looks))
+
+
+def shots(results: Results, looks: Looks) -> Context | None:
+    return _panels(trades.shot_panels(results, looks))
+
+
+def learning(results: Results, looks: Looks) -> Context | None:
+    return _panels([panel for task in figures.learning_panels(results, looks) for panel in task])
+
+
+def training_cost(results: Results, looks: Looks) -> Context | None:
+    return _panels(trades.cost_panels(results, looks))
+
+
+def functions(results: Results, looks: Looks) -> Context | None:
+    tests = exhibits.function_panels(results, looks)
+    return {"tests": tests, "panels": [panel for panels in tests.values() for panel in panels]} if tests else None
+
+
+def controlled(results: Results, looks: Looks) -> Context | None:
+    """What only control tasks have; None where the records hold none."""
+    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
+    by_step, totals = control.steps_table(results), control.totals_table(results)
+    shown = {
+        "adaptation": adaptation,
+        "paths": paths,
+        "films": control.films(results),
+        "unfilmed": control.unfilmed(results),
+        "regrets": control.regret_sentences(results),
+        "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
+        "totals": _table("totals.csv", "Totals beside published ones", totals, RETURNS) if len(totals) else None,
+    }
+    return {**shown, "panels": adaptation + paths} if any(shown.values()) else None
+
+
+RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
+    "z": "{:+.1f}".format,
+    **dict.fromkeys(("regret", "bayes_optimum"), "{:.2f}".format),
+}
+
+
+def episodes(results: Results, looks: Looks) -> Context | None:
+    samples = exhibits.episode_samples(results, looks)
+    return {"episodes": samples} if samples else None
+
+
+PAIRS = dict.fromkeys(("advantage", "low", "high"), "{:.3f}".format) | {"p_holm": "{:.2g}".format}
+
+
+def pairwise(results: Results, looks: Looks) -> Context | None:
+    frame = pairs.pairs_table(results)
+    if frame.empty:
+        return None
+    leading, further = forest.forest_panels(results, looks)
+    return {
+        "matrices": pairs.matrices(results),
+        "panels": leading + further,
+        "leading": leading,
+        "further": further,
+        "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
+    }
+
+
+def claimed(results: Results, looks: Looks) -> Context | None:
+    frame = claims.claims_table(results)
+    return {"claims": _table("claims.csv", "Claims of the papers", frame)} if len(frame) else None
+
+
+def changes(results: Results, looks: Looks) -> Context:
+    """Whether a change made anything slower or worse, in a few sentences."""
+    times = trend.history(results.stores)
+    return {"sentences": trend.sentences(times), "known": not times.empty}
+
+
+LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
+
+
+def timed(results: Results, looks: Looks) -> Context | None:
+    """What the gate timed over the commits, where it has left a history beside the stores."""
+    times = trend.history(results.stores)
+    if times.empty:
+        return None
+    levels = _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)
+    return {"levels": levels, "panels": trend.trend_panels(times)}
+
+
+#: how the columns of the protocol table are shown
+PROTOCOL = {
+    "mean": "{:.3f}".format,
+    "half_width_95": "{:.3f}".format,
+    "share_of_published": words.percent,
+    "training_seconds": "{:,.1f}".format,
+    "examples_seen": "{:,.0f}".format,
+    "inner_rate_mean_loss": "{:.3g}".format,
+}
+
+
+def failures(results: Results, looks: Looks) -> Context:
+    under_trained = tables.under_trained_table(results)
+    return {
+        "failures": tables.failures_table(results).to_dict("records"),
+        "problems": results.problems,
+        "under_trained": layout.frame_table("under-trained.csv", "Under-trained fits", under_trained, PROTOCOL)
+        if len(under_trained)
+        else None,
+    }
+
+
+def protocol(results: Results, looks: Looks) -> Context:
+    main, regimes = tables.main_table(results), {column.regime for column in results.columns}
+    return {
+        "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
+        "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
+        "machines": tables.machines_table(results).to_dict("records"),
+        "dirty": any((record.get("git") or {}).get("dirty") for record in results.records),
+    }
+
+
+def data(results: Results, looks: Looks) -> Context | None:
+    main = tables.main_table(results)
+    return {"csv": data_uri(main.convert_dtypes().to_csv(index=False).encode())} if len(main) else None
+
+
+SECTIONS: Sequence[Section] = (
+    # the first screen: the answers
+    Section("findings", "", findings),
+    Section("second-order", "Second order", cost_page.second_order),
+    Section("published", "Published", published),
+    Section("changes", "", changes),
+    # what they rest on
+    Section("results", "Results", score_tables),
+    Section("across", "Across tasks", across_tasks),
+    Section("steps", "Inner steps", steps),
+    Section("shots", "Shots", shots),
+    Section("learning", "Learning curves", learning),
+    Section("cost", "Cost", training_cost),
+    Section("implementations", "Implementations", cost_page.implementations),
+    Section("functions", "Fits", functions),
+    Section("control", "Control", controlled),
+    Section("episodes", "Episodes", episodes),
+    Section("pairs", "Pairs", pairwise),
+    Section("claims", "Claims", claimed),
+    Section("trend", "Trend", timed),
+    Section("failures", "Failures and skips", failures),
+    Section("protocol", "Protocol and machine", protocol),
+    Section("data", "Data", data),
+)
+
+
+def _panels(found: Sequence[figures.Panel]) -> Context | None:
+    return {"panels": list(found)} if found else None
+
+
+def _table(name: str, title: str, frame: pd.DataFrame, forms: Mapping[str, Any] | None = None) -> layout.Table:
+    """A frame as a table, without the columns that nobody filled."""
+    return layout.frame_table(name, title, frame.dropna(axis="columns", how="all"), forms or {})
+
+
+def downloads(table: layout.Table) -> list[tuple[str, str]]:
+    """The table as files, all from the same frame: name and data URI."""
+    stem = words.slug(table.name.removesuffix(".csv"))
+    return [
+        (f"{stem}.csv", data_uri(table.frame.to_csv(index=False).encode())),
+        (f"{stem}.md", data_uri(table.markdown().encode(), "text/markdown;charset=utf-8")),
+        (f"{stem}.tex", data_uri(table.latex().encode(), "text/x-tex;charset=utf-8")),
+    ]
+
+
+def data_uri(content: bytes, media: str = "text/csv;charset=utf-8") -> str:
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,104 @@
+"""How the gate's times went on each machine: the history that `metabench gate` adds to, and its changes of level.
+
+The history lies beside the stores, ``gate-history.jsonl``, a line per time. Machines are told apart by their
+fingerprint and never compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.stats.changes import changes
+from reports import svg, words
+from reports.figures import HEIGHT, WIDTH, Panel
+
+FILE = "gate-history.jsonl"
+#: what a line must hold to be of use
+COLUMNS = ("when", "commit", "machine", "cpu", "torch", "step", "seconds")
+
+
+def history(stores: Iterable[Path]) -> pd.DataFrame:
+    """The times of all histories beside these stores, in the order of adding; torn lines are left out."""
+    found = []
+    for file in dict.fromkeys(store.absolute().parent / FILE for store in stores):
+        for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and set(COLUMNS) <= line.keys() and line["seconds"] > 0:
+                found.append({name: line[name] for name in COLUMNS})
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def level_table(times: pd.DataFrame) -> pd.DataFrame:
+    """A row per step and machine: how many times there are, the latest level, and where and by how much it came to be
+    (None where the level never changed)."""
+    rows = []
+    for (machine, cpu, step), group in times.groupby(["machine", "cpu", "step"], sort=False):
+        found = changes(group["seconds"].to_numpy())
+        start = found[-1].at if found else 0
+        last = group.iloc[start]
+        rows.append(
+            {
+                "step": step,
+                "machine": f"{cpu} ({machine})",
+                "times": len(group),
+                "milliseconds": 1e3 * float(group["seconds"].iloc[start:].median()),
+                "changes": len(found),
+                "latest_change": found[-1].ratio - 1 if found else None,
+                "since_commit": str(last["commit"])[:10] if found else None,
+                "since": str(last["when"])[:10] if found else None,
+                "torch": str(group["torch"].iloc[-1]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sentences(times: pd.DataFrame) -> list[str]:
+    """The latest change of each step's level, slower ones first; or how to get a history where there is none."""
+    if times.empty:
+        return [
+            "There is no history yet. `make gate` compares times and exact results with the commit before, says what "
+            f"is slower or worse, and adds to {FILE}; where that lies beside the records, this page shows it."
+        ]
+    levels = level_table(times)
+    moved = levels[levels["changes"] > 0].sort_values("latest_change", ascending=False)
+    said = [
+        f"{row.step} takes {abs(row.latest_change):.1%} {'more' if row.latest_change > 0 else 'less'} time since "
+        f"{row.since_commit} ({row.since}), {row.machine}."
+        for row in moved.itertuples()
+    ]
+    still = len(levels) - len(moved)
+    return [*said, f"{still} of {words.count(len(levels), 'timed step')} never changed level."] if still else said
+
+
+def trend_panels(times: pd.DataFrame) -> list[Panel]:
+    """A panel per step and machine with at least two times: each time, and the level between changes as a line."""
+    panels = []
+    for (machine, cpu, step), group in times.groupby(["machine", "cpu", "step"], sort=False):
+        if len(group) > 1:
+            panels.append(_panel(str(machine), str(cpu), str(step), group["seconds"].to_numpy()))
+    return panels
+
+
+def _panel(machine: str, cpu: str, step: str, seconds: np.ndarray) -> Panel:
+    name, found = words.slug(f"trend {machine} {step}"), changes(seconds)
+    ends = [0, *(change.at for change in found), len(seconds)]
+    scaled: Any = 1e3 * seconds
+    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+        axes.plot(range(1, len(seconds) + 1), scaled, "o", color=svg.QUIET, markersize=3.5)
+        for start, end in itertools.pairwise(ends):
+            axes.plot([start + 0.6, end + 0.4], [float(np.median(scaled[start:end]))] * 2, color=svg.INK)
+        axes.set(xlabel="run of the gate", ylabel="milliseconds", ylim=(0, 1.15 * float(scaled.max())))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        drawing = svg.render(figure, {}, f"milliseconds by run of the gate, {step}, {cpu}")
+    said = "; ".join(f"{change.ratio - 1:+.1%} from run {change.at + 1} on" for change in found) or "no change of level"
+    return Panel(name, f"{step} · {cpu} ({machine})", f"{said[0].upper()}{said[1:]}.", drawing, ())
