@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,24 +75,80 @@ def worktrees(base: str, head: str) -> Iterator[dict[str, Path]]:
                 _git("worktree", "remove", "--force", str(path))
 
 
-def run_script(
-    script: Path, checkout: Path, arguments: Sequence[str], seconds: float, variables: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """What a script prints in a fresh process that imports the code of ``checkout``, with one thread: JSON in its last
-    line. Raises `MetabenchError` in one line where it fails or takes longer than ``seconds``."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), **(variables or {})}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-    command = [sys.executable, "-P", str(script), *arguments]
-    try:
-        done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise MetabenchError(f"{script.name} on {checkout.name} took longer than {seconds:.0f} s") from None
-    if done.returncode:
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise MetabenchError(f"{script.name} on {checkout.name} failed: {said}")
-    try:
-        found = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise MetabenchError(f"{script.name} on {checkout.name} printed no JSON") from None
-    assert isinstance(found, dict)
-    return found
+def run_script(script: Path, checkout: Path, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
+    """What a script prints in a fresh process that imports the code of ``checkout``, with one thread: JSON in one line.
+    Raises `MetabenchError` in one line where it fails or takes longer than ``seconds``."""
+    with Conversation(script, checkout, arguments, seconds) as process:
+        found = process.hear()
+        assert isinstance(found, dict)
+        return found
+
+
+class Conversation:
+    """A script in a fresh process that imports the code of ``checkout``, with one thread, and speaks JSON, a line at a
+    time. Raises `MetabenchError` in one line where it fails, says something else, or is still there after ``seconds``.
+
+    slower: what `timed` is told to plant."""
+
+    def __init__(
+        self,
+        script: Path,
+        checkout: Path,
+        arguments: Sequence[str],
+        seconds: float,
+        slower: float = 1.0,
+    ) -> None:
+        self.name, self.seconds, self.late = f"{script.name} on {checkout.name}", seconds, False
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "METABENCH_GATE_SLOWER": str(slower)}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads could fill up
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(script), *arguments],
+            env=environment,
+            cwd=checkout,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+        self.alarm = threading.Timer(seconds, self._end)
+        self.alarm.start()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.alarm.cancel()
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+    def _end(self) -> None:
+        self.late = True
+        self.process.kill()
+
+    def ask(self, *words: Any) -> Any:
+        """What the script answers to one line."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and says why when it is heard
+            self.process.stdin.write(json.dumps(words) + "\n")
+            self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self) -> Any:
+        """The next line that the script prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise MetabenchError(self._why(line)) from None
+
+    def _why(self, line: str) -> str:
+        if line:
+            return f"{self.name} printed no JSON"
+        code = self.process.wait()
+        if self.late:
+            return f"{self.name} took longer than {self.seconds:.0f} s"
+        self.errors.seek(0)
+        return f"{self.name} failed: {(self.errors.read().strip() or f'exit code {code}').splitlines()[-1]}"

@@ -122,7 +122,7 @@ def _relative(paths: Mapping[str, Path], seconds: float, now: str, kept: history
     from benchmarks.gate import relative, timed
 
     findings = relative.compare(
-        lambda side, names: relative.time_steps(paths[side], names),
+        lambda names: relative.time_pair(paths, names),
         list(timed.STEPS),
         seconds,
         line=lambda text: typer.echo(f"relative: {text}"),
@@ -145,5 +145,5 @@ def _times(finding: relative.Finding) -> str:
     again = ", timed twice" if finding.repeated else ""
     return (
         f"{finding.step}: {decision.verdict}: {interval}, {decision.pairs} pairs{again}; "
-        f"equal processes spread by {finding.noise:.1%}"
+        f"pairs spread by {finding.noise:.1%}"
     )

@@ -1,4 +1,9 @@
-"""The relative layer: base and head in two worktrees, timed in alternated processes until every step is decided."""
+"""The relative layer: base and head in two worktrees, timed in pairs of processes until every step is decided.
+
+The two processes of a pair take turns, a block of a few milliseconds each. A shared machine becomes faster and slower
+by tens of per cent within a second, so what two processes saw one after the other says little about the code
+(docs/performance.md has the numbers).
+"""
 
 from __future__ import annotations
 
@@ -11,21 +16,32 @@ from pathlib import Path
 from benchmarks.gate import checkouts, timed
 from benchmarks.gate.decision import LOOKS, Decision, decide, noise
 
-#: seconds that a process of `timed` may take
-PROCESS_SECONDS = 120.0
+#: seconds that a pair of processes may take
+PAIR_SECONDS = 240.0
+#: blocks of each side in a pair, in turns; even, so that each side is as often the first
+ROUNDS = 50
 #: smallest change that counts, where it is not the default of 2 %; None: the default
 THRESHOLDS: dict[str, float] = {}
 
-#: (side "base" or "head", names of steps) -> seconds of each, None where the side hasn't the step
-Timer = Callable[[str, Sequence[str]], Mapping[str, float | None]]
+
+@dataclass(frozen=True)
+class Pair:
+    """What two processes that took turns saw of a step. ratio: the median, over rounds, of head's time over base's;
+    seconds: head's time in the shortest block."""
+
+    ratio: float
+    seconds: float
+
+
+#: names of steps -> what one pair of processes saw of each, None where a side hasn't the step
+Timer = Callable[[Sequence[str]], Mapping[str, Pair | None]]
 
 
 @dataclass
 class Series:
-    """What the processes of both sides saw of one step, pair by pair; ``decision`` is the latest."""
+    """What the pairs of processes saw of one step; ``decision`` is the latest."""
 
-    base: list[float] = field(default_factory=list)
-    head: list[float] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     decision: Decision | None = None
 
     @property
@@ -35,8 +51,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one step and how it was reached; noise is the spread of equal processes (of the base), seconds the
-    time of head, None where it has none."""
+    """The verdict on one step and how it was reached; noise is the spread of the pairs, seconds the time of head, None
+    where it has none."""
 
     step: str
     decision: Decision
@@ -52,7 +68,7 @@ def compare(
     thresholds: Mapping[str, float] = THRESHOLDS,
     line: Callable[[str], None] = lambda text: None,
 ) -> list[Finding]:
-    """Time both sides until every step is decided; what is slower is timed once more from the start before it counts.
+    """Time pairs until every step is decided; what is slower is timed once more from the start before it counts.
 
     seconds: no pair beyond the third is begun after so many (half of it the second time); what is open then can't be
     told."""
@@ -74,11 +90,9 @@ def _alternate(
         asked = [name for name, each in series.items() if each.open]
         if not asked or (pair >= LOOKS[0] and time.monotonic() > end):
             break
-        # base first, then head first: a drift of the machine meets both
-        for side in ("base", "head") if pair % 2 == 0 else ("head", "base"):
-            for name, value in timer(side, asked).items():
-                if value is not None:
-                    getattr(series[name], side).append(value)
+        for name, seen in timer(asked).items():
+            if seen is not None:
+                series[name].pairs.append(seen)
         if pair + 1 in LOOKS:
             line(f"{pair + 1} pairs of processes")
             for name in asked:
@@ -87,23 +101,43 @@ def _alternate(
 
 
 def _decide(series: Series, threshold: float | None) -> Decision:
-    if not series.base or not series.head:
+    if not series.pairs:
         nan = float("nan")
         return Decision("no baseline", nan, nan, nan, 0, True)
-    pairs = min(len(series.base), len(series.head))
     arguments = () if threshold is None else (threshold,)
-    return decide(series.base[:pairs], series.head[:pairs], *arguments)
+    return decide([pair.ratio for pair in series.pairs], *arguments)
 
 
 def _finding(step: str, series: Series, repeated: bool = False) -> Finding:
     decision = series.decision or _decide(series, None)
-    spread = noise(series.base) if series.base else float("nan")
-    return Finding(step, decision, spread, repeated, statistics.median(series.head) if series.head else None)
+    if not series.pairs:
+        return Finding(step, decision, float("nan"), repeated)
+    spread = noise([pair.ratio for pair in series.pairs])
+    return Finding(step, decision, spread, repeated, statistics.median(pair.seconds for pair in series.pairs))
 
 
-def time_steps(checkout: Path, names: Sequence[str]) -> dict[str, float | None]:
-    """What one fresh process sees of the code in ``checkout``: seconds per step by name."""
-    found: dict[str, float | None] = checkouts.run_script(Path(timed.__file__), checkout, names, PROCESS_SECONDS)[
-        "seconds"
-    ]
+def time_pair(paths: Mapping[str, Path], names: Sequence[str], slower: float = 1.0) -> dict[str, Pair | None]:
+    """What a fresh pair of processes sees of the code in ``paths`` ("base", "head"), by step.
+
+    slower: head does planted work after every step, so that it lasts so many times as long."""
+    script = Path(timed.__file__)
+    with (
+        checkouts.Conversation(script, paths["base"], names, PAIR_SECONDS) as base,
+        checkouts.Conversation(script, paths["head"], names, PAIR_SECONDS, slower) as head,
+    ):
+        counts, of_head = base.hear(), head.hear()
+        blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in names if counts[name] and of_head[name]}
+        for number in range(ROUNDS):
+            for name, seen in blocks.items():
+                asked = name, max(counts[name], of_head[name])
+                if number % 2:
+                    second = head.ask(*asked)
+                    first = base.ask(*asked)
+                else:
+                    first = base.ask(*asked)
+                    second = head.ask(*asked)
+                seen.append((first, second))
+    found: dict[str, Pair | None] = dict.fromkeys(names)
+    for name, seen in blocks.items():
+        found[name] = Pair(statistics.median(h / b for b, h in seen), min(h for _, h in seen))
     return found

@@ -1,10 +1,9 @@
-"""How often the gate is wrong: a long series of processes of the same code, cut into windows of base and head.
+"""How often the gate is wrong: a long series of pairs of processes of the same code, cut into windows.
 
-``python -m benchmarks.gate.study record series.json --processes 840`` records; it can be stopped, and the same command
-goes on. Half of the processes stand for the head, in the order in which the gate alternates, and also time every step
-with work planted after it that makes it 5 % slower. ``python -m benchmarks.gate.study judge series.json`` counts false
-alarms, with their Clopper-Pearson interval, and the slowdowns that are found: planted in the processes, and by scaling
-the head's times.
+``python -m benchmarks.gate.study record series.json --pairs 240`` records; it can be stopped, and the same command goes
+on. After every fourth pair comes one whose head does work after every step that makes it 5 % slower.
+``python -m benchmarks.gate.study judge series.json`` counts false alarms, with their Clopper-Pearson interval, and the
+slowdowns that are found: planted in the processes, and by scaling the ratios.
 
 Windows that start one pair apart overlap, so they are not as many independent comparisons as their interval takes them
 for. Beside them stand windows that share nothing: each begins where the one before has ended.
@@ -25,50 +24,42 @@ from benchmarks.files import write_text
 from benchmarks.gate import checkouts, relative, timed
 from benchmarks.gate.decision import LOOKS, THRESHOLD, decide
 
-#: factors that the head's times are scaled by
+#: factors that the ratios are scaled by
 SCALED = (1.0, 1.05, 1.1, 1.2)
-#: what the head's processes really do more
-PLANTED = 1.05
+#: how much slower head is in the pairs with planted work, and after how many others one comes
+PLANTED, EVERY = 1.05, 4
 #: pairs of processes that one comparison can take: a first run and, where it fails, a second one
 WIDTH = 2 * LOOKS[-1]
 #: the name of the row for all steps together
 ALL = "all steps"
 
 
-def is_head(number: int) -> bool:
-    """Whether the process with this number stands for the head: base first, then head first, as the gate has it."""
-    pair, second = divmod(number, 2)
-    return second != pair % 2
-
-
-def gate(base: Sequence[float], head: Sequence[float], threshold: float = THRESHOLD) -> tuple[bool, int]:
-    """Whether the gate fails on these processes (slower in a first run and in a second one after it), and how many
+def gate(ratios: Sequence[float], threshold: float = THRESHOLD) -> tuple[bool, int]:
+    """Whether the gate fails on what these pairs saw (slower in a first run and in a second one after it), and how many
     pairs it used."""
-    first, used = _run(base, head, threshold)
+    first, used = _run(ratios, threshold)
     if first != "slower":
         return False, used
-    again, more = _run(base[used:], head[used:], threshold)
+    again, more = _run(ratios[used:], threshold)
     return again == "slower", used + more
 
 
-def _run(base: Sequence[float], head: Sequence[float], threshold: float) -> tuple[str, int]:
+def _run(ratios: Sequence[float], threshold: float) -> tuple[str, int]:
     """The verdict, adding pairs as the gate does, and how many were used."""
     for pairs in LOOKS:
-        decision = decide(base[:pairs], head[:pairs], threshold)
+        decision = decide(ratios[:pairs], threshold)
         if decision.final:
             return decision.verdict, pairs
     return decision.verdict, pairs
 
 
-def windows(base: Sequence[float], head: Sequence[float], threshold: float, apart: bool) -> list[bool]:
+def windows(ratios: Sequence[float], threshold: float, apart: bool) -> list[bool]:
     """Whether the gate fails in each window; windows start one pair apart, or (``apart``) where the last one ended."""
-    if min(len(base), len(head)) < WIDTH:
-        raise MetabenchError(
-            f"a window needs {2 * WIDTH} processes, of both sides; the series has {len(base) + len(head)}"
-        )
+    if len(ratios) < WIDTH:
+        raise MetabenchError(f"a window needs {WIDTH} pairs of processes; the series has {len(ratios)}")
     failed, start = [], 0
-    while start + WIDTH <= min(len(base), len(head)):
-        found, used = gate(base[start : start + WIDTH], head[start : start + WIDTH], threshold)
+    while start + WIDTH <= len(ratios):
+        found, used = gate(ratios[start : start + WIDTH], threshold)
         failed.append(found)
         start += used if apart else 1
     return failed
@@ -77,18 +68,15 @@ def windows(base: Sequence[float], head: Sequence[float], threshold: float, apar
 def judge(series: dict[str, Any], threshold: dict[str, float] = relative.THRESHOLDS) -> list[dict[str, Any]]:
     """Rows of how often the gate fails, by step and for all steps together.
 
-    slower: by what factor the head is; how: "scaled" or "planted"; windows, failed, low, high: overlapping windows;
+    slower: by what factor head is slower; how: "scaled" or "planted"; windows, failed, low, high: overlapping windows;
     apart_...: the same for windows that share no process."""
     rows = []
     for how, slower in [*(("scaled", factor) for factor in SCALED), ("planted", series["slower"])]:
         counted: list[tuple[str, list[bool], list[bool]]] = []  # step, overlapping windows, windows apart
-        for step, samples in series["seconds"].items():
-            base = [value for number, value in enumerate(samples) if not is_head(number)]
-            head = [slower * value for number, value in enumerate(samples) if is_head(number)]
-            if how == "planted":
-                head = series["planted"][step]
+        for step, ratios in series["ratios" if how == "scaled" else "planted"].items():
+            seen = [slower * ratio for ratio in ratios] if how == "scaled" else ratios
             limit = threshold.get(step, THRESHOLD)
-            counted.append((step, windows(base, head, limit, apart=False), windows(base, head, limit, apart=True)))
+            counted.append((step, windows(seen, limit, apart=False), windows(seen, limit, apart=True)))
         together = [one for _, beside, _ in counted for one in beside], [one for *_, apart in counted for one in apart]
         counted.append((ALL, *together))
         rows += [
@@ -116,28 +104,34 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     return low, high
 
 
-def record(path: Path, processes: int) -> None:
-    """Append processes to the series in ``path`` until it has so many; written after each."""
+def record(path: Path, pairs: int) -> None:
+    """Append pairs of processes to the series in ``path`` until it has so many; written after each."""
     machine = measure.machine()
     facts = {"machine": machine, "versions": measure.versions(), "git": measure.git_state(checkouts.ROOT)}
     empty: dict[str, Any] = {"slower": PLANTED, **({part: {s: [] for s in timed.STEPS} for part in PARTS})}
     series: dict[str, Any] = read(path) if path.exists() else {**facts, **empty}
-    if (series["machine"]["id"], series["slower"], list(series["seconds"])) != (machine["id"], PLANTED, [*timed.STEPS]):
+    if (series["machine"]["id"], series["slower"], list(series["ratios"])) != (machine["id"], PLANTED, [*timed.STEPS]):
         raise MetabenchError(f"{path} was recorded on another machine or with other steps: name another file")
-    for number in range(min(len(values) for values in series["seconds"].values()), processes):
-        variables = {"METABENCH_GATE_SLOWER": str(PLANTED)} if is_head(number) else {}
-        script = Path(timed.__file__)
-        found = checkouts.run_script(script, checkouts.ROOT, [], relative.PROCESS_SECONDS, variables)
-        for part in PARTS:
-            for step, value in found[part].items():
-                if value is None:
-                    raise MetabenchError(f"{step} can't be timed here")
-                series[part][step].append(value)
+    both = {"base": checkouts.ROOT, "head": checkouts.ROOT}
+
+    def add(part: str, slower: float) -> None:
+        for step, seen in relative.time_pair(both, list(timed.STEPS), slower).items():
+            if seen is None:
+                raise MetabenchError(f"{step} can't be timed here")
+            series[part][step].append(seen.ratio)
         write_text(path, json.dumps(series) + "\n")
 
+    def count(part: str) -> int:
+        return min(len(values) for values in series[part].values())
 
-#: what a process times: the steps, and the steps with planted work
-PARTS = ("seconds", "planted")
+    while count("ratios") < pairs:
+        add("ratios", 1.0)
+        if count("planted") < count("ratios") // EVERY:
+            add("planted", PLANTED)
+
+
+#: head's time over base's by step, as it is and with planted work
+PARTS = ("ratios", "planted")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -169,15 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="add processes to a series")
+    recording = commands.add_parser("record", help="add pairs of processes to a series")
     recording.add_argument("series", type=Path)
-    recording.add_argument("--processes", type=int, default=840, help="how many the series shall have")
+    recording.add_argument("--pairs", type=int, default=240, help="how many the series shall have")
     judging = commands.add_parser("judge", help="count false alarms and found slowdowns")
     judging.add_argument("series", type=Path)
     judging.add_argument("--write", type=Path, help="write the rows as JSON too")
     given = parser.parse_args(arguments)
     if given.command == "record":
-        record(given.series, given.processes)
+        record(given.series, given.pairs)
         return
     rows = judge(read(given.series))
     if given.write:

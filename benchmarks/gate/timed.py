@@ -1,7 +1,9 @@
-"""Times a few steps of whichever checkout stands first on the path, and prints the shortest time of each as JSON.
+"""Times a few steps of whichever checkout stands first on the path, a block at a time, when asked.
 
 Run as a script, ``python -P timed.py [names]`` with PYTHONPATH set to a checkout, so that base and head are timed by
-the same code; of the checkout it uses the contract and the registry alone. A step that it hasn't is null.
+the same code; of the checkout it uses the contract and the registry alone. Once warm it prints a line of JSON: by step
+the number of repeats that make a block, null where the checkout hasn't the step. For each line of JSON that it then
+reads, [step, repeats], it prints the seconds that one step took in a block of so many.
 
 Times are CPU time of the process, which has one thread: where nothing else runs it is wall time, and where something
 does, time spent waiting for a core isn't counted. A step that only waits (for a file, say) would go unseen.
@@ -14,15 +16,18 @@ import importlib.util
 import json
 import math
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: seconds of one timed block at least, and of all blocks of a step
-BLOCK, TOTAL = 0.005, 0.2
+#: seconds of one timed block at least
+BLOCK = 0.005
 WARM_UP = 3
+#: blocks from which is learned how much work to plant
+CALIBRATION = 15
 
 
 def _workloads() -> Any:
@@ -52,8 +57,12 @@ def eager(learner: Any, tasks: Any) -> Any:
     return learner.planned(tasks, 0, "eager")[0] if hasattr(learner, "planned") else learner
 
 
-def _meta_step(method: str, backbone: str, tasks: int, inner_steps: int) -> Callable[[], Any]:
+def _meta_step(
+    method: str, backbone: str, tasks: int, inner_steps: int, queries: int | None = None
+) -> Callable[[], Any]:
     workload = _workloads()[backbone]
+    if queries is not None:
+        workload = dataclasses.replace(workload, queries=queries)
     fixed = workload.tasks(workload.episodes(tasks))
     needed = {"meta_batch": tasks, "inner_steps": inner_steps, "training_queries": workload.queries}
     wanted = {"inner_lr": workload.inner_lr, "loss_scale": "mean", "meta_lr": 1e-6}
@@ -90,40 +99,42 @@ def _episodes(task: str, count: int) -> Callable[[], Any]:
 STEPS: dict[str, Callable[[], Callable[[], Any]]] = {
     "maml meta-step, mlp-40-40": lambda: _meta_step("maml", "mlp-40-40", 25, 5),
     "fomaml meta-step, mlp-40-40": lambda: _meta_step("fomaml", "mlp-40-40", 25, 5),
-    "maml meta-step, conv4-64-strided": lambda: _meta_step("maml", "conv4-64-strided", 1, 1),
+    "maml meta-step, conv4-64-strided": lambda: _meta_step("maml", "conv4-64-strided", 1, 1, queries=3),
     "maml adaptation, mlp-40-40": lambda: _adaptation("mlp-40-40", 25, 10),
     "episodes, sinusoid": lambda: _episodes("sinusoid", 1000),
 }
 
 
-def shortest(step: Callable[[], Any]) -> float:
-    """Seconds of one step in the fastest block."""
+def repeats(step: Callable[[], Any]) -> int:
+    """How many repeats of a step make a block, after steps that warm up."""
     for _ in range(WARM_UP):
-        began = time.process_time()
+        seconds = block(step, 1)
+    return max(1, math.ceil(BLOCK / max(seconds, 1e-9)))
+
+
+def block(step: Callable[[], Any], count: int) -> float:
+    """Seconds of one step in a block of ``count``."""
+    began = time.process_time()
+    for _ in range(count):
         step()
-        seconds = time.process_time() - began
-    repeats = max(1, math.ceil(BLOCK / max(seconds, 1e-9)))
-    best, end = math.inf, time.process_time() + TOTAL
-    while time.process_time() < end or best == math.inf:
-        began = time.process_time()
-        for _ in range(repeats):
-            step()
-        best = min(best, (time.process_time() - began) / repeats)
-    return best
+    return (time.process_time() - began) / count
 
 
-def slowed(step: Callable[[], Any], seconds: float, slower: float) -> Callable[[], Any]:
-    """The step, which takes ``seconds``, and so many small operations after it that it lasts ``slower`` times as long:
-    a slowdown planted for the study of the gate."""
+def slowed(step: Callable[[], Any], count: int, slower: float) -> Callable[[], Any]:
+    """The step, and so many small operations after it that it lasts ``slower`` times as long: a slowdown planted for
+    the study of the gate. Step and operations are timed in turn, ``count`` steps in a block."""
     import torch
 
     small = torch.ones(8)
-    count = round((slower - 1) * seconds / shortest(lambda: small + small))
+    operation = lambda: small + small  # noqa: E731
+    many = repeats(operation)
+    share = statistics.median(block(step, count) / block(operation, many) for _ in range(CALIBRATION))
+    operations = round((slower - 1) * share)
 
     def both() -> None:
         step()
-        for _ in range(count):
-            small + small
+        for _ in range(operations):
+            operation()
 
     return both
 
@@ -138,18 +149,20 @@ def main() -> None:
 
     torch.set_num_threads(1)
     slower = float(os.environ.get("METABENCH_GATE_SLOWER", "1"))
-    seconds: dict[str, float | None] = {}
-    planted: dict[str, float] = {}
+    steps: dict[str, Callable[[], Any]] = {}
+    counts: dict[str, int | None] = {}
     for name in sys.argv[1:] or STEPS:
         try:
             step = STEPS[name]()
-            seconds[name] = best = shortest(step)
-            if slower != 1.0:
-                planted[name] = shortest(slowed(step, best, slower))
+            counts[name] = count = repeats(step)
+            steps[name] = slowed(step, count, slower) if slower != 1 else step
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-            seconds[name] = None
-    print(json.dumps({"seconds": seconds, "planted": planted}))
+            counts[name] = None
+    print(json.dumps(counts), flush=True)
+    for line in sys.stdin:
+        name, count = json.loads(line)
+        print(json.dumps(block(steps[name], count)), flush=True)
 
 
 if __name__ == "__main__":
