@@ -214,11 +214,15 @@ def test_a_changed_count_fails_and_says_how_to_commit_it(gate: Any, now: dict[st
 def test_a_slower_step_fails_and_the_rest_is_told(
     gate: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {(side, step): 1.0 for side in ("base", "head") for step in timed.STEPS}
+    ratios = dict.fromkeys(timed.STEPS, 1.0)
     suspect = next(iter(timed.STEPS))
-    seconds["head", suspect] = 1.3
-    times = lambda path, names: {name: seconds[path.name, name] for name in names}  # noqa: E731
-    monkeypatch.setattr(relative, "time_steps", times)
+    ratios[suspect] = 1.3
+
+    def time_pair(paths: dict[str, Path], names: list[str]) -> dict[str, relative.Pair]:
+        assert (paths["base"].name, paths["head"].name) == ("base", "head")
+        return {name: relative.Pair(ratios[name], ratios[name]) for name in names}
+
+    monkeypatch.setattr(relative, "time_pair", time_pair)
     told = gate()
     assert told.exit_code == 1
     assert f"relative: {suspect}: slower: 1.300" in told.output
@@ -227,7 +231,7 @@ def test_a_slower_step_fails_and_the_rest_is_told(
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert {line["step"]: line["seconds"] for line in history} == {**dict.fromkeys(timed.STEPS, 1.0), suspect: 1.3}
     assert len({line["machine"] for line in history}) == 1
-    seconds["head", suspect] = 1.0
+    ratios[suspect] = 1.0
     assert gate().exit_code == 0
     assert "relative" not in gate("--untimed").output
 

@@ -145,10 +145,10 @@ class Conversation:
             raise MetabenchError(self._why(line)) from None
 
     def _why(self, line: str) -> str:
-        if line:
-            return f"{self.name} printed no JSON"
-        code = self.process.wait()
+        code = None if line else self.process.wait()
         if self.late:
             return f"{self.name} took longer than {self.seconds:.0f} s"
+        if not code:
+            return f"{self.name} printed no JSON"
         self.errors.seek(0)
         return f"{self.name} failed: {(self.errors.read().strip() or f'exit code {code}').splitlines()[-1]}"

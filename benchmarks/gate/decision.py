@@ -25,7 +25,7 @@ LEAST_CHANGE = 0.01
 #: of the interval at the last look, where a false alarm must pass twice, and at the looks before it
 CONFIDENCE, EARLY_CONFIDENCE = 0.8, 0.99
 #: resamples of the bootstrap
-RESAMPLES = 10_000
+RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
