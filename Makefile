@@ -3,7 +3,8 @@
 #   PYTHON=python3.12   the interpreter that a new environment is made from (3.11 or newer)
 #   VENV=folder         the environment
 #   PROFILE=standard    what `bench` and `report` are about
-#   ARGS="..."          further arguments of `bench`, `report`, `smoke`, `test`, `cost`, `gate` and `micro`
+#   ARGS="..."          further arguments of `bench`, `report`, `smoke`, `test`, `cost`, `gate` and `micro`; `bench` with
+#                       arguments leaves the costs out
 # pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
 # without a GPU is served sooner by an index with CPU builds of torch.
 
@@ -41,7 +42,7 @@ help: ## this list
 install: $(installed) ## make the environment .venv and install everything into it
 
 bench: $(installed) ## run the benchmark (PROFILE=quick: under 15 minutes on 2 cores), then write reports/index.html
-	$(call run_and_report,$(PROFILE),,$(filter quick standard,$(PROFILE)))
+	$(call run_and_report,$(PROFILE),,$(if $(ARGS),,$(filter quick standard,$(PROFILE))))
 
 report: $(installed) ## write reports/index.html from the records that are there, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
