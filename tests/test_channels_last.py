@@ -37,7 +37,20 @@ def plain(*arguments: Tensor, stride: int, pooled: bool) -> Tensor:
 
 
 def quick(*arguments: Tensor, stride: int, pooled: bool) -> Tensor:
-    return channels_last.module(*arguments, stride=stride, pooled=pooled)
+    return channels_last.module(*arguments, stride=stride, pooled=pooled, rectified=False).relu()
+
+
+def two(of: Module) -> Module:
+    """The module behind another one without pooling; arguments: those of the first, then the rest of the second."""
+
+    def both(*arguments: Tensor, stride: int, pooled: bool) -> Tensor:
+        first, second = arguments[:5], arguments[5:]
+        if of is plain:
+            return plain(plain(*first, stride=1, pooled=False), *second, stride=stride, pooled=pooled)
+        x = channels_last.module(*first, stride=1, pooled=False, rectified=False)
+        return channels_last.module(x, *second, stride=stride, pooled=pooled, rectified=True).relu()
+
+    return both
 
 
 FORMS = pytest.mark.parametrize(("stride", "pooled"), [(1, True), (2, False), (1, False)])
@@ -60,6 +73,15 @@ def test_the_module_is_its_plain_form(scales: tuple[float, ...], channels: int, 
     given = inputs(channels, scales)
     expected = derivatives(plain, given, stride, pooled)
     found = derivatives(quick, given, stride, pooled)
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-9), f"result {number}"
+
+
+@FORMS
+def test_a_module_behind_another_is_its_plain_form(stride: int, pooled: bool) -> None:
+    given = [*inputs(2), *inputs(FILTERS)[1:]]
+    expected = derivatives(two(plain), given, stride, pooled)
+    found = derivatives(two(quick), given, stride, pooled)
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-9), f"result {number}"
 
@@ -119,9 +141,9 @@ def test_a_network_says_what_it_is_run_with(monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[int] = []
     true = channels_last.module
 
-    def watched(x: Tensor, *rest: Tensor, stride: int, pooled: bool) -> Tensor:
+    def watched(x: Tensor, *rest: Tensor, stride: int, **how: bool) -> Tensor:
         seen.append(stride)
-        return true(x, *rest, stride=stride, pooled=pooled)
+        return true(x, *rest, stride=stride, **how)
 
     monkeypatch.setattr(channels_last, "module", watched)
     net = Network(BACKBONES["conv4-64-strided"], (1, 12, 12), 3)

@@ -145,11 +145,15 @@ class Conv4:
                 parameters[f"layer{layer}.{part}"].flatten(0, 1) for part in ("weight", "bias", "scale", "shift")
             )
             if fused:
-                x = channels_last.module(x, weight, bias, scale, shift, stride=stride, pooled=not self.strided)
+                pooled, rectified = not self.strided, layer > 0
+                x = channels_last.module(
+                    x, weight, bias, scale, shift, stride=stride, pooled=pooled, rectified=rectified
+                )
                 continue
             x = F.conv2d(x, weight, bias, stride=stride, padding=1, groups=copies)
             x = batch_norm(x, scale, shift, statistics, f"layer{layer}")
             x = F.relu(x if self.strided else F.max_pool2d(x, 2))
+        x = F.relu(x) if fused else x
         x = x.mean((2, 3)) if self.strided else x.flatten(2).unflatten(1, (copies, -1)).flatten(2)
         return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
 

@@ -7,7 +7,9 @@ makes fewer passes over memory. The result is the plain form's to rounding:
 
 - pooling comes before the affine map and ReLU, which see a quarter of the numbers. Both are monotone, so the maximum
   stays the maximum; where a scale is negative, the signs of scale and filter are turned round first;
-- the bias of the convolution is not added: the mean of the batch takes it off again, and its gradient is zero.
+- the bias of the convolution is not added: the mean of the batch takes it off again, and its gradient is zero;
+- what ReLU doesn't pass of a gradient is taken out by the convolution that follows, in place: nobody else has the
+  gradient by its input yet, and batch-norm needs no second copy beside it.
 
 A third derivative is refused in words.
 """
@@ -46,15 +48,18 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def module(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, *, stride: int, pooled: bool
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, *, stride: int, pooled: bool, rectified: bool
 ) -> Tensor:
     """``relu(batch_norm(conv2d(x)))`` with 3x3 filters and padding 1, then 2x2 max-pooling if ``pooled``.
 
+    The gradient by the result must be zero where the result is: as it is for the next module with ``rectified``, which
+    says that x is such a result, and for ``relu`` of the last one.
     x: ``[n, channels, height, width]``; weight: ``[filters, channels, 3, 3]``; the rest ``[filters]``."""
     if pooled and bool((scale.detach() < 0).any()):
         sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
         weight, scale = weight * sign.view(-1, 1, 1, 1), scale * sign
-    y = _Convolution.apply(channels_last(x), channels_last(weight) if weight.shape[1] == 1 else weight, stride)
+    weight = channels_last(weight) if weight.shape[1] == 1 else weight
+    y = _Convolution.apply(channels_last(x), weight, stride, rectified)
     return _Normalisation.apply(y, scale, shift, bias, pooled)
 
 
@@ -72,29 +77,46 @@ def _convolve_backward(
 
 
 class _Convolution(Function):
+    """rectified: x is the result of ReLU, and the gradient by x is what ReLU passes."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, rectified: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride = stride
+        ctx.stride, ctx.rectified = stride, rectified
         return _convolve(x, weight, stride)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:2]
-        differentiate = _ConvolutionBackward.apply if torch.is_grad_enabled() else _convolve_backward
-        return *differentiate(channels_last(gradient), x, weight, ctx.stride, wanted), None
+        differentiate = _ConvolutionBackward.apply if torch.is_grad_enabled() else _gradients_of_convolution
+        return *differentiate(channels_last(gradient), x, weight, ctx.stride, ctx.rectified, wanted), None, None
+
+
+def _gradients_of_convolution(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, rectified: bool, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    of_x, of_weight = _convolve_backward(gradient, x, weight, stride, wanted)
+    return _pass(of_x, x) if rectified and of_x is not None else of_x, of_weight
+
+
+def _pass(gradient: Tensor, x: Tensor) -> Tensor:
+    """What ReLU passes of a gradient by its result x, in place."""
+    passed: Tensor = _aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)
+    return passed
 
 
 class _ConvolutionBackward(Function):
     """Both gradients of a convolution are bilinear, so their gradients are convolutions and gradients of them."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> Any:
+    def forward(
+        ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, stride: int, rectified: bool, wanted: tuple[bool, bool]
+    ) -> Any:
         ctx.save_for_backward(gradient, x, weight)
-        ctx.stride = stride
+        ctx.stride, ctx.rectified = stride, rectified
         ctx.set_materialize_grads(False)
-        return _convolve_backward(gradient, x, weight, stride, wanted)
+        return _gradients_of_convolution(gradient, x, weight, stride, rectified, wanted)
 
     @staticmethod
     def backward(ctx: Any, by_x: Tensor | None, by_weight: Tensor | None) -> Any:
@@ -105,6 +127,7 @@ class _ConvolutionBackward(Function):
         of_weight: Any = None
         if by_x is not None:
             by_x = channels_last(by_x)
+            by_x = _threshold_backward(by_x, x, 0) if ctx.rectified else by_x
             of_gradient = _convolve(by_x, weight, ctx.stride)
             of_weight = _convolve_backward(gradient, by_x, weight, ctx.stride, (False, True))[1]
         if by_weight is not None:
@@ -112,12 +135,12 @@ class _ConvolutionBackward(Function):
             more = _convolve(x, by_weight, ctx.stride)
             of_gradient = more if of_gradient is None else of_gradient.add_(more)
             if ctx.needs_input_grad[1]:
-                of_x = _convolve_backward(gradient, x, by_weight, ctx.stride, (True, False))[0]
-        return of_gradient, of_x, of_weight, None, None
+                of_x = _gradients_of_convolution(gradient, x, by_weight, ctx.stride, ctx.rectified, (True, False))[0]
+        return of_gradient, of_x, of_weight, None, None, None
 
 
 class _Normalisation(Function):
-    """Batch-norm, ReLU and perhaps pooling of ``[n, channels, height, width]``."""
+    """Batch-norm, ReLU and perhaps pooling of ``[n, channels, height, width]``, for gradients that ReLU has passed."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, scale: Tensor, shift: Tensor, bias: Tensor, pooled: bool) -> Tensor:
@@ -125,7 +148,7 @@ class _Normalisation(Function):
         largest, places = torch.nn.functional.max_pool2d(y, 2, return_indices=True) if pooled else (y, None)
         output = torch.native_batch_norm(largest, scale, shift, mean, variance, False, MOMENTUM, EPSILON)[0].relu_()
         # the order of `_normalise_backward`; without pooling ``largest`` would keep y twice
-        ctx.save_for_backward(y, scale, output, largest if pooled else None, places, mean, variance)
+        ctx.save_for_backward(y, scale, largest if pooled else None, places, mean, variance)
         return output
 
     @staticmethod
@@ -137,10 +160,9 @@ class _Normalisation(Function):
 
 
 def _normalise_backward(
-    gradient: Tensor,
+    passed: Tensor,
     y: Tensor,
     scale: Tensor,
-    output: Tensor,
     largest: Tensor | None,
     places: Tensor | None,
     mean: Tensor,
@@ -148,7 +170,6 @@ def _normalise_backward(
 ) -> Any:
     """Gradients by y, scale and shift. Ioffe and Szegedy 2015, section 3; with pooling, what passes ReLU goes to the
     place of each maximum, and the rest of the gradient is an affine function of y."""
-    passed = _threshold_backward(gradient, output, 0)
     inverse = torch.rsqrt(variance + EPSILON)
     if largest is None or places is None:
         wanted = (True, True, True)
@@ -165,9 +186,9 @@ def _normalise_backward(
 
 class _NormalisationBackward(Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *saved: Any) -> Any:
-        of_y, of_scale, of_shift = _normalise_backward(gradient, *saved)
-        ctx.save_for_backward(gradient, *saved, of_scale, of_shift)
+    def forward(ctx: Any, passed: Tensor, *saved: Any) -> Any:
+        of_y, of_scale, of_shift = _normalise_backward(passed, *saved)
+        ctx.save_for_backward(passed, *saved, of_scale, of_shift)
         return of_y, of_scale, of_shift
 
     @staticmethod
@@ -177,9 +198,8 @@ class _NormalisationBackward(Function):
         of_shift = <1, passed>, of_scale = <xhat, passed> and
         of_y = scale * inverse * (passed at the maxima - of_shift / n - xhat * of_scale / n)."""
         _refuse_a_third()
-        gradient, y, scale, output, largest, places, mean, variance, of_scale, of_shift = ctx.saved_tensors
+        passed, y, scale, largest, places, mean, variance, of_scale, of_shift = ctx.saved_tensors
         by_y, n = channels_last(by_y), _each(y)
-        passed = _threshold_backward(gradient, output, 0)
         inverse = torch.rsqrt(variance + EPSILON)
         _, with_xhat, total = _batch_norm_backward(
             by_y, y, scale, mean, variance, None, None, False, EPSILON, (False, True, True)
@@ -192,8 +212,8 @@ class _NormalisationBackward(Function):
         by_scale = by_scale - factor * with_xhat / n
         slope = by_scale * inverse
         level = by_shift - factor * total / n - slope * mean
-        of_gradient = torch.addcmul(_channels(level), y if largest is None else largest, _channels(slope))
-        of_gradient = _threshold_backward(of_gradient.addcmul_(at_maxima, _channels(factor)), output, 0)
+        of_passed = torch.addcmul(_channels(level), y if largest is None else largest, _channels(slope))
+        of_passed.addcmul_(at_maxima, _channels(factor))
 
         # by xhat: ``by_scale`` times passed at the maxima, ``-toward`` times by_y; and xhat and inverse depend on y
         toward = factor * of_scale / n
@@ -205,7 +225,7 @@ class _NormalisationBackward(Function):
             of_y.add_(direct)
         else:
             _places(of_y).scatter_add_(1, _places(places), _places(direct))
-        return of_gradient, of_y, inverse * of_inverse, None, None, None, None, None
+        return of_passed, of_y, inverse * of_inverse, None, None, None, None
 
 
 def _refuse_a_third() -> None:
