@@ -44,31 +44,55 @@ def across(results: Results) -> tuple[Across | None, list[str]]:
     own = [column for column in results.compared if results.own(column.protocol.test)]
     regimes = [name for name in REGIMES if name in {column.protocol.regime for column in own}]
     regimes = [name for name in regimes if name != "none"] or regimes
-    tried = [_across(results, own, regime) for regime in regimes]
-    found = [one for one in tried if isinstance(one, Across)]
-    if not found:
-        return None, list(dict.fromkeys(line for one in tried if not isinstance(one, Across) for line in one))
-    return max(found, key=lambda one: (len(one.tasks), len(one.found.methods))), []
+    tried = [_gather(results, own, regime) for regime in regimes]
+    refused = {}
+    # the fullest first: resampling takes its time, and one regime is shown
+    for one in sorted(tried, key=lambda one: (len(one.tasks), one.shared), reverse=True):
+        found = _across(results, one)
+        if isinstance(found, Across):
+            return found, []
+        refused[one.regime] = found
+    return None, list(dict.fromkeys(line for one in tried for line in refused[one.regime]))
 
 
-def _across(results: Results, own: Sequence[Column], regime: str) -> Across | list[str]:
-    """The aggregate of one regime, or why there is none."""
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    """What one regime has to aggregate. title: column -> how the page calls its test."""
+
+    regime: str
+    tasks: list[TaskScores]
+    left_out: list[str]
+    title: Mapping[str, str]
+
+    @property
+    def shared(self) -> int:
+        """The number of methods that have every task."""
+        return len(set.intersection(*(set(task.methods) for task in self.tasks))) if self.tasks else 0
+
+
+def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
     lone = [column for column in own if len(column.learners) < 2 and column.protocol.regime in (regime, "none")]
     title = {str(column.protocol): words.title(column.protocol, results.columns) for column in own}
     tasks, refused = task_scores([column for column in own if column not in lone], regime)
     left_out = [f"{title[str(one.protocol)]}: only {words.count(len(one.learners), 'learner')} there" for one in lone]
     left_out += [f"{title[name]}: {why}" for name, why in refused.items()]
-    if len(tasks) < 2:
-        needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(tasks)}"
-        return [needed, *left_out]
-    tasks = [TaskScores(title[one.name], one.floor, one.ceiling, one.methods, one.metric) for one in tasks]
+    named = [TaskScores(title[one.name], one.floor, one.ceiling, one.methods, one.metric) for one in tasks]
+    return _Gathered(regime, named, left_out, title)
+
+
+def _across(results: Results, here: _Gathered) -> Across | list[str]:
+    """The aggregate of one regime, or why there is none."""
+    if len(here.tasks) < 2:
+        needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(here.tasks)}"
+        return [needed, *here.left_out]
     try:
-        found = aggregate(tasks)
+        found = aggregate(here.tasks)
     except MetabenchError as refusal:
-        return [str(refusal), *left_out]
-    left_out += [f"{name}: no number on {', '.join(lacks)}" for name, lacks in found.missing.items()]
-    names = {one.name for one in results.results if one.under_trained and title.get(str(one.column)) in found.tasks}
-    return Across(regime, tuple(tasks), found, tuple(left_out), frozenset(names))
+        return [str(refusal), *here.left_out]
+    left_out = [*here.left_out, *(f"{name}: no number on {', '.join(lacks)}" for name, lacks in found.missing.items())]
+    shown = [one for one in results.results if here.title.get(str(one.column)) in found.tasks]
+    under_trained = frozenset(one.name for one in shown if one.under_trained)
+    return Across(here.regime, tuple(here.tasks), found, tuple(left_out), under_trained)
 
 
 def across_table(across: Across) -> pd.DataFrame:

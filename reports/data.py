@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from benchmarks.stats import (
     Column,
     Comparison,
     Contrast,
+    Grid,
     Interval,
     Row,
     TestProtocol,
     arranged,
+    episode_means,
     grouped,
     headline,
     protocol_of,
@@ -41,10 +42,10 @@ REGIMES = ("query", "support", "single", "running", "none")
 class Result:
     """A row of a column with its scores at every inner step.
 
-    scores: per seed: inner step -> score by episode."""
+    scores: per seed: inner step -> the numbers of its episodes and the mean score of each."""
 
     row: Row
-    scores: tuple[dict[int, pd.Series], ...] = field(repr=False)
+    scores: tuple[dict[int, tuple[np.ndarray, np.ndarray]], ...] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -126,7 +127,7 @@ class Results:
 
     records: list[Record]
     stores: list[Path]
-    scores: Callable[[Record], pd.DataFrame | None]
+    scores: Callable[[Record], Mapping[str, np.ndarray] | None]
     arrays: Callable[[Record], Mapping[str, np.ndarray] | None]
     #: the classes and items of the queries of a list of episodes, by its digest
     episodes: Callable[[str], pd.DataFrame | None]
@@ -149,14 +150,14 @@ class Results:
                 found.append(Result(row, tuple(read[record["key"]][1] for record in row.records)))
         return sorted(found, key=_order)
 
-    def _read(self, record: Record) -> tuple[str, tuple[pd.DataFrame | None, dict[int, pd.Series]]]:
+    def _read(self, record: Record) -> tuple[str, tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]]:
         """key, then the scores at the headline step and the episode means at every step."""
-        frame = self.scores(record)
-        at_headline = headline(record, frame)
+        scores = self.scores(record)
+        at_headline = headline(record, scores)
         if at_headline is None:
             step = record["evaluation"]["headline_step"]
             self.complaints[0].append(f"record {record['key']} ({record['label']}) has no scores at its step {step}")
-        return record["key"], (at_headline, {} if frame is None else episode_scores(frame))
+        return record["key"], (at_headline, {} if scores is None else episode_means(scores))
 
     @cached_property
     def compared(self) -> list[Column]:
@@ -262,7 +263,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     return Results(
         ordered,
         folders,
-        scores=lambda record: stores[record["key"]].scores(record["key"]),
+        scores=lambda record: stores[record["key"]].score_columns(record["key"]),
         arrays=lambda record: stores[record["key"]].arrays(record["key"]),
         episodes=lambda digest: next((f for one in opened if (f := one.episodes(digest)) is not None), None),
         costs=costs,
@@ -270,29 +271,12 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     )
 
 
-def episode_scores(scores: pd.DataFrame) -> dict[int, pd.Series]:
-    """Inner step -> mean score over the queries of each episode, from a frame with step, episode, query, score."""
-    if scores.empty:
-        return {}
-    steps, episodes = scores["step"].to_numpy().astype(np.int64), scores["episode"].to_numpy().astype(np.int64)
-    values = scores["score"].to_numpy().astype(np.float64)
-    width = int(episodes.max()) + 1
-    code = steps * width + episodes
-    counts = np.bincount(code)
-    present = np.flatnonzero(counts)
-    means = np.bincount(code, weights=values)[present] / counts[present]
-    frame = pd.Series(means, index=present % width)
-    boundaries = np.flatnonzero(np.diff(present // width)) + 1
-    first = np.concatenate([[0], boundaries, [len(present)]])
-    return {int(present[start] // width): frame.iloc[start:stop] for start, stop in itertools.pairwise(first)}
-
-
-def _beside(seeds: Sequence[pd.Series]) -> pd.DataFrame:
-    """Scores of several seeds as columns, for the episodes that all have."""
-    index = seeds[0].index
-    if all(index.equals(scores.index) for scores in seeds[1:]):
-        return pd.DataFrame(np.column_stack([scores.to_numpy() for scores in seeds]), index=index)
-    return pd.concat(seeds, axis=1, join="inner")
+def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """Scores of several seeds (episodes, means) as columns, for the episodes that all have."""
+    index = seeds[0][0]
+    if all(np.array_equal(index, episodes) for episodes, _ in seeds[1:]):
+        return pd.DataFrame(np.column_stack([means for _, means in seeds]), index=index)
+    return pd.concat([pd.Series(means, index=episodes) for episodes, means in seeds], axis=1, join="inner")
 
 
 def _regime(column: TestProtocol) -> int:

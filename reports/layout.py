@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -51,7 +52,7 @@ class Table:
     rows: list[list[Cell]]
     common: list[tuple[str, str]] = field(default_factory=list)
 
-    @property
+    @cached_property
     def frame(self) -> pd.DataFrame:
         """The table as it reads, text in every cell."""
         rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]

@@ -83,12 +83,16 @@ def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[A-Za-z][\w.]*_\d+" ?(/?)>', r"<g\1>", text)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    for colour, variable in {**PAGE_COLOURS, **colours}.items():
-        text = re.sub(rf"(?<=: ){colour}\b", f"var({variable}, {colour})", text)
+    variables = {**PAGE_COLOURS, **colours}
+    text = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda found: _variable(found[0], variables), text)
     text = re.sub(r"\s*\n\s*", "\n", text)
     found = Drawing(text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1))
     found.figure = figure
     return found
+
+
+def _variable(colour: str, variables: Mapping[str, str]) -> str:
+    return f"var({variables[colour]}, {colour})" if colour in variables else colour
 
 
 def _attribute(text: str) -> str:

@@ -16,6 +16,7 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
+from benchmarks.stats.grids import Grid, episode_means, headline
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.records import (
     Column,
@@ -24,7 +25,6 @@ from benchmarks.stats.records import (
     arranged,
     columns,
     grouped,
-    headline,
     protocol_of,
     row_of,
     task_scores,
@@ -43,6 +43,7 @@ __all__ = [
     "Comparison",
     "Components",
     "Contrast",
+    "Grid",
     "Interval",
     "Membership",
     "Need",
@@ -60,6 +61,7 @@ __all__ = [
     "components",
     "contrast",
     "ends",
+    "episode_means",
     "equivalence_power",
     "grouped",
     "headline",

@@ -25,6 +25,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.contrasts import Contrast, Interval
+from benchmarks.stats.grids import Grid, beside, grid, headline
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
 Record = Mapping[str, Any]
@@ -36,7 +37,7 @@ _OUTCOMES = ("chosen", "seconds_per_task", "headline_step", "reported_steps", "t
 class Source(Protocol):
     """Where scores and episodes are read from: a store."""
 
-    def scores(self, key: str) -> pd.DataFrame | None: ...
+    def score_columns(self, key: str) -> Mapping[str, np.ndarray] | None: ...
 
     def episodes(self, digest: str) -> pd.DataFrame | None: ...
 
@@ -171,8 +172,8 @@ class Column:
         if frame is None or not np.isin(self.episodes, frame["episode"]).all():
             return None
         clusters = clusters_by_item(frame["class"].to_numpy(), frame["item"].to_numpy())
-        classes = _rectangle(frame, "class")
-        return None if classes is None else Membership(classes.loc[self.episodes].to_numpy(), clusters)
+        classes = grid(*(frame[name].to_numpy() for name in ("episode", "query", "class")))
+        return None if classes is None else Membership(classes.of(self.episodes), clusters)
 
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""
@@ -193,7 +194,7 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
 
     def read(named: tuple[str, tuple[Record, ...]]) -> Row | None:
         name, group = named
-        return row_of(name, group, [headline(record, store.scores(record["key"]), step) for record in group])
+        return row_of(name, group, [headline(record, store.score_columns(record["key"]), step) for record in group])
 
     # reading parquet files waits and computes outside the interpreter's lock
     with ThreadPoolExecutor(4) as pool:
@@ -211,12 +212,6 @@ def grouped(records: Iterable[Record]) -> list[tuple[str, tuple[Record, ...]]]:
         groups.setdefault(_identity(record), {})[int(record["seed"])] = record
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
     return list(zip(_names(members), members, strict=True))
-
-
-def headline(record: Record, scores: pd.DataFrame | None, step: int | None = None) -> pd.DataFrame | None:
-    """The scores at the headline step (or another), episodes in rows and queries in columns; None without any."""
-    wanted = record["evaluation"]["headline_step"] if step is None else step
-    return None if scores is None else _rectangle(scores[scores["step"].to_numpy() == wanted], "score")
 
 
 def arranged(rows: Sequence[Row], table: Callable[[str], pd.DataFrame | None]) -> list[Column]:
@@ -293,34 +288,18 @@ def _episodes(record: Record) -> str:
     return f"{record['evaluation'].get('episodes')} episodes"
 
 
-def row_of(name: str, group: Sequence[Record], found: Sequence[pd.DataFrame | None]) -> Row | None:
+def row_of(name: str, group: Sequence[Record], found: Sequence[Grid | None]) -> Row | None:
     """The scores of all seeds (`headline`) beside each other; None where none can be read."""
-    tables: list[pd.DataFrame] = []
+    grids: list[Grid] = []
     kept: list[Record] = []
-    for record, table in zip(group, found, strict=True):
-        if table is not None and (not tables or table.shape[1] == tables[0].shape[1]):
-            tables.append(table)
+    for record, one in zip(group, found, strict=True):
+        if one is not None and (not grids or one.values.shape[1] == grids[0].values.shape[1]):
+            grids.append(one)
             kept.append(record)
-    if not tables:
+    if not grids:
         return None
-    shared = tables[0].index
-    for table in tables[1:]:
-        shared = shared.intersection(table.index)
-    values = np.stack([table.loc[shared].to_numpy(dtype=np.float64) for table in tables])
-    return Row(name, tuple(kept), values, shared.to_numpy())
-
-
-def _rectangle(frame: pd.DataFrame, value: str) -> pd.DataFrame | None:
-    """A value per episode (rows) and query (columns); None where episodes differ in their number of queries."""
-    episodes, queries, values = (frame[name].to_numpy() for name in ("episode", "query", value))
-    order = episodes.astype(np.int64) * (int(queries.max(initial=0)) + 1) + queries
-    if (np.diff(order) < 0).any():  # stores are sorted
-        sorted_ = np.argsort(order, kind="stable")
-        episodes, values = episodes[sorted_], values[sorted_]
-    names, counts = np.unique(episodes, return_counts=True)
-    if not len(counts) or (counts != counts[0]).any():
-        return None
-    return pd.DataFrame(values.reshape(len(names), counts[0]), index=names)
+    together = beside(grids)
+    return Row(name, tuple(kept), together.values, together.episodes)
 
 
 def task_scores(found: Iterable[Column], regime: str) -> tuple[list[TaskScores], dict[str, str]]:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -118,18 +119,18 @@ class Comparison:
     def under_trained(self) -> tuple[str, ...]:
         return tuple(name for name in self.names if self.scores[name].under_trained)
 
-    @property
+    @cached_property
     def better(self) -> list[tuple[str, str]]:
         """The pairs (winner, loser) that Holm's test tells apart."""
         told = [pair for pair in self.pairs if pair.verdict in OPPOSITE]
         return [(p.first, p.second) if p.verdict == "better" else (p.second, p.first) for p in told]
 
-    @property
+    @cached_property
     def ranks(self) -> dict[str, int]:
         """1 + the number of methods that are significantly better."""
         return ranks(self.names, self.better)
 
-    @property
+    @cached_property
     def letters(self) -> dict[str, str]:
         """Two methods share a letter if and only if they are not significantly different."""
         return letters(self.names, self.better)
