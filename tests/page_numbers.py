@@ -127,14 +127,28 @@ def family(differences: list[np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["estimate", "p_holm", "low", "high", "apart"])
 
 
+def paired(
+    store: Store, test: tuple[str, int, str], regime: str, couple: tuple[str, str]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The scores of two methods over the training seeds that both have; what trains nothing stands beside any seed."""
+    records = [store.of(test, label, regime) for label in couple]
+    seeds = [[record["seed"] for record in own] for own in records]
+    trained = [set(own) for own, found in zip(seeds, records, strict=True) if any(r["training"] for r in found)]
+    shared = sorted(set.intersection(*trained) if trained else {*seeds[0], *seeds[1]})
+    if not shared:
+        return None
+    rows = [[own.index(seed) if seed in own else 0 for seed in shared] for own in seeds]
+    return store.scores(test, couple[0], regime)[rows[0]], store.scores(test, couple[1], regime)[rows[1]]
+
+
 def all_pairs(store: Store, test: tuple[str, int, str], regime: str) -> pd.DataFrame:
     """Every pair of a column with its verdict, the better mean first: columns of `family`, first, second, verdict."""
     names, column = store.learners(test, regime), store.column(test, regime)
     metric, margin = column[0]["task"]["metric"], column[0]["task"]["equivalence_margin"]
     limit = np.log(margin) if metric == "squared error" else margin
-    scores = {name: store.scores(test, name, regime) for name in names}
-    couples = list(itertools.combinations(names, 2))
-    differences = [difference(scores[a], scores[b], metric) for a, b in couples]
+    sides = {couple: paired(store, test, regime, couple) for couple in itertools.combinations(names, 2)}
+    couples = [couple for couple, both in sides.items() if both is not None]
+    differences = [difference(*both, metric) for both in sides.values() if both is not None]
     frame = family(differences).assign(first=[a for a, _ in couples], second=[b for _, b in couples])
     within = [abs(d.mean()) + half_width(d, 0.9) < limit for d in differences]
     open_ = np.where(within, "equivalent", "undecided")
