@@ -132,11 +132,13 @@ class MAML(MetaLearner):
     def _rehearse(self, plan: Plan, tasks: TaskDistribution) -> None:
         """One meta-gradient for nothing, so that what is compiled is there before the first meta-step."""
         gradient = gradient_of(self._objective(tasks, plan), plan)
-        parameters = network_for(tasks, self.backbone).initialise(0, tasks.device)
+        initial = network_for(tasks, self.backbone).initialise(0, tasks.device)
         indices = training_indices(0, 0, self.meta_batch)
         last = (self.meta_batch - 1) // plan.tasks * plan.tasks  # may be a smaller pass
         for first in {0, last}:
             episodes = tasks.episodes("train", indices[first : first + plan.tasks], queries=self._queries(tasks))
+            # episodes in double precision are for parameters in double precision
+            parameters = {name: value.to(episodes.support.x.dtype) for name, value in initial.items()}
             gradient(parameters, episodes.support, episodes.query)
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:

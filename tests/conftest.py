@@ -129,6 +129,17 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     return Given()
 
 
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips what needs a C++ compiler that torch can use, where there is none."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        pytest.skip(f"no compiler: {error}")
+
+
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Calls the command line in this process."""

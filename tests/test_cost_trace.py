@@ -16,7 +16,7 @@ from benchmarks.errors import MetabenchError
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_trace_holds_the_operators_of_the_step_and_nothing_of_the_warm_up(tmp_path: Path) -> None:
+def test_a_trace_holds_the_operators_of_one_step_and_nothing_of_the_others(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def step() -> None:
@@ -24,7 +24,7 @@ def test_a_trace_holds_the_operators_of_the_step_and_nothing_of_the_warm_up(tmp_
         torch.eye(3) @ torch.eye(3)
 
     table = trace.summary(step, tmp_path / "folder" / "trace.json", "cpu")
-    assert len(calls) == trace.WARM_UP + 1
+    assert len(calls) == trace.WARM_UP + trace.TRACED
     assert "aten::mm" in table
     events = json.loads((tmp_path / "folder" / "trace.json").read_text())["traceEvents"]
     assert sum(event.get("name") == "aten::mm" for event in events) == 1
@@ -37,6 +37,16 @@ def test_a_meta_step_of_an_implementation_is_traced(tmp_path: Path, capsys: pyte
     assert said.startswith("mlp-40-40, 2 tasks, 1 inner step: second loop on cpu")
     assert f"wrote {path}" in said
     assert path.stat().st_size > 1000
+
+
+def test_a_summary_adds_up() -> None:
+    rows = [(f"aten::{number}", number, float(number)) for number in range(1, trace.OPERATORS + 3)]
+    lines = [line.strip("| ").split(" | ") for line in trace.table(rows, 100.0).splitlines()[2:]]
+    assert lines[0] == [rows[-1][0], str(rows[-1][1]), f"{rows[-1][2]:.2f}"]
+    *parts, whole = lines
+    assert parts[-2][0] == "2 others"
+    assert sum(float(part[-1]) for part in parts) == float(whole[-1]) == 100.0
+    assert sum(int(part[1]) for part in parts[:-1]) == int(whole[1])
 
 
 @pytest.mark.parametrize(

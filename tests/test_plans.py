@@ -43,21 +43,39 @@ def test_meta_gradients_of_eager_plans_agree(given: Any, kind: str, steps: int, 
     assert (found - expected).norm() <= 1e-10 * expected.norm()
 
 
-def test_meta_gradients_of_the_compiled_plan_agree(given: Any) -> None:
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("second_order", [True, False])
+def test_meta_gradients_of_the_compiled_plan_agree(given: Any, second_order: bool) -> None:
     workload = WORKLOADS["mlp-40-40"]
     tasks = workload.tasks(workload.episodes(3))
-    learner = MAML(inner_lr=0.05, inner_steps=3, meta_batch=3, training_queries=10, plan=Plan(3))
+    fields = {"inner_lr": 0.05, "inner_steps": 3, "meta_batch": 3, "training_queries": 10, "plan": Plan(3)}
+    learner = MAML(second_order=second_order, **fields)
     parameters = network_for(tasks).initialise(0)
     compiled, facts = learner.planned(tasks, 1, "compiled")
     assert facts["compiled"]
     assert facts["name"] == "compiled,tasks=3,threads=1,float32,layers"
     expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
     assert (found - expected).norm() <= 1e-5 * expected.norm()
+    other = given.meta_gradient(learner.replace(second_order=not second_order), tasks, parameters)
+    assert (other - expected).norm() > 1e-2 * expected.norm(), "first and second order differ here"
     states = [state.copy() for _, state in zip(range(6), compiled.fit(tasks, 0), strict=False)]
     resumed = [state.copy() for _, state in zip(range(3), compiled.fit(tasks, 0, states[2]), strict=False)]
     for one, other in zip(states[3:], resumed, strict=True):
         assert one.loss == other.loss
         assert all(torch.equal(one.parameters[name], other.parameters[name]) for name in one.parameters)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_is_compiled_is_compared_in_double_precision(given: Any) -> None:
+    """As `metabench cost` does, in whose comparison rounding can't hide a mistake."""
+    workload = WORKLOADS["mlp-40-40"]
+    tasks = workload.tasks(workload.episodes(2, torch.float64))
+    learner = MAML(inner_lr=0.05, meta_batch=2, training_queries=10, plan=Plan(2))
+    parameters = {name: value.double() for name, value in network_for(tasks).initialise(0).items()}
+    compiled, _ = learner.planned(tasks, 1, "compiled")
+    expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
+    assert found.dtype == torch.float64
+    assert (found - expected).norm() <= 1e-12 * expected.norm()
 
 
 def test_products_turned_round_are_the_same() -> None:

@@ -3,11 +3,13 @@
     python -m benchmarks.cost.trace trace.json --backbone conv4-64-strided --implementation ours/rule
 
 The work is that of a setting of `metabench cost`, after the same warm-up; torch's profiler slows it down, so times here
-are for comparison with each other and never for a table.
+are for comparison with each other and never for a table. docs/performance.md has summaries of the plain loop over tasks
+and of our own plan.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +17,9 @@ from typing import Annotated, Any
 import typer
 
 #: rows of the summary
-OPERATORS = 20
-#: steps before the one that is traced
-WARM_UP = 4
+OPERATORS = 8
+#: steps before those that are traced, and how many are: what else the machine does makes steps longer, never shorter
+WARM_UP, TRACED = 4, 10
 
 
 def main(
@@ -29,7 +31,7 @@ def main(
     meta_batch: Annotated[int, typer.Option(metavar="N", min=1)] = 4,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Trace one meta-step of an implementation and print the operators that it spends most time in."""
+    """Trace a meta-step of an implementation and print the operators that it spends most time in."""
     import torch
 
     from benchmarks.cost import grid
@@ -57,22 +59,45 @@ def main(
 
 
 def summary(step: Any, output: Path, device: str) -> str:
-    """Trace one step into a file; the operators with most time of their own, as a table."""
-    import torch
+    """Trace steps, and write the shortest one into a file; its operators with most time of their own, as a table in
+    Markdown. What it spends in no operator of torch's is Python, autograd and waiting."""
     from torch.profiler import ProfilerActivity, profile
+
+    from benchmarks.measure import Clock
 
     cuda = device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     for _ in range(WARM_UP):
         step()
-    with profile(activities=activities, record_shapes=True) as profiler:
-        step()
-        if cuda:
-            torch.cuda.synchronize(device)
+    total, profiler = math.inf, None
+    for _ in range(TRACED):
+        clock = Clock(device)
+        with profile(activities=activities, record_shapes=True) as each, clock:
+            step()
+        if clock.total < total:
+            total, profiler = clock.total, each
+    assert profiler is not None
     output.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(output))
-    by = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-    return str(profiler.key_averages().table(sort_by=by, row_limit=OPERATORS, max_name_column_width=40))
+    own = "self_device_time_total" if cuda else "self_cpu_time_total"
+    averages = profiler.key_averages()
+    rows = [(event.key, event.count, getattr(event, own) / 1e3) for event in averages if getattr(event, own)]
+    return table(rows, None if cuda else 1e3 * total)
+
+
+def table(rows: list[tuple[str, int, float]], total: float | None) -> str:
+    """Rows of operator, calls and milliseconds of their own, the longest first, the rest added up; ``total``
+    milliseconds of the step, where what is in no operator is to be a row too."""
+    rows = sorted(rows, key=lambda row: -row[2])
+    shown, rest = rows[:OPERATORS], rows[OPERATORS:]
+    if rest:
+        shown.append((f"{len(rest)} others", sum(row[1] for row in rest), sum(row[2] for row in rest)))
+    inside = sum(row[2] for row in rows)
+    if total is not None:
+        shown.append(("in no operator", 0, total - inside))
+    shown.append(("all", sum(row[1] for row in rows), inside if total is None else total))
+    lines = [f"| {name} | {calls or ''} | {milliseconds:.2f} |" for name, calls, milliseconds in shown]
+    return "\n".join(["| operator | calls | ms |", "| --- | ---: | ---: |", *lines])
 
 
 if __name__ == "__main__":
