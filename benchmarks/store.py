@@ -246,6 +246,8 @@ class Store:
             return formats.READERS[suffix](path)
         except FileNotFoundError:
             return None
+        except (NameError, ImportError, MemoryError):  # says nothing about the file
+            raise
         except Exception as error:  # pyarrow, numpy and torch have many kinds of error for a broken file
             shared = folder in ("checkpoints", "episodes")  # of the process that holds the key's lock, or of no key
             self._set_aside(path, None if shared else key, f"can't be read: {type(error).__name__}")

@@ -295,3 +295,15 @@ def test_a_lock_is_held_by_one(store):
             pass
     with store.lock(KEY, wait=False):
         pass
+
+
+@pytest.mark.parametrize("error", [MemoryError, NameError, ModuleNotFoundError])
+def test_what_says_nothing_about_a_file_moves_nothing_aside(store, monkeypatch, error):
+    def reader(path):
+        raise error("no fault of the file")
+
+    store.write(header(), accuracy())
+    monkeypatch.setitem(files.READERS, ".parquet", reader)
+    with pytest.raises(error):
+        store.scores(KEY)
+    assert aside(store) == []
