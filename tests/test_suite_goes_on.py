@@ -117,6 +117,27 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
     assert not list((store / "checkpoints").iterdir())
 
 
+@pytest.mark.usefixtures("compiler")
+def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder):
+    (folder / "patient.toml").write_text(PROFILE.format(meta_steps=24).replace("kill_after = 60", "kill_after = 110"))
+    command = ("run", "--profile", "patient.toml", "-m", "./slow.py", "--seeds", "1", "--plan", "compiled")
+    command = (*command, "--set", "slow.second_order=false", "--set", "slow.meta_batch=4")
+    answer = metabench(folder, *command, "--store", "compiled-uninterrupted")
+    assert answer.code == 0, answer
+    store = folder / "compiled-killed"
+    process = start(folder, *command, "--store", store.name)
+    wait_until(lambda: list(store.glob("checkpoints/*.pt")), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert metabench(folder, *command, "--store", store.name).code == 0
+    (_, first), (_, second), (_, step) = fits_log(folder)
+    assert (first, second) == (0, 0)
+    assert 0 < step < 24
+    (fit,) = records(store, "fit").values()
+    assert fit["plan"]["compiled"]
+    assert_same_results(store, folder / "compiled-uninterrupted")
+
+
 def assert_same_results(store, other):
     """Scores, states and curves, bit for bit; times may differ."""
     one, two = Store(store), Store(other)
