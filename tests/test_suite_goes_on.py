@@ -117,16 +117,17 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
     assert not list((store / "checkpoints").iterdir())
 
 
+@pytest.mark.timeout(900)  # it compiles twice, which takes minutes beside other work
 @pytest.mark.usefixtures("compiler")
 def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder):
-    (folder / "patient.toml").write_text(PROFILE.format(meta_steps=24).replace("kill_after = 60", "kill_after = 110"))
+    (folder / "patient.toml").write_text(PROFILE.format(meta_steps=24).replace("kill_after = 60", "kill_after = 400"))
     command = ("run", "--profile", "patient.toml", "-m", "./slow.py", "--seeds", "1", "--plan", "compiled")
     command = (*command, "--set", "slow.second_order=false", "--set", "slow.meta_batch=4")
     answer = metabench(folder, *command, "--store", "compiled-uninterrupted")
     assert answer.code == 0, answer
     store = folder / "compiled-killed"
     process = start(folder, *command, "--store", store.name)
-    wait_until(lambda: list(store.glob("checkpoints/*.pt")), process)
+    wait_until(lambda: list(store.glob("checkpoints/*.pt")), process, 300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert metabench(folder, *command, "--store", store.name).code == 0

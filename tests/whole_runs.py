@@ -40,7 +40,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def metabench(folder: Path, *arguments: str) -> Answer:
     """Run it to its end."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     return Answer(process.returncode, out, err)
 
 
