@@ -14,7 +14,12 @@ from reports.style import Look
 #: column of `cost.rows` -> (header, explanation, unit, how it is shown)
 COLUMNS: dict[str, tuple[str, str, float, str]] = {
     "compile_seconds": ("compile s", "making a step ready and the first one, less a usual one", 1, "{:.1f}"),
-    "peak_bytes": ("peak MiB", "the most that a step holds at once beyond what was held before it", 2**20, "{:.2f}"),
+    "peak_bytes": (
+        "peak MiB",
+        "the most that a step holds at once beyond what was held before it; in threads: of one, times their number",
+        2**20,
+        "{:.2f}",
+    ),
     "flops": ("MFLOP", "floating-point operations of the work, counted on the plain loop", 1e6, "{:,.1f}"),
     "operations": ("operations", "ATen operations dispatched in a step", 1, "{:,.0f}"),
     "launches": ("launches", "CUDA kernels started in a step", 1, "{:,.0f}"),

@@ -13,11 +13,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import peers
+from benchmarks import counters, peers
 from benchmarks.cost import grid, measurement, sweep
 from benchmarks.cost.grid import Choice, Setting, Variant
 from benchmarks.errors import MetabenchError, Unavailable
-from benchmarks.peers import loop
+from benchmarks.models import network_for
+from benchmarks.peers import loop, ours
+from benchmarks.peers.adapter import Settings
 from benchmarks.store import Store
 from benchmarks.workloads import WORKLOADS, Workload
 from reports import cost as tables
@@ -314,3 +316,25 @@ def test_a_variant_that_leaves_no_time_ends_and_what_was_measured_is_kept(monkey
     assert (slow.row["status"], slow.row["reason"]) == ("timeout", "the setting's time was up before it was timed")
     assert entered.contestants[0].row["status"] == "ok"
     assert len(entered.contestants[0].samples) == 2
+
+
+def test_what_runs_in_threads_is_counted_in_one() -> None:
+    """Counters see one thread only; the gradient is that of the same plan without threads, to rounding."""
+    torch.set_num_threads(2)
+    try:
+        workload = WORKLOADS["conv4-64-strided"]
+        episodes = workload.episodes(2)
+        parameters = network_for(workload.tasks(episodes)).initialise(0)
+        settings = Settings(workload, inner_steps=1, second_order=True)
+        rule = ours.Implementation("rule")
+        threaded = rule.meta_gradient(parameters, episodes, settings)
+        alone, threads = rule.in_one_thread()
+        assert threads == rule.facts()["threads"] == 2
+        again = alone.meta_gradient(parameters, episodes, settings)
+        assert alone.facts()["threads"] == 1
+        assert alone.facts()["tasks"] == rule.facts()["tasks"]
+        torch.testing.assert_close(dict(again), dict(threaded), rtol=1e-4, atol=1e-6)
+        hidden, seen = (counters.operations(each.stepper(parameters, episodes, settings)) for each in (rule, alone))
+        assert seen > 5 * hidden
+    finally:
+        torch.set_num_threads(1)

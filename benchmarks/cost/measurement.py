@@ -230,11 +230,19 @@ class Contest:
                     flops[order] = self._flops(order)
                 row["flops"] = flops[order]
                 theirs = each.adapter.peak_bytes()
-                row["peak_bytes"] = counters.peak_bytes(each.step, self.device) if theirs is None else theirs
-                if theirs is None:
-                    row["operations"] = counters.operations(each.step)
-                    row["launches"] = counters.launches(each.step, self.device)
                 row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
+                if theirs is not None:
+                    row["peak_bytes"] = theirs
+                    continue
+                alone, threads = each.adapter.in_one_thread()
+                step = each.step
+                if threads > 1:
+                    step = self.work.stepper(alone, self.parameters, self.episodes, self.settings(order))
+                    step()
+                # every thread may hold as much as one does, so this is the most that it can be
+                row["peak_bytes"] = threads * counters.peak_bytes(step, self.device)
+                row["operations"] = counters.operations(step)
+                row["launches"] = counters.launches(step, self.device)
 
     def _flops(self, order: str) -> int:
         """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""

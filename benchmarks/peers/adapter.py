@@ -80,6 +80,11 @@ class Adapter:
         """Adapt to T tasks without a graph to the initial parameters, and predict the queries: ``[T, n, outputs]``."""
         raise NotImplementedError
 
+    def in_one_thread(self) -> tuple[Adapter, int]:
+        """The same work, all of it in the thread that asks, which is the only one that counters see; and in how many
+        threads this one does it, known after its first step."""
+        return self, 1
+
     def peak_bytes(self) -> int | None:
         """The most memory that a step holds, where torch's allocator doesn't see it; None: torch sees it."""
         return None

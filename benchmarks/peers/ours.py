@@ -47,6 +47,7 @@ class Implementation(Adapter):
     def __init__(self, plan: str = "rule") -> None:
         super().__init__(plan)
         self._facts: dict[str, Any] = {}
+        self._words: dict[str, int] = {}
 
     @property
     def compiles(self) -> bool:  # type: ignore[override]
@@ -56,6 +57,14 @@ class Implementation(Adapter):
     def facts(self) -> dict[str, Any]:
         facts = {name: value for name, value in self._facts.items() if name != "name"}
         return {"tasks_at_once": facts.get("tasks"), **facts}
+
+    def in_one_thread(self) -> tuple[Adapter, int]:
+        threads = int(self._facts.get("threads") or 1)
+        if threads == 1:
+            return self, 1
+        alone = Implementation(self.plan)
+        alone._words = {"tasks": self._facts["tasks"], "threads": 1}
+        return alone, threads
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         state = next(self._stream(parameters, episodes, settings))
@@ -71,7 +80,9 @@ class Implementation(Adapter):
         return learner.fit(tasks, 0, start=State(parameters=parameters))
 
     def _forced(self, episodes: Episodes) -> str:
-        return {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support))
+        words = {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support)).split(",")
+        kept = [word for word in words if word and word.partition("=")[0] not in self._words]
+        return ",".join([*kept, *(f"{name}={number}" for name, number in self._words.items())])
 
     def _learner(self, episodes: Episodes, settings: Settings) -> MetaLearner:
         tasks = len(episodes.support)
