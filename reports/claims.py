@@ -67,11 +67,10 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
     ratios = cost.ratios(costs)
     keys: dict[tuple[object, ...], list[str]] = {}
     for record in costs:
-        setting = record["setting"]
-        place = record["machine"]["id"], record["device"], setting["backbone"], setting["inner_steps"]
-        keys.setdefault(place, []).append(str(record["key"]))
+        if record["setting"].get("work") != cost.ENVIRONMENT:
+            keys.setdefault(cost.place_of(record), []).append(str(record["key"]))
     for row in ratios[ratios["label"] == cost.OURS].to_dict("records"):
-        place = row["machine"], row["device"], row["backbone"], row["inner_steps"]
+        place = tuple(row[name] for name in cost.SETTING)
         steps = words.count(row["inner_steps"], "inner step")
         yield {
             "claim": "Leaving the second derivatives out makes a meta-step roughly 33 % faster",

@@ -60,7 +60,7 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
         if record["setting"].get("work") != ENVIRONMENT:
-            newest[_place(record)] = record
+            newest[place_of(record)] = record
     found = [
         {**dict(zip(SETTING, place, strict=True)), **row}
         for place, record in newest.items()
@@ -90,7 +90,8 @@ def described(row: Mapping[str, Any]) -> str:
     return f"{row['backbone']}, {batch}, {row['inner_steps']} inner step{'s' if row['inner_steps'] > 1 else ''}"
 
 
-def _place(record: Record) -> tuple[Any, ...]:
+def place_of(record: Record) -> tuple[Any, ...]:
+    """The values of `SETTING`."""
     setting = record["setting"]
     own = (setting.get("work", "meta-step"), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
     return record["machine"]["id"], record["device"], *own

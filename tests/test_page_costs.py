@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Costs:
         records.sort(key=lambda record: (record["finished"], record["key"]))
         newest = {json.dumps([r["machine"]["id"], r["device"], self.place(r)]): r for r in records}
         self.rows: list[Row] = [
-            {**row, "device": record["device"], "place": self.place(record)}
+            {**row, "device": record["device"], "place": self.place(record), "key": record["key"]}
             for record in newest.values()
             for row in record["rows"]
         ]
@@ -98,6 +99,27 @@ def test_second_order_over_first(costs: Costs) -> None:
     assert not both
 
 
+def test_what_is_claimed_of_first_order(costs: Costs) -> None:
+    claims = costs.page.frame("claims-csv")
+    claims = claims[claims["claim"].str.startswith("Leaving the second derivatives out")]
+    groups = costs.group("place", "device", "label")
+    both = [rows for (_, _, label), rows in groups.items() if label == "ours/rule" and len(rows) == 2]
+    assert len(claims) == len(both) > 0
+    for rows in both:
+        (_, backbone, batch, steps), device = rows[0]["place"], rows[0]["device"]
+        test = f"{backbone}, {steps} inner step{'s' * (steps > 1)}, {batch} tasks, {device}"
+        (claim,) = claims[claims["test"] == test].to_dict("records")
+        said = re.search(
+            r"takes ([\d.]+) times as long as first \(95 % interval ([\d.]+) to ([\d.]+)\)", claim["finding"]
+        )
+        assert said is not None
+        orders = {row["order"]: row["samples_milliseconds"] for row in rows}
+        assert_shown("{} [{}, {}]".format(*said.groups()), over, orders["second"], orders["first"])
+        assert claim["records"] == rows[0]["key"]
+        stable = all(row["stable"] for row in rows)
+        assert stable or (claim["outcome"] == "undecided" and "unstable" in claim["finding"])
+
+
 def test_the_overview_counts_settings(costs: Costs) -> None:
     shown = costs.page.frame("second-order-csv")
     ours = shown[shown["implementation"] == "ours/rule"]
@@ -119,7 +141,7 @@ def test_others_against_ours(costs: Costs) -> None:
         others = {label: over(taken, samples["ours/rule"]) for label, taken in samples.items() if label[:4] != "ours"}
         if others:
             work, backbone, batch, steps = place
-            batched = f"{batch} {'episodes' if work == 'evaluation' else 'tasks'}"
+            batched = f"{batch} {'episodes evaluated' if work == 'evaluation' else 'tasks'}"
             said = f"{backbone}, {batched}, {steps} inner step{'s' * (steps > 1)}"
             expected[said, order, device] = samples, min(others, key=lambda label: others[label])
     assert len(shown) == len(expected) > 0
