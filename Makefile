@@ -41,7 +41,7 @@ help: ## this list
 
 install: $(installed) ## make the environment .venv and install everything into it
 
-bench: $(installed) ## run the benchmark (PROFILE=quick: under 15 minutes on 2 cores), then write reports/index.html
+bench: $(installed) ## run the benchmark (PROFILE=quick: a quarter of an hour on 2 quick cores, 48 minutes on slow ones), then write reports/index.html
 	$(call run_and_report,$(PROFILE),,$(if $(ARGS),,$(filter quick standard,$(PROFILE))))
 
 report: $(installed) ## write reports/index.html from the records that are there, without training
@@ -70,7 +70,7 @@ check: $(installed) ## format, lint and types
 	$(run_python) -m mypy
 
 # `bench` runs it too, against the libraries that are here; `make peers` gets those that are not.
-cost: $(installed) ## what second order costs against first (PROFILE=quick: 3 minutes on 2 cores)
+cost: $(installed) ## what second order costs against first (PROFILE=quick: 3 to 6 minutes on 2 cores)
 	$(run_python) -m benchmarks cost --profile $(PROFILE) $(ARGS)
 
 # The most important settings come first; the same command goes on with those that no time was left for.
