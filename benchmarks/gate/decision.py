@@ -6,13 +6,14 @@ machine meets both. The estimate is the median over pairs, with a percentile int
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from benchmarks.stats import timing
 
 Verdict = Literal["faster", "same", "slower", "cannot tell", "no baseline"]
 
@@ -24,8 +25,6 @@ THRESHOLD = 0.02
 LEAST_CHANGE = 0.01
 #: of the interval at the last look, where a false alarm must pass twice, and at the looks before it
 CONFIDENCE, EARLY_CONFIDENCE = 0.8, 0.99
-#: resamples of the bootstrap
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,8 @@ def location(ratios: Sequence[float]) -> float:
 
 def interval(ratios: Sequence[float], confidence: float) -> tuple[float, float]:
     """The percentile interval of the bootstrap of the location; the same ratios always give the same one."""
-    medians = np.median(np.log(ratios)[_resamples(len(ratios))], axis=1)
-    low, high = np.exp(np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    return float(low), float(high)
-
-
-@functools.cache
-def _resamples(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    found = timing.median([math.log(ratio) for ratio in ratios], confidence)
+    return math.exp(found.low), math.exp(found.high)
 
 
 def noise(ratios: Sequence[float]) -> float:

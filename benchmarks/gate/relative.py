@@ -130,13 +130,9 @@ def time_pair(paths: Mapping[str, Path], names: Sequence[str], slower: float = 1
         for number in range(ROUNDS):
             for name, seen in blocks.items():
                 asked = name, max(counts[name], of_head[name])
-                if number % 2:
-                    second = head.ask(*asked)
-                    first = base.ask(*asked)
-                else:
-                    first = base.ask(*asked)
-                    second = head.ask(*asked)
-                seen.append((first, second))
+                order = (head, base) if number % 2 else (base, head)
+                took = {side: side.ask(*asked) for side in order}
+                seen.append((took[base], took[head]))
     found: dict[str, Pair | None] = dict.fromkeys(names)
     for name, seen in blocks.items():
         found[name] = Pair(statistics.median(h / b for b, h in seen), min(h for _, h in seen))
