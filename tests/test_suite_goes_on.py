@@ -3,13 +3,12 @@ lost, and the same command goes on."""
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from whole_runs import metabench, records, start
+from whole_runs import metabench, records, start, wait_until
 
 from benchmarks.store import Store
 
@@ -79,14 +78,6 @@ def fits_log(folder):
     return [tuple(map(int, line.split(" from "))) for line in lines]
 
 
-def wait_until(true, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(folder):
     answer = metabench(folder, *LONG, "--store", "uninterrupted")
@@ -100,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
     process = start(folder, *LONG, "--store", "killed")
     seeds = {r["key"]: seed for (_, cell, seed), r in records(uninterrupted).items() if cell == "fit"}
     second = next(store / "checkpoints" / f"{key}.pt" for key, seed in seeds.items() if seed == 1)
-    wait_until(second.exists, process)
+    wait_until(second.exists, 60, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     finished = {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()}
@@ -127,7 +118,7 @@ def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder):
     assert answer.code == 0, answer
     store = folder / "compiled-killed"
     process = start(folder, *command, "--store", store.name)
-    wait_until(lambda: list(store.glob("checkpoints/*.pt")), process, 300)
+    wait_until(lambda: list(store.glob("checkpoints/*.pt")), 300, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert metabench(folder, *command, "--store", store.name).code == 0

@@ -50,12 +50,15 @@ def records(store: Path, cell: str | None = None) -> dict[tuple[str, str, int], 
     return {(record["label"], record["cell"], record["seed"]): record for record in found}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait, but not for ever."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 10.0, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait, but not for ever, nor for a process that has ended."""
     deadline = time.monotonic() + seconds
     while not condition():
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
