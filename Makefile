@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the interpreter that a new environment is made from (3.11 or newer)
 #   VENV=folder         the environment
 #   PROFILE=standard    what `bench` and `report` are about
+#   WORKERS=8           processes that `test` shares its files among
 #   ARGS="..."          further arguments of `bench`, `report`, `smoke`, `test`, `cost`, `gate` and `micro`; `bench` with
 #                       arguments leaves the costs out
 # pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
@@ -11,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= quick
+WORKERS ?= 2
 ARGS ?=
 
 run_python := $(VENV)/bin/python
@@ -62,7 +64,7 @@ smoke: $(installed) ## every method on small tasks, and its page; the scores mea
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests
-	$(run_python) -m pytest $(ARGS)
+	$(run_python) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(installed) ## format, lint and types
 	$(run_python) -m ruff format --check .

@@ -44,21 +44,28 @@ def in_a_process(*command):
     return Answer(done.returncode, done.stdout, done.stderr, spent)
 
 
-def test_help_answers_at_once(folder):
+@pytest.fixture(scope="module")
+def importing_torch():
+    """The CPU seconds of ``import torch``: what a command takes is held against it, for machines differ."""
+    command = (sys.executable, "-c", "import torch")
+    return min(in_a_process(*command).cpu_seconds for _ in range(2))
+
+
+def test_help_answers_at_once(folder, importing_torch):
     answer = in_a_process(sys.executable, "-m", "benchmarks", "--help")
     assert answer.code == 0
     for command in ("list", "prepare", "run", "show", "report", "doctor", "check"):
         assert command in answer.out
-    assert answer.cpu_seconds < 0.4
+    assert answer.cpu_seconds < importing_torch / 4
 
 
-def test_list_is_quick_and_quicker_from_its_cache(folder, empty_cache):
+def test_list_is_quick_and_quicker_from_its_cache(folder, empty_cache, importing_torch):
     first = in_a_process(sys.executable, "-m", "benchmarks", "list", "--json")
     again = in_a_process(sys.executable, "-m", "benchmarks", "list", "--json")
     assert first.code == again.code == 0
     assert first.out == again.out
-    assert first.cpu_seconds < 3.0
-    assert again.cpu_seconds < 0.5
+    assert first.cpu_seconds < 3 * importing_torch
+    assert again.cpu_seconds < importing_torch / 2
     found = json.loads(again.out)
     assert {"maml", "fomaml", "finetune"} <= set(found["methods"])
     assert {"sinusoid", "omniglot", "glyphs"} <= set(found["tasks"])

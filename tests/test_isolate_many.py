@@ -158,4 +158,4 @@ def test_an_error_of_the_listener_kills_what_runs(job, tmp_path):
     with pytest.raises(LookupError, match="the listener"):
         run([job("with_family", pids=str(pids))], 1, on_event)
     for pid in map(int, pids.read_text().split()):
-        wait_until(lambda pid=pid: not alive(pid), 2.0)
+        wait_until(lambda pid=pid: not alive(pid))

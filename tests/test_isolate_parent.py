@@ -55,7 +55,7 @@ def parent(tmp_path):
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     script = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     files = [tmp_path / "pids in Python", tmp_path / "pids in C"]
-    wait_until(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files), 30.0)
+    wait_until(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files))
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     yield script, pids
     for pid in (script.pid, *pids):
@@ -71,8 +71,8 @@ def test_children_die_with_their_parent(parent, number):
     assert all(map(alive, pids))
     script.send_signal(number)
     script.wait()
-    wait_until(lambda: not any(map(alive, pids)), 2.0)
-    wait_until(lambda: not any(alive(helper.pid) for helper in family), 5.0)  # the fork server goes too
+    wait_until(lambda: not any(map(alive, pids)))
+    wait_until(lambda: not any(alive(helper.pid) for helper in family))  # the fork server goes too
 
 
 def test_an_interrupt_kills_the_children_and_is_passed_on(parent, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pace import times_slower
 
 from benchmarks.api import SPLITS
 from benchmarks.images import data
@@ -68,4 +69,4 @@ def test_a_thousand_real_episodes_are_cut_in_about_a_second(real_omniglot):
     finally:
         torch.set_num_threads(threads)
     print(f"1,000 episodes, 5-way 1-shot, 15 queries per class: {min(seconds):.2f} s")
-    assert min(seconds) < 3
+    assert min(seconds) < 3 * times_slower()

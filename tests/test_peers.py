@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,17 @@ SMALL = {
 }
 #: the shape of ResNet-12 with fewer channels
 NARROW = ResNet12((2, 3, 4, 5))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unoptimised_jax() -> Iterator[None]:
+    """What is computed is compared here, not how fast, and XLA compiles four times as long where it optimises."""
+    jax = importlib.import_module("jax") if importlib.util.find_spec("jax") else None
+    if jax:
+        jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    if jax:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store, student
+from pace import times_slower
 
 from benchmarks.errors import MetabenchError
 from benchmarks.store import Store
@@ -190,7 +191,7 @@ def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
     # seconds of this process and not of the clock, which other work on the machine may hold up
     start = time.process_time()
     write_report(tmp_path / "store", tmp_path / "page.html")
-    assert time.process_time() - start < 8
+    assert time.process_time() - start < 8 * times_slower()
 
 
 def test_reports_do_not_import_torch() -> None:

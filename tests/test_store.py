@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pace import times_slower
 
 from benchmarks import sampling
 from benchmarks.errors import MetabenchError
@@ -198,7 +199,7 @@ def test_records_of_one_kind_and_quickly(store):
         (store.path / "records" / f"{key}.json").write_text(json.dumps(record))
     start = time.process_time()
     assert len(store.records()) == 1001
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < times_slower()
     assert len(store.records("fit")) == 750
 
 

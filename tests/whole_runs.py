@@ -51,7 +51,7 @@ def records(store: Path, cell: str | None = None) -> dict[tuple[str, str, int], 
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 10.0, process: subprocess.Popen[str] | None = None
+    condition: Callable[[], object], seconds: float = 60.0, process: subprocess.Popen[str] | None = None
 ) -> None:
     """Wait, but not for ever, nor for a process that has ended."""
     deadline = time.monotonic() + seconds
