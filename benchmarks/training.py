@@ -44,21 +44,24 @@ def descend(
         value.requires_grad_()
     leaves = list(state.parameters.values())
     moments = [_moments(state, name, leaf) for name, leaf in state.parameters.items()]
-    first, second, steps = (list(column) for column in zip(*moments, strict=True))
+    first, second, counts = (list(column) for column in zip(*moments, strict=True))
+    # all parameters take the same steps, so one count that they share is added to
+    state.moments |= {f"{name}/step": counts[0] for name in state.parameters}
+    counts = [counts[0]] * len(leaves)
     while True:
         computed = meta_gradient(state.parameters, state.buffers, state.step)
         if not math.isfinite(computed.loss):
             raise Diverged(f"training loss is {computed.loss} at meta-step {state.step + 1}")
         with torch.no_grad():
-            # torch.optim's own function comes to the same two calls, after sorting the tensors at every step
-            torch._foreach_add_(steps, 1)
+            # torch.optim's own function comes to the same call, after sorting the tensors at every step
+            counts[0] += 1
             torch._fused_adamw_(
                 leaves,
                 list(computed.gradients),
                 first,
                 second,
                 [],
-                steps,
+                counts,
                 amsgrad=False,
                 maximize=False,
                 beta1=0.9,

@@ -150,17 +150,17 @@ class MAML(MetaLearner):
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
             total: list[Tensor] = []
-            loss: float | Tensor = 0.0
+            losses: list[Tensor] = []
             passes = (indices[first : first + plan.tasks] for first in range(0, self.meta_batch, plan.tasks))
             cut = (tasks.episodes("train", some, queries=queries) for some in passes)
             for part_loss, part in in_order(
                 lambda each: gradient(parameters, each.support, each.query), cut, plan.threads
             ):
                 total = list(torch._foreach_add(total, list(part)) if total else part)
-                loss = loss + part_loss
+                losses.append(part_loss)
             if self.clip:
                 total = [gradient.clamp(-self.clip, self.clip) for gradient in total]
-            return MetaGradient(float(loss), total, each * self.meta_batch)
+            return MetaGradient(float(sum(losses[1:], losses[0])), total, each * self.meta_batch)
 
         parameters = network_for(tasks, self.backbone).initialise(seed, tasks.device)
         yield from descend(parameters, meta_gradient, learning_rate=self.meta_lr, start=start)
