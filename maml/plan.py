@@ -14,7 +14,7 @@ from benchmarks.plans import Plan
 #: for the first inner step and adds for each: careful guesses (0.0006 where 0.0008 was seen), not measured on a quiet
 #: machine
 SAVED_PER_PASS = 0.0006
-COMPILING, COMPILING_PER_PASS = 10.0, 6.0
+COMPILING, COMPILING_PER_PASS = 12.0, 4.0
 #: numbers of input that all passes of a convolutional network at once may have on a CPU
 CACHED_NUMBERS = 130_000
 
