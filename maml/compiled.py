@@ -56,6 +56,8 @@ def turn_products(module: fx.GraphModule) -> None:
     graph = module.graph
     for node in graph.find_nodes(op="placeholder"):
         node.meta.clear()  # each has an example of a tracing of its own, which the compiler would not take together
+    for node in graph.find_nodes(op="call_function", target=_ATEN.view.default):
+        node.target = _ATEN.reshape.default  # the compiler lays convolutions out in another way, so a view may not do
     _fold_transposes(graph)
     _turn_sums(graph)
     for node in list(graph.nodes):

@@ -12,7 +12,7 @@ from benchmarks import plans
 from benchmarks.api import MetabenchError, State
 from benchmarks.models import network_for
 from benchmarks.plans import Plan
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, Workload
 from maml.compiled import turn_products
 from maml.maml import MAML
 from maml.plan import rule
@@ -76,6 +76,18 @@ def test_what_is_compiled_is_compared_in_double_precision(given: Any) -> None:
     expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
     assert found.dtype == torch.float64
     assert (found - expected).norm() <= 1e-12 * expected.norm()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_convolutions_are_those_of_the_eager_form(given: Any) -> None:
+    workload = Workload("conv4-64-strided", (1, 12, 12), 2, 1, 1, 0.3)
+    tasks = workload.tasks(workload.episodes(2, torch.float64))
+    learner = MAML(inner_lr=0.3, meta_batch=2, training_queries=1, second_order=False, plan=Plan(2))
+    parameters = {name: value.double() for name, value in network_for(tasks).initialise(0).items()}
+    compiled, facts = learner.planned(tasks, 1, "compiled")
+    assert facts["compiled"]
+    expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
+    assert (found - expected).norm() <= 1e-9 * expected.norm()
 
 
 def test_products_turned_round_are_the_same() -> None:
