@@ -19,7 +19,7 @@ from benchmarks import published
 from reports import svg, words
 from reports.data import Result, Results
 from reports.exhibits import exhibited
-from reports.figures import HEIGHT, WIDTH, Panel, colours
+from reports.figures import HEIGHT, WIDTH, Panel, colours, far_apart, from_zero
 from reports.style import Look
 from reports.words import slug
 
@@ -28,8 +28,6 @@ FILM_ARRAYS = {"frames", "steps"}
 
 #: rounding of totals that a paper prints with one decimal: the variance of a uniform error
 ROUNDING = 0.1**2 / 12
-#: an axis on which numbers of environment steps differ by more than this factor is logarithmic
-WIDE = 12
 #: of so many recorded frames one is shown, for so many milliseconds: films are most of a page's size
 EVERY_FRAME, FRAME_MILLISECONDS = 3, 150
 #: the field that only tasks with simulated robots have
@@ -69,8 +67,7 @@ def _adaptation_panel(
     title: str, curves: Mapping[str, tuple[Result, pd.DataFrame]], table: Mapping[str, Look]
 ) -> Panel:
     spent = [float(x) for _, curve in curves.values() for x in curve["environment_steps"] if x > 0]
-    first, last = min(spent, default=1.0), max(spent, default=1.0)
-    wide = last > WIDE * first
+    last = max(spent, default=1.0)
     with svg.drawing(slug(f"adaptation {title}"), WIDTH, HEIGHT) as (figure, axes):
         for result, curve in curves.values():
             look = table[result.label]
@@ -82,15 +79,11 @@ def _adaptation_panel(
                 axes.fill_between(x, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
             elif len(curve):  # without adaptation: a level to read the others against
                 axes.plot([0, last], [mean[0]] * 2, linewidth=1.2, marker=look.marker, markevery=[1], **style)
-        if wide:
-            axes.set_xscale("symlog", linthresh=first, linscale=0.5)
-        axes.set(
-            xlabel="environment steps per task in adaptation",
-            ylabel="return",
-            xlim=(0, (1.15 if wide else 1.03) * last),
-        )
+        from_zero(axes, spent)
+        axes.set(xlabel="environment steps per task in adaptation", ylabel="return")
         drawing = svg.render(figure, colours(table), f"return against environment steps of adaptation, {title}")
-    caption = "Bands: 95 % over test tasks." + " Linear up to the first step, logarithmic from there." * wide
+    caption = "Bands: 95 % over test tasks."
+    caption += " Linear up to the first step, logarithmic from there." * far_apart(spent)
     return Panel(slug(f"adaptation {title}"), title, caption, drawing, tuple(r.label for r, _ in curves.values()))
 
 

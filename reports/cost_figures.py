@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reports import cost, style, svg
-from reports.figures import HEIGHT, WIDTH, Panel
+from reports.figures import HEIGHT, WIDTH, Panel, plain_numbers
 from reports.words import slug
 
 #: inches per implementation in a figure of bars
@@ -84,7 +84,7 @@ def _memory_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
                 width = {"linewidth": 2.2 if ours else 1.1, "marker": look.marker, "markersize": 6 if ours else 4}
                 axes.plot(line["inner_steps"], line["peak_bytes"] / 2**20, color=look.light, **dash, **width)
         axes.set_yscale("log")
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.yaxis)
         axes.set(xlabel="inner steps", ylabel="peak of a step (MiB)")
         axes.set_xticks(sorted(group["inner_steps"].unique()))
         drawing = svg.render(figure, _colours(labels), f"peak memory of a step against inner steps, {title}")
@@ -132,7 +132,7 @@ def _bar_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
                 )
         axes.set_xscale("log")
         axes.set_xlim(least / 2, group["high"].fillna(group["milliseconds"]).max() * 2.2)
-        _plain_numbers(axes.xaxis)
+        plain_numbers(axes.xaxis)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
@@ -140,15 +140,6 @@ def _bar_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
         drawing = svg.render(figure, _colours(labels), f"milliseconds by implementation, {title}")
     caption = "Strong: second order; pale: first. " if len(orders) > 1 else "For all the episodes together. "
     return Panel(name, title, f"{caption}Logarithmic; bars end in 95 % intervals.", drawing, tuple(labels))
-
-
-def _plain_numbers(axis: Any) -> None:
-    """A logarithmic axis that reads 1, 2, 5, 10 and so on."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def ordered(labels: Iterable[str]) -> list[str]:

@@ -19,6 +19,9 @@ from reports.words import slug
 
 WIDTH, HEIGHT = 4.6, 3.2
 
+#: an axis of amounts that differ by more than this factor is logarithmic
+WIDE = 12
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -155,14 +158,44 @@ def _curves(records: Sequence[Record]) -> pd.DataFrame:
     return frame.assign(score=frame["score"] * words.factor(str(records[0]["task"]["metric"])))
 
 
+def far_apart(amounts: Iterable[float]) -> bool:
+    """Whether amounts, those of zero apart, need a logarithmic axis."""
+    spent = [amount for amount in amounts if amount > 0]
+    return bool(spent) and max(spent) > WIDE * min(spent)
+
+
+def from_zero(axes: Any, amounts: Sequence[float]) -> None:
+    """An x axis from zero on that shows all of these amounts; where they are far apart, linear up to the smallest and
+    logarithmic from there."""
+    from matplotlib.ticker import EngFormatter, FixedLocator
+
+    spent = [amount for amount in amounts if amount > 0]
+    first, last, wide = min(spent, default=1.0), max(spent, default=1.0), far_apart(amounts)
+    if wide:
+        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+        steps = np.outer(10.0 ** np.arange(-9, 16), [1, 2, 5] if last < 100 * first else [1]).ravel()
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *steps[(steps >= first) & (steps <= 1.2 * last)]]))
+    else:
+        axes.xaxis.get_major_locator().set_params(nbins=6)
+    axes.set_xlim(*((-0.08 * first, 1.2 * last) if wide else (-0.03 * last, 1.05 * last)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if last >= 10_000 else "{x:g}")
+
+
 def _log_where_wide(axes: Any, levels: Iterable[np.ndarray], metric: str) -> None:
     """A logarithmic axis for errors that span more than a factor of eight."""
     values = np.concatenate([level[np.isfinite(level)] for level in levels] or [np.array([])])
     if metric != "squared error" or not len(values) or values.min() <= 0 or values.max() < 8 * values.min():
         return
+    axes.set_yscale("log")
+    plain_numbers(axes.yaxis)
+
+
+def plain_numbers(axis: Any) -> None:
+    """A logarithmic axis that reads 1, 2, 5, 10 and so on; where there is no room for that, 1, 10, 100."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_view_interval()
+    decades = {"x": 2.7, "y": 4.0}[axis.axis_name]
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10**decades * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -61,6 +61,7 @@ def _panel(results: Results, protocol: TestProtocol, judged: Comparison, table: 
         words_of = [verdict(judged, pair) for pair in kept]
         for place, (pair, word) in enumerate(zip(kept, words_of, strict=True)):
             label = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center", "color": svg.INK}
+            label["bbox"] = {"facecolor": svg.PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
             axes.text(0.005, place - 0.16, f"{pair.first} against {pair.second}: {word}", **label)
         for word in dict.fromkeys(words_of):
             places = np.flatnonzero(np.array(words_of) == word)
@@ -92,7 +93,7 @@ def _axis(metric: str) -> str:
 def _margin(margin: float, metric: str) -> str:
     if metric == "squared error":
         return f"a factor of {margin:.2f}"
-    return f"{margin:.2g}{words.METRICS.get(metric, words.METRICS['return'])[3]}"
+    return words.count(margin, "point", "{:.2g}") if metric == "accuracy" else f"{margin:.2g}"
 
 
 def _scale(axes: Any, metric: str, ends: Sequence[float], margin: float) -> None:

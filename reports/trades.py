@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from reports import svg, words
 from reports.data import Result, Results
-from reports.figures import HEIGHT, WIDTH, Panel, colours
+from reports.figures import HEIGHT, WIDTH, Panel, colours, far_apart, from_zero, plain_numbers
 from reports.style import Look
 from reports.words import slug
 
@@ -68,15 +66,14 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
             linewidth=1,
             linestyle=(0, (3, 2)),
         )
-        positive = [value for value in costs if value > 0]
-        axes.set_xscale("symlog", linthresh=10 ** np.floor(np.log10(min(positive) / 2)))
-        axes.set_xlim(left=-0.03 * min(positive))
         for result, spent in zip(here, costs, strict=True):
             _point(axes, spent, result, table)
         axes.set(xlabel=COSTS[name])
+        from_zero(axes, costs)
 
-    names = ", ".join(here[i].name for i in kept)
-    return _panel(f"cost {title} {name}", described, f"Pareto front (dashed): {names}.", here, draw, table)
+    caption = f"Pareto front (dashed): {', '.join(here[i].name for i in kept)}."
+    caption += " Linear up to the cheapest training, logarithmic from there." * far_apart(costs)
+    return _panel(f"cost {title} {name}", described, caption, here, draw, table)
 
 
 def shot_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
@@ -113,7 +110,7 @@ def _shot_panel(title: str, here: list[Result], table: Mapping[str, Look]) -> Pa
         axes.set_xticks(shots)
         if metric == "squared error" and min(result.interval.estimate for result in here) > 0:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
+            plain_numbers(axes.yaxis)
 
     return _panel(f"shots {title}", title, "The same fits with other numbers of support examples.", here, draw, table)
 

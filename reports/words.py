@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from benchmarks.stats import Interval, TestProtocol
 
-#: metric -> (factor to the unit shown, decimals, unit after a mean, unit after a difference, name of the axis)
-METRICS: dict[str, tuple[float, int, str, str, str]] = {
-    "accuracy": (100.0, 2, " %", " points", "accuracy (%)"),
-    "squared error": (1.0, 3, "", "", "mean squared error"),
-    "return": (1.0, 2, "", "", "return"),
+#: metric -> (factor to the unit shown, decimals, unit after a mean, name of the axis)
+METRICS: dict[str, tuple[float, int, str, str]] = {
+    "accuracy": (100.0, 2, " %", "accuracy (%)"),
+    "squared error": (1.0, 3, "", "mean squared error"),
+    "return": (1.0, 2, "", "return"),
 }
 
 REGIME_TITLES = {
@@ -41,7 +41,7 @@ def factor(metric: str) -> float:
 
 def axis(metric: str) -> str:
     """The name of the score axis, with its unit."""
-    return METRICS[metric][4] if metric in METRICS else metric
+    return METRICS[metric][3] if metric in METRICS else metric
 
 
 def number(value: float, metric: str) -> str:
@@ -78,9 +78,9 @@ def signed(value: float, metric: str) -> str:
     return text if not math.isfinite(value) else ("−" if value < 0 else "+") + text
 
 
-def count(value: float | None, what: str) -> str:
+def count(value: float | None, what: str, form: str = "{:,.0f}") -> str:
     """``1 seed``, ``2 seeds``, ``1,000 meta-steps``."""
-    return f"{value:,.0f} {what}{'' if value == 1 else 's'}"
+    return f"{form.format(value)} {what}{'' if value == 1 else 's'}"
 
 
 def spread(values: Iterable[float | int | None], form: str = "{:,.0f}") -> str:
