@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from benchmarks.stats import TestProtocol
 from reports import svg, words
 from reports.data import Result, Results
 from reports.figures import HEIGHT, WIDTH, Panel, colours, far_apart, from_zero, plain_numbers
@@ -30,7 +32,8 @@ def front(costs: Sequence[float], worth: Sequence[float]) -> list[int]:
     order = sorted(range(len(costs)), key=lambda i: (costs[i], -worth[i]))
     kept: list[int] = []
     for index in order:
-        if not kept or worth[index] > worth[kept[-1]]:
+        last = kept[-1] if kept else None
+        if last is None or worth[index] > worth[last] or (costs[index], worth[index]) == (costs[last], worth[last]):
             kept.append(index)
     return kept
 
@@ -78,16 +81,15 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
 
 def shot_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
     """A panel for each task and regime that was tested with several numbers of shots."""
-    groups: dict[tuple[str, str, int, int, str, str, str], list[Result]] = {}
+    groups: dict[TestProtocol, list[Result]] = {}
     for result in results.results:
-        column = result.column
         if result.competes:
-            place = (*(column.task, column.data, column.way, column.queries, column.split, column.model), column.regime)
-            groups.setdefault(place, []).append(result)
+            groups.setdefault(replace(result.column, shots=0), []).append(result)
     panels = []
     for place, here in groups.items():
         if len({result.column.shots for result in here}) > 1:
-            title = place[0] + words.in_regime(here[0].column, results.columns)
+            title = words.title(place, [replace(column, shots=0) for column in results.columns])
+            title += words.in_regime(here[0].column, results.columns)
             panels.append(_shot_panel(title, sorted(here, key=lambda one: one.column.shots), table))
     return panels
 

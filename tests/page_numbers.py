@@ -52,7 +52,7 @@ class Store:
 
     def learners(self, test: tuple[str, int, str], regime: str) -> list[str]:
         """The methods that are compared, the best mean first."""
-        here = [r for r in self.column(test, regime) if r["method"]["facts"]["role"] == "learner"]
+        here = [r for r in self.column(test, regime) if role(r) == "learner"]
         sign = -1 if here[0]["task"]["higher_is_better"] else 1
         names = [r["label"] for r in here]
         return sorted(names, key=lambda name: (sign * self.scores(test, name, regime).mean(), name))
@@ -82,6 +82,11 @@ class Store:
                 cluster = {n: min(joined) if c in joined else c for n, c in cluster.items()}
         table = pd.crosstab(frame["episode"], frame["class"].map(cluster))
         return (table.to_numpy() > 0).astype(float)
+
+
+def role(record: dict[str, Any]) -> str:
+    """Of a method: learner, floor or ceiling."""
+    return str(record["method"]["facts"].get("role", "learner"))
 
 
 def half_width(episodes: np.ndarray, level: float = 0.95) -> float:

@@ -27,7 +27,12 @@ class Costs:
         records.sort(key=lambda record: (record["finished"], record["key"]))
         newest = {json.dumps([r["machine"]["id"], r["device"], self.place(r)]): r for r in records}
         self.rows: list[Row] = [
-            {**row, "device": record["device"], "place": self.place(record), "key": record["key"]}
+            {
+                **row,
+                **{n: record[n] for n in ("device", "key")},
+                "place": self.place(record),
+                "machine": record["machine"]["id"],
+            }
             for record in newest.values()
             for row in record["rows"]
         ]
