@@ -33,13 +33,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Header:
-    """A column: its title, an explanation, whether it holds numbers, and whether bigger is better."""
+    """A column: its title, an explanation, whether it holds numbers, whether bigger is better, and whether it is left
+    out on paper."""
 
     title: str
     note: str = ""
     numeric: bool = True
     score: bool = False
     descending: bool = True
+    screen: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 }
 #: said above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
+#: what there is no room for on paper
+ON_SCREEN = (
+    *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
+    *("examples_seen", "training_batch_norm"),
+)
 TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
 
 
@@ -128,7 +135,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
             Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
             for name in regimes
         ),
-        *(Header(DETAILS[name][0], DETAILS[name][1], name not in TEXTS) for name in details),
+        *(Header(*DETAILS[name][:2], name not in TEXTS, screen=name in ON_SCREEN) for name in details),
     ]
     rows = [
         [Cell(str(name), str(name), look=looks[rows["result"].iloc[0].label])]

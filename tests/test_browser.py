@@ -110,3 +110,45 @@ def test_everything_can_be_reached_with_the_keyboard(page: Any) -> None:
     assert {"A.", "BUTTON.copy", "INPUT.filter", "DIV.scroll", "SUMMARY."} <= reached
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"
+
+
+REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
+#: the texts of figures that leave their figure, and pairs of them that lie on one another
+CLASHES = """() => [...document.querySelectorAll('figure > svg')].flatMap(svg => {
+  const whole = svg.getBoundingClientRect();
+  const shown = [...svg.querySelectorAll('text')].map(one => [one.textContent.trim(), one.getBoundingClientRect()]);
+  const out = ([, box]) => box.left < whole.left - 1 || box.right > whole.right + 1
+    || box.top < whole.top - 1 || box.bottom > whole.bottom + 1;
+  const on = ([, one], [, other]) => Math.min(one.right, other.right) - Math.max(one.left, other.left) > 1
+    && Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 3;
+  return [...shown.filter(out).map(([text]) => text),
+    ...shown.flatMap((one, i) => shown.slice(i + 1).filter(other => on(one, other)).map(([text]) => one[0] + text))];
+})"""
+
+
+@pytest.fixture(params=["quick.html", "standard.html"])
+def committed(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:
+    """A committed page, with what is folded open."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    opened = context.new_page()
+    opened.goto((REFERENCE / request.param).as_uri())
+    opened.evaluate("document.querySelectorAll('details:not(.columns, .screen)').forEach(one => { one.open = true; })")
+    yield opened
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_no_label_of_a_figure_is_cut_or_lies_on_another(committed: Any, width: int) -> None:
+    committed.set_viewport_size({"width": width, "height": 900})
+    assert committed.locator("figure > svg text").count() > 100
+    assert committed.evaluate(CLASHES) == []
+
+
+def test_no_table_or_figure_is_cut_on_paper(committed: Any) -> None:
+    paper = 703  # pixels between margins of 12 mm on A4
+    committed.set_viewport_size({"width": paper, "height": 1000})
+    committed.emulate_media(media="print")
+    wide = """limit => [...document.querySelectorAll('table, figure, svg, img, dl')]
+        .filter(one => one.getBoundingClientRect().right > limit + 1).map(one => one.id || one.className)"""
+    assert committed.evaluate(wide, paper) == []
+    assert committed.evaluate("document.documentElement.scrollWidth") <= paper
