@@ -149,6 +149,7 @@ def test_no_table_or_figure_is_cut_on_paper(committed: Any) -> None:
     committed.set_viewport_size({"width": paper, "height": 1000})
     committed.emulate_media(media="print")
     wide = """limit => [...document.querySelectorAll('table, figure, svg, img, dl')]
-        .filter(one => one.getBoundingClientRect().right > limit + 1).map(one => one.id || one.className)"""
+        .map(one => [one, one.parentElement.closest('figure')?.getBoundingClientRect().right ?? limit])
+        .filter(([one, right]) => one.getBoundingClientRect().right > right + 1).map(([one]) => one.outerHTML.slice(0, 90))"""
     assert committed.evaluate(wide, paper) == []
     assert committed.evaluate("document.documentElement.scrollWidth") <= paper
