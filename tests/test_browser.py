@@ -150,6 +150,7 @@ def test_no_table_or_figure_is_cut_on_paper(committed: Any) -> None:
     committed.emulate_media(media="print")
     wide = """limit => [...document.querySelectorAll('table, figure, svg, img, dl')]
         .map(one => [one, one.parentElement.closest('figure')?.getBoundingClientRect().right ?? limit])
-        .filter(([one, right]) => one.getBoundingClientRect().right > right + 1).map(([one]) => one.outerHTML.slice(0, 90))"""
+        .filter(([one, right]) => one.getBoundingClientRect().right > right + 1).map(([one]) => one.outerHTML)"""
+    committed.evaluate("Promise.all([...document.images].map(one => { one.loading = 'eager'; return one.decode(); }))")
     assert committed.evaluate(wide, paper) == []
     assert committed.evaluate("document.documentElement.scrollWidth") <= paper
