@@ -145,7 +145,7 @@ def _named(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         text = {"fontsize": 7.5, "color": svg.INK, "ha": "center", "va": "bottom", "textcoords": "offset points"}
         label = axes.annotate(note, (row["time"], row["advantage_high"]), (0, 3), **text)
         box = label.get_window_extent()
-        share = min(0.5, box.width / width / 2)
+        share = min(0.5, 1.35 * box.width / width / 2)  # a browser's own font may be that much wider
         label.xy = (min(max(row["time"], left + share * (most - left)), most - share * (most - left)), label.xy[1])
         while any(label.get_window_extent().overlaps(other) for other in known):
             label.xyann = (0, label.xyann[1] + 4)
