@@ -21,8 +21,8 @@ Step = Callable[[], Any]
 #: events of CUDA's driver and runtime that start a kernel
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
-#: the matrices of `ceilings` have so many rows and columns, and the copy so many numbers
-MATRIX, COPIED = 1024, 16 * 2**20
+#: the matrices of `ceilings` have so many rows and columns, and the copy so many numbers: on a CPU and on CUDA
+MATRIX, COPIED = {"cpu": 1024, "cuda": 8192}, {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 
 
 def _convolution_backward(
@@ -129,13 +129,15 @@ def _events(step: Step, cuda: bool = False, profile_memory: bool = False) -> lis
 def ceilings(device: str, repeats: int = 5) -> dict[str, float]:
     """What this machine reaches now, with the threads that torch has: floating-point operations per second of a large
     product of float32 matrices, and bytes per second (read and written) of a large copy; the best of ``repeats``."""
-    left = torch.full((MATRIX, MATRIX), 0.5, device=device)
+    side, numbers = (sizes[device.partition(":")[0]] for sizes in (MATRIX, COPIED))
+    # numbers of which no two are alike: some devices multiply zeros and ones faster
+    left = torch.linspace(-1, 1, side * side, device=device).view(side, side)
     product = torch.empty_like(left)
-    source = torch.ones(COPIED, device=device)
+    source = torch.linspace(-1, 1, numbers, device=device)
     target = torch.empty_like(source)
     multiply = _best_seconds(lambda: torch.mm(left, left, out=product), device, repeats)
     copy = _best_seconds(lambda: target.copy_(source), device, repeats)
-    return {"flops_per_second": 2 * MATRIX**3 / multiply, "bytes_per_second": 2 * source.nbytes / copy}
+    return {"flops_per_second": 2 * side**3 / multiply, "bytes_per_second": 2 * source.nbytes / copy}
 
 
 def _best_seconds(step: Step, device: str, repeats: int) -> float:

@@ -122,7 +122,8 @@ def _transpose(graph: fx.Graph, node: Any) -> Any:
 def capture_function(function: Function, examples: Sequence[Tensor]) -> Function:
     """The same function for arguments of exactly these shapes, with its launches captured once (a CUDA graph).
 
-    Arguments are copied in and results out, so a later call leaves what an earlier one returned."""
+    Arguments are copied in and results out, so a later call leaves what an earlier one returned. ``held_bytes`` of the
+    result is what the launches hold at their peak: memory of their own, which no later call allocates."""
     held = [example.detach().clone() for example in examples]
     beside = torch.cuda.Stream()
     beside.wait_stream(torch.cuda.current_stream())
@@ -131,8 +132,12 @@ def capture_function(function: Function, examples: Sequence[Tensor]) -> Function
             function(*held)
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     with torch.cuda.graph(graph):
         results = function(*held)
+    peak = torch.cuda.max_memory_allocated() - before
 
     def replay(*arguments: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
@@ -140,4 +145,5 @@ def capture_function(function: Function, examples: Sequence[Tensor]) -> Function
             graph.replay()
             return [result.clone() for result in results]
 
+    replay.held_bytes = peak  # type: ignore[attr-defined]
     return replay

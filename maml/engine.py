@@ -94,22 +94,23 @@ def gradient_of(objective: QueryLoss, plan: Plan) -> Gradient:
     def gradient(parameters: Parameters, support: LabelledSet, query: LabelledSet) -> tuple[Tensor, Sequence[Tensor]]:
         if plan.precision == "float32" and support.x.device.type == "cpu":
             return form(parameters, support, query)
-        with _precision(plan.precision, support.x.device.type):
+        with precision(plan.precision, support.x.device.type):
             return form(parameters, support, query)
 
     return _Fixed(objective, plan).gradient if plan.compiled or plan.captured else gradient
 
 
 @contextlib.contextmanager
-def _precision(precision: str, device: str) -> Iterator[None]:
-    """Torch's settings for products and convolutions; those that were there come back."""
+def precision(name: str, device: str) -> Iterator[None]:
+    """Torch's settings for products and convolutions in a precision of `benchmarks.plans.Precision`; those that were
+    there come back."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     try:
         if device == "cuda":
-            products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
+            products.allow_tf32 = convolutions.allow_tf32 = name == "tf32"
         # without the cache of casts, which would outlive the graph of an inner step
-        with torch.autocast(device, torch.bfloat16, precision == "bf16", cache_enabled=False):
+        with torch.autocast(device, torch.bfloat16, name == "bf16", cache_enabled=False):
             yield
     finally:
         if device == "cuda":
@@ -153,5 +154,11 @@ class _Fixed:
         return capture_function(function, examples) if self.plan.captured else function
 
 
+def held_bytes(objective: QueryLoss, plan: Plan) -> int | None:
+    """What the newest captured program of an objective holds for itself at its peak; None where nothing is captured."""
+    found = [program for key, program in _PROGRAMS.items() if key[:2] == (objective, plan)]
+    return getattr(found[-1], "held_bytes", None) if found else None
+
+
 #: programs by objective, plan, names and shapes; a process trains few methods, so none is thrown away
-_PROGRAMS: dict[object, Function] = {}
+_PROGRAMS: dict[tuple[object, ...], Function] = {}

@@ -159,7 +159,7 @@ class MAML(MetaLearner):
                 total = list(torch._foreach_add(total, list(part)) if total else part)
                 losses.append(part_loss)
             if self.clip:
-                total = [gradient.clamp(-self.clip, self.clip) for gradient in total]
+                total = [summed.clamp(-self.clip, self.clip) for summed in total]
             return MetaGradient(float(sum(losses[1:], losses[0])), total, each * self.meta_batch)
 
         parameters = network_for(tasks, self.backbone).initialise(seed, tasks.device)

@@ -124,14 +124,15 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
 
 
 def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = None) -> tuple[Variant, ...]:
-    """``ours`` stands for all of its plans, or for ``plan`` where one is forced; ``ours/all`` for that plan."""
+    """``ours`` stands for all of its plans, or for ``plan`` where one is forced; ``ours/all`` for that plan; the name
+    of another implementation for its usual plan."""
     found: dict[Variant, None] = {}
     for name in names:
         implementation, _, own = name.partition("/")
         known = peers.plans(implementation)
         if own and own not in known:
-            raise unknown(f"plan of {implementation!r}", own, known)
-        chosen = (own,) if own else known
+            raise unknown(f"plan of {implementation!r}", own, [each or "(none)" for each in known])
+        chosen = (own,) if own else ("",) if "" in known else known
         if plan is not None and implementation == "ours":
             chosen = (plan,)
         found.update(dict.fromkeys(Variant(order, implementation, each) for each in chosen for order in orders))
@@ -152,12 +153,18 @@ def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mappi
 def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
     work = grid.get("work", WORKS[0])
     orders = [order for order in choice.orders or grid["orders"] if work == WORKS[0] or order in grid["orders"]]
-    competing = variants(choice.implementations or grid["implementations"], orders, choice.plan)
+    competing = variants(choice.implementations or _here(grid["implementations"]), orders, choice.plan)
     if not competing:
         return
     axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
     for backbone, meta_batch, steps in itertools.product(*axes):
         yield Setting(backbone, meta_batch, steps, competing, grid["rounds"], grid["seconds"], grid["limit"], work)
+
+
+def _here(names: Sequence[str]) -> list[str]:
+    """Without those whose plan only another machine has."""
+    parts = [(name, *name.partition("/")[::2]) for name in names]
+    return [name for name, implementation, plan in parts if plan not in peers.elsewhere(implementation)]
 
 
 def _check_choice(choice: Choice) -> None:
@@ -191,7 +198,7 @@ def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
         raise unknown(f"work of cost profile {profile!r}", work, WORKS)
     if work == "evaluation" and grid["orders"] != ["first"]:
         raise MetabenchError(f'cost profile {profile!r}: an evaluation keeps no graph, so its orders are ["first"]')
-    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=grid["implementations"]))
+    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=_here(grid["implementations"])))
     return grid
 
 

@@ -89,7 +89,7 @@ def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str,
 
 
 def _precision(device: str) -> dict[str, Any] | None:
-    """Torch's settings that trade precision for speed on CUDA, as they are: nobody's are changed."""
+    """Torch's settings that trade precision for speed on CUDA, where no plan changes them."""
     if not device.startswith("cuda"):
         return None
     return {
@@ -117,6 +117,8 @@ class Contest:
         self.workload = workload
         self.work = KINDS[setting.work]
         self.device = device
+        if device.startswith("cuda"):  # everybody computes in float32 unless a plan says otherwise; torch's default
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # is TF32 convolutions
         self.report = report
         self.deadline = time.monotonic() + USABLE * setting.limit
         self.contestants = [Contestant(v, _empty_row(v)) for v in setting.variants]
@@ -132,7 +134,8 @@ class Contest:
         """What fails in here ends this contestant and nobody else."""
         self.report({"line": f"{doing} {contestant.variant}"})
         try:
-            yield
+            with contestant.adapter.arithmetic() if contestant.adapter else contextlib.nullcontext():
+                yield
             if not contestant.samples and time.monotonic() > self.deadline:
                 contestant.ends("timeout", "the setting's time was up before it was timed")
         except Exception as error:
@@ -231,7 +234,7 @@ class Contest:
                 row["flops"] = flops[order]
                 theirs = each.adapter.peak_bytes()
                 row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
-                if theirs is not None:
+                if not each.adapter.counted:
                     row["peak_bytes"] = theirs
                     continue
                 alone, threads = each.adapter.in_one_thread()
@@ -240,7 +243,7 @@ class Contest:
                     step = self.work.stepper(alone, self.parameters, self.episodes, self.settings(order))
                     step()
                 # every thread may hold as much as one does, so this is the most that it can be
-                row["peak_bytes"] = threads * counters.peak_bytes(step, self.device)
+                row["peak_bytes"] = threads * (theirs or counters.peak_bytes(step, self.device))
                 row["operations"] = counters.operations(step)
                 row["launches"] = counters.launches(step, self.device)
 
@@ -284,7 +287,7 @@ def _summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
     row["stable"] = row["spread"] <= SPREAD
     row["rounds"], row["steps_per_block"] = len(each.samples), each.repeats
     row["samples_milliseconds"] = [1e3 * sample for sample in each.samples]
-    if each.adapter is not None and each.adapter.compiles:
+    if each.adapter is not None and each.adapter.compiles and not each.adapter.from_cache():
         row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
     if row["flops"] is not None:
         row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]

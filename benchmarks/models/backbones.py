@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.models import channels_last
+from benchmarks.models import channels_last, windows
 from benchmarks.models.normalisation import Statistics, batch_norm
 from benchmarks.models.resnet import ResNet12
 
@@ -128,6 +128,8 @@ class Conv4:
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
         tasks, n = x.shape[:2]
         copies = parameters["layer0.weight"].shape[0]
+        if copies > 1 and windows.serves(x, statistics):
+            return self._over_windows(parameters, x)
         on_cpu = channels_last.serves(x)
         if copies > 1 and on_cpu and not statistics.update and not self._grouped(x):
             own = {name: value.split(1) for name, value in parameters.items() if name.startswith("layer")}
@@ -156,6 +158,15 @@ class Conv4:
         x = F.relu(x) if fused else x
         x = x.mean((2, 3)) if self.strided else x.flatten(2).unflatten(1, (copies, -1)).flatten(2)
         return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
+
+    def _over_windows(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The same, tasks and channels first (`benchmarks.models.windows`)."""
+        x = x.transpose(1, 2)
+        for layer in range(4):
+            own = (parameters[f"layer{layer}.{part}"] for part in ("weight", "bias", "scale", "shift"))
+            x = windows.module(x, *own, stride=2 if self.strided else 1)
+            x = F.relu(x if self.strided else windows.max_pooling(x))
+        return x.mean((3, 4)).transpose(1, 2) if self.strided else x.transpose(1, 2).flatten(2)
 
 
 #: by name, as tasks and fields spell them

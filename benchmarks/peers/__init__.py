@@ -11,6 +11,8 @@ import importlib.util
 import pkgutil
 from pathlib import Path
 
+import torch
+
 from benchmarks.errors import Unavailable
 from benchmarks.peers.adapter import Adapter
 from benchmarks.registry import unknown
@@ -26,8 +28,13 @@ def names() -> tuple[str, ...]:
 
 
 def plans(name: str) -> tuple[str, ...]:
-    """The execution plans of an implementation; (""), where there is only one."""
-    return _class(name).plans
+    """The execution plans of an implementation on this machine; (""), where there is only one."""
+    return (*_class(name).plans, *(_class(name).cuda_plans if torch.cuda.is_available() else ()))
+
+
+def elsewhere(name: str) -> tuple[str, ...]:
+    """The plans that another machine would have: those of CUDA, where there is none."""
+    return () if torch.cuda.is_available() else _class(name).cuda_plans
 
 
 def installed(name: str) -> bool:
@@ -38,8 +45,8 @@ def installed(name: str) -> bool:
 def load(name: str, plan: str = "") -> Adapter:
     """The implementation under one plan, its library imported; raises `Unavailable` where that can't be done."""
     found = _class(name)
-    if plan not in found.plans:
-        raise unknown(f"plan of {name!r}", plan, [each or "(none)" for each in found.plans])
+    if plan not in plans(name):
+        raise unknown(f"plan of {name!r}", plan, [each or "(none)" for each in plans(name)])
     try:
         return found(plan)
     except Unavailable:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from benchmarks.api import Episodes, Parameters
 from benchmarks.training import MetaGradient, descend
 from benchmarks.workloads import Workload
+from maml.engine import precision
 
 #: Adam's rate while steps are timed: weights hardly move, so every step does the same work
 META_LR = 1e-6
@@ -34,12 +38,15 @@ class Settings:
 class Adapter:
     """One implementation under one plan; stateless but for what it compiled.
 
-    library: the package that it needs. plans: how it can be run. compiles: whether its first step compiles.
+    library: the package that it needs. plans: how it can be run. cuda_plans: those that only CUDA has. compiles:
+    whether its first step compiles. counted: whether torch's counters see its operations.
     """
 
     library: ClassVar[str] = "torch"
     plans: ClassVar[tuple[str, ...]] = ("",)
+    cuda_plans: ClassVar[tuple[str, ...]] = ()
     compiles: ClassVar[bool] = False
+    counted: ClassVar[bool] = True
 
     def __init__(self, plan: str = "") -> None:
         self.plan = plan
@@ -54,6 +61,14 @@ class Adapter:
     def facts(self) -> dict[str, Any]:
         """What the plan came to, for the record; complete after a step."""
         return {}
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """The precision of products and convolutions on CUDA while it works: float32, unless the plan says TF32."""
+        return contextlib.nullcontext()
+
+    def from_cache(self) -> bool:
+        """Whether what it compiles may have been compiled by an earlier process; known after a step."""
+        return False
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         """The meta-gradient of T tasks, by parameter, in the precision of the parameters."""
@@ -86,12 +101,17 @@ class Adapter:
         return self, 1
 
     def peak_bytes(self) -> int | None:
-        """The most memory that a step holds, where torch's allocator doesn't see it; None: torch sees it."""
+        """The most memory that a step holds, where torch's allocator doesn't see that; None: it does."""
         return None
 
 
 class TaskLoop(Adapter):
     """An implementation that takes one task after the other, as these libraries are used."""
+
+    cuda_plans: ClassVar[tuple[str, ...]] = ("tf32",)
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        return precision(self.plan or "float32", "cuda") if torch.cuda.is_available() else contextlib.nullcontext()
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         return self.loss_and_gradient(parameters, episodes, settings)[1]

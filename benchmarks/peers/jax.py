@@ -6,9 +6,11 @@ to step; memory is what XLA says that the compiled program needs.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +31,9 @@ class Implementation(Adapter):
     """`jit(grad(mean(vmap(query loss after the inner steps))))`."""
 
     library: ClassVar[str] = "jax"
+    cuda_plans: ClassVar[tuple[str, ...]] = ("tf32",)
     compiles: ClassVar[bool] = True
+    counted: ClassVar[bool] = False
 
     def __init__(self, plan: str = "") -> None:
         super().__init__(plan)
@@ -80,6 +84,18 @@ class Implementation(Adapter):
                 self._adapted[place] = program
                 self._adaptation_bytes = _program_bytes(program)
             return _tensor(self._adapted[place](theta, x, y, queries), episodes.query.x)
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        if not torch.cuda.is_available():
+            return contextlib.nullcontext()
+        # JAX's own default on such a GPU is TF32
+        found: AbstractContextManager[Any] = self._jax.default_matmul_precision(
+            "tensorfloat32" if self.plan else "highest"
+        )
+        return found
+
+    def from_cache(self) -> bool:
+        return bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
     def peak_bytes(self) -> int | None:
         return self._adaptation_bytes if self._bytes is None else self._bytes
@@ -204,8 +220,11 @@ def _batch_norm(jax: Any, x: Any, scale: Any, shift: Any) -> Any:
 
 
 def _max_pool(jax: Any, x: Any) -> Any:
-    window = (1, 1, 2, 2)
-    return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, window, "VALID")
+    """2x2, as the greatest of four images: on a GPU the second derivative of `reduce_window` loses digits in double
+    precision (value and place are packed into 64 bits), and its gradient scatters where this compares."""
+    greater, height, width = jax.numpy.maximum, x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+    rows = greater(x[:, :, 0:height:2], x[:, :, 1:height:2])
+    return greater(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
 def _tensor(array: Any, like: Tensor) -> Tensor:

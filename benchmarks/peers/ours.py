@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks import registry
 from benchmarks.api import Episodes, MetaLearner, Parameters, State
 from benchmarks.peers.adapter import META_LR, Adapter, Settings
+from maml.engine import held_bytes
 
 #: 1 minus Adam's decay of the first moment: the share of the first meta-gradient that the moment holds after one step
 _FIRST_SHARE = 1 - 0.9
@@ -42,12 +43,14 @@ CUDA_PLANS = {
 class Implementation(Adapter):
     """MAML's registered method on a fixed batch of tasks."""
 
-    plans: ClassVar[tuple[str, ...]] = (*PLANS, *(CUDA_PLANS if torch.cuda.is_available() else ()))
+    plans: ClassVar[tuple[str, ...]] = tuple(PLANS)
+    cuda_plans: ClassVar[tuple[str, ...]] = tuple(CUDA_PLANS)
 
     def __init__(self, plan: str = "rule") -> None:
         super().__init__(plan)
         self._facts: dict[str, Any] = {}
         self._words: dict[str, int] = {}
+        self._planned: tuple[Any, Any] | None = None
 
     @property
     def compiles(self) -> bool:  # type: ignore[override]
@@ -77,7 +80,19 @@ class Implementation(Adapter):
     def _stream(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Iterator[State]:
         tasks = settings.workload.tasks(episodes)
         learner, self._facts = self._learner(episodes, settings).planned(tasks, META_STEPS, self._forced(episodes))
+        self._planned = learner, tasks
         return learner.fit(tasks, 0, start=State(parameters=parameters))
+
+    def peak_bytes(self) -> int | None:
+        if self._planned is None:
+            return None
+        learner, tasks = self._planned
+        return held_bytes(learner._objective(tasks, learner.plan), learner.plan)
+
+    def from_cache(self) -> bool:
+        from torch._dynamo.utils import counters
+
+        return bool(self.compiles and counters["inductor"]["fxgraph_cache_hit"])
 
     def _forced(self, episodes: Episodes) -> str:
         words = {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support)).split(",")
