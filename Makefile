@@ -49,8 +49,9 @@ bench: $(installed) ## run the benchmark (PROFILE=quick: a quarter of an hour on
 report: $(installed) ## write reports/index.html from the records that are there, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
-readme: $(installed) ## write the README's table from the records in reports/reference
+readme: $(installed) ## write the tables of the README and of docs/performance.md from the records in reports/reference
 	$(run_python) -m reports.readme
+	$(run_python) -m reports.cost_docs
 
 # On a machine with a GPU, with the Python that is there and nothing installed: published settings and budgets of three
 # learners on Omniglot, for at most SECONDS; the same command goes on. METABENCH_CACHE may name decoded images.

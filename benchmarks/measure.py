@@ -230,9 +230,9 @@ def versions() -> dict[str, str]:
 
 def git_state(root: Path) -> dict[str, Any] | None:
     """The commit that is checked out at ``root``, and whether files differ from it; None if ``root`` is no part of a
-    checkout (or git is not here). Where a checkout's files were copied without its history, METABENCH_COMMIT says which
-    commit they are of."""
-    if (named := os.environ.get("METABENCH_COMMIT")) and not (root / ".git").exists():
+    checkout (or git is not here). Where a checkout's files were copied to another machine without its history,
+    METABENCH_COMMIT says which commit they are of."""
+    if named := os.environ.get("METABENCH_COMMIT"):
         return {"commit": named, "dirty": False}
     commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
     inside = _output("git", "-C", str(root), "ls-files", "--", ".")

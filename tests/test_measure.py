@@ -101,7 +101,7 @@ def test_versions_are_those_that_run():
 
 
 def test_git_state(tmp_path, monkeypatch):
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "METABENCH_COMMIT"):
         monkeypatch.delenv(name, raising=False)
 
     def git(*words):
@@ -123,6 +123,8 @@ def test_git_state(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("two")
     assert measure.git_state(tmp_path) == {"commit": commit, "dirty": True}
     assert measure.git_state(tmp_path / "absent") is None
+    monkeypatch.setenv("METABENCH_COMMIT", "abc")
+    assert measure.git_state(tmp_path / "absent") == {"commit": "abc", "dirty": False}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

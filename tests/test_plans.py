@@ -210,3 +210,18 @@ def test_checkpointed_inner_steps_hold_less(given: Any) -> None:
         next(stream)
         peaks.append(counters.peak_bytes(lambda stream=stream: next(stream), "cpu"))
     assert peaks[1] < 0.5 * peaks[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("words", "digits"), [("eager", 1e-10), ("graph", 1e-10), ("graph,tf32", 1e-10)])
+@pytest.mark.parametrize("backbone", ["mlp-40-40", "conv4-64-strided", "conv4-64"])
+def test_meta_gradients_on_a_gpu_are_those_of_a_cpu(given: Any, backbone: str, words: str, digits: float) -> None:
+    workload = WORKLOADS[backbone]
+    found = []
+    for device, plan in (("cpu", "eager"), ("cuda", words)):
+        tasks = workload.tasks(workload.episodes(2, torch.float64, device))
+        parameters = {name: value.double() for name, value in network_for(tasks).initialise(0, device).items()}
+        learner = MAML(inner_lr=0.05, meta_batch=2, training_queries=workload.queries, loss_scale="mean")
+        planned, _ = learner.planned(tasks, 1, plan)
+        found.append(given.meta_gradient(planned, tasks, parameters).cpu())
+    assert (found[1] - found[0]).norm() <= digits * found[0].norm()

@@ -61,6 +61,7 @@ def main(
 def summary(step: Any, output: Path, device: str) -> str:
     """Trace steps, and write the shortest one into a file; its operators with most time of their own, as a table in
     Markdown. What it spends in no operator of torch's is Python, autograd and waiting."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.measure import Clock
@@ -81,7 +82,9 @@ def summary(step: Any, output: Path, device: str) -> str:
     profiler.export_chrome_trace(str(output))
     own = "self_device_time_total" if cuda else "self_cpu_time_total"
     averages = profiler.key_averages()
-    rows = [(event.key, event.count, getattr(event, own) / 1e3) for event in averages if getattr(event, own)]
+    # on a GPU an operator's own time is that of its kernels, which are events of their own
+    events = [event for event in averages if not cuda or event.device_type == DeviceType.CUDA]
+    rows = [(event.key, event.count, getattr(event, own) / 1e3) for event in events if getattr(event, own)]
     return table(rows, None if cuda else 1e3 * total)
 
 
