@@ -41,7 +41,7 @@ def folded(  # type: ignore[no-untyped-def]
     along, down, image = place % width, place // width % height, place // width // height
     count = images * rows * columns
     source = places + channel * 9 * count + image * rows * columns
-    total = tl.zeros([PLACES], dtype=result.dtype.element_ty)
+    total = tl.zeros([PLACES], dtype=tl.float64 if result.dtype.element_ty == tl.float64 else tl.float32)
     for y in tl.static_range(3):
         for z in tl.static_range(3):
             below, beside = down + 1 - y, along + 1 - z

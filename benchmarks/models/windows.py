@@ -125,7 +125,7 @@ def long_sum(left: Tensor, right: Tensor) -> Tensor:
     pieces = pieces_of(m, tasks, math.ceil(rows / BLOCK) * math.ceil(k / BLOCK))
     if pieces == 1:
         return torch.bmm(left, right.transpose(1, 2))
-    left, right = left.contiguous(), right.contiguous()
+    left, right = left.contiguous(), right.contiguous().to(left.dtype)  # autocast does not see what follows
     parts = left.new_empty(tasks, pieces, rows, k)
     for task in range(tasks):
         torch.bmm(
