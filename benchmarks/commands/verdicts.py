@@ -101,7 +101,8 @@ def episodes(
 
 def _test(line: dict[str, Any]) -> str:
     regime = "" if line["batch_norm"] == "none" else f", batch-norm {line['batch_norm']}"
-    return f"{line['task']}, {line['shots']}-shot{regime}"
+    last = ", last model" if line["model"] == "last" else ""
+    return f"{line['task']}, {line['shots']}-shot{regime}{last}"
 
 
 def _advantage(line: dict[str, Any]) -> str:
