@@ -89,12 +89,20 @@ def _family(label: str) -> str:
 IMPLEMENTATIONS = {"ours": 0, "loop": 5, "learn2learn": 1, "higher": 2, "torchopt": 3, "jax": 7, "another": 4}
 
 
+#: plans of ours and of others in the order of their markers, so that no two of them look alike
+PLANS = (
+    *("rule", "eager", "compiled", "graph", "compiled-graph", "tf32", "graph-tf32", "graph-bf16", "all", "one"),
+    *("checkpointed", "bf16"),
+)
+
+
 def implementation(label: str) -> Look:
     """The look of an implementation or of one of its plans, as in ``ours/all``; plans share a colour."""
     name, _, plan = label.partition("/")
     place = IMPLEMENTATIONS.get(name, IMPLEMENTATIONS["another"])
     light, dark = COLOURS[place]
-    other = 0 if plan in ("", "rule") else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
+    known = PLANS.index(plan) if plan in PLANS else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
+    other = known if plan else 0
     return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], "cost")
 
 
