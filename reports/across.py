@@ -99,7 +99,9 @@ class _Gathered:
         for name in names:
             lacks = tuple(task.name for task in self.tasks if name not in task.methods)
             places.setdefault(lacks, []).append(name)
-        return [f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in places.items() if lacks]
+        return [
+            f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in places.items() if lacks
+        ]
 
 
 def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
