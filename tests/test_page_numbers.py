@@ -14,6 +14,7 @@ from page_numbers import (
     Store,
     all_pairs,
     class_interval,
+    digits_between,
     half_width,
     heading,
     marked,
@@ -210,8 +211,8 @@ def _sentence(store: Store, card: str, test: tuple[str, int, str], regime: str, 
 
 
 def _between(low: float, high: float) -> str:
-    """Both ends with as many decimals as show two or three digits of what lies between them."""
-    digits = next(digits for digits in range(9) if (high - low) * 10**digits > 10)
+    """Both ends with as many decimals as show three digits of what lies between them."""
+    digits = digits_between(low, high)
     return f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 

@@ -100,8 +100,8 @@ def ends(interval: Interval, metric: str) -> str:
 
 
 def decimals(width: float) -> int:
-    """So many that two digits or three of an interval's width are seen, the same at both of its ends."""
-    return max(0, 2 - math.ceil(math.log10(width))) if width > 0 else 2
+    """So many that three digits of an interval's width are seen, the same at both of its ends."""
+    return max(0, 3 - math.ceil(math.log10(width))) if width > 0 else 2
 
 
 def _classes(pair: Pair) -> str:
