@@ -189,9 +189,10 @@ def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
         task = {**GLYPHS, "id": f"glyphs-v1/variant{number // 20 % 5}"}
         make.evaluation(label, task, seed, regime=regime, level=0.5, steps=6, fits=False)
     # seconds of this process and not of the clock, which other work on the machine may hold up
-    start = time.process_time()
+    pace, start = times_slower(), time.process_time()
     write_report(tmp_path / "store", tmp_path / "page.html")
-    assert time.process_time() - start < 8 * times_slower()
+    taken = time.process_time() - start
+    assert taken < 5 * max(pace, times_slower())
 
 
 def test_reports_do_not_import_torch() -> None:
