@@ -75,8 +75,8 @@ def _sign(row: Mapping[str, Any]) -> str:
     """Where the adjusted interval of MAML's advantage lies."""
     even = 1.0 if row["metric"] == "squared error" else 0.0
     if row["advantage_low"] > even:
-        return "ahead"
-    return "behind" if row["advantage_high"] < even else "not told apart"
+        return "ahead of FOMAML"
+    return "behind FOMAML" if row["advantage_high"] < even else "not told apart from FOMAML"
 
 
 def _placed(found: Iterable[tuple[str, Mapping[str, Any]]]) -> str:

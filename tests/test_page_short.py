@@ -47,8 +47,8 @@ def test_an_under_trained_pair_has_a_side_and_no_verdict(said: dict[str, tuple[s
     judged, open_, price = said["Is second order worth it?"]
     assert judged == "MAML against FOMAML: better on glyphs-v1/won."
     assert open_.startswith("Without a verdict, as fits are under-trained, MAML is ")
-    assert "behind on glyphs-v1/short" in open_
-    assert "not told apart on sinusoid-v1/near" in open_
+    assert "behind FOMAML on glyphs-v1/short" in open_
+    assert "not told apart from FOMAML on sinusoid-v1/near" in open_
     assert price == "A meta-step of second order takes 1.40 to 2.00 times as long on the CPU."
 
 

@@ -156,6 +156,28 @@ def test_looks_are_stable_and_distinct() -> None:
     assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
     assert table["maml"].light == table["maml [tuned]"].light
     assert table["maml"].dash != table["maml [tuned]"].dash
+    # the same on every page, whoever else is on it
+    for label in labels:
+        alone = style.looks([label.split(" [")[0], label])[label]
+        assert (alone.light, alone.marker, alone.dash) == (table[label].light, table[label].marker, table[label].dash)
+
+
+def test_every_known_method_and_forty_strangers_look_different() -> None:
+    known = [name for name in style.KNOWN if name]
+    for labels in ([*known, *(f"{name} [tuned]" for name in known)], [f"method-{number}" for number in range(40)]):
+        table = style.looks(labels)
+        assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
+    mine = style.looks([*known, "mine"])
+    assert (mine["mine"].light, mine["mine"].marker) not in {(mine[name].light, mine[name].marker) for name in known}
+
+
+@pytest.mark.parametrize("store", ["quick", "standard"])
+def test_methods_that_meet_on_a_test_differ_in_colour(store: str) -> None:
+    results = data.load(Path(__file__).parents[1] / "reports" / "reference" / store)
+    looks = style.looks(results.labels)
+    for test in results.tests:
+        here = {result.label.split(" [")[0] for result in results.results if result.column.test == test}
+        assert len({looks[label].light for label in here if label in looks}) == len({*here} & {*looks})
 
 
 def test_colours_stand_out_on_both_papers() -> None:
