@@ -49,7 +49,7 @@ bench: $(installed) ## run the benchmark (PROFILE=quick: a quarter of an hour on
 report: $(installed) ## write reports/index.html from the records that are there, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
-readme: $(installed) ## write the tables of the README and of docs/performance.md from the records in reports/reference
+readme: $(installed) ## write the README's tables and picture, and the tables of docs/performance.md, from the records in reports/reference
 	$(run_python) -m reports.readme
 	$(run_python) -m reports.cost_docs
 

@@ -21,6 +21,7 @@ from benchmarks.stats import (
     Pair,
     Row,
     Scores,
+    TestProtocol,
     columns,
     components,
     judge,
@@ -28,6 +29,7 @@ from benchmarks.stats import (
     needed,
     paired_contrast,
     power,
+    protocol_of,
 )
 from benchmarks.store import Store
 
@@ -99,13 +101,13 @@ def compare_foreign(path: Path, store: Path) -> pd.DataFrame:
     frame, opened = foreign.read(path), _open(store)
     ours = columns(opened, _records(opened))
     lines = []
-    for (task, method), theirs in frame.groupby(["task", "method"], sort=True):
+    for task, method, theirs in foreign.methods(frame):
         fitting = [column for column in ours if column.protocol.task == task and foreign.fits(column, theirs)]
         if not fitting:
             known = ", ".join(sorted({column.protocol.task for column in ours}))
             raise MetabenchError(f"{path}: {store} has no result on {task} of these shots and regime; it has {known}")
         for column in fitting:
-            row = foreign.row_of(path, str(method), theirs, column, opened)
+            row = foreign.row_of(path, method, theirs, column, opened)
             pairs = [(row, foreign.cut(mine, row.episodes)) for mine in column.learners]
             narrowed = Column(column.protocol, (row, *(mine for _, mine in pairs)), column.table)
             lines += _column_lines(narrowed, pairs, ("theirs: ", "ours: "), task=column.task, scope="models")
@@ -116,9 +118,9 @@ def power_table(store: Path, delta: float, methods: Sequence[str] = (), alpha: f
     """The power to find a difference of ``delta``, for every pair of learners of every test (or of these methods).
 
     delta: in points of accuracy, in percent of the mean squared error, or in units of the return. Columns task,
-    batch_norm, shots, first, second, scope, scale, delta on that scale, the standard deviations of seed, class, episode
-    and query on it, seeds, episodes, power, and the episodes or seeds that find it with probability 0.8 (None: no
-    number does)."""
+    batch_norm, shots, model, first, second, scope, scale, delta on that scale, the standard deviations of seed, class,
+    episode and query on it, seeds, episodes, power, and the episodes or seeds that find it with probability 0.8 (None:
+    no number does)."""
     if not delta > 0:
         raise MetabenchError(f"a difference of {delta:g} can't be found: --delta must be above 0")
     opened = _open(store)
@@ -159,6 +161,7 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float, alpha: f
                 "task": column.protocol.task,
                 "batch_norm": column.protocol.regime,
                 "shots": column.protocol.shots,
+                "model": column.protocol.model,
                 "first": first.name,
                 "second": second.name,
                 "scope": scope,
@@ -182,18 +185,23 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float, alpha: f
 # --- pairs to lines ---
 
 
-def _matched(first: Iterable[Column], second: Iterable[Column], sides: tuple[str, str]) -> pd.DataFrame:
-    """The rows of the same name in the same column of both sides; what only one side has is a line that says so."""
-    left, right = ({column.protocol: column for column in side} for side in (first, second))
+def _matched(first: Sequence[Column], second: Sequence[Column], sides: tuple[str, str]) -> pd.DataFrame:
+    """The rows of the same name and protocol of both sides; what only one side has is a line that says so."""
+    placed, tables = (_placed(first), _placed(second)), {column.protocol.task: column.table for column in first}
     lines = []
-    for protocol in sorted({*left, *right}):
-        here = [{row.name: row for row in c.rows} if (c := side.get(protocol)) else {} for side in (left, right)]
+    for protocol in sorted({*placed[0], *placed[1]}):
+        here = [side.get(protocol, {}) for side in placed]
         pairs = [(row, here[1][name]) for name, row in here[0].items() if name in here[1]]
         if pairs:
-            both = Column(protocol, tuple(row for pair in pairs for row in pair), left[protocol].table)
+            both = Column(protocol, tuple(row for pair in pairs for row in pair), tables[protocol.task])
             lines += _column_lines(both, pairs, tuple(f"{side}: " for side in sides))  # type: ignore[arg-type]
         for side, mine, other in zip(sides, here, reversed(here), strict=True):
-            base = {"task": protocol.task, "batch_norm": protocol.regime, "shots": protocol.shots}
+            base = {
+                "task": protocol.task,
+                "batch_norm": protocol.regime,
+                "shots": protocol.shots,
+                "model": protocol.model,
+            }
             only = [name for name in mine if name not in other]
             lines += [{**base, "first": name, "verdict": "can't say", "note": f"only in {side}"} for name in only]
     if not any(line["verdict"] != "can't say" for line in lines):
@@ -201,6 +209,16 @@ def _matched(first: Iterable[Column], second: Iterable[Column], sides: tuple[str
             f"{sides[0]} and {sides[1]} have no method with the same test (task, data, regime) in common"
         )
     return pd.DataFrame(lines)
+
+
+def _placed(found: Iterable[Column]) -> dict[TestProtocol, dict[str, Row]]:
+    """The rows under the protocol of their own, by name: in which columns one without batch-norm stands depends on who
+    else is in the store."""
+    placed: dict[TestProtocol, dict[str, Row]] = {}
+    for column in found:
+        for row in column.rows:
+            placed.setdefault(protocol_of(row.first), {})[row.name] = row
+    return placed
 
 
 def _column_lines(
@@ -240,6 +258,7 @@ def _base(column: Column, names: tuple[str, str]) -> dict[str, Any]:
         "task": protocol.task,
         "batch_norm": protocol.regime,
         "shots": protocol.shots,
+        "model": protocol.model,
         "metric": column.metric,
         "first": names[0],
         "second": names[1],

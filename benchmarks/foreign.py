@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,14 @@ def read(path: Path) -> pd.DataFrame:
     if missing:
         known = f"needed: {', '.join(FOREIGN)}; it may have {', '.join(FOREIGN_ALSO)}"
         raise MetabenchError(f"{path} has no columns {', '.join(missing)}; {known}")
+    if "role" in frame:  # an exported list with scores added: nothing is asked about a support example
+        frame = frame[frame["role"] != "support"]
     if frame.empty:
         raise MetabenchError(f"{path} has no scores")
-    frame["score"] = pd.to_numeric(frame["score"].astype(object), errors="coerce").astype(float)
+    for name in (*FOREIGN[:-1], *FOREIGN_ALSO):
+        if name in frame and frame[name].isna().any():
+            raise MetabenchError(f"{path}: {int(frame[name].isna().sum())} rows have no {name}")
+    frame = frame.assign(score=pd.to_numeric(frame["score"].astype(object), errors="coerce").astype(float))
     if not np.isfinite(frame["score"]).all():
         raise MetabenchError(f"{path}: {int((~np.isfinite(frame['score'])).sum())} scores are not numbers")
     if "shots" in frame and not pd.to_numeric(frame["shots"].astype(object), errors="coerce").notna().all():
@@ -41,6 +47,13 @@ def read(path: Path) -> pd.DataFrame:
     frame["method"] = frame["method"].astype(str) if "method" in frame else path.stem
     frame["seed"] = frame.get("seed", 0)
     return frame
+
+
+def methods(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Task, method and scores, for each method under each of the conditions that the table tells apart."""
+    conditions = [name for name in ("shots", "regime") if name in frame]
+    for (task, method, *_), theirs in frame.groupby(["task", "method", *conditions], sort=True):
+        yield str(task), str(method), theirs
 
 
 def fits(column: Column, theirs: pd.DataFrame) -> bool:

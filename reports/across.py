@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from benchmarks.errors import MetabenchError
 from benchmarks.stats import ABOUT, Aggregate, Column, TaskScores, aggregate, task_scores
 from reports import svg, words
 from reports.data import REGIMES, Results
@@ -38,21 +37,44 @@ class Across:
         return ABOUT[self.found.scope]
 
 
-def across(results: Results) -> tuple[Across | None, list[str]]:
-    """The aggregate over the tests that somebody was trained for, in the regime in which most methods have all of them;
-    or None, and in words what stands in its way."""
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Tasks that one learner may do all of. name: "" where all tasks of the page are of one group. across: None where
+    nothing can be averaged; why: in words, what stands in its way."""
+
+    name: str
+    across: Across | None
+    why: tuple[str, ...] = ()
+
+
+#: what is averaged apart: hardly a method is for both
+GROUPS = {False: "Classification and regression", True: "Control"}
+
+
+def groups(results: Results) -> list[Group]:
+    """The aggregates over the tests that somebody was trained for, of labelled tasks and of control."""
     own = [column for column in results.compared if results.own(column.protocol.test)]
+    kinds = {control: [one for one in own if (one.task.get("kind") == "control") == control] for control in GROUPS}
+    return [
+        Group(name if all(kinds.values()) else "", *_fullest(results, kinds[control]))
+        for control, name in GROUPS.items()
+        if kinds[control]
+    ]
+
+
+def _fullest(results: Results, own: Sequence[Column]) -> tuple[Across | None, tuple[str, ...]]:
+    """The aggregate in the regime in which most methods have all of the tests; or None, and why."""
     regimes = [name for name in REGIMES if name in {column.protocol.regime for column in own}]
     regimes = [name for name in regimes if name != "none"] or regimes
     tried = [_gather(results, own, regime) for regime in regimes]
-    refused = {}
+    why: tuple[str, ...] = ()
     # the fullest first: resampling takes its time, and one regime is shown
-    for one in sorted(tried, key=lambda one: (len(one.tasks), one.shared), reverse=True):
+    for one in sorted(tried, key=lambda one: (len(one.tasks), len(one.shared)), reverse=True):
         found = _across(results, one)
         if isinstance(found, Across):
-            return found, []
-        refused[one.regime] = found
-    return None, list(dict.fromkeys(line for one in tried for line in refused[one.regime]))
+            return found, ()
+        why = why or found
+    return None, why
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +87,21 @@ class _Gathered:
     title: Mapping[str, str]
 
     @property
-    def shared(self) -> int:
-        """The number of methods that have every task."""
-        return len(set.intersection(*(set(task.methods) for task in self.tasks))) if self.tasks else 0
+    def shared(self) -> set[str]:
+        """The methods that have every task."""
+        return set.intersection(*(set(task.methods) for task in self.tasks)) if self.tasks else set()
+
+    @property
+    def lacking(self) -> list[str]:
+        """``a, b: no number on x``: the methods that lack some task, those that lack the same together."""
+        names = list(dict.fromkeys(name for task in self.tasks for name in task.methods))
+        places: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            lacks = tuple(task.name for task in self.tasks if name not in task.methods)
+            places.setdefault(lacks, []).append(name)
+        return [
+            f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in places.items() if lacks
+        ]
 
 
 def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
@@ -80,19 +114,19 @@ def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
     return _Gathered(regime, named, left_out, title)
 
 
-def _across(results: Results, here: _Gathered) -> Across | list[str]:
+def _across(results: Results, here: _Gathered) -> Across | tuple[str, ...]:
     """The aggregate of one regime, or why there is none."""
+    left_out = (*here.lacking, *here.left_out)
     if len(here.tasks) < 2:
         needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(here.tasks)}"
-        return [needed, *here.left_out]
-    try:
-        found = aggregate(here.tasks)
-    except MetabenchError as refusal:
-        return [str(refusal), *here.left_out]
-    left_out = [*here.left_out, *(f"{name}: no number on {', '.join(lacks)}" for name, lacks in found.missing.items())]
+        return (needed, *here.left_out)
+    if len(here.shared) < 2:
+        who = f"only {words.listed(sorted(here.shared))}" if here.shared else "no method"
+        return (f"{who} has a result on every task", *left_out)
+    found = aggregate(here.tasks)
     shown = [one for one in results.results if here.title.get(str(one.column)) in found.tasks]
     under_trained = frozenset(one.name for one in shown if one.under_trained)
-    return Across(here.regime, tuple(here.tasks), found, tuple(left_out), under_trained)
+    return Across(here.regime, tuple(here.tasks), found, left_out, under_trained)
 
 
 def across_table(across: Across) -> pd.DataFrame:
@@ -119,13 +153,14 @@ def _ordered(found: Aggregate) -> list:
     return sorted(found.interquartile_means.items(), key=lambda item: (-item[1].estimate, item[0]))
 
 
-def across_panels(results: Results, across: Across, table: Mapping[str, Look]) -> list[Panel]:
-    """The interquartile means with their intervals, and the performance profiles."""
+def across_panels(results: Results, across: Across, table: Mapping[str, Look], group: str = "") -> list[Panel]:
+    """The interquartile means with their intervals, and the performance profiles. group: what names and titles add."""
+    of = f" · {group.lower()}" if group else ""
     label = {result.name: result.label for result in results.results}
     ordered = _ordered(across.found)
     labels = tuple(label[name] for name, _ in ordered)
     room = 0.2 + 0.073 * max(len(name) for name, _ in ordered)
-    with svg.drawing("across-means", WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
+    with svg.drawing(slug(f"across means {group}"), WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
         for place, (name, interval) in enumerate(ordered):
             look = table[label[name]]
             ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
@@ -136,7 +171,7 @@ def across_panels(results: Results, across: Across, table: Mapping[str, Look]) -
         axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
         axes.grid(visible=False, axis="y")
         means = svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
-    with svg.drawing("across-profile", WIDTH, HEIGHT) as (figure, axes):
+    with svg.drawing(slug(f"across profile {group}"), WIDTH, HEIGHT) as (figure, axes):
         for name, _ in ordered:
             look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
             style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
@@ -144,8 +179,9 @@ def across_panels(results: Results, across: Across, table: Mapping[str, Look]) -
             axes.fill_between(one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0)
         axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
         profile = svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
-    tasks = " and ".join([", ".join(across.found.tasks[:-1]), across.found.tasks[-1]])
+    over = f"Over {words.listed(across.found.tasks)}; bar: 95 %."
+    runs = "Runs are seeds × tasks; band: 95 %."
     return [
-        Panel(slug("across means"), "Interquartile mean", f"Over {tasks}; bar: 95 %.", means, labels),
-        Panel(slug("across profile"), "Performance profile", "Runs are seeds × tasks; band: 95 %.", profile, labels),
+        Panel(slug(f"across means {group}"), f"Interquartile mean{of}", over, means, labels),
+        Panel(slug(f"across profile {group}"), f"Performance profile{of}", runs, profile, labels),
     ]

@@ -19,6 +19,8 @@ MAML = "Finn, Abbeel, Levine 2017"
 FIRST_ORDER = "FOMAML is as good as MAML"
 STRICTER = "stricter than the paper, which says that the other half can be inferred"
 
+OUTCOMES = ("holds", "fails", "undecided")
+
 #: the room that the paper's "roughly 33 %" is given, beyond either thing that it may mean
 ROUGHLY = 1.1
 
@@ -53,6 +55,17 @@ def claims_table(results: Results) -> pd.DataFrame:
     under-trained, as the papers' claims are about finished ones), finding, source, records."""
     compared = [row for claim in _claims(results) for row in _rows(claim)]
     return pd.DataFrame([*compared[: _place(compared)], *_saved(results.costs), *compared[_place(compared) :]])
+
+
+def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each claim with how often it holds, fails and is undecided: ``holds on 1, fails on 4 of 5 cases``."""
+    found = []
+    for claim, rows in table.groupby("claim", sort=False):
+        first = [str(outcome).split(" at this budget")[0] for outcome in rows["outcome"]]
+        counts = [f"{name} on {first.count(name)}" for name in OUTCOMES if name in first]
+        budget = " at this budget" if any("at this budget" in str(outcome) for outcome in rows["outcome"]) else ""
+        found.append((str(claim), f"{', '.join(counts)} of {words.count(len(rows), 'case')}{budget}"))
+    return found
 
 
 def _place(rows: list[dict[str, object]]) -> int:

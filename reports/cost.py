@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ def place_of(record: Record) -> tuple[Any, ...]:
     setting = record["setting"]
     own = (setting.get("work", "meta-step"), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
     return record["machine"]["id"], record["device"], *own
+
+
+def untimed(records: Sequence[Record]) -> dict[str, int]:
+    """How many variants have no time, by status; those that are skipped were never asked for one."""
+    frame = rows(records)
+    failed = frame.loc[~frame["status"].isin(("ok", "skipped")), "status"] if len(frame) else []
+    return dict(Counter(map(str, failed)))
 
 
 def _unmeasured(record: Record) -> list[dict[str, Any]]:
@@ -190,7 +198,7 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
     """A sentence per machine and device: from which to which ratio, and how often more or less than the paper's."""
     frame = ratios(records)
     told = []
-    for (_, device), group in frame[frame["label"] == label].groupby(["machine", "device"], sort=False):
+    for (machine, device), group in frame[frame["label"] == label].groupby(["machine", "device"], sort=False):
         least, most = group.loc[group["time"].idxmin()], group.loc[group["time"].idxmax()]
         span = (
             f"{least.time:.2f} times ({_where(least)}) to {most.time:.2f} times ({_where(most)})"
@@ -199,10 +207,19 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
         )
         counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
         told.append(
-            f"On {DEVICES.get(device.partition(':')[0], device)} a meta-step of second order takes {span} as long "
+            f"On {device_name(records, machine, device)} a meta-step of second order takes {span} as long "
             f"as one of first order{_unsure(group)}. The paper's {PAPER} is {' and '.join(counts)}."
         )
     return told
+
+
+def device_name(records: Iterable[Record], machine: str, device: str) -> str:
+    """``the CPU``, with its model where costs of several machines' are known; ``the GPU (its model)``."""
+    kind = device.partition(":")[0]
+    models = {record["machine"]["id"]: record["machine"] for record in records if record["device"] == device}
+    known = models.get(machine, {})
+    model = (known.get("gpu") or {}).get("name") if kind == "cuda" else known.get("cpu") if len(models) > 1 else None
+    return DEVICES.get(kind, device) + (f" ({model})" if model else "")
 
 
 def _unsure(group: pd.DataFrame) -> str:

@@ -110,7 +110,8 @@ def _bar_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     fastest = group.groupby("label")["milliseconds"].max().sort_values()
     labels = [str(label) for label in fastest.index]
     orders = [order for order in ORDERS if order in set(group["order"])]
-    with svg.drawing(name, WIDTH, 0.75 + ROW * len(labels), left=1.1) as (figure, axes):
+    room = max(1.1, 0.25 + 0.08 * max(map(len, labels)))  # inches
+    with svg.drawing(name, WIDTH, 0.75 + ROW * len(labels), left=room) as (figure, axes):
         least = group["low"].fillna(group["milliseconds"]).min()
         for place_of_label, label in enumerate(labels):
             look = style.implementation(label)

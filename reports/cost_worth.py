@@ -17,6 +17,9 @@ from reports.pairs import shown
 from reports.style import Look
 from reports.words import slug
 
+#: in place of a verdict
+UNDER_TRAINED = "under-trained: no verdict"
+
 
 def worth_rows(results: Results) -> list[dict[str, Any]]:
     """MAML against FOMAML with as many inner steps, trained and tested alike, beside the cost ratio of their network
@@ -49,7 +52,7 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
                 "metric": column.metric,
                 "label": second.label,
                 "steps": _fields(second).get("inner_steps"),
-                "verdict": "under-trained: no verdict"
+                "verdict": UNDER_TRAINED
                 if {second.name, first.name} & set(judged.under_trained)
                 else judged.verdict(second.name, first.name),
                 **_advantage(pair, second.name, column.metric),

@@ -229,6 +229,11 @@ class Results:
         return sorted({str(record["label"]) for record in self.records})
 
     @property
+    def measured(self) -> list[Record]:
+        """The records of every kind: what says where numbers come from."""
+        return [*self.records, *self.costs]
+
+    @property
     def unfinished(self) -> list[Record]:
         """The records of cells that were skipped or failed."""
         return [record for record in self.records if record["status"] != "ok"]
@@ -241,7 +246,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     records: dict[str, Record] = {}
     stores: dict[str, Any] = {}
-    costs: list[Record] = []
+    costs: dict[str, Record] = {}
     opened = []
     for folder in folders:
         if not folder.is_dir():
@@ -250,12 +255,12 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         opened.append(store)
         for record in store.records():
             if record["cell"] == "cost":
-                costs.append(record)
+                costs.setdefault(record["key"], record)
             if record["cell"] not in SCORED:
                 continue
             records.setdefault(record["key"], record)
             stores.setdefault(record["key"], store)
-    if not records:
+    if not records and not costs:
         damaged = sum(len(store.problems) for store in opened)
         hint = f"{damaged} files can't be read" if damaged else "run `metabench run` first"
         raise MetabenchError(f"no records in {', '.join(map(str, folders))}: {hint}")
@@ -266,7 +271,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
         scores=lambda record: stores[record["key"]].score_columns(record["key"]),
         arrays=lambda record: stores[record["key"]].arrays(record["key"]),
         episodes=lambda digest: next((f for one in opened if (f := one.episodes(digest)) is not None), None),
-        costs=costs,
+        costs=sorted(costs.values(), key=lambda record: (str(record.get("finished")), record["key"])),
         complaints=[[], *(store.problems for store in opened)],
     )
 

@@ -100,6 +100,8 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 }
 #: said above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
+#: what is not worth a column of zeros: on control nobody sees examples
+COUNTS = ("examples_seen",)
 #: what there is no room for on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
@@ -117,8 +119,9 @@ def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
 
 
 def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look]) -> Table:
-    common = [name for name in COMMON if frame[name].nunique(dropna=False) == 1]
-    details = [name for name in DETAILS if name not in common and frame[name].notna().any()]
+    told = [name for name in DETAILS if frame[name].notna().any() and not (name in COUNTS and not frame[name].any())]
+    common = [name for name in COMMON if name in told and frame[name].nunique(dropna=False) == 1]
+    details = [name for name in told if name not in common]
     counts = frame["batch_norm"].value_counts()
     regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
     first: Result = frame["result"].iloc[0]

@@ -1,7 +1,7 @@
-"""The README's table, from committed records: ``python -m reports.readme`` writes it anew.
+"""The README's tables and its picture, from committed records: ``python -m reports.readme`` writes them anew.
 
 Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. What
-stands between the markers is written by this module only; nobody types a number there.
+stands between the markers, and the picture that it names, is written by this module only; nobody types a number there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import MetabenchError
-from reports import layout, style, tables, words
+from reports import cost, layout, style, svg, tables, words
 from reports.data import Result, Results, load
+from reports.picture import drawn
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -21,6 +22,11 @@ REFERENCE = ROOT / "reports" / "reference"
 
 BEGIN, END = "<!-- table -->\n", "\n<!-- /table -->"
 NOTHING = "No record is committed yet; `make bench` makes your own."
+
+#: the file of the picture, beside the README, and what is said of it
+PICTURE = "docs/second-order.svg"
+PICTURE_TITLE = "Time of a meta-step of second order over one of first order, by inner steps"
+PICTURE_MORE = "The paper's roughly 33 % may mean either dotted line ([performance](docs/performance.md))."
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
@@ -38,12 +44,22 @@ def section(paths: Sequence[Path], root: Path = ROOT) -> str:
     """What belongs between the markers: the tables of these stores, or one sentence where there are none.
 
     root: the folder that links are relative to."""
-    return "\n\n".join(_store(Path(path), root) for path in paths) or NOTHING
+    parts = [_store(Path(path), root) for path in paths]
+    if picture(paths) is not None:
+        parts.append(f"![{PICTURE_TITLE}]({PICTURE})\n\n{PICTURE_TITLE}; bands are 95 % intervals. {PICTURE_MORE}")
+    return "\n\n".join(parts) or NOTHING
+
+
+def picture(paths: Sequence[Path]) -> svg.Drawing | None:
+    """What second order costs, from the costs of these stores; None where they hold none to draw."""
+    return drawn([record for path in paths for record in load(path).costs])
 
 
 def _store(path: Path, root: Path) -> str:
     results = load(path)
     own = [result for result in results.results if result.row.own]
+    if not own and results.costs:
+        return f"{_costs(results)}\n\n{_origin(results, path, root)}"
     if not own:
         raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
     looks = style.looks(results.labels)
@@ -85,12 +101,23 @@ def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
         lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](docs/protocol.md)).")
-    machines = tables.machines_table(results)
+    return " ".join([*lines, _origin(results, path, root)])
+
+
+def _costs(results: Results) -> str:
+    """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
+    profiles = words.listed(sorted({str(record["profile"]) for record in results.costs if record.get("profile")}))
+    told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
+    return "\n\n".join([*told, *cost.overview(results.costs)])
+
+
+def _origin(results: Results, path: Path, root: Path) -> str:
+    """Where the records are, and what they were made with."""
+    machines = tables.machines_table(results.records or results.costs)
     where = "; ".join(dict.fromkeys(str(row["gpu"] or row["processor"]) for row in machines.to_dict("records")))
     commits = ", ".join(dict.fromkeys(map(str, machines["commit"])))
     link = Path(os.path.relpath(path, root)).as_posix()
-    lines.append(f"Records: [{link}]({link}); machine: {where}; commit: {commits}.")
-    return " ".join(lines)
+    return f"Records: [{link}]({link}); machine: {where}; commit: {commits}."
 
 
 def current(text: str) -> str:
@@ -103,9 +130,12 @@ def current(text: str) -> str:
 
 
 def update(readme: Path, paths: Sequence[Path]) -> None:
-    """Write the tables of these stores between the markers of a README."""
-    text = readme.read_text(encoding="utf-8")
-    old, new = current(text), section(paths, readme.resolve().parent)
+    """Write the tables of these stores between the markers of a README, and the picture beside it."""
+    text, root = readme.read_text(encoding="utf-8"), readme.resolve().parent
+    old, new = current(text), section(paths, root)
+    if (drawing := picture(paths)) is not None:
+        (root / PICTURE).parent.mkdir(exist_ok=True)
+        (root / PICTURE).write_text(drawing + "\n", encoding="utf-8")
     readme.write_text(text.replace(BEGIN + old + END, BEGIN + new + END), encoding="utf-8")
 
 

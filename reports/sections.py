@@ -18,6 +18,7 @@ from reports import (
     across,
     claims,
     control,
+    cost,
     cost_page,
     exhibits,
     figures,
@@ -25,6 +26,7 @@ from reports import (
     layout,
     pairs,
     sentences,
+    short,
     tables,
     trades,
     trend,
@@ -47,11 +49,19 @@ class Section:
     build: Callable[[Results, Looks], Context | None]
 
 
-def findings(results: Results, looks: Looks) -> Context:
+def in_short(results: Results, looks: Looks) -> Context | None:
+    said = short.answers(results)
+    return {"answers": said} if said else None
+
+
+def findings(results: Results, looks: Looks) -> Context | None:
+    """None where nothing but costs was measured."""
+    if not results.records:
+        return None
     return {"findings": sentences.findings(results)}
 
 
-AGAINST = {"ours_minus_published": "{:+.3g}".format, "z": "{:+.1f}".format}
+AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}
 
 
 def published(results: Results, looks: Looks) -> Context | None:
@@ -73,12 +83,21 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
     """Where more than one test was measured."""
     if sum(results.own(test) for test in results.tests) < 2:
         return None
-    found, why = across.across(results)
-    if found is None:
-        return {"across": None, "why": why, "table": None, "panels": []}
-    forms = ACROSS | dict.fromkeys(found.found.tasks, "{:.3f}".format)
-    table = _table("across.csv", "Across tasks", across.across_table(found), forms)
-    return {"across": found, "why": why, "table": table, "panels": across.across_panels(results, found, looks)}
+    found = across.groups(results)
+    several = sum(one.across is not None for one in found) > 1
+    shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
+    return {"groups": shown, "panels": [panel for one in shown for panel in one["panels"]]}
+
+
+def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:
+    """What the template shows of a group of tasks. name: what tells its table and figures from another group's."""
+    found, table, panels = group.across, None, []
+    if found is not None:
+        forms = ACROSS | dict.fromkeys(found.found.tasks, "{:.3f}".format)
+        title = f"Across tasks {name}".strip()
+        table = _table(f"{words.slug(f'across {name}')}.csv", title, across.across_table(found), forms)
+        panels = across.across_panels(results, found, looks, name)
+    return {"name": group.name, "across": found, "why": group.why, "table": table, "panels": panels}
 
 
 def steps(results: Results, looks: Looks) -> Context | None:
@@ -148,7 +167,8 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
 
 def claimed(results: Results, looks: Looks) -> Context | None:
     frame = claims.claims_table(results)
-    return {"claims": _table("claims.csv", "Claims of the papers", frame)} if len(frame) else None
+    table = _table("claims.csv", "Claims of the papers", frame)
+    return {"claims": table, "summary": claims.summary(frame)} if len(frame) else None
 
 
 def changes(results: Results, looks: Looks) -> Context:
@@ -180,11 +200,20 @@ PROTOCOL = {
 }
 
 
+WHERE_UNTIMED = "The table of every variant's costs says which, and why."
+
+
 def failures(results: Results, looks: Looks) -> Context:
+    untimed = cost.untimed(results.costs)
     under_trained = tables.under_trained_table(results)
     return {
         "failures": tables.failures_table(results).to_dict("records"),
         "problems": results.problems,
+        "untimed": f"{words.count(sum(untimed.values()), 'variant')} of the cost benchmark without a time: "
+        f"{', '.join(f'{count} {status}' for status, count in untimed.items())}. {WHERE_UNTIMED}"
+        if untimed
+        else "",
+        "measured": bool(results.records),
         "under_trained": layout.frame_table("under-trained.csv", "Under-trained fits", under_trained, PROTOCOL)
         if len(under_trained)
         else None,
@@ -196,8 +225,8 @@ def protocol(results: Results, looks: Looks) -> Context:
     return {
         "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
         "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
-        "machines": tables.machines_table(results).to_dict("records"),
-        "dirty": any((record.get("git") or {}).get("dirty") for record in results.records),
+        "machines": tables.machines_table(results.measured).to_dict("records"),
+        "dirty": any((record.get("git") or {}).get("dirty") for record in results.measured),
     }
 
 
@@ -208,6 +237,7 @@ def data(results: Results, looks: Looks) -> Context | None:
 
 SECTIONS: Sequence[Section] = (
     # the first screen: the answers
+    Section("short", "", in_short),
     Section("findings", "", findings),
     Section("second-order", "Second order", cost_page.second_order),
     Section("published", "Published", published),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.stats import ABOUT, Column, Comparison, Pair, ends, pair_sentence, size_of, top_group
+from benchmarks.stats import Column, Comparison, Pair, about_of, ends, pair_sentence, size_of, top_group
 from reports import words
 from reports.data import Result, Results
 
@@ -70,7 +70,9 @@ class Finding:
         """The unadjusted 95 % intervals of the leading pair: over what, and from where to where."""
         if self.pair is None or not self.leader:
             return []
-        found = [(SCOPES[scope], self.pair.interval(scope)) for scope in self.pair.contrast.scopes()]
+        # seeds change nothing about methods that train nothing
+        scopes = [scope for scope in self.pair.contrast.scopes() if self.pair.contrast.trained or scope != "methods"]
+        found = [(SCOPES[scope], self.pair.interval(scope)) for scope in scopes]
         return [(over, ends(interval, self.leader.metric)) for over, interval in found if interval.known]
 
     @property
@@ -147,20 +149,23 @@ def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric:
     top = top_group(comparison.ranks)
     if verdict == "under-trained":
         verb = "leads" if len(top) == 1 else "lead"
-        return f"{_list(top)} {verb} at this budget", f"{_ahead(comparison, pair, metric)} {_why(comparison)}{left}"
+        return (
+            f"{words.listed(top)} {verb} at this budget",
+            f"{_ahead(comparison, pair, metric)} {_why(comparison)}{left}",
+        )
     told = pair_sentence(pair, metric) + _need(comparison, pair) if pair else _unpaired(comparison)
     if verdict == "winner":
         return f"{comparison.winner} is best at this budget", f"{told}{left}"
     if len(top) == 1:
         return f"{top[0]} leads, but not every other is clearly behind", f"{told}{left}"
-    return f"{_list(top)} can't be told apart", f"{told}{left}"
+    return f"{words.listed(top)} can't be told apart", f"{told}{left}"
 
 
 def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
     """What is real among fits that may not be finished, without the word winner."""
     if pair is None:
         return _unpaired(comparison)
-    about = ABOUT[pair.scope]
+    about = about_of(pair)
     size = f"{pair.first} is ahead of {pair.second}, the next, by {size_of(pair, metric)}"
     if pair.verdict in ("better", "worse"):
         classes = {True: " and for other classes", False: ", perhaps not for other classes", None: ""}
@@ -180,7 +185,7 @@ def _need(comparison: Comparison, pair: Pair) -> str:
 
 def _why(comparison: Comparison) -> str:
     names = comparison.under_trained
-    who = _list(list(names)) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
+    who = words.listed(names) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
     return (
         f"No winner is named: {who} {'is' if len(names) == 1 else 'are'} under-trained, "
         "and more training may change this order."
@@ -221,7 +226,3 @@ def _context(ranked: list[Result]) -> str:
         low, high = words.percent(min(known)), words.percent(max(known))
         parts.append(f"{low if low == high else f'{low} to {high}'} of the published budget")
     return " · ".join(parts)
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

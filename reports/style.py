@@ -6,6 +6,7 @@ also stands alone as a file. Markers and dashes tell methods apart where colours
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,19 +66,43 @@ class Look:
         return SHAPES[self.marker]
 
 
+#: methods in the order of their looks, ten colours a line, so that a method looks the same on every page and those that
+#: meet on one test differ in colour; "" is nobody's yet
+KNOWN = (
+    *("maml", "fomaml", "finetune", "matching-nets", "matching-nets-fce"),
+    *("recurrent", "nearest-neighbour", "nearest-neighbour-embedding", "oracle", "constant"),
+    *("mdp-greedy", "mdp-epsilon-greedy", "rl2", "pretrained", "context-vector"),
+    *("random", "random-policy", "psrl", "chance", "ucrl2"),
+    *("greedy", "epsilon-greedy", "", "ucb1", "thompson"),
+    *("optimistic-thompson", "", "optimistic-thompson-maximum", "gittins", "bayes-optimal"),
+    *("", "", "", "opsrl", "beb"),
+)
+#: so many colours times so many lines of them have markers of their own, with two relatives each
+PLACES = 4 * len(COLOURS)
+
+
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash."""
+    """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash.
+
+    Methods that are not known here take the first looks that nobody of the labels has."""
     ordered = sorted(set(labels))
     families = list(dict.fromkeys(_family(label) for label in ordered))
+    places = {family: KNOWN.index(family) for family in families if family in KNOWN}
+    free = itertools.cycle(sorted(set(range(PLACES)) - set(places.values())))
+    places |= {family: next(free) for family in families if family not in places}
     relatives: dict[str, int] = {}
     table = {}
     for index, label in enumerate(ordered):
-        place = families.index(_family(label))
-        generation = relatives.get(_family(label), 0)
-        relatives[_family(label)] = generation + 1
-        light, dark = COLOURS[place % len(COLOURS)]
-        dash = DASHES[(generation + place // len(COLOURS)) % len(DASHES)]
-        table[label] = Look(index, light, dark, MARKERS[index % len(MARKERS)], dash)
+        family = _family(label)
+        line, column = divmod(places[family], len(COLOURS))
+        generation = relatives.get(family, 0)
+        relatives[family] = generation + 1
+        light, dark = COLOURS[column]
+        marker, dash = (
+            MARKERS[(column + 3 * line + generation) % len(MARKERS)],
+            DASHES[(line + generation) % len(DASHES)],
+        )
+        table[label] = Look(index, light, dark, marker, dash)
     return table
 
 
@@ -89,12 +114,20 @@ def _family(label: str) -> str:
 IMPLEMENTATIONS = {"ours": 0, "loop": 5, "learn2learn": 1, "higher": 2, "torchopt": 3, "jax": 7, "another": 4}
 
 
+#: plans of ours and of others in the order of their markers, so that no two of them look alike
+PLANS = (
+    *("rule", "eager", "compiled", "graph", "compiled-graph", "tf32", "graph-tf32", "graph-bf16", "all", "one"),
+    *("checkpointed", "bf16"),
+)
+
+
 def implementation(label: str) -> Look:
     """The look of an implementation or of one of its plans, as in ``ours/all``; plans share a colour."""
     name, _, plan = label.partition("/")
     place = IMPLEMENTATIONS.get(name, IMPLEMENTATIONS["another"])
     light, dark = COLOURS[place]
-    other = 0 if plan in ("", "rule") else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
+    known = PLANS.index(plan) if plan in PLANS else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
+    other = known if plan else 0
     return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], "cost")
 
 

@@ -93,12 +93,21 @@ def published_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: how an outcome is counted, where its name alone would not read
+OUTCOMES = {
+    "agrees": "agree",
+    "no published interval": "without a published interval",
+    "protocol differs": "of another protocol",
+    "protocol unknown": "of a protocol that is not stated",
+}
+
+
 def published_sentence(results: Results) -> str:
     """How many of the comparisons with published numbers could be judged, and how they came out."""
     numbers = published.load()
     found = [(result, one) for result in results.results if (one := reproduced(result, numbers)) is not None]
     judged = Counter(one.outcome for _, one in found if one.outcome != "not run")
-    said = [f"{count} {outcome}" for outcome, count in judged.items()]
+    said = [f"{count} {OUTCOMES.get(outcome, outcome)}" for outcome, count in judged.items()]
     waiting = [result for result, one in found if one.outcome == "not run"]
     if waiting:
         shares = [fit["share"] for result in waiting for fit in result.training if fit.get("share") is not None]
@@ -207,10 +216,10 @@ def under_trained_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["task"], row["method"], row["seed"])))
 
 
-def machines_table(results: Results) -> pd.DataFrame:
+def machines_table(records: Iterable[Record]) -> pd.DataFrame:
     """Where the numbers come from: one row per machine, set of versions, commit and device."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in results.records:
+    for record in records:
         machine, versions, git = (record.get(name) or {} for name in ("machine", "versions", "git"))
         facts = {
             "machine": machine.get("id"),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports import layout, sentences, style, tables, words
+from reports import layout, sentences, short, style, tables, words
 from reports.data import Results, load
 
 #: details shown beside the scores; the page and `main_table` have all of them
@@ -22,7 +22,8 @@ COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", 
 
 
 def show(store_path: Path | str | Iterable[Path | str], console: Console) -> None:
-    """Print what can be said about each test, its table, and what failed; raises `MetabenchError` without records."""
+    """Print what can be said about each test, its table, the page in short, and what failed; raises `MetabenchError`
+    without records."""
     results = load(store_path)
     looks = style.looks(results.labels)
     scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
@@ -31,8 +32,10 @@ def show(store_path: Path | str | Iterable[Path | str], console: Console) -> Non
         for finding in regimes:
             console.print(_sentence(finding))
         console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
-    if not scores:
+    if not scores and results.records:
         console.print("No evaluation has finished yet.")
+    for answer in short.answers(results):
+        console.print(Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold"))
     if any(result.under_trained for result in results.results):
         console.print(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")
     _failures(results, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from benchmarks.stats import Interval, TestProtocol
 
@@ -81,6 +81,11 @@ def signed(value: float, metric: str) -> str:
 def count(value: float | None, what: str, form: str = "{:,.0f}") -> str:
     """``1 seed``, ``2 seeds``, ``1,000 meta-steps``."""
     return f"{form.format(value)} {what}{'' if value == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
 
 
 def spread(values: Iterable[float | int | None], form: str = "{:,.0f}") -> str:

@@ -215,6 +215,11 @@ def on_page(value: float, metric: str) -> float:
     return np.exp(value) if metric == "squared error" else 100 * value if metric == "accuracy" else value
 
 
+def digits_between(low: float, high: float) -> int:
+    """The decimals of a return's interval: as many as show three digits of what lies between its ends."""
+    return next(digits for digits in range(9) if (high - low) * 10**digits > 100)
+
+
 class Page(HTMLParser):
     """tables: id (or class) -> rows of cells, each (text, data-value), several under one class in their order; cards:
     the text of each; text: what can be read outside of figures."""

@@ -162,6 +162,19 @@ def test_two_stores(store: Path, tmp_path: Path) -> None:
     assert compare(str(store), str(tmp_path / "theirs"), store).shape == found.reset_index().shape
 
 
+def test_stores_are_matched_whoever_else_has_batch_norm(tmp_path: Path) -> None:
+    """A method without batch-norm stands in the columns of those with; another store may hold nobody with."""
+    crowded, alone = Maker(tmp_path / "crowded"), Maker(tmp_path / "alone")
+    for make in (crowded, alone):
+        make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
+    for regime in ("query", "support"):
+        crowded.evaluation("maml", GLYPHS, regime=regime, level=0.9)
+    found = compare_stores(tmp_path / "crowded", tmp_path / "alone").set_index("first")
+    line = found.loc[f"{tmp_path / 'crowded'}: nearest-neighbour"]
+    assert (line["verdict"], line["advantage"], line["episodes"]) == ("equivalent", 0.0, 60)
+    assert list(found.loc["maml", "note"]) == [f"only in {tmp_path / 'crowded'}"] * 2
+
+
 def test_two_methods(store: Path) -> None:
     found = compare("fomaml", "maml", store)
     assert list(found["task"]) == ["glyphs-v1/5w1s", "sinusoid-v1/k10"]

@@ -182,6 +182,8 @@ def test_implementations_keep_their_colour_and_plans_share_it() -> None:
     ours, plan = style.implementation("ours/rule"), style.implementation("ours/all")
     assert (ours.light, ours.variable) == (plan.light, plan.variable)
     assert (ours.marker, ours.dash) != (plan.marker, plan.dash)
+    plans = [style.implementation(f"ours/{name}") for name in style.PLANS]
+    assert len({look.marker for look in plans}) == len(style.PLANS)
     assert style.implementation("gymnasium").light == style.implementation("another").light
     assert all(f"{look.variable}:{look.dark};" in style.css_variables({}, dark=True) for look in looks)
 

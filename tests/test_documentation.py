@@ -238,6 +238,19 @@ def test_the_table_of_the_readme_is_that_of_the_committed_records() -> None:
     assert inside == readme.section(linked)
 
 
+def test_the_picture_of_the_readme_is_that_of_the_committed_records() -> None:
+    drawing = readme.picture(readme.stores())
+    assert (ROOT / readme.PICTURE).is_file() == (drawing is not None)
+    if drawing is None:
+        return
+    kept = (ROOT / readme.PICTURE).read_text(encoding="utf-8")
+    # not byte for byte: another version of matplotlib writes the same picture otherwise
+    words, outlines = re.compile(r"<text[^>]*>([^<]*)<"), re.compile(r' d="([^"]*)"')
+    assert words.findall(kept) == words.findall(drawing)
+    numbers = [[float(one) for one in re.findall(r"-?[\d.]+", " ".join(outlines.findall(x)))] for x in (kept, drawing)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
+
+
 @pytest.fixture
 def made_up_store(tmp_path: Path) -> Path:
     made_up.full_store(tmp_path / "reports" / "reference" / "quick")

@@ -68,6 +68,25 @@ def test_foreign_seeds_are_averaged(store: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(one, two)
 
 
+def test_several_regimes_in_one_table_are_results_of_their_own(store: Path, tmp_path: Path) -> None:
+    make = Maker(store)
+    make.evaluation("maml", GLYPHS, regime="support", level=0.9)
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    worse = frame.assign(score=frame["episode"] % 2 == 0)
+    pd.concat([frame.assign(regime="query"), worse.assign(regime="support")]).to_parquet(tmp_path / "both.parquet")
+    found = compare_foreign(tmp_path / "both.parquet", store).set_index(["batch_norm", "second"])
+    assert found.loc[("query", "ours: maml"), "mean_first"] == pytest.approx(frame["score"].mean())
+    assert found.loc[("support", "ours: maml"), "mean_first"] == pytest.approx(0.5)
+
+
+def test_an_exported_list_needs_scores_of_its_queries_only(store: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    support = frame.assign(role="support", score=None)
+    pd.concat([support, frame.assign(role="query")]).to_parquet(tmp_path / "listed.parquet")
+    one, two = (compare_foreign(tmp_path / name, store) for name in ("mine.parquet", "listed.parquet"))
+    pd.testing.assert_frame_equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -81,6 +100,11 @@ def test_foreign_seeds_are_averaged(store: Path, tmp_path: Path) -> None:
         ({"regime": "support"}, "of these shots and regime"),
         ({"query": 0}, "one score for each of 10 queries"),
         ({"episode": 3}, "episodes from 0 on without gaps"),
+        ({"task": None}, "600 rows have no task"),
+        ({"episode": None}, "600 rows have no episode"),
+        ({"method": None}, "600 rows have no method"),
+        ({"seed": None}, "600 rows have no seed"),
+        ({"regime": float("nan")}, "600 rows have no regime"),
     ],
 )
 def test_foreign_tables_that_are_not_about_our_episodes(

@@ -3,6 +3,7 @@ on every task."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from made_up_records import GLYPHS, SINUSOID, Maker
 from page_figures import Figures, bands, joined
 from page_numbers import Store, role, titles_of, unit
 from scipy import stats
+
+from reports import across
+from reports.data import load
+from reports.page import render
 
 METHODS = {"maml": (0.4, 0.85), "fomaml": (0.7, 0.84), "finetune": (1.5, 0.6)}
 
@@ -72,6 +77,49 @@ def test_interquartile_means_and_their_intervals(drawn: Figures) -> None:
     assert panel.caption == "Over {} and {}; bar: 95 %.".format(*sorted(titles_of(drawn.store)))
     assert drawn.in_sight("across-means")
     assert "late: no number on sinusoid-v1/k10" in " ".join(drawn.page.text.split())
+
+
+def test_control_is_averaged_apart(tmp_path: Path) -> None:
+    """Hardly a method is for both, so complete rows over both kinds would be few or none."""
+    make = Maker(tmp_path)
+    control = {**GLYPHS, "kind": "control", "metric": "return", "data": None}
+    for label, level in (("maml", 0.8), ("fomaml", 0.7), ("finetune", 0.6)):
+        make.evaluation(label, GLYPHS, level=level)
+        make.evaluation(label, SINUSOID, level=2 - level)
+        for number in (1, 2):
+            if (label, number) != ("finetune", 2):
+                make.evaluation(label, {**control, "id": f"walk-v1/{number}"}, level=level)
+    make.evaluation("constant", SINUSOID, level=4.0, role="floor")
+    make.evaluation("oracle", SINUSOID, level=0.1, role="ceiling")
+    for number in (1, 2):
+        make.evaluation("random-policy", {**control, "id": f"walk-v1/{number}"}, level=0.1, role="floor")
+        make.evaluation("oracle", {**control, "id": f"walk-v1/{number}"}, level=1.0, role="ceiling")
+    labelled, controlled = across.groups(load(tmp_path))
+    assert (labelled.name, controlled.name) == ("Classification and regression", "Control")
+    assert labelled.across is not None
+    assert controlled.across is not None
+    assert set(labelled.across.found.methods) == {"maml", "fomaml", "finetune"}
+    assert set(controlled.across.found.methods) == {"maml", "fomaml"}
+    assert controlled.across.left_out == ("finetune: no number on walk-v1/2",)
+    html = render(load(tmp_path))[0]
+    assert all(
+        f'<table id="{name}"' in html for name in ("across-classification-and-regression-csv", "across-control-csv")
+    )
+
+
+def test_one_method_alone_is_not_averaged(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for label, tasks in {"maml": (GLYPHS, SINUSOID), "one": (GLYPHS,), "two": (GLYPHS,), "three": (SINUSOID,)}.items():
+        for task in tasks:
+            make.evaluation(label, task, level=0.5)
+    make.evaluation("constant", SINUSOID, level=4.0, role="floor")
+    make.evaluation("oracle", SINUSOID, level=0.1, role="ceiling")
+    (group,) = across.groups(load(tmp_path))
+    assert group.across is None
+    # those that lack the same are said together
+    assert group.why[0] == "only maml has a result on every task"
+    assert "one, two: no number on sinusoid-v1/k10" in group.why
+    assert "three: no number on glyphs-v1/5w1s" in group.why
 
 
 def test_performance_profiles(drawn: Figures) -> None:

@@ -14,6 +14,7 @@ from page_numbers import (
     Store,
     all_pairs,
     class_interval,
+    digits_between,
     half_width,
     heading,
     marked,
@@ -185,7 +186,7 @@ def _sentence(store: Store, card: str, test: tuple[str, int, str], regime: str, 
     if metric == "accuracy":
         size = f"{100 * pair['estimate']:.2f} points (adjusted interval {low:+.2f} to {high:+.2f})".replace("-", "−")
     elif metric != "squared error":
-        size = f"{abs(pair['estimate']):.3g} (adjusted interval {low:+.3g} to {high:+.3g})".replace("-", "−")
+        size = f"{abs(pair['estimate']):.3g} (adjusted interval {_between(low, high)})".replace("-", "−")
     else:
         size = f"a factor of {np.exp(pair['estimate']):.3f} in mean squared error (adjusted interval {low:.3f} to "
         size += f"{high:.3f})"
@@ -200,12 +201,19 @@ def _sentence(store: Store, card: str, test: tuple[str, int, str], regime: str, 
     if (holds := store.classes(test)) is not None:
         ends.append(("classes", class_interval(values, holds)))
     for over, (least, most) in ends:
-        form = {"accuracy": "{:+.2f} to {:+.2f}", "squared error": "{:.3f} to {:.3f}"}.get(metric, "{:+.3g} to {:+.3g}")
-        said = form.format(on_page(least, metric), on_page(most, metric)).replace("-", "−")
+        shown_ends = on_page(least, metric), on_page(most, metric)
+        form = {"accuracy": "{:+.2f} to {:+.2f}", "squared error": "{:.3f} to {:.3f}"}.get(metric)
+        said = (form.format(*shown_ends) if form else _between(*shown_ends)).replace("-", "−")
         assert re.search(rf"other {over}\s+{re.escape(said)}", card), (over, said)
     if needed := re.search(r"it would take about ([\d,]+) episodes to show a difference", card):
         open_pairs = (all_pairs(store, test, regime)["verdict"] != "better").sum()
         assert _power(values, int(needed[1].replace(",", "")), 0.05 / open_pairs) == pytest.approx(0.8, abs=0.002)
+
+
+def _between(low: float, high: float) -> str:
+    """Both ends with as many decimals as show three digits of what lies between them."""
+    digits = digits_between(low, high)
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
 def _power(values: np.ndarray, episodes: int, alpha: float) -> float:

@@ -156,6 +156,28 @@ def test_looks_are_stable_and_distinct() -> None:
     assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
     assert table["maml"].light == table["maml [tuned]"].light
     assert table["maml"].dash != table["maml [tuned]"].dash
+    # the same on every page, whoever else is on it
+    for label in labels:
+        alone = style.looks([label.split(" [")[0], label])[label]
+        assert (alone.light, alone.marker, alone.dash) == (table[label].light, table[label].marker, table[label].dash)
+
+
+def test_every_known_method_and_forty_strangers_look_different() -> None:
+    known = [name for name in style.KNOWN if name]
+    for labels in ([*known, *(f"{name} [tuned]" for name in known)], [f"method-{number}" for number in range(40)]):
+        table = style.looks(labels)
+        assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
+    mine = style.looks([*known, "mine"])
+    assert (mine["mine"].light, mine["mine"].marker) not in {(mine[name].light, mine[name].marker) for name in known}
+
+
+@pytest.mark.parametrize("store", ["quick", "standard"])
+def test_methods_that_meet_on_a_test_differ_in_colour(store: str) -> None:
+    results = data.load(Path(__file__).parents[1] / "reports" / "reference" / store)
+    looks = style.looks(results.labels)
+    for test in results.tests:
+        here = {result.label.split(" [")[0] for result in results.results if result.column.test == test}
+        assert len({looks[label].light for label in here if label in looks}) == len({*here} & {*looks})
 
 
 def test_colours_stand_out_on_both_papers() -> None:
@@ -189,9 +211,10 @@ def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
         task = {**GLYPHS, "id": f"glyphs-v1/variant{number // 20 % 5}"}
         make.evaluation(label, task, seed, regime=regime, level=0.5, steps=6, fits=False)
     # seconds of this process and not of the clock, which other work on the machine may hold up
-    start = time.process_time()
+    pace, start = times_slower(), time.process_time()
     write_report(tmp_path / "store", tmp_path / "page.html")
-    assert time.process_time() - start < 8 * times_slower()
+    taken = time.process_time() - start
+    assert taken < 5 * max(pace, times_slower())
 
 
 def test_reports_do_not_import_torch() -> None:

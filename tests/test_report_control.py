@@ -90,6 +90,18 @@ def test_totals_have_the_z_score_of_their_cell(store: Maker) -> None:
     assert row["z"] == pytest.approx(expected)
 
 
+def test_a_column_of_zeros_is_left_out(store: Maker) -> None:
+    """On control nobody sees examples; what nobody has is no fact that all share either."""
+    for one in store.store.records("evaluation"):
+        if one["training"]:
+            again = {**one, "training": {**one["training"], "examples": 0}}
+            store.store.write(again, scores=store.store.scores(one["key"]))
+    results = load(store.store.path)
+    for table in layout.score_tables(results, style.looks(results.labels)):
+        assert "examples" not in [header.title for header in table.headers]
+        assert all(value != "–" for _, value in table.common)
+
+
 def test_a_film_holds_its_frames() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 12, 20, 3), dtype=np.uint8)
     uri = control.film(frames)

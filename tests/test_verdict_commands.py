@@ -72,6 +72,32 @@ def test_power_says_how_many_episodes(store, command_line):
         assert f"{line['episodes_needed']:,.0f}" in answer.out
 
 
+def test_what_only_one_store_has_is_said_below_the_table(command_line, tmp_path):
+    for name, methods in (("mine", ("maml", "fomaml", "finetune")), ("yours", ("maml",))):
+        make = made_up.Maker(tmp_path / name)
+        for method in methods:
+            make.evaluation(method, made_up.SINUSOID, level=0.4)
+    answer = command_line("compare", tmp_path / "mine", tmp_path / "yours", "-o", tmp_path / "table.csv")
+    assert answer.code == 0
+    table, below = answer.out.split("only in ", 1)
+    assert "maml" in table
+    assert "finetune" not in table
+    assert " ".join(below.split()).startswith(f"{tmp_path / 'mine'}: fomaml, finetune (sinusoid-v1/k10, 10-shot)")
+    assert list(pd.read_csv(tmp_path / "table.csv")["verdict"]) == ["equivalent", "can't say", "can't say"]
+
+
+@pytest.mark.parametrize("arguments", [("compare", "maml", "fomaml"), ("power", "--delta", "1")])
+def test_last_models_are_told_from_the_best(command_line, tmp_path, arguments):
+    make = made_up.Maker(tmp_path)
+    for model in ("best", "last"):
+        for method, level in (("maml", 0.4), ("fomaml", 0.8)):
+            make.evaluation(method, made_up.SINUSOID, level=level, model=model)
+    answer = command_line(*arguments, "--store", tmp_path)
+    assert answer.code == 0
+    assert answer.out.count("sinusoid-v1/k10, 10-shot") == 2
+    assert " ".join(answer.out.split()).count("10-shot, last model") == 1
+
+
 def test_episodes_are_exported_with_their_digest(command_line, tmp_path):
     answer = command_line("episodes", "sinusoid-v1/k10", "-n", "4", "-o", tmp_path / "deep" / "list.parquet")
     assert answer.code == 0

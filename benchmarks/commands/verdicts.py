@@ -44,8 +44,11 @@ def compare(
             "note": line.get("note"),
         }
         for line in frame.to_dict("records")
+        if isinstance(line.get("second"), str)
     ]
     _show(shown, "What the first is, at this budget", frame, output)
+    for text in _alone(frame.to_dict("records")):
+        typer.echo(text)
 
 
 def power(
@@ -101,7 +104,17 @@ def episodes(
 
 def _test(line: dict[str, Any]) -> str:
     regime = "" if line["batch_norm"] == "none" else f", batch-norm {line['batch_norm']}"
-    return f"{line['task']}, {line['shots']}-shot{regime}"
+    last = ", last model" if line["model"] == "last" else ""
+    return f"{line['task']}, {line['shots']}-shot{regime}{last}"
+
+
+def _alone(lines: list[dict[str, Any]]) -> list[str]:
+    """``only in mine: maml, fomaml (sinusoid-v1/k10, 10-shot)``: what one side has and the other has not, by test."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        if not isinstance(line.get("second"), str):
+            places.setdefault((str(line["note"]), _test(line)), []).append(str(line["first"]))
+    return [f"{note}: {', '.join(names)} ({test})" for (note, test), names in sorted(places.items())]
 
 
 def _advantage(line: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from benchmarks.stats.records import (
     row_of,
     task_scores,
 )
-from benchmarks.stats.sentences import ABOUT, comparison_sentence, ends, pair_sentence, size_of
+from benchmarks.stats.sentences import ABOUT, about_of, comparison_sentence, ends, pair_sentence, size_of
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Scores",
     "TaskScores",
     "TestProtocol",
+    "about_of",
     "aggregate",
     "arranged",
     "clusters_by_item",

@@ -18,7 +18,7 @@ ABOUT = {
 def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) -> str:
     """One sentence on a pair: verdict, size, interval, and what it is about; no winner where a fit is under-trained."""
     size = size_of(pair, metric)
-    about = f"at this budget, {ABOUT[pair.scope]}"
+    about = f"at this budget, {about_of(pair)}"
     short = [name for name in (pair.first, pair.second) if name in under_trained]
     if short:
         names = " and ".join(short)
@@ -36,6 +36,11 @@ def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) 
     if not pair.adjusted.known:
         return f"{pair.first} and {pair.second} can't be told apart: {_unknown(pair)}."
     return f"{pair.first} and {pair.second} can't be told apart {about}: {size}."
+
+
+def about_of(pair: Pair) -> str:
+    """What the verdict of a pair speaks about."""
+    return ABOUT[pair.scope] if pair.contrast.trained or pair.scope != "methods" else "for methods that train nothing"
 
 
 def comparison_sentence(comparison: Comparison) -> str:
@@ -89,8 +94,14 @@ def ends(interval: Interval, metric: str) -> str:
     elif metric == "squared error":
         said = f"{math.exp(low):.3f} to {math.exp(high):.3f}"
     else:
-        said = f"{low:+.3g} to {high:+.3g}"
+        digits = decimals(high - low)
+        said = f"{low:+.{digits}f} to {high:+.{digits}f}"
     return said.replace("-", "−")
+
+
+def decimals(width: float) -> int:
+    """So many that three digits of an interval's width are seen, the same at both of its ends."""
+    return max(0, 3 - math.ceil(math.log10(width))) if width > 0 else 2
 
 
 def _classes(pair: Pair) -> str:
