@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env  # noqa: E402
 from benchmarks.environments.gym import ENVIRONMENTS  # noqa: E402
 
 IDS = sorted(ENVIRONMENTS)
+TABLES = ("metabench/Bandit-v0", "metabench/TabularMDP-v0")
 
 
 def made(environment, **fields):
@@ -29,7 +30,7 @@ def test_gymnasiums_checker_is_content(environment):
 @pytest.mark.parametrize("environment", IDS)
 def test_its_numbers_are_those_of_the_batch(environment):
     """The same start, actions and task, in a batch of two tasks."""
-    env = made(environment, preset="quick")
+    env = made(environment, **({} if environment in TABLES else {"preset": "quick"}))
     drawn = env.reset(seed=3)[1]["task"]
     observation, info = env.reset(seed=3, options={"task": drawn})
     assert np.array_equal(info["task"], drawn)
@@ -43,10 +44,13 @@ def test_its_numbers_are_those_of_the_batch(environment):
     while not ended:
         action = env.action_space.sample()
         seen, reward, terminated, truncated, _ = env.step(action)
-        together = torch.from_numpy(action).double().expand(2, 1, -1)
-        done = batch.step(together, torch.zeros(2, 1, 0))
+        given = torch.from_numpy(np.asarray(action))
+        together = given.expand(2, 1) if environment in TABLES else given.double().expand(2, 1, -1)
+        chance = torch.from_numpy(generator.random((1, 1, twins.model.step_lanes)))
+        done = batch.step(together, chance.expand(2, -1, -1))
         assert np.array_equal(done.observation[1, 0], seen)
         assert float(done.reward[1, 0]) == reward
+        assert seen.dtype == np.float64
         assert (bool(done.terminated[1, 0]), bool(done.truncated[1, 0])) == (terminated, truncated)
         ended = terminated or truncated
 
@@ -72,6 +76,22 @@ def test_what_it_returns_is_the_callers():
     for each in (env, twin):
         each.reset(seed=1)[0][:] = 100.0 if each is env else 0.0
     assert np.array_equal(env.step(action)[0], twin.step(action)[0])
+
+
+def test_a_trial_is_resets_with_the_same_task():
+    env = made("metabench/Bandit-v0", arms=3)
+    assert env.action_space == gymnasium.spaces.Discrete(3)
+    paid = []
+    for pull in range(20):
+        env.reset(seed=pull, options={"task": [0.0, 1.0, 0.0]})
+        _, reward, terminated, _, info = env.step(pull % 3)
+        assert terminated
+        assert info["task"].tolist() == [0.0, 1.0, 0.0]
+        paid.append(reward)
+    assert paid == [float(pull % 3 == 1) for pull in range(20)]
+    process = made("metabench/TabularMDP-v0", preset="n25")
+    assert process.action_space == gymnasium.spaces.Discrete(5)
+    assert process.reset(seed=0)[0].tolist() == [1.0] + [0.0] * 9
 
 
 def test_the_action_space_is_the_scale_of_the_preset():

@@ -93,6 +93,33 @@ def test_another_task_changes_nothing():
     assert torch.equal(found[2], changed[2])
 
 
+@pytest.mark.parametrize("form", ["log-likelihood", "likelihood-ratio", "dice"])
+def test_the_order_of_trajectories_changes_nothing_beyond_rounding(form):
+    """Sums are taken in another order, so in double precision and to 1e-12; tasks are equal bit for bit elsewhere."""
+    tasks, seen = rolled()
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    tensors = {name: value for name, value in vars(seen).items() if isinstance(value, torch.Tensor)}
+    doubled = {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
+    here = dataclasses.replace(seen, **doubled)
+    there = dataclasses.replace(seen, **{name: value[:, order] for name, value in doubled.items()})
+
+    def gradient(trajectories):
+        experience = experience_of(trajectories, 0.99)
+        weight = torch.full((2, 2), 0.1, dtype=torch.float64, requires_grad=True)
+
+        def policy(x, memory=None):
+            return torch.cat((x.double() @ weight, torch.zeros_like(x, dtype=torch.float64)), -1), None
+
+        loss = surrogate_loss(policy, experience, tasks.actions, form)
+        return experience.advantages, torch.autograd.grad(loss.sum(), weight)[0]
+
+    (advantages, found), (turned, permuted) = gradient(here), gradient(there)
+    assert advantages.dtype == found.dtype == torch.float64
+    assert torch.allclose(turned, advantages[:, order], rtol=0, atol=1e-12)
+    assert not torch.equal(turned, advantages)
+    assert torch.allclose(permuted, found, rtol=1e-12, atol=1e-12)
+
+
 def test_rates_are_applied_once_and_halve_after_the_first_step():
     tasks, seen = rolled()
     experience = experience_of(seen, 0.99)

@@ -11,7 +11,9 @@ Importing this module registers them::
 ``preset`` is a variant of the task distribution, the first one by default, and every field of it is an argument too. A
 reset with ``options={"task": ...}`` begins an episode in that task, one without draws a task from the distribution;
 ``info["task"]`` says which it is. Observations and rewards are float64, otherwise the numbers are those of `BatchEnv`;
-an episode is truncated at its horizon. Robots are moved by the back end "loop", which is Gymnasium bit for bit.
+an episode is truncated at its horizon. Robots are moved by the back end "loop", which is Gymnasium bit for bit. Bandits
+and tabular processes are played one episode at a time, a bandit's being a single pull: a trial of n episodes is n
+resets with the same task.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from gymnasium import spaces
 
 from benchmarks import registry
+from benchmarks.environments.actions import Categorical
 from benchmarks.environments.batch import Step
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.errors import MetabenchError
@@ -35,11 +38,13 @@ ENVIRONMENTS = {
     "metabench/AntDirection-v0": "ant-direction",
     "metabench/AntVelocity-v0": "ant-velocity",
     "metabench/Navigation2D-v0": "navigation-2d",
+    "metabench/Bandit-v0": "bandit",
+    "metabench/TabularMDP-v0": "tabular-mdp",
 }
 
 
-class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
-    """One environment of a distribution over control tasks with real actions.
+class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
+    """One environment of a distribution over control tasks; an action is an array of real numbers or a number of one.
 
     name: of the task distribution; preset: its variant; fields: other values of its fields."""
 
@@ -50,8 +55,7 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         tasks = registry.build_task(f"{name}/{preset}" if preset else name, **fields)
         assert isinstance(tasks, ControlTasks)
         self.tasks, self.model = tasks, tasks.model
-        bound = np.full(self.model.actions.features, getattr(tasks, "action_scale", 1.0), dtype=np.float32)
-        self.action_space = spaces.Box(-bound, bound, dtype=np.float32)
+        self.action_space = self._actions()
         self.observation_space = spaces.Box(-np.inf, np.inf, (self.model.observation,), dtype=np.float64)
 
     def reset(
@@ -63,11 +67,18 @@ class SuiteEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         observation = self.env.reset(self._noise(self.model.reset_lanes))
         return observation[0, 0].numpy().copy(), self._info()
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        given = torch.from_numpy(np.asarray(action, dtype=np.float64))[None, None]
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        discrete = isinstance(self.action_space, spaces.Discrete)
+        given = torch.from_numpy(np.asarray(action, dtype=np.int64 if discrete else np.float64))[None, None]
         done: Step = self.env.step(given, self._noise(self.model.step_lanes))
         ends = bool(done.terminated), bool(done.truncated)
         return done.observation[0, 0].numpy().copy(), float(done.reward), *ends, self._info()
+
+    def _actions(self) -> spaces.Space[Any]:
+        if isinstance(self.model.actions, Categorical):
+            return spaces.Discrete(self.model.actions.count)
+        bound = np.full(self.model.actions.features, getattr(self.tasks, "action_scale", 1.0), dtype=np.float32)
+        return spaces.Box(-bound, bound, dtype=np.float32)
 
     def _info(self) -> dict[str, Any]:
         return {"task": self.task.copy()}
