@@ -244,7 +244,7 @@ def _counted(group: pd.DataFrame, meaning: str, number: float) -> str:
 
 def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
     """How many times as long every implementation takes as ours on the same order, with intervals; and whether it is
-    the fastest of the others, which stands beside any speed-up over a slower one."""
+    the fastest of the others in that precision, which stands beside any speed-up over a slower one."""
     frame = rows(records)
     timed = frame[frame["status"] == "ok"] if len(frame) else frame
     found = []
@@ -255,12 +255,17 @@ def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
             if (label in samples)
             else {}
         )
-        foreign = {name: each.value for name, each in others.items() if not name.startswith("ours")}
+        foreign = {name: each.value for name, each in others.items() if _rivals(name, label)}
         fastest = min(foreign, key=lambda name: foreign[name], default=None)
         for name, each in others.items():
             own = {"label": name, "time": each.value, "low": each.low, "high": each.high, "fastest": name == fastest}
             found.append({**dict(zip((*SETTING, "order"), place, strict=True)), **own})
     return pd.DataFrame(found, columns=[*SETTING, "order", "label", "time", "low", "high", "fastest"])
+
+
+def _rivals(label: str, ours: str) -> bool:
+    """Whether it is somebody else's implementation, computing in the precision of ours."""
+    return not label.startswith("ours") and ("tf32" in label) == ("tf32" in ours)
 
 
 def speedups(records: Sequence[Record], label: str = OURS, peer: str = "learn2learn") -> pd.DataFrame:

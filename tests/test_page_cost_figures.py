@@ -40,7 +40,7 @@ class Both(Costs):
         return self.figures.panels[name]
 
 
-@pytest.fixture(scope="module", params=["quick", "standard"])
+@pytest.fixture(scope="module", params=["quick"])
 def costs(request: pytest.FixtureRequest) -> Both:
     found = Both(REFERENCE / request.param)
     if not found.rows:
