@@ -98,10 +98,9 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         generation = relatives.get(family, 0)
         relatives[family] = generation + 1
         light, dark = COLOURS[column]
-        marker, dash = (
-            MARKERS[(column + 3 * line + generation) % len(MARKERS)],
-            DASHES[(line + generation) % len(DASHES)],
-        )
+        marker = MARKERS[(column + 3 * line + generation) % len(MARKERS)]
+        # of the colours of a line no more than three are dashed alike, for what is drawn without markers
+        dash = DASHES[(column // 3 + line + generation) % len(DASHES)]
         table[label] = Look(index, light, dark, marker, dash)
     return table
 
