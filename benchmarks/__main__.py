@@ -173,13 +173,15 @@ def keep(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:
-    """Copy records with their scores and curves, without trained states: a small store to commit or to send."""
+    """Copy records with their scores and curves, without trained states: a small store to commit or to send.
+
+    Pictures of data that may not be passed on (mini-ImageNet's) stay behind."""
+    from benchmarks import keeping
     from benchmarks.store import Store
 
-    source = Store(_existing(_store(store, profile)), read_only=True)
-    keys = [record["key"] for record in source.records()]
-    source.copy(keys, Store(target))
-    typer.echo(f"copied {len(keys)} records to {target}")
+    copied, bare = keeping.keep(Store(_existing(_store(store, profile)), read_only=True), Store(target))
+    without = f", {bare} of them without pictures, which may not be passed on" if bare else ""
+    typer.echo(f"copied {copied} records to {target}{without}")
 
 
 @app.command()

@@ -6,7 +6,6 @@ each gains.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.api import LabelledSet, Parameters
 from benchmarks.models import NORMALISATION, Network, NetworkPredictor
+from benchmarks.models.precision import precision
 from benchmarks.plans import Plan
 from maml.compiled import Function, capture_function, compile_function
 from maml.inner_loop import inner_loop, per_task
@@ -98,23 +98,6 @@ def gradient_of(objective: QueryLoss, plan: Plan) -> Gradient:
             return form(parameters, support, query)
 
     return _Fixed(objective, plan).gradient if plan.compiled or plan.captured else gradient
-
-
-@contextlib.contextmanager
-def precision(name: str, device: str) -> Iterator[None]:
-    """Torch's settings for products and convolutions in a precision of `benchmarks.plans.Precision`; those that were
-    there come back."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    try:
-        if device == "cuda":
-            products.allow_tf32 = convolutions.allow_tf32 = name == "tf32"
-        # without the cache of casts, which would outlive the graph of an inner step
-        with torch.autocast(device, torch.bfloat16, name == "bf16", cache_enabled=False):
-            yield
-    finally:
-        if device == "cuda":
-            products.allow_tf32, convolutions.allow_tf32 = before
 
 
 class _Fixed:

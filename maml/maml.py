@@ -34,7 +34,7 @@ from benchmarks.models.per_task import PerTask, applied
 from benchmarks.plans import Plan, parse, settle
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
-from maml.engine import QueryLoss, gradient_of
+from maml.engine import QueryLoss, gradient_of, held_bytes
 from maml.inner_loop import RATES, per_task
 from maml.losses import LossScale, loss_factor
 from maml.parallel import in_order
@@ -128,6 +128,10 @@ class MAML(MetaLearner):
                 raise MetabenchError(f"plan {forced!r}: one module can't be called in {plan.threads} threads")
             facts |= {"per_task": used.how, "per_task_why": used.why}
         return self.replace(plan=plan), facts
+
+    def held_bytes(self, tasks: TaskDistribution) -> int | None:
+        """What captured launches of the meta-gradient hold at their peak; None where none are captured."""
+        return held_bytes(self._objective(tasks, self.plan), self.plan) if self.plan else None
 
     def _rehearse(self, plan: Plan, tasks: TaskDistribution) -> None:
         """One meta-gradient for nothing, so that what is compiled is there before the first meta-step."""

@@ -99,6 +99,8 @@ class ImageTasks(TaskDistribution):
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"pooled", "classes"})
     #: channels, height, width
+    #: whether its pictures may be passed on
+    redistributable: ClassVar[bool] = True
     image_shape: ClassVar[tuple[int, int, int]]
 
     way: int = 5

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Episodes, Parameters
+from benchmarks.models.precision import precision
 from benchmarks.training import MetaGradient, descend
 from benchmarks.workloads import Workload
-from maml.engine import precision
 
 #: Adam's rate while steps are timed: weights hardly move, so every step does the same work
 META_LR = 1e-6

@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmarks import registry
 from benchmarks.api import Episodes, MetaLearner, Parameters, State
 from benchmarks.peers.adapter import META_LR, Adapter, Settings
-from maml.engine import held_bytes
 
 #: 1 minus Adam's decay of the first moment: the share of the first meta-gradient that the moment holds after one step
 _FIRST_SHARE = 1 - 0.9
@@ -87,7 +86,8 @@ class Implementation(Adapter):
         if self._planned is None:
             return None
         learner, tasks = self._planned
-        return held_bytes(learner._objective(tasks, learner.plan), learner.plan)
+        held: int | None = learner.held_bytes(tasks)
+        return held
 
     def from_cache(self) -> bool:
         from torch._dynamo.utils import counters

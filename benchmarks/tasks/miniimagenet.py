@@ -69,6 +69,7 @@ class MiniImageNet(ImageTasks):
         "5w5s": {"way": 5, "shot": 5},
     }
     equivalence_margin: ClassVar[float] = 0.010
+    redistributable: ClassVar[bool] = False
     image_shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)
 
     @property
