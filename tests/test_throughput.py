@@ -52,3 +52,10 @@ def test_what_fails_is_a_row_with_a_reason(small, monkeypatch):
     assert row["steps_per_second"] is None
     assert found["SyncVectorEnv", 2]["status"] == "ok"
     assert "error: AttributeError" in "\n".join(throughput.lines(record))
+
+
+def test_gymnasiums_environments_are_made_without_a_word_in_any_process(small, capfd, tmp_path):
+    """A process of AsyncVectorEnv that is no fork of this one has no silenced MuJoCo, and MuJoCo writes a file."""
+    throughput._made("HalfCheetah-v5").close()
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

@@ -174,7 +174,7 @@ def _gymnasium(label: str, count: int, stack: contextlib.ExitStack) -> Block:
     model = registry.build_task(TASK, **FIELDS).model  # type: ignore[attr-defined]
     name = ROBOTS[model.robot].environment
     with quiet():
-        vector: Any = getattr(gymnasium.vector, label)([functools.partial(gymnasium.make, name)] * count)
+        vector: Any = getattr(gymnasium.vector, label)([functools.partial(_made, name)] * count)
     stack.callback(vector.close)
     policy, space = Policy(model, count), model.actions
     noise = torch.from_numpy(np.random.default_rng(1).random((model.horizon, count, 1, space.lanes)))
@@ -189,6 +189,14 @@ def _gymnasium(label: str, count: int, stack: contextlib.ExitStack) -> Block:
         return count * model.horizon
 
     return block
+
+
+def _made(name: str) -> Any:
+    """Gymnasium's environment, made without a word: a process of `AsyncVectorEnv` need not be a fork of this one."""
+    import gymnasium
+
+    with quiet():
+        return gymnasium.make(name)
 
 
 def _row(each: Contestant, ours: Contestant) -> dict[str, Any]:
