@@ -67,7 +67,7 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
-        start, right, bottom, top = left / width, 1 - 0.12 / width, 0.5 / height, 1 - above / height
+        start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height
         yield figure, figure.add_axes((start, bottom, right - start, top - bottom))
 
 
