@@ -153,7 +153,7 @@ def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mappi
 def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
     work = grid.get("work", WORKS[0])
     orders = [order for order in choice.orders or grid["orders"] if work == WORKS[0] or order in grid["orders"]]
-    competing = variants(choice.implementations or _here(grid["implementations"]), orders, choice.plan)
+    competing = variants(choice.implementations or grid["implementations"], orders, choice.plan)
     if not competing:
         return
     axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
@@ -198,7 +198,8 @@ def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
         raise unknown(f"work of cost profile {profile!r}", work, WORKS)
     if work == "evaluation" and grid["orders"] != ["first"]:
         raise MetabenchError(f'cost profile {profile!r}: an evaluation keeps no graph, so its orders are ["first"]')
-    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=_here(grid["implementations"])))
+    grid = {**grid, "implementations": _here(grid["implementations"])}
+    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=grid["implementations"]))
     return grid
 
 

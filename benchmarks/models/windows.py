@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from benchmarks.models import window_kernels
+from benchmarks.models.channels_last import fuses
 from benchmarks.models.normalisation import EPSILON, MOMENTUM, Statistics
 
 #: a product with fewer blocks of 64 x 64 results than the first number leaves a large GPU idle: it is done task by
@@ -29,8 +30,7 @@ PIECE = 512
 
 def serves(x: Tensor, statistics: Statistics) -> bool:
     """Whether the form is quicker for this input: on a GPU, where each channel is normalised by its whole batch."""
-    whole_batch = statistics.groups == 1 and statistics.first is None and statistics.running is None
-    return x.device.type == "cuda" and whole_batch
+    return x.device.type == "cuda" and fuses(statistics)
 
 
 def module(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, *, stride: int) -> Tensor:
