@@ -42,9 +42,15 @@ def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] 
         "worth_table": cost_worth.worth_table(worth) if worth else None,
         "sentences": cost.sentences(results.costs),
         "ratios": ratio_table(results.costs),
-        "panels": cost_worth.worth_panels(worth, looks) + cost_figures.ratio_panels(results.costs),
         "implementations": _legend(results.costs),
     }
+
+
+def second_order_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
+    if cost.rows(results.costs).empty:
+        return {"panels": []}
+    worth = cost_worth.worth_panels(cost_worth.worth_rows(results), looks)
+    return {"panels": worth + cost_figures.ratio_panels(results.costs)}
 
 
 def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
@@ -56,10 +62,13 @@ def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, An
         "environments": simulated,
         "speedups": speedup_table(results.costs),
         "costs": full_table(frame) if len(frame) else None,
-        "panels": cost_figures.bar_panels(results.costs) + cost_figures.memory_panels(results.costs),
         "implementations": _legend(results.costs),
         "absent": sorted({f"{row.implementation}: {row.reason}" for row in _skipped(frame).itertuples()}),
     }
+
+
+def implementation_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
+    return {"panels": cost_figures.bar_panels(results.costs) + cost_figures.memory_panels(results.costs)}
 
 
 def _skipped(frame: pd.DataFrame) -> pd.DataFrame:

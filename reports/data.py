@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +28,7 @@ from benchmarks.stats import (
     protocol_of,
     row_of,
 )
+from benchmarks.store import Store
 
 Record = Mapping[str, Any]
 
@@ -127,14 +128,23 @@ class Results:
 
     records: list[Record]
     stores: list[Path]
-    scores: Callable[[Record], Mapping[str, np.ndarray] | None]
-    arrays: Callable[[Record], Mapping[str, np.ndarray] | None]
-    #: the classes and items of the queries of a list of episodes, by its digest
-    episodes: Callable[[str], pd.DataFrame | None]
+    #: key -> the store that holds the scores and arrays of the record
+    holders: Mapping[str, Store]
     #: what `metabench cost` measured, which has tables of its own
     costs: list[Record] = field(default_factory=list)
     #: lists that grow, a line per file of a store that could not be read
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
+
+    def scores(self, record: Record) -> Mapping[str, np.ndarray] | None:
+        return self.holders[record["key"]].score_columns(record["key"])
+
+    def arrays(self, record: Record) -> Mapping[str, np.ndarray] | None:
+        return self.holders[record["key"]].arrays(record["key"])
+
+    def episodes(self, digest: str) -> pd.DataFrame | None:
+        """The classes and items of the queries of a list of episodes, by its digest."""
+        found = (store.episodes(digest) for store in dict.fromkeys(self.holders.values()))
+        return next((frame for frame in found if frame is not None), None)
 
     @cached_property
     def results(self) -> list[Result]:
@@ -241,11 +251,9 @@ class Results:
 
 def load(paths: Path | str | Iterable[Path | str]) -> Results:
     """The records of one store or several; raises `MetabenchError` where there are none."""
-    from benchmarks.store import Store
-
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     records: dict[str, Record] = {}
-    stores: dict[str, Any] = {}
+    holders: dict[str, Store] = {}
     costs: dict[str, Record] = {}
     opened = []
     for folder in folders:
@@ -259,7 +267,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
             if record["cell"] not in SCORED:
                 continue
             records.setdefault(record["key"], record)
-            stores.setdefault(record["key"], store)
+            holders.setdefault(record["key"], store)
     if not records and not costs:
         damaged = sum(len(store.problems) for store in opened)
         hint = f"{damaged} files can't be read" if damaged else "run `metabench run` first"
@@ -268,9 +276,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     return Results(
         ordered,
         folders,
-        scores=lambda record: stores[record["key"]].score_columns(record["key"]),
-        arrays=lambda record: stores[record["key"]].arrays(record["key"]),
-        episodes=lambda digest: next((f for one in opened if (f := one.episodes(digest)) is not None), None),
+        holders=holders,
         costs=sorted(costs.values(), key=lambda record: (str(record.get("finished")), record["key"])),
         complaints=[[], *(store.problems for store in opened)],
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from reports.artist import Artist
 
-from reports import figures, style, words
-from reports.data import Results, load
-from reports.sections import SECTIONS, downloads
+if TYPE_CHECKING:
+    from reports.data import Results
+    from reports.figures import Panel
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -24,31 +24,43 @@ def write_report(
 
     figure_folder: where to write every figure as SVG and PNG too. Raises `MetabenchError` where there are no records.
     """
-    results = load(store_path)
-    html, panels = render(results)
+    with Artist() as artist:
+        from reports.data import load  # it takes a second, in which the artist gets ready
+
+        html, _ = render(load(store_path), artist, None if figure_folder is None else Path(figure_folder))
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     unfinished.write_text(html, encoding="utf-8")
     os.replace(unfinished, output)
-    if figure_folder is not None:
-        Path(figure_folder).mkdir(parents=True, exist_ok=True)
-        for panel in panels:
-            panel.svg.write(Path(figure_folder), panel.name)
     return output
 
 
-def render(results: Results) -> tuple[str, list[figures.Panel]]:
-    """The page as text, and the figures on it."""
+def render(
+    results: Results, artist: Artist | None = None, figure_folder: Path | None = None
+) -> tuple[str, list[Panel]]:
+    """The page as text, and the figures on it. artist: where they are drawn; left out: here."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from reports import sections, style, words
+
     looks = style.looks(results.labels)
+    _ = results.verdicts  # what both halves rest on is found once
+    drawing = (results, looks, figure_folder)
+    wait = artist.start(sections.draw, *drawing) if artist else functools.partial(sections.draw, *drawing)
+    built = {one.name: one.build(results, looks) for one in sections.SECTIONS if one.build}
+    drawn = wait()
+    results.complaints.append([line for line in drawn.problems if line not in results.problems])
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=downloads)
+    environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=sections.downloads)
     shown, panels = [], []
-    for section in SECTIONS:
-        context = section.build(results, looks)
-        if context is not None:
+    for section in sections.SECTIONS:
+        parts = [found[section.name] for found in (built, drawn.contexts) if section.name in found]
+        if parts[0] is not None:
+            context = {name: value for part in parts if part for name, value in part.items()}
             text = environment.get_template(f"{section.name}.html.j2").render(context)
             shown.append({"name": section.name, "link": section.link, "html": Markup(text)})
             panels += context.get("panels", [])

@@ -1,8 +1,9 @@
 """The sections of the page in their order: the one place where they are listed.
 
-Another section is a line in `SECTIONS`, a function that answers what its template shows (None where the records hold
+Another section is a line in `SECTIONS`, functions that answer what its template shows (None where the records hold
 nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
-legends are in ``templates/macros.html.j2``. Figures under the key "panels" are also written by ``report --figures``.
+legends are in ``templates/macros.html.j2``. What has figures is drawn by another process while this one makes tables
+(`reports.artist`). Figures under the key "panels" are also written by ``report --figures``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -42,11 +44,13 @@ Context = Mapping[str, Any]
 @dataclass(frozen=True)
 class Section:
     """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
-    what the template shows."""
+    what the template shows; draw: what of that has figures. The section is left out where the first of the two that
+    it has finds nothing."""
 
     name: str
     link: str
-    build: Callable[[Results, Looks], Context | None]
+    build: Callable[[Results, Looks], Context | None] | None = None
+    draw: Callable[[Results, Looks], Context | None] | None = None
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
@@ -123,18 +127,20 @@ def functions(results: Results, looks: Looks) -> Context | None:
 
 def controlled(results: Results, looks: Looks) -> Context | None:
     """What only control tasks have; None where the records hold none."""
-    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
     by_step, totals = control.steps_table(results), control.totals_table(results)
     shown = {
-        "adaptation": adaptation,
-        "paths": paths,
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
         "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
         "totals": _table("totals.csv", "Totals beside published ones", totals, RETURNS) if len(totals) else None,
     }
-    return {**shown, "panels": adaptation + paths} if any(shown.values()) else None
+    return shown if any(shown.values()) else None
+
+
+def controlled_figures(results: Results, looks: Looks) -> Context:
+    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
+    return {"adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
 
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
@@ -155,14 +161,12 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     frame = pairs.pairs_table(results)
     if frame.empty:
         return None
+    return {"matrices": pairs.matrices(results), "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS)}
+
+
+def pairwise_figures(results: Results, looks: Looks) -> Context:
     leading, further = forest.forest_panels(results, looks)
-    return {
-        "matrices": pairs.matrices(results),
-        "panels": leading + further,
-        "leading": leading,
-        "further": further,
-        "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
-    }
+    return {"panels": leading + further, "leading": leading, "further": further}
 
 
 def claimed(results: Results, looks: Looks) -> Context | None:
@@ -185,8 +189,11 @@ def timed(results: Results, looks: Looks) -> Context | None:
     times = trend.history(results.stores)
     if times.empty:
         return None
-    levels = _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)
-    return {"levels": levels, "panels": trend.trend_panels(times)}
+    return {"levels": _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)}
+
+
+def timed_figures(results: Results, looks: Looks) -> Context:
+    return {"panels": trend.trend_panels(trend.history(results.stores))}
 
 
 #: how the columns of the protocol table are shown
@@ -208,7 +215,7 @@ def failures(results: Results, looks: Looks) -> Context:
     under_trained = tables.under_trained_table(results)
     return {
         "failures": tables.failures_table(results).to_dict("records"),
-        "problems": results.problems,
+        "results": results,
         "untimed": f"{words.count(sum(untimed.values()), 'variant')} of the cost benchmark without a time: "
         f"{', '.join(f'{count} {status}' for status, count in untimed.items())}. {WHERE_UNTIMED}"
         if untimed
@@ -239,27 +246,46 @@ SECTIONS: Sequence[Section] = (
     # the first screen: the answers
     Section("short", "", in_short),
     Section("findings", "", findings),
-    Section("second-order", "Second order", cost_page.second_order),
+    Section("second-order", "Second order", cost_page.second_order, cost_page.second_order_figures),
     Section("published", "Published", published),
     Section("changes", "", changes),
     # what they rest on
     Section("results", "Results", score_tables),
-    Section("across", "Across tasks", across_tasks),
-    Section("steps", "Inner steps", steps),
-    Section("shots", "Shots", shots),
-    Section("learning", "Learning curves", learning),
-    Section("cost", "Cost", training_cost),
-    Section("implementations", "Implementations", cost_page.implementations),
-    Section("functions", "Fits", functions),
-    Section("control", "Control", controlled),
+    Section("across", "Across tasks", draw=across_tasks),
+    Section("steps", "Inner steps", draw=steps),
+    Section("shots", "Shots", draw=shots),
+    Section("learning", "Learning curves", draw=learning),
+    Section("cost", "Cost", draw=training_cost),
+    Section("implementations", "Implementations", cost_page.implementations, cost_page.implementation_figures),
+    Section("functions", "Fits", draw=functions),
+    Section("control", "Control", controlled, controlled_figures),
     Section("episodes", "Episodes", episodes),
-    Section("pairs", "Pairs", pairwise),
+    Section("pairs", "Pairs", pairwise, pairwise_figures),
     Section("claims", "Claims", claimed),
-    Section("trend", "Trend", timed),
+    Section("trend", "Trend", timed, timed_figures),
     Section("failures", "Failures and skips", failures),
     Section("protocol", "Protocol and machine", protocol),
     Section("data", "Data", data),
 )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Everything that has figures. contexts: by the name of the section. problems: a line per file that could not be
+    read so far."""
+
+    contexts: Mapping[str, Context | None]
+    problems: Sequence[str]
+
+
+def draw(results: Results, looks: Looks, folder: Path | None = None) -> Drawn:
+    """What `Section.draw` answers, for every section; the figures are written into a folder too, where one is given."""
+    contexts = {section.name: section.draw(results, looks) for section in SECTIONS if section.draw}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for panel in (panel for context in contexts.values() if context for panel in context["panels"]):
+            panel.svg.write(folder, panel.name)
+    return Drawn(contexts, results.problems)
 
 
 def _panels(found: Sequence[figures.Panel]) -> Context | None:

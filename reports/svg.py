@@ -41,9 +41,12 @@ SETTINGS: dict[str, Any] = {
 
 
 class Drawing(str):
-    """The text of an ``<svg>`` element that knows the figure it was made from."""
+    """The text of an ``<svg>`` element that knows the figure it was made from, in the process that drew it."""
 
     figure: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Drawing, (str(self),)
 
     def write(self, folder: Path, name: str) -> None:
         """As NAME.svg and NAME.png (on white, 200 dots per inch) into a folder."""
@@ -74,10 +77,13 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
 def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing:
     """The figure as one ``<svg>`` element. colours: hex colour -> CSS variable that replaces it on a page."""
     import seaborn
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     seaborn.despine(fig=figure)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # not by `savefig`, which draws everything twice so that layouts can be solved; these figures have none
+    metadata: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
