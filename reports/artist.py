@@ -83,12 +83,12 @@ def serve() -> None:
     with _absent(*UNNEEDED):
         importlib.import_module("seaborn")
     importlib.import_module("reports.sections")
-    gc.freeze()  # or the collector walks through all that was imported again and again
     while True:
         try:
             function, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        gc.freeze()  # or the collector walks through all that was imported and sent again and again
         answers.write(_called(function, arguments))
         answers.flush()
 

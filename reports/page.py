@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,7 +28,10 @@ def write_report(
     with Artist() as artist:
         from reports.data import load  # it takes a second, in which the artist gets ready
 
-        html, _ = render(load(store_path), artist, None if figure_folder is None else Path(figure_folder))
+        results = load(store_path)
+        gc.freeze()  # or the collector walks through all records again and again
+        html, _ = render(results, artist, None if figure_folder is None else Path(figure_folder))
+        gc.unfreeze()
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
