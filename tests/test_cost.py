@@ -173,6 +173,18 @@ def test_all_variants_run_in_every_round_in_changing_order(monkeypatch: pytest.M
     assert len({tuple(each) for each in rounds}) > 6
 
 
+def test_what_is_counted_before_the_first_step_is_what_is_counted_after_it() -> None:
+    late = {(row["order"], row["label"]): row for row in measured("ours/all", "loop", "learn2learn")}
+    entered = contest("ours/all", "loop", "learn2learn")
+    for part in (entered.enter, entered.count_early, entered.compare, entered.warm_up, entered.race, entered.count):
+        part()
+    for row in entered.rows({"flops_per_second": 1e9}):
+        expected = late[row["order"], row["label"]]
+        assert row["status"] == expected["status"], row["reason"]
+        for column in ("flops", "operations", "peak_bytes", "plan"):
+            assert row[column] == expected[column], (row["label"], column)
+
+
 def test_an_evaluation_is_compared_by_its_predictions_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = contest("ours/all", "loop", "learn2learn", orders=("first",), work="evaluation")
     lying = loop.Implementation.adapt

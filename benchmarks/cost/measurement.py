@@ -21,6 +21,7 @@ import torch
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
 from benchmarks.cost import comparison
+from benchmarks.cost.counting import Counting, one_thread
 from benchmarks.cost.grid import WORKS, Setting, Variant, from_plain
 from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
@@ -87,17 +88,23 @@ def measure(
         deadline, contest.end = contest.deadline, began + TIMING * available
         contest.deadline = min(deadline, began + PREPARING * available)
         contest.enter()
-        contest.compare()
-        contest.warm_up()
-        early = available == math.inf and not device.startswith("cuda")
-        if early:  # many can count at a time; not where time is short, nor on CUDA, whose profiler slows launches down
-            contest.count()
+        cuda = device.startswith("cuda")
+        spread = (
+            threads > 1 and not cuda
+        )  # threads of two such settings would wait for each other: several times slower
+        if not spread:
+            contest.compare()
+            contest.warm_up()
+        if available == math.inf and not cuda:  # not where time is short, nor on CUDA, whose profiler slows launches
+            contest.count_early()
         contest.free_memory()
     waited = own.wait()
     contest.deadline = min(deadline + waited, contest.end)
+    if spread:
+        contest.compare()
+        contest.warm_up()
     contest.race()
-    if not early:
-        contest.count()
+    contest.count()
     ceilings = counters.ceilings(device)
     stages = {name: round(seconds, 3) for name, seconds in {**contest.stages, "waiting": waited}.items()}
     facts = {"ceilings": ceilings, "threads": threads, "precision": _precision(device), "stages": stages}
@@ -138,6 +145,8 @@ class Contest:
         self.comparison = comparison.Comparison(
             self.work, self.parameters, lambda tasks, dtype: workload.episodes(tasks, dtype, device), setting.meta_batch
         )
+
+        self.counting = Counting(self.work, self.parameters, self.episodes, device)
 
     def settings(self, order: str) -> Settings:
         return Settings(self.workload, self.setting.inner_steps, order == "second")
@@ -210,7 +219,7 @@ class Contest:
         settings = self.settings(each.variant.order)
         ready, clock = Clock(self.device), Clock(self.device)
         with ready:  # who compiles does it here or in the first step
-            step = self.work.stepper(each.adapter, self.parameters, self.episodes, settings)
+            step = self._stepper(each.adapter, each.variant.order)
         with clock:
             returned = step()
         each.row["first_step_seconds"] = ready.total + clock.total
@@ -270,39 +279,32 @@ class Contest:
         assert each.adapter is not None
         each.adapter.adapt(self.parameters, self.episodes, self.settings(each.variant.order))
 
-    def count(self) -> None:
-        """What is counted and not timed."""
-        flops: dict[str, int] = {}
-        for each in self.active():
+    def count_early(self) -> None:
+        """Count what torch's counters see, in one thread and before the first timed step; plans are settled for the
+        threads that will be timed. An evaluation has no plan to settle."""
+        for each in self.active() if self.setting.work == WORKS[0] else ():
             with self.attempt(each, "counting"):
                 assert each.adapter is not None
-                assert each.step is not None
-                row, order = each.row, each.variant.order
-                if order not in flops:
-                    flops[order] = self._flops(order)
-                row["flops"] = flops[order]
-                theirs = each.adapter.peak_bytes()
-                row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
-                if not each.adapter.counted:
-                    row["peak_bytes"] = theirs
-                    continue
-                alone, threads = each.adapter.in_one_thread()
-                step = each.step
-                if threads > 1:
-                    step = self.work.stepper(alone, self.parameters, self.episodes, self.settings(order))
-                    step()
-                # every thread may hold as much as one does, so this is the most that it can be
-                row["peak_bytes"] = threads * (theirs or counters.peak_bytes(step, self.device))
-                row["operations"] = counters.operations(step)
-                row["launches"] = counters.launches(step, self.device)
+                if each.adapter.counted:
+                    step = each.step or self._stepper(each.adapter, each.variant.order)
+                    with one_thread():
+                        self._count(each, step, begun=each.step is not None)
 
-    def _flops(self, order: str) -> int:
-        """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""
-        step = self.work.stepper(peers.load("loop"), self.parameters, self._one_task(), self.settings(order))
-        return counters.flops(step) * self.setting.meta_batch
+    def count(self) -> None:
+        """What is counted and not timed, as far as it isn't known."""
+        for each in self.active():
+            with self.attempt(each, "counting"):
+                if each.row["plan"] is None:
+                    assert each.step is not None
+                    self._count(each, each.step, begun=True)
 
-    def _one_task(self) -> Episodes:
-        return Episodes(self.episodes.support[:1], self.episodes.query[:1])
+    def _count(self, each: Contestant, step: Callable[[], Any], begun: bool) -> None:
+        assert each.adapter is not None
+        each.row.update(self.counting.of(each.adapter, self.settings(each.variant.order), step, begun))
+        each.row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
+
+    def _stepper(self, adapter: Adapter, order: str) -> Callable[[], Any]:
+        return self.work.stepper(adapter, self.parameters, self.episodes, self.settings(order))
 
     def active(self) -> list[Contestant]:
         return [each for each in self.contestants if each.running]

@@ -27,7 +27,8 @@ from benchmarks.workloads import WORKLOADS
 PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")
 #: the code that decides a cost
 CODE = (
-    *("cost/measurement.py", "cost/comparison.py", "cost/turns.py", "cost/work.py", "counters.py", "workloads.py"),
+    *("cost/measurement.py", "cost/comparison.py", "cost/counting.py", "cost/turns.py", "cost/work.py"),
+    *("counters.py", "workloads.py"),
     *("peers/*.py", "models/*.py", "training.py", "../maml/*.py"),
 )
 
