@@ -1,9 +1,9 @@
-"""The cost benchmark: its grids, one setting measured, a sweep with records, and what is said of them."""
+"""The cost benchmark: one setting measured, a sweep with records, and what is said of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 
 from benchmarks import counters, peers
-from benchmarks.cost import grid, measurement, sweep
-from benchmarks.cost.grid import Choice, Setting, Variant
-from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.cost import comparison, grid, measurement, sweep
+from benchmarks.cost.grid import Setting
+from benchmarks.errors import Unavailable
 from benchmarks.models import network_for
 from benchmarks.peers import loop, ours
 from benchmarks.peers.adapter import Settings
@@ -26,19 +26,6 @@ from reports import cost as tables
 from reports import cost_terminal, data
 
 SMALL = Workload("mlp-40-40", (1,), 0, 4, 4, 0.01, threads=1)
-
-
-#: a complete grid
-GRID = """[[cost.quick.grids]]
-backbones = ["mlp-40-40"]
-inner_steps = [1]
-meta_batches = [4]
-orders = ["second", "first"]
-implementations = ["loop"]
-rounds = 5
-seconds = 1
-limit = 60
-"""
 
 
 def setting(*names: str, rounds: int = 5, orders: tuple[str, ...] = grid.ORDERS, work: str = grid.WORKS[0]) -> Setting:
@@ -54,84 +41,6 @@ def measured(*names: str, **changes: Any) -> list[dict[str, Any]]:
     for part in (entered.enter, entered.compare, entered.warm_up, entered.race, entered.count):
         part()
     return entered.rows({"flops_per_second": 1e9, "bytes_per_second": 1e9})
-
-
-# --- grids ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("profile", grid.profiles())
-def test_every_profile_is_a_list_of_settings(profile: str) -> None:
-    found = grid.settings(profile)
-    assert found
-    assert {each.backbone for each in found} <= set(WORKLOADS)
-    for each in found:
-        assert {variant.order for variant in each.variants} == set(
-            grid.ORDERS if each.work == "meta-step" else ["first"]
-        )
-        assert grid.from_plain(json.loads(json.dumps(grid.plain(each)))) == each
-
-
-def test_ours_stands_for_every_plan_unless_one_is_forced() -> None:
-    labels = [variant.label for variant in grid.variants(["ours", "loop"], ["first"])]
-    assert labels[:2] == ["ours/rule", "ours/eager"]
-    assert {"ours/compiled", "ours/all", "ours/one"} < set(labels)
-    assert labels[-1] == "loop"
-    assert [v.label for v in grid.variants(["ours", "loop"], ["first"], plan="one")] == ["ours/one", "loop"]
-
-
-def test_the_command_line_replaces_what_the_profile_lists() -> None:
-    chosen = Choice(["mlp-40-40"], [7], [2], ["second"], ["loop"])
-    (only,) = grid.settings("quick", chosen)
-    assert (only.backbone, only.inner_steps, only.meta_batch) == ("mlp-40-40", 7, 2)
-    assert only.variants == (Variant("second", "loop"),)
-
-
-def test_inner_steps_and_meta_batches_are_those_of_training_unless_evaluation_is_asked_for() -> None:
-    backbone = "conv4-64-strided"
-    assert {each.work for each in grid.settings("standard", Choice([backbone]))} == {"meta-step", "evaluation"}
-    assert {each.work for each in grid.settings("standard", Choice([backbone], [3]))} == {"meta-step"}
-    (only,) = grid.settings("standard", Choice([backbone], [3], [7], work="evaluation"))
-    assert (only.work, only.inner_steps, only.meta_batch) == ("evaluation", 3, 7)
-    assert str(only) == "conv4-64-strided, 7 episodes evaluated, 3 inner steps"
-    with pytest.raises(MetabenchError, match="has no setting like that"):
-        grid.settings("standard", Choice([backbone], orders=["second"], work="evaluation"))
-
-
-@pytest.mark.parametrize(
-    ("choice", "told"),
-    [
-        (Choice(backbones=["conv4"]), "unknown backbone 'conv4'"),
-        (Choice(orders=["third"]), "unknown order 'third'"),
-        (Choice(implementations=["our"]), "unknown implementation 'our'"),
-        (Choice(implementations=["ours/fast"]), "unknown plan of 'ours' 'fast'"),
-        (Choice(plan="fast"), "unknown plan of 'ours' 'fast'"),
-        (Choice(work="training"), "unknown work 'training'"),
-    ],
-)
-def test_what_is_not_known_is_named_with_what_is(choice: Choice, told: str) -> None:
-    with pytest.raises(MetabenchError, match=f"{told}.*known: "):
-        grid.settings("quick", choice)
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("[cost.quick]\ngrids = 3", "write each grid as a block"),
-        ("[cost.quick", "is not TOML"),
-        ("[[cost.quick.grids]]\nbackbone = ['a']", "unknown key of cost profile 'quick' 'backbone'"),
-        ("[[cost.quick.grids]]\nbackbones = ['mlp-40-40']", "a grid lacks inner_steps"),
-        ("[[cost.quick.grids]]\nrounds = 0", "rounds = 0 is not above 0"),
-        ("[[cost.quick.grids]]\nrounds = 'many'", "rounds = 'many' is str"),
-        (f"{GRID}work = 'training'", "unknown work of cost profile 'quick' 'training'"),
-        (f"{GRID}work = 'evaluation'", "an evaluation keeps no graph"),
-        ("[cost.other]\ngrids = []", "unknown cost profile 'quick'"),
-    ],
-)
-def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "cost.toml").write_text(text)
-    with pytest.raises(MetabenchError, match=told) as caught:
-        grid.settings("quick", path=tmp_path / "cost.toml")
-    assert "\n" not in str(caught.value)
 
 
 # --- one setting ---------------------------------------------------------------------------------------------------
@@ -154,6 +63,8 @@ def test_rows_hold_every_sample_and_their_median() -> None:
     assert rows[0]["plan"]["tasks_at_once"] == rows[0]["plan"]["tasks"] == 3
     assert rows[0]["flops"] == rows[2]["flops"] > rows[1]["flops"]
     assert rows[2]["operations"] > rows[0]["operations"]
+    # adapting has no order, so it is timed once
+    assert rows[0]["adapt_milliseconds_per_task"] == rows[1]["adapt_milliseconds_per_task"] > 0
 
 
 def test_who_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +83,43 @@ def test_who_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatc
     wrong = rows["second", "loop"]
     assert wrong["status"] == "error"
     assert "computes another meta-gradient" in wrong["reason"]
-    assert wrong["gradient_error"] > measurement.TOLERANCE
+    assert wrong["gradient_error"] > comparison.TOLERANCE
     assert wrong["milliseconds"] is None
     assert rows["first", "loop"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(("wrong", "reduced"), [(1.0, False), (1.001, False), (1.001, True)])
+def test_a_program_is_judged_by_what_its_first_step_computed(
+    wrong: float, reduced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that makes another program of the right function: double precision, uncompiled, can't see that."""
+    honest = loop.Implementation.stepper
+
+    def stepper(self: Any, *given: Any) -> Any:
+        step = honest(self, *given)
+
+        def run() -> Any:
+            state = step()
+            return dataclasses.replace(state, moments={name: wrong * value for name, value in state.moments.items()})
+
+        return run
+
+    monkeypatch.setattr(loop.Implementation, "stepper", stepper)
+    monkeypatch.setattr(loop.Implementation, "is_program", True)
+    monkeypatch.setattr(loop.Implementation, "reduced", reduced)
+    rows = {(row["order"], row["label"]): row for row in measured("ours/all", "loop")}
+    for order in grid.ORDERS:
+        row = rows[order, "loop"]
+        assert row["gradient_error"] < 1e-12
+        assert 0 < row["rounding_error"] < 1e-6
+        assert row["program_error"] == pytest.approx(wrong - 1, abs=1e-6)
+        if wrong > 1 and not reduced:
+            assert row["status"] == "error"
+            assert row["reason"].startswith("its program computes another meta-gradient: relative difference 0.001, ")
+            assert row["milliseconds"] is None
+        else:
+            assert row["status"] == "ok", row["reason"]
+        assert rows[order, "ours/all"]["program_error"] is None
 
 
 def test_compiling_counts_whether_before_the_first_step_or_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +173,18 @@ def test_all_variants_run_in_every_round_in_changing_order(monkeypatch: pytest.M
     assert len({tuple(each) for each in rounds}) > 6
 
 
+def test_what_is_counted_before_the_first_step_is_what_is_counted_after_it() -> None:
+    late = {(row["order"], row["label"]): row for row in measured("ours/all", "loop", "learn2learn")}
+    entered = contest("ours/all", "loop", "learn2learn")
+    for part in (entered.enter, entered.count_early, entered.compare, entered.warm_up, entered.race, entered.count):
+        part()
+    for row in entered.rows({"flops_per_second": 1e9}):
+        expected = late[row["order"], row["label"]]
+        assert row["status"] == expected["status"], row["reason"]
+        for column in ("flops", "operations", "peak_bytes", "plan"):
+            assert row[column] == expected[column], (row["label"], column)
+
+
 def test_an_evaluation_is_compared_by_its_predictions_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     entered = contest("ours/all", "loop", "learn2learn", orders=("first",), work="evaluation")
     lying = loop.Implementation.adapt
@@ -270,6 +227,9 @@ def test_a_sweep_keeps_a_record_and_does_not_measure_twice(swept: Any) -> None:
     assert record["threads"] == 1
     assert [row["status"] for row in record["rows"]] == ["ok"] * 4
     assert record["machine"]["id"]
+    stages = ("importing", "comparing", "warming up", "waiting", "timing", "adapting with", "counting")
+    assert set(record["stages"]) == set(stages)
+    assert all(seconds >= 0 for seconds in record["stages"].values())
     assert "4 of 4 variants" in lines[-1]
     again: list[str] = []
     assert sweep.run(grid.settings("smoke"), store, "smoke", "cpu", again.append) == [record]

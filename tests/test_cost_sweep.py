@@ -1,7 +1,8 @@
-"""When a sweep of the cost benchmark stops, and what it measures anew."""
+"""When a sweep of the cost benchmark stops, what it measures anew, and what it runs side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,90 @@ from benchmarks.cost.grid import Choice, Setting
 from benchmarks.isolate import Outcome
 from benchmarks.store import Store
 
+SETTINGS = grid.settings("smoke", Choice(inner_steps=[1, 2, 3]))
+
+
+class Waves:
+    """Stands for the processes of the waves: each setting ends in no time, as ``status`` says by inner steps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cores: int, status: Mapping[int, list[str]]) -> None:
+        self.seen: list[dict[int, float]] = []
+        self.places: list[int] = []
+        self._status = {steps: list(each) for steps, each in status.items()}
+        monkeypatch.setattr(sweep, "_measured", self._measured)
+        monkeypatch.setattr(sweep.measure, "usable_cores", lambda: cores)
+
+    def _measured(
+        self, wave: Mapping[str, Setting], device: str, memory: Any, places: int, left: Any, keep: Any
+    ) -> None:
+        self.seen.append({setting.inner_steps: setting.limit for setting in wave.values()})
+        self.places.append(places)
+        for key, setting in wave.items():
+            left_over = self._status.get(setting.inner_steps)
+            status = left_over.pop(0) if left_over else "ok"
+            rows = [
+                {**measurement._empty_row(each), "status": status, "rounds": 5 if status == "ok" else None}
+                for each in setting.variants
+            ]
+            facts = {"ceilings": None, "threads": 1, "precision": None, "stages": {"timing": 1.0, "waiting": 9.0}}
+            keep(key, Outcome("ok", None, value={"rows": rows, **facts}, seconds=10.0), None)
+
 
 def test_when_time_is_up_no_setting_is_begun_and_what_was_cut_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = grid.settings("smoke", Choice(inner_steps=[1, 2, 3]))
-    clock = iter([0.0, 0.0, 55.0, 95.0])  # the start, then before each setting
-    limits: list[float] = []
-
-    def measured(key: str, setting: Setting, *rest: Any) -> Any:
-        limits.append(setting.limit)
-        status = "timeout" if len(limits) == 2 else "ok"
-        rows = [{**measurement._empty_row(each), "status": status} for each in setting.variants]
-        value = {"rows": rows, "ceilings": None, "threads": 1, "precision": None}
-        return Outcome("ok", None, value=value, seconds=1.0), None
-
-    monkeypatch.setattr(sweep, "_measured", measured)
+    clock = iter([0.0, 0.0, 55.0, 95.0])  # the start, then before each wave
+    waves = Waves(monkeypatch, cores=1, status={2: ["timeout"]})
     monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
     store, lines = Store(tmp_path), []
-    records = sweep.run(settings, store, "smoke", "cpu", lines.append, seconds=100)
-    assert limits == [100, 45]  # the profile's limit is 120
+    records = sweep.run(SETTINGS, store, "smoke", "cpu", lines.append, seconds=100)
+    assert waves.seen == [{1: 100}, {2: 45}]  # the profile's limit is 120
     assert [record["cut"] for record in records] == [False, True]
     assert lines[-1] == "time is up; the same command goes on with the other 1 settings"
     monkeypatch.undo()
-    monkeypatch.setattr(sweep, "_measured", measured)
-    sweep.run(settings, store, "smoke", "cpu", lines.append)
-    assert limits[2:] == [120, 120]
-    sweep.run(settings, store, "smoke", "cpu", lines.append)
+    again = Waves(monkeypatch, cores=1, status={})
+    sweep.run(SETTINGS, store, "smoke", "cpu", lines.append)
+    assert again.seen == [{2: 120, 3: 120}]
+    assert lines[-1].endswith(": 4 of 4 variants in 1 s")  # without the time that it waited for the others
+    sweep.run(SETTINGS, store, "smoke", "cpu", lines.append)
     assert lines[-1] == "0 settings to measure, 3 measured before"
-    assert len(sweep.run(settings, store, "smoke", "cpu", lines.append, again=True)) == 3
-    assert limits[4:] == [120, 120, 120]
+    assert len(sweep.run(SETTINGS, store, "smoke", "cpu", lines.append, again=True)) == 3
+    assert again.seen[1:] == [{1: 120, 2: 120, 3: 120}]
+
+
+def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sizes(cores: int, **limits: Any) -> tuple[list[int], set[int]]:
+        waves = Waves(monkeypatch, cores, status={})
+        sweep.run(SETTINGS, Store(tmp_path), "smoke", "cpu", lambda line: None, again=True, **limits)
+        return [len(each) for each in waves.seen], set(waves.places)
+
+    assert sizes(2) == ([3], {2})
+    assert sizes(2, seconds=1000) == ([2, 1], {2})  # so that what stands first is timed early
+    assert sizes(16, seconds=1000) == ([3], {sweep.PLACES})
+    assert sizes(2, memory_bytes=int(2.5 * sweep.WAVE_BYTES)) == ([2, 1], {2})
+    assert sizes(1, memory_bytes=1000) == ([1, 1, 1], {1})
+
+
+def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = Waves(monkeypatch, cores=2, status={1: ["out-of-memory"], 2: ["out-of-memory", "out-of-memory"]})
+    lines: list[str] = []
+    records = sweep.run(SETTINGS, Store(tmp_path), "smoke", "cpu", lines.append)
+    assert [list(wave) for wave in waves.seen] == [[1, 2, 3], [1], [2]]
+    assert [record["rows"][0]["status"] for record in records] == ["ok", "out-of-memory", "ok"]
+    assert [line[:5] for line in lines if line[0] == "["] == ["[1/3]", "[2/3]", "[3/3]"]
+
+
+def test_a_few_rounds_before_the_time_was_up_are_no_result() -> None:
+    def record(*rounds: int, of: int = 15) -> dict[str, Any]:
+        rows = [{"status": "ok", "rounds": each} for each in rounds]
+        return {"status": "ok", "setting": {"rounds": of}, "rows": rows}
+
+    assert not sweep._ran_out(record(5, 5))
+    assert sweep._ran_out(record(5, 4))
+    assert not sweep._ran_out(record(3, 3, of=3))
+    assert sweep._ran_out({"status": "timeout", "setting": {"rounds": 9}, "rows": []})
 
 
 def test_what_ran_out_of_memory_is_a_result_and_an_error_is_tried_again() -> None:
@@ -50,3 +105,11 @@ def test_what_ran_out_of_memory_is_a_result_and_an_error_is_tried_again() -> Non
     assert not sweep._finished({"status": "timeout", "cut": True})
     assert not sweep._finished({"status": "error"})
     assert not sweep._finished(None)
+
+
+def test_two_settings_are_prepared_together_and_timed_one_after_the_other(tmp_path: Path) -> None:
+    settings = grid.settings("smoke", Choice(inner_steps=[1, 2], implementations=["loop"]))
+    records = sweep.run(settings, Store(tmp_path), "smoke", "cpu", lambda line: None)
+    assert [record["status"] for record in records] == ["ok", "ok"], [record["stderr"] for record in records]
+    first, second = (record["stages"] for record in records)
+    assert second["waiting"] >= first["timing"]

@@ -6,19 +6,22 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.cost.measurement import relative_error
+from benchmarks.cost.comparison import relative_error
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.models import BACKBONES, Network
 from benchmarks.models.resnet import ResNet12
-from benchmarks.peers import loop
+from benchmarks.peers import jax, loop, ours
 from benchmarks.peers.adapter import Settings
 from benchmarks.peers.modules import ordinary
 from benchmarks.workloads import WORKLOADS, Workload
+from maml import engine
 
 SMALL = {
     "mlp-40-40": Workload("mlp-40-40", (1,), 0, 4, 6, 0.02),
@@ -75,6 +78,69 @@ def test_meta_gradients_and_predictions_agree_in_double_precision(name: str, pla
         outputs = adapter.adapt(parameters, episodes, settings)
         torch.testing.assert_close(outputs, reference.adapt(parameters, episodes, settings), rtol=1e-9, atol=1e-9)
         assert not outputs.requires_grad
+
+
+@pytest.mark.parametrize("plan", ["rule", "compiled"])
+def test_what_is_compiled_to_be_timed_is_compared_without_the_compiler(
+    plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiler(*given: Any) -> Any:
+        raise AssertionError("nothing is compiled to be compared")
+
+    monkeypatch.setattr(engine, "compile_function", compiler)
+    workload = SMALL["mlp-40-40"]
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    adapter, settings = peers.load("ours", plan), Settings(workload, 1, True)
+    found = adapter.meta_gradient(parameters, workload.episodes(2), settings)
+    assert relative_error(found, peers.load("loop").meta_gradient(parameters, workload.episodes(2), settings)) < 1e-5
+    assert not adapter.is_program
+    assert adapter.facts()["mode"] == "eager"
+
+
+def test_on_cuda_only_the_compiler_is_left_out() -> None:
+    """Captured launches are compared captured: that costs little, and the compiler is what may take minutes."""
+    device = SimpleNamespace(query=SimpleNamespace(x=torch.empty(0, device="meta")), support=[0, 0, 0])
+    words = {plan: _implementation(plan)._uncompiled(device) for plan in ("rule", "graph-tf32", "compiled-graph")}
+    assert words == {"rule": "", "graph-tf32": "graph,tf32", "compiled-graph": "graph,tasks=3"}
+
+
+def _implementation(plan: str) -> Any:
+    return ours.Implementation(plan)
+
+
+def test_jax_optimises_what_is_timed_and_not_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax")
+    adapter: Any = peers.load("jax")
+    asked: list[Any] = []
+
+    class Lowered:
+        def compile(self, **options: Any) -> str:
+            asked.append(options)
+            if options and len(asked) == 3:
+                raise ValueError("No such compile option")
+            return "program"
+
+    with adapter._precision(SMALL["mlp-40-40"].episodes(1, torch.float64)):
+        single, double = (adapter._jax.numpy.ones(1, kind) for kind in ("float32", "float64"))
+    monkeypatch.setattr(adapter._jax, "jit", lambda function: SimpleNamespace(lower=lambda *arguments: Lowered()))
+    assert adapter._compiled(abs, single) == adapter._compiled(abs, double) == adapter._compiled(abs, double)
+    # the last, for an XLA that lacks an option: once more without
+    assert asked == [{}, {"compiler_options": jax.UNOPTIMISED}, {"compiler_options": jax.UNOPTIMISED}, {}]
+
+
+def test_the_first_step_tells_its_meta_gradient() -> None:
+    """So that what a compiled program computes is compared, on the very step that is timed."""
+    workload = SMALL["mlp-40-40"]
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    settings, episodes = Settings(workload, 1, True), workload.episodes(3)
+    expected = peers.load("loop").meta_gradient(parameters, episodes, settings)
+    for name in ("ours/all", "loop", "jax"):
+        try:
+            adapter = peers.load(*name.split("/"))
+        except Unavailable:
+            continue
+        returned = adapter.stepper(parameters, episodes, settings)()
+        assert relative_error(adapter.first_gradient(returned, parameters), expected) < 1e-5, name
 
 
 def test_the_orders_differ() -> None:

@@ -66,8 +66,8 @@ def test_meta_gradients_of_the_compiled_plan_agree(given: Any, second_order: boo
 
 
 @pytest.mark.usefixtures("compiler")
-def test_what_is_compiled_is_compared_in_double_precision(given: Any) -> None:
-    """As `metabench cost` does, in whose comparison rounding can't hide a mistake."""
+def test_what_is_compiled_agrees_in_double_precision(given: Any) -> None:
+    """Where rounding can't hide a mistake; `metabench cost` compares what it times in float32 only."""
     workload = WORKLOADS["mlp-40-40"]
     tasks = workload.tasks(workload.episodes(2, torch.float64))
     learner = MAML(inner_lr=0.05, meta_batch=2, training_queries=10, plan=Plan(2))

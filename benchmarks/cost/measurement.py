@@ -1,7 +1,8 @@
-"""One setting of the cost benchmark, in its own process: compare, count, then time all variants in turns.
+"""One setting of the cost benchmark, in its own process: compare, compile, time all variants in turns, then count.
 
 Every implementation's meta-gradient (in an evaluation: its predictions after adaptation) is first compared with the
-suite's own in double precision, on the same weights and tasks; one that computes something else is not timed. Times are
+suite's own in double precision, on the same weights and tasks; one that computes something else is not timed. Where a
+program is timed that a compiler made of what was compared, what its first step computed is compared too. Times are
 taken in rounds, each with every variant once, in a new order, so that what disturbs the machine disturbs all of them.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,32 +20,33 @@ import torch
 
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
+from benchmarks.cost import comparison
+from benchmarks.cost.counting import Counting, one_thread
 from benchmarks.cost.grid import WORKS, Setting, Variant, from_plain
+from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
 from benchmarks.errors import Unavailable
 from benchmarks.isolate.child import describe
-from benchmarks.measure import Clock, usable_cores
+from benchmarks.measure import Clock
 from benchmarks.models import BACKBONES, Network
 from benchmarks.peers.adapter import Adapter, Settings
 from benchmarks.stats import timing
 from benchmarks.workloads import WORKLOADS, Workload
 
-#: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
-TOLERANCE = 1e-6
-#: meta-gradients are compared on so many tasks of the batch
-COMPARED_TASKS = 2
 #: steps before the first timed one, the very first (which may compile) not counted, and the seconds that end them early
-WARM_UP, WARM_UP_SECONDS = 3, 3.0
+WARM_UP, WARM_UP_SECONDS = 3, 1.0
 #: seconds of one timed block at least: short steps are repeated
 BLOCK = 0.005
 #: every variant has at least so many timed blocks, however long they last
 LEAST_ROUNDS = 5
 #: share of the process's time limit after which no further variant is begun: what was measured by then is kept
 USABLE = 0.75
+#: where the whole run has a time limit: the share of what is left that a wave of settings may be prepared in, and after
+#: which none of them is timed any more
+PREPARING, TIMING = 0.6, 0.95
 #: quartiles further apart than this share of the median make a row unstable: the machine did something else too
 SPREAD = 0.1
-#: the plan whose meta-gradient is the reference
-REFERENCE = ("ours", "all")
+OUT_OF_TIME = "the setting's time was up before it was timed"
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -71,21 +72,43 @@ class Contestant:
         self.step = None
 
 
-def measure(progress: Report, setting: dict[str, Any], device: str) -> dict[str, Any]:
-    """Everything that one setting's record says beside its header: rows, ceilings, threads, precision.
+def measure(
+    progress: Report, setting: dict[str, Any], device: str, turn: dict[str, Any], left: float | None = None
+) -> dict[str, Any]:
+    """Everything that one setting's record says beside its header: rows, ceilings, threads, precision, and the seconds
+    of each stage.
 
-    A job of `benchmarks.isolate`."""
-    chosen = from_plain(setting)
+    A job of `benchmarks.isolate`. turn: the fields of a `Turn`. left: seconds that its wave has; None: as it needs."""
+    chosen, own = from_plain(setting), Turn(**turn)
     workload = WORKLOADS[chosen.backbone]
-    threads = limit_threads(workload.threads)
-    contest = Contest(chosen, workload, device, progress)
-    contest.enter()
-    contest.compare()
-    contest.warm_up()
+    began, available = time.monotonic(), math.inf if left is None else left
+    with own.preparing() as place:
+        threads = limit_threads(workload.threads, place)
+        contest = Contest(chosen, workload, device, progress, own)
+        deadline, contest.end = contest.deadline, began + TIMING * available
+        contest.deadline = min(deadline, began + PREPARING * available)
+        contest.enter()
+        cuda = device.startswith("cuda")
+        spread = (
+            threads > 1 and not cuda
+        )  # threads of two such settings would wait for each other: several times slower
+        if not spread:
+            contest.compare()
+            contest.warm_up()
+        if available == math.inf and not cuda:  # not where time is short, nor on CUDA, whose profiler slows launches
+            contest.count_early()
+        contest.free_memory()
+    waited = own.wait()
+    contest.deadline = min(deadline + waited, contest.end)
+    if spread:
+        contest.compare()
+        contest.warm_up()
     contest.race()
     contest.count()
     ceilings = counters.ceilings(device)
-    return {"rows": contest.rows(ceilings), "ceilings": ceilings, "threads": threads, "precision": _precision(device)}
+    stages = {name: round(seconds, 3) for name, seconds in {**contest.stages, "waiting": waited}.items()}
+    facts = {"ceilings": ceilings, "threads": threads, "precision": _precision(device), "stages": stages}
+    return {"rows": contest.rows(ceilings), **facts}
 
 
 def _precision(device: str) -> dict[str, Any] | None:
@@ -99,49 +122,65 @@ def _precision(device: str) -> dict[str, Any] | None:
     }
 
 
-def limit_threads(wanted: int) -> int:
-    """Use so many cores (0: all that this process may), and tell libraries that don't ask torch by binding to them."""
-    cores = usable_cores() or 1
-    threads = min(wanted or cores, cores)
-    torch.set_num_threads(threads)
-    if hasattr(os, "sched_setaffinity") and threads < cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    return threads
-
-
 class Contest:
     """The variants of one setting."""
 
-    def __init__(self, setting: Setting, workload: Workload, device: str, report: Report) -> None:
+    def __init__(
+        self, setting: Setting, workload: Workload, device: str, report: Report, turn: Turn | None = None
+    ) -> None:
         self.setting = setting
+        self.turn = turn
+        self.stages: dict[str, float] = {}
         self.workload = workload
         self.work = KINDS[setting.work]
         self.device = device
         if device.startswith("cuda"):  # everybody computes in float32 unless a plan says otherwise; torch's default
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # is TF32 convolutions
         self.report = report
-        self.deadline = time.monotonic() + USABLE * setting.limit
+        self.deadline, self.end = time.monotonic() + USABLE * setting.limit, math.inf
         self.contestants = [Contestant(v, _empty_row(v)) for v in setting.variants]
         network = Network(BACKBONES[setting.backbone], workload.input_shape, workload.outputs)
         self.parameters: Parameters = network.initialise(0, device)
         self.episodes: Episodes = workload.episodes(setting.meta_batch, device=device)
+        self.comparison = comparison.Comparison(
+            self.work, self.parameters, lambda tasks, dtype: workload.episodes(tasks, dtype, device), setting.meta_batch
+        )
+
+        self.counting = Counting(self.work, self.parameters, self.episodes, device)
 
     def settings(self, order: str) -> Settings:
         return Settings(self.workload, self.setting.inner_steps, order == "second")
 
     @contextlib.contextmanager
-    def attempt(self, contestant: Contestant, doing: str) -> Any:
-        """What fails in here ends this contestant and nobody else."""
-        self.report({"line": f"{doing} {contestant.variant}"})
+    def attempt(self, contestant: Contestant, stage: str, detail: str = "") -> Any:
+        """What fails in here ends this contestant and nobody else; its seconds are added to those of the stage."""
+        self.report({"line": f"{stage}{detail} {contestant.variant}"})
+        began = time.monotonic()
         try:
-            with contestant.adapter.arithmetic() if contestant.adapter else contextlib.nullcontext():
+            with self._on_device(contestant.adapter):
                 yield
             if not contestant.samples and time.monotonic() > self.deadline:
-                contestant.ends("timeout", "the setting's time was up before it was timed")
+                contestant.ends("timeout", OUT_OF_TIME)
         except Exception as error:
             contestant.ends(*describe(error))
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()
+            self.free_memory()
+        finally:
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - began
+
+    @contextlib.contextmanager
+    def _on_device(self, adapter: Adapter | None) -> Any:
+        """In the implementation's precision; on CUDA, a compiler that tunes is alone, which is so in a turn anyway."""
+        with contextlib.ExitStack() as stack:
+            if self.turn is not None and self.device.startswith("cuda"):
+                stack.enter_context(self.turn.on_device(alone=adapter is not None and adapter.tunes))
+            if adapter is not None:
+                stack.enter_context(adapter.arithmetic())
+            yield
+
+    def free_memory(self) -> None:
+        """Give back to the GPU what only torch's allocator holds."""
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def enter(self) -> None:
         """Import the libraries."""
@@ -154,41 +193,49 @@ class Contest:
                     each.ends("skipped", str(reason))
 
     def compare(self) -> None:
-        """The results in double precision against the reference."""
-        tasks = min(COMPARED_TASKS, self.setting.meta_batch)
-        episodes = self.workload.episodes(tasks, torch.float64, self.device)
-        parameters = {name: value.double() for name, value in self.parameters.items()}
-        references: dict[str, Parameters] = {}
+        """The results in double precision against ours."""
         for each in self.active():
-            settings = self.settings(each.variant.order)
             with self.attempt(each, "comparing"):
-                if each.variant.order not in references:
-                    reference = peers.load(*REFERENCE)
-                    references[each.variant.order] = self.work.compute(reference, parameters, episodes, settings)
                 assert each.adapter is not None
-                found = self.work.compute(each.adapter, parameters, episodes, settings)
-                error = relative_error(found, references[each.variant.order])
-                each.row["gradient_error"] = error
-                if not error <= TOLERANCE:
-                    each.ends("error", f"computes another {self.work.result}: relative difference {error:.2g}")
+                self._judge(each, self.comparison.algorithm(each.adapter, self.settings(each.variant.order)))
+
+    def _judge(self, each: Contestant, errors: dict[str, float]) -> None:
+        assert each.adapter is not None
+        each.row.update(errors)
+        if why := comparison.verdict(self.work.result, errors, each.adapter.reduced):
+            each.ends("error", why)
 
     def warm_up(self) -> None:
-        """The first steps, the time of the very first, and how many steps make a block."""
+        """The first steps, the time of the very first, and how many steps make a block; and adapting once."""
         for each in self.active():
             with self.attempt(each, "warming up"):
-                assert each.adapter is not None
-                settings = self.settings(each.variant.order)
-                ready, clock = Clock(self.device), Clock(self.device)
-                with ready:  # who compiles does it here or in the first step
-                    each.step = self.work.stepper(each.adapter, self.parameters, self.episodes, settings)
-                while len(clock.laps) <= WARM_UP and (len(clock.laps) < 2 or clock.total < WARM_UP_SECONDS):
-                    with clock:
-                        each.step()
-                each.row["first_step_seconds"] = ready.total + clock.laps[0]
-                each.repeats = max(1, math.ceil(BLOCK / max(clock.laps[-1], 1e-6)))
+                self._warm_up(each)
+        for each in self._adapting():
+            with self.attempt(each, "warming up"):
+                self._adapt(each)
+
+    def _warm_up(self, each: Contestant) -> None:
+        assert each.adapter is not None
+        settings = self.settings(each.variant.order)
+        ready, clock = Clock(self.device), Clock(self.device)
+        with ready:  # who compiles does it here or in the first step
+            step = self._stepper(each.adapter, each.variant.order)
+        with clock:
+            returned = step()
+        each.row["first_step_seconds"] = ready.total + clock.total
+        if each.adapter.is_program:
+            self._judge(each, self.comparison.program(each.adapter, returned, settings))
+        while len(clock.laps) <= WARM_UP and (len(clock.laps) < 2 or sum(clock.laps[1:]) < WARM_UP_SECONDS):
+            with clock:
+                step()
+        each.repeats = max(1, math.ceil(BLOCK / max(clock.laps[-1], 1e-6)))
+        if each.running:
+            each.step = step
 
     def race(self) -> None:
         """The timed rounds, of meta-steps and then of adaptation."""
+        for each in self.active() if time.monotonic() > self.end else ():
+            each.ends("timeout", OUT_OF_TIME)
         order = np.random.default_rng(0)
         began = time.perf_counter()
         for number in range(self.setting.rounds):
@@ -198,11 +245,19 @@ class Contest:
             turns = self.active()
             order.shuffle(turns)  # type: ignore[arg-type]
             for each in turns:
-                with self.attempt(each, f"round {number + 1}:"):
+                with self.attempt(each, "timing", f" round {number + 1}:"):
                     each.samples.append(self._block(each))
-        for each in self.active() if self.setting.work == WORKS[0] else ():
+        for each in self._adapting():
             with self.attempt(each, "adapting with"):
-                each.row["adapt_milliseconds_per_task"] = 1e3 * self._adaptation(each) / self.setting.meta_batch
+                milliseconds = 1e3 * self._adaptation(each) / self.setting.meta_batch
+                for other in self.contestants:
+                    if other.variant.label == each.variant.label:
+                        other.row["adapt_milliseconds_per_task"] = milliseconds
+
+    def _adapting(self) -> list[Contestant]:
+        """One contestant of each implementation and plan, since adapting has no order; an evaluation is that anyway."""
+        found = {each.variant.label: each for each in reversed(self.active())} if self.setting.work == WORKS[0] else {}
+        return list(found.values())[::-1]
 
     def _block(self, each: Contestant) -> float:
         assert each.step is not None
@@ -213,47 +268,43 @@ class Contest:
         return clock.total / each.repeats
 
     def _adaptation(self, each: Contestant) -> float:
-        """Seconds to adapt to the whole batch and predict its queries once: the median of three after one more."""
-        assert each.adapter is not None
+        """Seconds to adapt to the whole batch and predict its queries once: the median of three."""
         clock = Clock(self.device)
-        for _ in range(4):
+        for _ in range(3):
             with clock:
-                each.adapter.adapt(self.parameters, self.episodes, self.settings(each.variant.order))
-        return float(np.median(clock.laps[1:]))
+                self._adapt(each)
+        return float(np.median(clock.laps))
 
-    def count(self) -> None:
-        """What is counted and not timed."""
-        flops: dict[str, int] = {}
-        for each in self.active():
+    def _adapt(self, each: Contestant) -> None:
+        assert each.adapter is not None
+        each.adapter.adapt(self.parameters, self.episodes, self.settings(each.variant.order))
+
+    def count_early(self) -> None:
+        """Count what torch's counters see, in one thread and before the first timed step; plans are settled for the
+        threads that will be timed. An evaluation has no plan to settle."""
+        for each in self.active() if self.setting.work == WORKS[0] else ():
             with self.attempt(each, "counting"):
                 assert each.adapter is not None
-                assert each.step is not None
-                row, order = each.row, each.variant.order
-                if order not in flops:
-                    flops[order] = self._flops(order)
-                row["flops"] = flops[order]
-                theirs = each.adapter.peak_bytes()
-                row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
-                if not each.adapter.counted:
-                    row["peak_bytes"] = theirs
-                    continue
-                alone, threads = each.adapter.in_one_thread()
-                step = each.step
-                if threads > 1:
-                    step = self.work.stepper(alone, self.parameters, self.episodes, self.settings(order))
-                    step()
-                # every thread may hold as much as one does, so this is the most that it can be
-                row["peak_bytes"] = threads * (theirs or counters.peak_bytes(step, self.device))
-                row["operations"] = counters.operations(step)
-                row["launches"] = counters.launches(step, self.device)
+                if each.adapter.counted:
+                    step = each.step or self._stepper(each.adapter, each.variant.order)
+                    with one_thread():
+                        self._count(each, step, begun=each.step is not None)
 
-    def _flops(self, order: str) -> int:
-        """Of the plain loop on one task, times the tasks: the work itself, whatever the way it is done in."""
-        step = self.work.stepper(peers.load("loop"), self.parameters, self._one_task(), self.settings(order))
-        return counters.flops(step) * self.setting.meta_batch
+    def count(self) -> None:
+        """What is counted and not timed, as far as it isn't known."""
+        for each in self.active():
+            with self.attempt(each, "counting"):
+                if each.row["plan"] is None:
+                    assert each.step is not None
+                    self._count(each, each.step, begun=True)
 
-    def _one_task(self) -> Episodes:
-        return Episodes(self.episodes.support[:1], self.episodes.query[:1])
+    def _count(self, each: Contestant, step: Callable[[], Any], begun: bool) -> None:
+        assert each.adapter is not None
+        each.row.update(self.counting.of(each.adapter, self.settings(each.variant.order), step, begun))
+        each.row["plan"] = {"name": each.variant.plan, **each.adapter.facts()}
+
+    def _stepper(self, adapter: Adapter, order: str) -> Callable[[], Any]:
+        return self.work.stepper(adapter, self.parameters, self.episodes, self.settings(order))
 
     def active(self) -> list[Contestant]:
         return [each for each in self.contestants if each.running]
@@ -270,7 +321,8 @@ class Contest:
 
 def _empty_row(variant: Variant) -> dict[str, Any]:
     unknown = (
-        *("version", "gradient_error", "milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),
+        *("version", "gradient_error", "program_error", "rounding_error"),
+        *("milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),
         *("first_step_seconds", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
         *("adapt_milliseconds_per_task", "share_of_ceiling", "plan"),
     )
@@ -291,12 +343,3 @@ def _summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
         row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
     if row["flops"] is not None:
         row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]
-
-
-def relative_error(found: Parameters, reference: Parameters) -> float:
-    """The norm of the difference, relative to the reference's, over all parameters; infinite where one is missing."""
-    if found.keys() != reference.keys():
-        return math.inf
-    pairs = [(found[name].double(), reference[name].double()) for name in reference]
-    difference = sum(float((a - b).square().sum()) for a, b in pairs)
-    return math.sqrt(difference / sum(float(b.square().sum()) for _, b in pairs))

@@ -1,4 +1,6 @@
-"""A whole run of the cost benchmark: every setting that has no record yet, one process after the other."""
+"""A whole run of the cost benchmark: every setting that has no record yet, each in a process of its own.
+
+Settings are prepared in waves, several side by side, and timed one after the other (`benchmarks.cost.turns`)."""
 
 from __future__ import annotations
 
@@ -14,6 +16,8 @@ from typing import Any
 from benchmarks import isolate, measure, peers
 from benchmarks.cost import grid
 from benchmarks.cost.grid import Setting
+from benchmarks.cost.measurement import LEAST_ROUNDS
+from benchmarks.cost.turns import Turn
 from benchmarks.isolate import Event, Job, Outcome
 from benchmarks.program import essence
 from benchmarks.store import Store, content_key
@@ -23,7 +27,8 @@ from benchmarks.workloads import WORKLOADS
 PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")
 #: the code that decides a cost
 CODE = (
-    *("cost/measurement.py", "cost/work.py", "counters.py", "workloads.py"),
+    *("cost/measurement.py", "cost/comparison.py", "cost/counting.py", "cost/turns.py", "cost/work.py"),
+    *("counters.py", "workloads.py"),
     *("peers/*.py", "models/*.py", "training.py", "../maml/*.py"),
 )
 
@@ -34,6 +39,9 @@ FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
 FINISHED = ("ok", "out-of-memory", "timeout")
 #: seconds without which no setting is begun where the whole run has a limit
 LEAST_SECONDS = 30.0
+#: at most so many settings are prepared at a time, each with a core, and at most so many are in a wave, each with so
+#: many bytes of memory
+PLACES, WAVE, WAVE_BYTES = 8, 8, 1.5e9
 
 
 def run(
@@ -48,9 +56,9 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measure what has no record, keep a record of each setting, and return the records of all of them.
 
-    Settings run one at a time and nothing beside them; ``line`` is told what happens. seconds: no setting is begun
-    later than this, and the last one is cut short; a setting that was cut is measured anew by the next run. again:
-    measure what has a record too."""
+    Nothing runs beside a setting while it is timed; ``line`` is told what happens. seconds: no setting is begun later
+    than this, and the last wave is cut short; a setting that was cut is measured anew by the next run. again: measure
+    what has a record too. One that ran out of memory beside others is measured once more, alone."""
     facts = context(device)
     keys = {key_of(setting, device, facts): setting for setting in settings}
     todo = {key: s for key, s in keys.items() if again or not _finished(store.get(key))}
@@ -58,21 +66,47 @@ def run(
     if todo and (absent := _absent(todo.values())):
         line(f"not installed here, so nothing is compared with: {', '.join(absent)} (make peers)")
     end = None if seconds is None else time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as logs:
-        for number, (key, setting) in enumerate(todo.items(), 1):
-            left = setting.limit if end is None else end - time.monotonic()
-            if left < min(LEAST_SECONDS, setting.limit):
-                line(f"time is up; the same command goes on with the other {len(todo) - number + 1} settings")
-                break
-            cut = dataclasses.replace(setting, limit=min(left, setting.limit))
-            outcome, last = _measured(key, cut, device, Path(logs), memory_bytes)
-            record = _record(key, cut, outcome, last, profile, device, facts)
-            record["cut"] = cut.limit < setting.limit and _ran_out(record)
+    waiting, done = list(todo), 0
+    places, size = _sizes(memory_bytes, limited=end is not None)
+    alone: list[str] = []
+    while waiting:
+        left = None if end is None else end - time.monotonic()
+        if left is not None and left < min(LEAST_SECONDS, todo[waiting[0]].limit):
+            line(f"time is up; the same command goes on with the other {len(waiting)} settings")
+            break
+        wave = waiting[: 1 if waiting[0] in alone else size]
+        del waiting[: len(wave)]
+        chosen = {key: _cut(todo[key], left) for key in wave}
+
+        def keep(key: str, outcome: Outcome, last: str | None, chosen: Mapping[str, Setting] = chosen) -> None:
+            nonlocal done
+            record = _record(key, chosen[key], outcome, last, profile, device, facts)
+            record["cut"] = chosen[key].limit < todo[key].limit and _ran_out(record)
             with store.lock(key):
                 store.write(record)
-            line(f"[{number}/{len(todo)}] {setting}: {_said(outcome, record)}")
+            if len(chosen) > 1 and _short_of_memory(record):
+                alone.append(key)
+                line(f"{todo[key]}: out of memory beside others; it is measured once more, alone")
+                return
+            done += 1
+            line(f"[{done}/{len(todo)}] {todo[key]}: {_said(outcome, record)}")
+
+        _measured(chosen, device, memory_bytes, places, left, keep)
+        waiting = [key for key in wave if key in alone and len(wave) > 1] + waiting
     kept = (store.get(key) for key in keys)
     return [record for record in kept if record is not None]
+
+
+def _sizes(memory_bytes: int | None, limited: bool) -> tuple[int, int]:
+    """How many settings are prepared at a time, and how many make a wave. A run with a time limit has smaller waves, so
+    that what stands first is timed early."""
+    places = max(1, min(PLACES, measure.usable_cores() or 1))
+    size = WAVE if memory_bytes is None else min(WAVE, max(1, int(memory_bytes // WAVE_BYTES)))
+    return places, min(size, places) if limited else size
+
+
+def _cut(setting: Setting, left: float | None) -> Setting:
+    return setting if left is None else dataclasses.replace(setting, limit=min(left, setting.limit))
 
 
 def environments(
@@ -127,7 +161,17 @@ def _finished(record: Mapping[str, Any] | None) -> bool:
 
 
 def _ran_out(record: Mapping[str, Any]) -> bool:
-    return "timeout" in (record["status"], *(row["status"] for row in record["rows"]))
+    """Whether time ended the setting, a variant before it was timed, or one after a few rounds."""
+    rows = record["rows"]
+    few = min(LEAST_ROUNDS, record["setting"]["rounds"])
+    short = any(row["status"] == "ok" and (row["rounds"] or 0) < few for row in rows)
+    return short or "timeout" in (record["status"], *(row["status"] for row in rows))
+
+
+def _short_of_memory(record: Mapping[str, Any]) -> bool:
+    """Whether the setting or a variant of it ran out of memory, or the system killed it, as it does then."""
+    statuses = (record["status"], *(row["status"] for row in record["rows"]))
+    return "out-of-memory" in statuses or "killed by SIGKILL" in (record["reason"] or "")
 
 
 def _absent(settings: Iterable[Setting]) -> list[str]:
@@ -137,19 +181,34 @@ def _absent(settings: Iterable[Setting]) -> list[str]:
 
 
 def _measured(
-    key: str, setting: Setting, device: str, logs: Path, memory_bytes: int | None
-) -> tuple[Outcome, str | None]:
-    """How the setting's process ended, and what it was doing last."""
-    last: list[str] = []
+    wave: Mapping[str, Setting],
+    device: str,
+    memory_bytes: int | None,
+    places: int,
+    left: float | None,
+    keep: Callable[[str, Outcome, str | None], None],
+) -> None:
+    """Run the settings of a wave, by key in the order of their turns; ``keep`` is told of each when it has ended: how,
+    and what it was doing last."""
+    last: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        turns = {key: Turn(folder, number, len(wave), places) for number, key in enumerate(wave)}
 
-    def on_event(event: Event) -> None:
-        if event.kind == "progress":
-            last[:] = [event.progress["line"]]
+        def on_event(event: Event) -> None:
+            key = event.job.key
+            if event.kind == "progress":
+                last[key] = event.progress["line"]
+            elif event.outcome is not None:
+                turns[key].ended()
+                keep(key, event.outcome, last.get(key))
 
-    call = "benchmarks.cost.measurement:measure", {"setting": grid.plain(setting), "device": device}
-    job = Job(key, call, logs / f"{key}.log", setting.limit, memory_bytes)
-    outcome = isolate.run([job], 1, on_event, threads=None, preload=PRELOAD)[key]
-    return outcome, last[0] if last else None
+        seconds = sum(setting.limit for setting in wave.values()) if left is None else left
+        jobs = []
+        for key, setting in wave.items():
+            given = {"setting": grid.plain(setting), "device": device, "left": left}
+            call = "benchmarks.cost.measurement:measure", {**given, "turn": dataclasses.asdict(turns[key])}
+            jobs.append(Job(key, call, Path(folder) / f"{key}.log", seconds, memory_bytes))
+        isolate.run(jobs, len(jobs), on_event, threads=None, preload=PRELOAD)
 
 
 def context(device: str) -> dict[str, Any]:
@@ -209,7 +268,7 @@ def _record(
             **{name: getattr(setting, name) for name in FIELDS},
             **{name: getattr(workload, name) for name in ("kind", "input_shape", "way", "shot", "queries", "inner_lr")},
         },
-        **(outcome.value or {"rows": [], "ceilings": None, "threads": None, "precision": None}),
+        **(outcome.value or {"rows": [], "ceilings": None, "threads": None, "precision": None, "stages": None}),
         **facts,
     }
 
@@ -220,4 +279,5 @@ def _said(outcome: Outcome, record: dict[str, Any]) -> str:
     rows = record["rows"]
     timed = sum(row["status"] == "ok" for row in rows)
     odd = {f"{row['label']}: {row['reason']}": None for row in rows if row["status"] not in ("ok", "skipped")}
-    return f"{timed} of {len(rows)} variants in {outcome.seconds:.0f} s" + "".join(f"; {reason}" for reason in odd)
+    seconds = sum(spent for stage, spent in record["stages"].items() if stage != "waiting")
+    return f"{timed} of {len(rows)} variants in {seconds:.0f} s" + "".join(f"; {reason}" for reason in odd)

@@ -35,7 +35,8 @@ def main(
     import torch
 
     from benchmarks.cost import grid
-    from benchmarks.cost.measurement import Contest, limit_threads
+    from benchmarks.cost.measurement import Contest
+    from benchmarks.cost.turns import limit_threads
     from benchmarks.errors import MetabenchError
     from benchmarks.workloads import WORKLOADS
 

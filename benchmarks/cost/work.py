@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
+
 from benchmarks.api import Episodes, Parameters
 from benchmarks.fitting import episodes_at_once
 from benchmarks.peers.adapter import Adapter, Settings
@@ -26,6 +28,10 @@ class Work(Protocol):
         """A function that does the work once at each call, with all that belongs to it."""
         ...
 
+    def of_step(self, adapter: Adapter, returned: Any, parameters: Parameters) -> Parameters:
+        """The result, as `compute` gives it, of a stepper's first call, from what that call returned."""
+        ...
+
 
 class MetaStep:
     """Meta-gradient, loss and Adam, as training has them."""
@@ -39,6 +45,9 @@ class MetaStep:
         self, adapter: Adapter, parameters: Parameters, episodes: Episodes, settings: Settings
     ) -> Callable[[], Any]:
         return adapter.stepper(parameters, episodes, settings)
+
+    def of_step(self, adapter: Adapter, returned: Any, parameters: Parameters) -> Parameters:
+        return adapter.first_gradient(returned, parameters)
 
 
 class Evaluation:
@@ -58,6 +67,9 @@ class Evaluation:
             for first in range(0, len(episodes.support), count)
         ]
         return lambda: [adapter.adapt(parameters, piece, settings) for piece in pieces]
+
+    def of_step(self, adapter: Adapter, returned: Any, parameters: Parameters) -> Parameters:
+        return {"predictions": torch.cat(returned)}
 
 
 #: by the name in `benchmarks.cost.grid.WORKS`

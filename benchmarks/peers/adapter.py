@@ -19,6 +19,8 @@ from benchmarks.workloads import Workload
 
 #: Adam's rate while steps are timed: weights hardly move, so every step does the same work
 META_LR = 1e-6
+#: 1 minus Adam's decay of the first moment: the share of the first meta-gradient that the moment holds after one step
+FIRST_SHARE = 1 - 0.9
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,19 @@ class Adapter:
     """One implementation under one plan; stateless but for what it compiled.
 
     library: the package that it needs. plans: how it can be run. cuda_plans: those that only CUDA has. compiles:
-    whether its first step compiles. counted: whether torch's counters see its operations.
+    whether its first step compiles. is_program: whether the timed step is a program, made by a compiler or a capture,
+    and so not the very code that was compared in double precision; known after the first step. reduced: whether that
+    program has less than float32's digits. tunes: whether its compiler times kernels on the GPU to choose among them.
+    counted: whether torch's counters see its operations.
     """
 
     library: ClassVar[str] = "torch"
     plans: ClassVar[tuple[str, ...]] = ("",)
     cuda_plans: ClassVar[tuple[str, ...]] = ()
     compiles: ClassVar[bool] = False
+    is_program: ClassVar[bool] = False
+    reduced: ClassVar[bool] = False
+    tunes: ClassVar[bool] = False
     counted: ClassVar[bool] = True
 
     def __init__(self, plan: str = "") -> None:
@@ -71,12 +79,13 @@ class Adapter:
         return False
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
-        """The meta-gradient of T tasks, by parameter, in the precision of the parameters."""
+        """The meta-gradient of T tasks, by parameter, in the precision of the parameters. What is compiled to be timed
+        is computed by the function that is handed to the compiler, or compiled without optimisation."""
         raise NotImplementedError
 
     def stepper(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Callable[[], Any]:
         """A function that does one meta-step at each call, with all that training needs: meta-gradient, loss as a
-        number of Python's, and the suite's Adam. The first call may compile."""
+        number of Python's, and the suite's Adam. The first call may compile; `first_gradient` reads what it returns."""
 
         def gradient(current: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             loss, gradients = self.loss_and_gradient(current, episodes, settings)
@@ -84,6 +93,10 @@ class Adapter:
 
         stream = descend(parameters, gradient, learning_rate=META_LR)
         return lambda: next(stream)
+
+    def first_gradient(self, result: Any, parameters: Parameters) -> Parameters:
+        """The meta-gradient that a stepper's first call computed, from what that call returned: Adam's first moment."""
+        return {name: result.moments[f"{name}/exp_avg"] / FIRST_SHARE for name in parameters}
 
     def loss_and_gradient(
         self, parameters: Parameters, episodes: Episodes, settings: Settings

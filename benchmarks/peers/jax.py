@@ -23,8 +23,12 @@ from benchmarks.models import BACKBONES
 from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.normalisation import EPSILON
 from benchmarks.models.resnet import LAYERS, SLOPE, ResNet12
-from benchmarks.peers.adapter import META_LR, Adapter, Settings
+from benchmarks.peers.adapter import FIRST_SHARE, META_LR, Adapter, Settings
 from benchmarks.workloads import Workload
+
+#: XLA's options for a program that is compared and never timed: compiled in half the time. The last is of the GPU.
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+UNTUNED = {"xla_gpu_autotune_level": 0}
 
 
 class Implementation(Adapter):
@@ -33,6 +37,8 @@ class Implementation(Adapter):
     library: ClassVar[str] = "jax"
     cuda_plans: ClassVar[tuple[str, ...]] = ("tf32",)
     compiles: ClassVar[bool] = True
+    is_program: ClassVar[bool] = True
+    tunes: ClassVar[bool] = True
     counted: ClassVar[bool] = False
 
     def __init__(self, plan: str = "") -> None:
@@ -46,7 +52,7 @@ class Implementation(Adapter):
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         with self._precision(episodes):
             theta, data = self._arrays(parameters, episodes)
-            gradient = self._jax.jit(self._jax.grad(self._loss(settings)))(theta, *data)
+            gradient = self._compiled(self._jax.grad(self._loss(settings)), theta, *data)(theta, *data)
             return {name: _tensor(gradient[name], parameters[name]) for name in parameters}
 
     def stepper(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Callable[[], Any]:
@@ -66,21 +72,25 @@ class Implementation(Adapter):
         state = [theta, moments, jax.numpy.ones(())]
         compiled: list[Any] = []
 
-        def run() -> float:
+        def run() -> tuple[float, Any]:
             if not compiled:
-                compiled.append(jax.jit(step).lower(*state, data).compile())
+                compiled.append(self._compiled(step, *state, data))
                 self._bytes = _program_bytes(compiled[0])
             loss, *state[:] = compiled[0](*state, data)
-            return float(loss)
+            return float(loss), state[1][0]
 
         return run
+
+    def first_gradient(self, result: Any, parameters: Parameters) -> Parameters:
+        _, moment = result
+        return {name: _tensor(moment[name], parameters[name]) / FIRST_SHARE for name in parameters}
 
     def adapt(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Tensor:
         with self._precision(episodes):
             theta, (x, y, queries, _) = self._arrays(parameters, episodes)
             place = settings, queries.shape, queries.dtype
             if place not in self._adapted:
-                program = self._jax.jit(self._predictions(settings)).lower(theta, x, y, queries).compile()
+                program = self._compiled(self._predictions(settings), theta, x, y, queries)
                 self._adapted[place] = program
                 self._adaptation_bytes = _program_bytes(program)
             return _tensor(self._adapted[place](theta, x, y, queries), episodes.query.x)
@@ -99,6 +109,19 @@ class Implementation(Adapter):
 
     def peak_bytes(self) -> int | None:
         return self._adaptation_bytes if self._bytes is None else self._bytes
+
+    def _compiled(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The function as a program. One of double precision is only compared, so it is compiled without optimisation:
+        the same operations, in less time."""
+        leaves = self._jax.tree.leaves(arguments)
+        lowered = self._jax.jit(function).lower(*arguments)
+        if all(leaf.dtype != np.float64 for leaf in leaves):
+            return lowered.compile()
+        on_gpu = any(device.platform != "cpu" for device in leaves[0].devices())
+        try:
+            return lowered.compile(compiler_options=UNOPTIMISED | (UNTUNED if on_gpu else {}))
+        except Exception:  # another version of XLA, which doesn't know an option
+            return lowered.compile()
 
     def _precision(self, episodes: Episodes) -> Any:
         jax = self._jax

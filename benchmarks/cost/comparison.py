@@ -1,0 +1,92 @@
+"""Whether implementations compute the same: in double precision, and in the program that a compiler made of it.
+
+The algorithm is compared in double precision, where rounding hides nothing. What is compiled to be timed is a program
+of its own in its own precision; what its first step computed, on the batch that is timed, is compared with double
+precision too, and judged by what float32 alone does to the same computation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks import peers
+from benchmarks.api import Episodes, Parameters
+from benchmarks.cost.work import Work
+from benchmarks.peers.adapter import Adapter, Settings
+
+#: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
+TOLERANCE = 1e-6
+#: meta-gradients are compared on so many tasks of the batch
+COMPARED_TASKS = 2
+#: a program's result may differ by so many times what float32 takes from the same computation uncompiled (which
+#: depends on the network: a unit that changes sides by rounding moves a whole gradient), and by so much in any case
+ROUNDING, LEAST_ROUNDING = 100, 1e-5
+#: the plans whose meta-gradients are the reference: for a few tasks, and for the whole batch, in little memory
+REFERENCE, REFERENCE_OF_BATCH = ("ours", "all"), ("ours", "one")
+
+
+class Comparison:
+    """Of all implementations of a setting with the suite's own; each reference is computed once.
+
+    episodes: so many tasks of the setting in a precision."""
+
+    def __init__(
+        self, work: Work, parameters: Parameters, episodes: Callable[[int, torch.dtype], Episodes], meta_batch: int
+    ) -> None:
+        self.work, self.parameters, self.meta_batch = work, parameters, meta_batch
+        self._episodes = episodes
+        self._double = {name: value.double() for name, value in parameters.items()}
+        self._references: dict[tuple[Settings, int], Parameters] = {}
+
+    def algorithm(self, adapter: Adapter, settings: Settings) -> dict[str, float]:
+        """``gradient_error``: the relative difference in double precision, on a few tasks."""
+        tasks = min(COMPARED_TASKS, self.meta_batch)
+        found = self.work.compute(adapter, self._double, self._episodes(tasks, torch.float64), settings)
+        return {"gradient_error": relative_error(found, self._reference(REFERENCE, settings, tasks))}
+
+    def program(self, adapter: Adapter, returned: Any, settings: Settings) -> dict[str, float]:
+        """``program_error``: of the first step, by what it returned, in its own precision; ``rounding_error``: of the
+        same computation by plain operations in float32. Both relative to double precision, on the whole batch."""
+        reference = self._reference(REFERENCE_OF_BATCH, settings, self.meta_batch)
+        found = self.work.of_step(adapter, returned, self.parameters)
+        plain = peers.load(*REFERENCE_OF_BATCH)
+        rounded = self.work.compute(plain, self.parameters, self._episodes(self.meta_batch, torch.float32), settings)
+        return {
+            "program_error": relative_error(found, reference),
+            "rounding_error": relative_error(rounded, reference),
+        }
+
+    def _reference(self, which: tuple[str, str], settings: Settings, tasks: int) -> Parameters:
+        if (settings, tasks) not in self._references:
+            episodes = self._episodes(tasks, torch.float64)
+            found = self.work.compute(peers.load(*which), self._double, episodes, settings)
+            self._references[settings, tasks] = found
+        return self._references[settings, tasks]
+
+
+def verdict(result: str, errors: dict[str, float], reduced: bool = False) -> str | None:
+    """Why a row with these errors is not to be timed; None: it computes the same.
+
+    result: what was compared, in words. reduced: the program has less than float32's digits, which its label says, so
+    its error is recorded and not judged."""
+    if not errors.get("gradient_error", 0.0) <= TOLERANCE:
+        return f"computes another {result}: relative difference {errors['gradient_error']:.2g}"
+    if "program_error" in errors and not reduced:
+        allowed = max(ROUNDING * errors["rounding_error"], LEAST_ROUNDING)
+        if not errors["program_error"] <= allowed:
+            told = f"relative difference {errors['program_error']:.2g}, where rounding explains {allowed:.2g}"
+            return f"its program computes another {result}: {told}"
+    return None
+
+
+def relative_error(found: Parameters, reference: Parameters) -> float:
+    """The norm of the difference, relative to the reference's, over all parameters; infinite where one is missing."""
+    if found.keys() != reference.keys():
+        return math.inf
+    pairs = [(found[name].double(), reference[name].double()) for name in reference]
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return math.sqrt(difference / sum(float(b.square().sum()) for _, b in pairs))
