@@ -73,7 +73,7 @@ check: $(installed) ## format, lint and types
 	$(run_python) -m mypy
 
 # `bench` runs it too, against the libraries that are here; `make peers` gets those that are not.
-cost: $(installed) ## what second order costs against first (PROFILE=quick: 3 minutes on 2 cores with all peers)
+cost: $(installed) ## what second order costs against first (PROFILE=quick: minutes on 2 cores with all peers)
 	$(run_python) -m benchmarks cost --profile $(PROFILE) $(ARGS)
 
 # The most important settings come first; the same command goes on with those that no time was left for.
