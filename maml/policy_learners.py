@@ -46,6 +46,7 @@ STEPS_AT_ONCE = 5000
 _PAPER: Mapping[str, Any] = {"hidden": (100, 100), "activation": "relu"}
 _PROMP: Mapping[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
 _QUICK: Mapping[str, Any] = {"hidden": (32, 32), "activation": "tanh"}
+_SMALL: Mapping[str, Any] = {"meta_batch": 10, "trajectories": 10, "max_divergence": 0.03, "cg_iterations": 5}
 _LOCOMOTION = ("half-cheetah-direction", "half-cheetah-velocity", "ant-direction", "ant-velocity")
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     f"{task}{variant}": network
@@ -62,9 +63,11 @@ TRAINING: Mapping[str, Mapping[str, Any]] = {
     for variant, network, batch in (
         ("", _PAPER, {"meta_batch": 40, "trajectories": 20}),
         ("/promp", _PROMP, {"meta_batch": 40, "trajectories": 20}),
-        ("/quick", _QUICK, {"meta_batch": 10, "trajectories": 10, "max_divergence": 0.03, "cg_iterations": 5}),
+        ("/quick", _QUICK, _SMALL),
     )
 }
+# 30 iterations with this are as good as 40 with 0.03 (two seeds of MAML)
+TRAINING = {**TRAINING, "half-cheetah-direction/quick": {**_QUICK, **_SMALL, "max_divergence": 0.08}}
 
 #: "up to 500 meta-iterations", section 5.3 of the paper, of its own environments; nobody states a budget for "quick"
 PUBLISHED_ITERATIONS = {f"{task}/maml2017": 500 for task in ("navigation-2d", *_LOCOMOTION)}
