@@ -28,8 +28,6 @@ from benchmarks.store import Store
 CURVE_EPISODES = 100
 #: the curves go at least this far for learners that take steps on labelled sets
 CURVE_STEPS = 10
-#: so many episodes are kept in full for the figures
-EXHIBITED = 3
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -226,7 +224,7 @@ def evaluate(
         if getattr(episodes.query, "classes", None) is not None:
             items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
         if first == 0 and exhibited:
-            cut = tasks.episodes(plan["split"], indices[:EXHIBITED], shots=plan["shots"])
+            cut = tasks.episodes(plan["split"], indices[: tasks.exhibited], shots=plan["shots"])
             shown = {0, 1, reported[-1]}
             adapted = timed(chosen.adapt(state, cut.support, tasks), Clock(tasks.device), 0, max(shown))
             exhibit = tasks.exhibit({step: predictor for step, predictor in adapted if step in shown}, cut)
