@@ -10,6 +10,7 @@ from whole_runs import metabench
 from benchmarks import cells, profiles
 from benchmarks.cells import Request
 from benchmarks.store import Store
+from reports.data import load
 
 PROFILE = """
 [tiny]
@@ -133,3 +134,11 @@ def test_twins_are_states_of_one_fit_or_seeds_without_one(tmp_path: Path) -> Non
         if label == "greedy" and seed == 1:
             expected = named["greedy", 0, "best", shots].key
         assert cell.spec["twin"] == expected
+
+
+def test_results_that_were_taken_over_are_seeds_of_one_row(folder: Path) -> None:
+    results = load(folder / "store").results
+    assert sorted((result.name, result.column.model) for result in results) == [
+        *(("improves", "best"), ("improves", "last"), ("unfitted", "best"), ("worsens", "best"), ("worsens", "last"))
+    ]
+    assert all(len(result.records) == 2 for result in results)
