@@ -197,6 +197,7 @@ class TaskDistribution(Configured):
     equivalence_margin: ClassVar[float]
     #: offers: which of "pooled", "parameters", "classes" a learner can rely on
     offers: ClassVar[frozenset[str]] = frozenset()
+    exhibited: ClassVar[int] = 3  # how many episodes `exhibit` is given
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)

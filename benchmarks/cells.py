@@ -162,11 +162,21 @@ def _block_cells(profile: str, block: Block, request: Request) -> Iterator[Cell]
             yield _skipped(profile, name, tasks, request, reason)
             continue
         learner = _learner(name, tasks, request)
+        twins: dict[str, str] = {}
         for seed in request.seeds or range(block.seeds):
             fit = _fit(profile, block, name, learner, tasks, seed, request)
             if fit is not None:
                 yield fit
-            yield from _evaluations(profile, block, name, learner, tasks, tests, seed, fit, request)
+            for cell in _evaluations(profile, block, name, learner, tasks, tests, seed, fit, request):
+                yield _with_twin(cell, twins)
+
+
+def _with_twin(cell: Cell, twins: dict[str, str]) -> Cell:
+    """An evaluation with the key of an earlier one that may have the same result: of another state of the fit, or where
+    there is no fit of another seed, since only fits know seeds. ``twins`` takes in the first of each kind."""
+    conditions = {name: value for name, value in cell.spec["evaluation"].items() if name != "model"}
+    first = twins.setdefault(content_key([cell.after, cell.label, conditions]), cell.key)
+    return dataclasses.replace(cell, spec={**cell.spec, "twin": first if first != cell.key else None})
 
 
 def _learner(name: str, tasks: TaskDistribution, request: Request) -> MetaLearner:

@@ -19,6 +19,7 @@ SHARED_CODE = (
     "plans.py",
     "fitting.py",
     "runner.py",
+    "scores.py",
     "../maml/compiled.py",
     "../maml/engine.py",
     "../maml/inner_loop.py",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,16 +21,13 @@ from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
 from benchmarks.fitting import Progress, episodes_at_once, planned, still_improving, train
 from benchmarks.measure import Clock, PeakMemory
+from benchmarks.scores import episode_frame, score_frame, summary
 from benchmarks.store import Store
 
 #: the first so many test episodes are scored after every inner step, for the curves
 CURVE_EPISODES = 100
 #: the curves go at least this far for learners that take steps on labelled sets
 CURVE_STEPS = 10
-#: so many episodes are kept in full for the figures
-EXHIBITED = 3
-#: two-sided 95 % of the normal distribution
-Z95 = 1.959963984540054
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -95,12 +91,15 @@ def run_evaluation(
         trained_on, learner = _build(spec, plugins)
         plan = spec["evaluation"]
         tasks = _task(plan["task"], spec["device"])
+        if (twin := _finished_twin(files, spec)) is not None:
+            _write_as_twin(files, twin, header(key, "evaluation", spec, tasks, context, started), plan["model"])
+            return {"status": "ok"}
         memory = PeakMemory(tasks.device)
         state = _fitted(files, spec["fit"], plan["model"]).to(tasks.device) if spec["fit"] else State()
         trials = 0
         if plan["selection"] == "validation":
             state, trials = learner.choose(state, trained_on, plan["validation_episodes"])
-        evaluated = evaluate(learner, state, tasks, plan, progress)
+        evaluated = evaluate(learner, state, tasks, plan, progress, exhibited=spec["seed"] == 0)
         record = header(key, "evaluation", spec, tasks, context, started)
         record["training"] = (files.get(spec["fit"]) or {}).get("training") if spec["fit"] else None
         record["evaluation"] = {
@@ -116,6 +115,7 @@ def run_evaluation(
             "seconds_per_task": evaluated["seconds"] / plan["episodes"],
             "task_id": tasks.id,
             "trained_on": trained_on.id,
+            "same_as": None,
         }
         record["label"] = spec["method"]["name"] + (" [tuned]" if plan["selection"] == "validation" else "")
         record["method"]["facts"] = {"role": learner.role, **_chosen(learner, state).describe(tasks)}
@@ -124,10 +124,32 @@ def run_evaluation(
         record["memory"] = {"peak_bytes": memory.bytes()}
         record["evaluation"]["episodes_digest"] = None
         if evaluated["items"] is not None:
-            record["evaluation"]["episodes_digest"] = files.write_episodes(_frame(evaluated["items"]))
-        arrays = evaluated["exhibit"] if spec["seed"] == 0 else {}
-        files.write(record, scores=score_frame(evaluated["scores"], tasks.metric), arrays=arrays)
+            record["evaluation"]["episodes_digest"] = files.write_episodes(episode_frame(evaluated["items"]))
+        files.write(record, scores=score_frame(evaluated["scores"], tasks.metric), arrays=evaluated["exhibit"])
     return {"status": "ok"}
+
+
+def _finished_twin(files: Store, spec: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished evaluation whose result is this one's, too: of a method without a fit, which knows no
+    seed, or of the best state of a fit where that is the last one."""
+    twin = files.get(spec["twin"]) if spec.get("twin") else None
+    if twin is None or twin["status"] != "ok" or (spec["seed"] == 0 and twin["seed"] != 0):  # 0 has the exhibit
+        return None
+    if spec["fit"]:
+        states = files.state(spec["fit"])
+        if states is None or states["best"]["step"] != states["last"]["step"]:
+            return None
+    return twin
+
+
+def _write_as_twin(files: Store, twin: Mapping[str, Any], record: dict[str, Any], model: str) -> None:
+    """Write a record with the result of another evaluation: its scores and all that was measured."""
+    for name in ("label", "training", "summary", "memory", "plan"):
+        record[name] = twin[name]
+    record["method"]["facts"] = twin["method"]["facts"]
+    record["evaluation"] = {**twin["evaluation"], "model": model, "same_as": twin["key"]}
+    arrays = files.arrays(twin["key"]) or {}
+    files.write(record, scores=files.scores(twin["key"]), arrays=arrays if record["seed"] == 0 else {})
 
 
 def write_failure(
@@ -171,9 +193,16 @@ def header(
 
 
 def evaluate(
-    learner: MetaLearner, state: State, tasks: TaskDistribution, plan: Mapping[str, Any], progress: Report
+    learner: MetaLearner,
+    state: State,
+    tasks: TaskDistribution,
+    plan: Mapping[str, Any],
+    progress: Report,
+    exhibited: bool = True,
 ) -> dict[str, Any]:
-    """Every score on the test episodes: ``scores`` maps a number of steps to ``[episodes, queries]``."""
+    """Every score on the test episodes: ``scores`` maps a number of steps to ``[episodes, queries]``.
+
+    exhibited: whether the arrays for the figures are made, too."""
     chosen = _chosen(learner, state)
     reported = [state.chosen["steps"]] if "steps" in state.chosen else list(chosen.reported_steps())
     goes_on = max(reported) > 0 and tasks.kind != "control"  # where each step costs new environment steps
@@ -194,8 +223,8 @@ def evaluate(
                     scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
         if getattr(episodes.query, "classes", None) is not None:
             items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
-        if first == 0:
-            cut = tasks.episodes(plan["split"], indices[:EXHIBITED], shots=plan["shots"])
+        if first == 0 and exhibited:
+            cut = tasks.episodes(plan["split"], indices[: tasks.exhibited], shots=plan["shots"])
             shown = {0, 1, reported[-1]}
             adapted = timed(chosen.adapt(state, cut.support, tasks), Clock(tasks.device), 0, max(shown))
             exhibit = tasks.exhibit({step: predictor for step, predictor in adapted if step in shown}, cut)
@@ -210,57 +239,6 @@ def evaluate(
         "reported": [step for step in reported if step in scores],
         "seconds": clock.total,
     }
-
-
-def summary(
-    scores: Mapping[int, np.ndarray], environment_steps: Mapping[int, int] | None = None
-) -> list[dict[str, Any]]:
-    """Mean, standard error and 95 % half-width over episodes for each number of steps; an episode's score is the mean
-    over its queries.
-
-    environment_steps: how many the learner has seen of all episodes together until then; a row has those per task."""
-    rows = []
-    for step, values in sorted(scores.items()):
-        episodes = values.astype(np.float64).mean(1)
-        deviation = float(episodes.std(ddof=1)) if len(episodes) > 1 else math.nan
-        error = deviation / math.sqrt(len(episodes))
-        numbers = {"mean": float(episodes.mean()), "standard_error": error, "half_width": Z95 * error}
-        row = {"step": step, **numbers, "episodes": len(episodes), "deviation": deviation}
-        if environment_steps is not None and step in environment_steps:
-            row["environment_steps"] = environment_steps[step] / len(episodes)
-        rows.append(row)
-    return rows
-
-
-def score_frame(scores: Mapping[int, np.ndarray], metric: str) -> Any:
-    """One row per (inner step, episode, query)."""
-    import pandas as pd
-
-    parts = []
-    for step, values in sorted(scores.items()):
-        count, queries = values.shape
-        columns = {
-            "step": np.full(values.size, step, dtype=np.int16),
-            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
-            "query": np.tile(np.arange(queries, dtype=np.int16), count),
-            "score": values.reshape(-1).astype(bool if metric == "accuracy" else np.float32),
-        }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _frame(items: Mapping[str, np.ndarray]) -> Any:
-    import pandas as pd
-
-    count, queries = items["classes"].shape
-    return pd.DataFrame(
-        {
-            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
-            "query": np.tile(np.arange(queries, dtype=np.int16), count),
-            "class": items["classes"].reshape(-1).astype(np.int32),
-            "item": items["items"].reshape(-1).astype(np.int32),
-        }
-    )
 
 
 def _build(spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple[TaskDistribution, MetaLearner]:

@@ -155,6 +155,7 @@ def run(
             store.remove(cells.skip_key(cell.label.removesuffix(" [tuned]"), cell.spec["task"]["id"]))
 
     ours: set[str] = set()
+    left = {cell.key for cell in todo.to_run}
 
     def on_event(event: Event) -> None:
         cell = by_key[event.job.key]
@@ -162,12 +163,17 @@ def run(
             _record(store, cell, context, event.outcome)
         if event.kind == "started":
             ours.add(cell.key)
+        if event.kind == "finished":
+            left.discard(cell.key)
         if event.kind == "finished" and cell.key in ours:  # a log of another run in the same store stays
             event.job.log.unlink(missing_ok=True)
         watcher.event(cell, event)
 
     def admit(job: Job) -> isolate.Verdict:
-        """Somebody else's run in the same store may hold the cell or may have finished it."""
+        """Somebody else's run in the same store may hold the cell or may have finished it; a cell whose result may be
+        that of another one waits for it."""
+        if by_key[job.key].spec.get("twin") in left:
+            return "wait"
         record = store.get(job.key)
         if record is not None and record["status"] == "ok":
             return "done"

@@ -62,15 +62,25 @@ def _cut(trajectories: Trajectories, part: slice | tuple[slice, slice]) -> Traje
 
 
 class Experiences:
-    """A source of experience: an environment, with the advantages of its trajectories; ``seen`` is all it gave."""
+    """A source of experience: an environment, with the advantages of its trajectories; ``seen`` is all it gave.
 
-    def __init__(self, source: Source, discount: float, trace: float = 1.0) -> None:
-        self._source, self._discount, self._trace = source, discount, trace
+    first: what it gives at step 0, where that has been played before."""
+
+    def __init__(self, source: Source, discount: float, trace: float = 1.0, first: Experience | None = None) -> None:
+        self._source, self._discount, self._trace, self._first = source, discount, trace, first
         self.seen: list[Experience] = []
 
     def batch(self, predictor: Predictor | None, step: int) -> Experience:
-        self.seen.append(experience_of(self._source.batch(predictor, step), self._discount, self._trace))
+        if step > 0 or self._first is None:
+            self.seen.append(experience_of(self._source.batch(predictor, step), self._discount, self._trace))
+        else:
+            self.seen.append(self._first)
         return self.seen[-1]
+
+    @property
+    def environment_steps(self) -> int:
+        """How many steps who has seen all of it has seen."""
+        return sum(experience.trajectories.environment_steps for experience in self.seen)
 
 
 def surrogate_loss(predictor: Predictor, experience: Experience, actions: ActionSpace, form: Surrogate) -> Tensor:

@@ -28,8 +28,8 @@ FILM_ARRAYS = {"frames", "steps"}
 
 #: rounding of totals that a paper prints with one decimal: the variance of a uniform error
 ROUNDING = 0.1**2 / 12
-#: of so many recorded frames one is shown, for so many milliseconds: films are most of a page's size
-EVERY_FRAME, FRAME_MILLISECONDS = 3, 150
+#: at most so many frames of a film are shown, evenly, each for so many milliseconds: films are most of a page's size
+FRAMES, FRAME_MILLISECONDS = 17, 150
 #: the field that only tasks with simulated robots have
 ROBOT_FIELD = "simulator"
 #: the method whose strategy for bandits is learned
@@ -221,7 +221,9 @@ def films(results: Results) -> list[Mapping[str, Any]]:
         said = " and ".join(f"after {words.count(steps[place], 'step')}" for place in places)
         beside = np.concatenate([frames[place] for place in places], axis=-2)
         title = words.title(result.column, results.columns)
-        found.append({"title": result.name, "caption": f"{title}: {said}", "uri": film(beside[::EVERY_FRAME])})
+        found.append(
+            {"title": result.name, "caption": f"{title}: {said}", "uri": film(beside[:: -(-len(beside) // FRAMES)])}
+        )
     return found
 
 

@@ -27,12 +27,12 @@ def built(name, simulator="batch", **fields):
 
 
 def test_the_exhibit_is_a_film_of_the_first_trajectory():
-    tasks = built("half-cheetah-direction", "batch", horizon=20)
+    tasks = built("half-cheetah-direction", "batch", horizon=60)
     episodes = tasks.episodes("test", range(2), queries=3)
     shown = tasks.exhibit({0: Steady(10.0, 2), 3: Steady(0.0, 2)}, episodes)
     if not shown:
         pytest.skip("MuJoCo has no offscreen renderer here")
-    assert shown["frames"].shape == (2, 20, 90, 160, 3)
+    assert shown["frames"].shape == (2, 17, 90, 160, 3), "at most 17, of 0.15 s"
     assert shown["frames"].dtype == np.uint8
     assert shown["steps"].tolist() == [0, 3]
     assert np.array_equal(shown["task"], episodes.query.parameters[0])
@@ -56,3 +56,38 @@ def test_without_a_renderer_there_is_no_film(library, monkeypatch, capfd):
     tasks = built("ant-velocity", horizon=2)
     assert tasks.exhibit({0: Steady(1.0, 1)}, tasks.episodes("test", [0])) == {}
     assert capfd.readouterr() == ("", "")
+
+
+def test_shadows_are_drawn_from_a_small_map(monkeypatch):
+    """On a processor the map takes most of the time of a frame, and of a run's films more than all tests."""
+    import mujoco
+
+    from benchmarks.environments import rendering
+    from benchmarks.environments.simulators import description
+
+    sizes = []
+
+    class Renderer:
+        def __init__(self, model, height, width):
+            sizes.append(model.vis.quality.shadowsize)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def update_scene(self, data, camera):
+            pass
+
+        def render(self):
+            return np.zeros((rendering.HEIGHT, rendering.WIDTH, 3), np.uint8)
+
+    monkeypatch.setattr(mujoco, "Renderer", Renderer)
+    before = mujoco.MjLogConfig.get()
+    try:
+        assert rendering.draw(str(description("half_cheetah.xml")), np.zeros((2, 9))).shape == (2, 90, 160, 3)
+    finally:
+        before.set()
+    assert sizes == [rendering.SHADOW_MAP]
+    assert sizes[0] <= 1024

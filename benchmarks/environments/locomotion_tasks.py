@@ -22,7 +22,7 @@ from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_mo
 from benchmarks.registry import unknown
 
 #: films of the figures: at most so many frames, of so many seconds each
-FRAMES, SECONDS_PER_FRAME = 50, 0.05
+FRAMES, SECONDS_PER_FRAME = 17, 0.15
 
 Simulator = Literal["batch", "rollout", "loop", "gymnasium"]
 Observation = Literal["joints", "joints-torso"]
@@ -37,6 +37,7 @@ class LocomotionTasks(ControlTasks):
 
     robot: ClassVar[str]
     aim: ClassVar[str]
+    exhibited: ClassVar[int] = 1
 
     horizon: int = 200
     observation: Observation = "joints"

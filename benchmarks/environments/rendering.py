@@ -15,6 +15,9 @@ import sys
 import numpy as np
 
 HEIGHT, WIDTH = 90, 160
+#: numbers in a row of the map that shadows are drawn from; MuJoCo's own 4096 take most of the time of a frame where a
+#: processor draws it, for pictures of this size that look the same
+SHADOW_MAP = 1024
 #: seconds after which a renderer hangs
 PATIENCE = 30.0
 #: the libraries that need no screen, in the order in which they are tried
@@ -52,6 +55,7 @@ def draw(description: str, positions: np.ndarray) -> np.ndarray:
     configuration.logto_file = False
     configuration.set()
     model = mujoco.MjModel.from_xml_path(description)
+    model.vis.quality.shadowsize = SHADOW_MAP
     data, pictures = mujoco.MjData(model), []
     with mujoco.Renderer(model, HEIGHT, WIDTH) as renderer:
         for row in positions:

@@ -38,7 +38,8 @@ class Trajectories:
     terminated, truncated: bool ``[T, K, N]``, whether the episode came to its own end, or was cut off, by then.
     distributions: what the policy returned, ``[T, K, N, outputs]``; log_probabilities: of the actions, ``[T, K, N]``.
     memory: what the policy's last step left behind. observation: o, how many of the inputs are the observation.
-    history: what a policy with ``history`` would be fed with next beside an observation, ``[T, K, features + 2]``.
+    history: what a policy with ``history`` would be fed with next beside an observation, ``[T, K, features + 2]``; None
+        for one without.
     """
 
     inputs: Tensor
@@ -136,27 +137,36 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
-    history = reset_noise.new_zeros(*reset_noise.shape[:2], space.features + 2, dtype=torch.float32)
+    history = None
+    if remembers:
+        history = reset_noise.new_zeros(*reset_noise.shape[:2], space.features + 2, dtype=torch.float32)
     for episode in range(step_noise.shape[2]):
         observation = env.reset(reset_noise[:, :, episode])
         live = torch.ones(observation.shape[:2], dtype=torch.bool, device=observation.device)
         for time in range(env.model.horizon):
-            x = torch.cat((observation, history), -1) if remembers else observation
+            x = observation if history is None else torch.cat((observation, history), -1)
             distribution, after = predictor(x, memory)
             memory = _moved(live, after, memory)
             noise = step_noise[:, :, episode, time]
             action = space.sample(distribution, noise[..., : space.lanes])
             done = env.step(action, noise[..., space.lanes :])
-            likelihood = space.log_probability(distribution, action)
-            row = (x, action, done.reward, live, done.terminated, done.truncated, distribution, likelihood)
+            row = (x, action, done.reward, live, done.terminated, done.truncated, distribution)
             for values, value in zip(kept.values(), row, strict=True):
                 values.append(value)
             ended = done.terminated | done.truncated
-            boundary = torch.stack((done.reward, ended.to(done.reward.dtype)), -1)
-            history = _moved(live, torch.cat((space.as_features(action, boundary.dtype), boundary), -1), history)
+            if history is not None:
+                boundary = torch.stack((done.reward, ended.to(done.reward.dtype)), -1)
+                history = _moved(live, torch.cat((space.as_features(action, boundary.dtype), boundary), -1), history)
             observation, live = done.observation, ~ended
     stacked = {name: torch.stack(values, 2) for name, values in kept.items()}
-    return Trajectories(**stacked, memory=memory, observation=env.model.observation, history=history)
+    likelihood = space.log_probability(stacked["distributions"], stacked["actions"])
+    return Trajectories(
+        **stacked,
+        log_probabilities=likelihood,
+        memory=memory,
+        observation=env.model.observation,
+        history=history,
+    )
 
 
 def _moved(live: Tensor, after: Any, before: Any) -> Any:
@@ -166,7 +176,4 @@ def _moved(live: Tensor, after: Any, before: Any) -> Any:
     return torch.where(live.view(*live.shape, *(1,) * (after.dim() - 2)), after, before)
 
 
-_KEPT = (
-    *("inputs", "actions", "rewards", "live", "terminated", "truncated"),
-    *("distributions", "log_probabilities"),
-)
+_KEPT = ("inputs", "actions", "rewards", "live", "terminated", "truncated", "distributions")

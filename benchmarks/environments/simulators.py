@@ -79,11 +79,13 @@ def physics(name: str) -> Any:
     """The MjModel of a file, shared by all simulators of this process; never changed after it is made.
 
     MuJoCo puts a simulation that has become unstable back to its start without a word; here it stays as it is, so that
-    it is noticed."""
+    it is noticed. What speeds up worlds of many bodies takes time with one and changes nothing, so it is left out:
+    islands of constraints, and a tree of bounding boxes for each body."""
     mujoco = mujoco_module()
     with quiet():
         model = mujoco.MjModel.from_xml_path(str(description(name)))
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    bits = mujoco.mjtDisableBit
+    model.opt.disableflags |= bits.mjDSBL_AUTORESET | bits.mjDSBL_ISLAND | bits.mjDSBL_MIDPHASE
     return model
 
 

@@ -31,7 +31,7 @@ from benchmarks.stats.verdicts import Comparison, Scores, compare
 Record = Mapping[str, Any]
 
 #: parts of an evaluation that tell what came out of it and not how it was made
-_OUTCOMES = ("chosen", "seconds_per_task", "headline_step", "reported_steps", "trials")
+_OUTCOMES = ("chosen", "same_as", "seconds_per_task", "headline_step", "reported_steps", "trials")
 
 
 class Source(Protocol):
