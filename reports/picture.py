@@ -34,7 +34,7 @@ def drawn(records: Sequence[cost.Record]) -> svg.Drawing | None:
         return None
     from matplotlib.patches import Rectangle
 
-    names = 0.1 + 0.2 * -(-len(shown) // 2)
+    names = 0.1 + 0.2 * len(shown)
     with svg.drawing("readme-second-order", WIDTH, HEIGHT + names, above=names) as (figure, axes):
         # a README may be read on a dark page
         figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, color="white", zorder=-1))
@@ -54,5 +54,5 @@ def drawn(records: Sequence[cost.Record]) -> svg.Drawing | None:
         # bands of a disturbed machine may reach anywhere; the lines are what is to be seen
         axes.set_ylim(min(0.9, every["time"].min() / 1.1), max(1.6, every["time"].max() * 1.15))
         place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.2}
-        axes.legend(ncols=2, fontsize=8.5, **place)
+        axes.legend(ncols=1, fontsize=8.5, **place)
         return svg.render(figure, {}, "time of a meta-step of second order over one of first order, by inner steps")
