@@ -43,7 +43,7 @@ help: ## this list
 
 install: $(installed) ## make the environment .venv and install everything into it
 
-bench: $(installed) ## run the benchmark (PROFILE=quick: a quarter of an hour on 2 quick cores, 40 minutes on slow ones), then write reports/index.html
+bench: $(installed) ## run the benchmark (PROFILE=quick: tens of minutes on 2 cores), then write reports/index.html
 	$(call run_and_report,$(PROFILE),,$(if $(ARGS),,$(filter quick standard,$(PROFILE))))
 
 report: $(installed) ## write reports/index.html from the records that are there, without training
