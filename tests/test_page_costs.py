@@ -73,9 +73,10 @@ def assert_shown(text: str, statistic: Any, *samples: list[float]) -> None:
     ).bootstrap_distribution
     value_place, *places = (max(10.0 ** (np.floor(np.log10(each)) - 2), 0.01) for each in (value, low, high))
     assert value == pytest.approx(statistic(*samples), abs=value_place)  # three digits are shown, or two decimals
-    # medians of few rounds jump from one value to the next, so what is near is the share of resamples beyond an end
+    # medians of few rounds jump from one value to the next, so what is near is the share of resamples beyond an end;
+    # two bootstraps of 2,000 and 4,000 differ in it by 0.004 (one standard error), and a page has hundreds of ends
     for end, level, place in zip((low, high), (0.025, 0.975), places, strict=True):
-        assert np.mean(resampled < end - place) - 0.01 <= level <= np.mean(resampled <= end + place) + 0.01
+        assert np.mean(resampled < end - place) - 0.018 <= level <= np.mean(resampled <= end + place) + 0.018
 
 
 def over(upper: Any, lower: Any) -> float:
@@ -151,6 +152,8 @@ def test_others_against_ours(costs: Costs) -> None:
     expected = {}
     for (place, device, order), rows in costs.group("place", "device", "order").items():
         samples = {row["label"]: row["samples_milliseconds"] for row in rows}
+        if "ours/rule" not in samples:
+            continue  # it has no time, and its row says why
         others = {label: over(taken, samples["ours/rule"]) for label, taken in samples.items() if rival(label)}
         if others:
             work, backbone, batch, steps = place
