@@ -30,8 +30,10 @@ def write_report(
 
         results = load(store_path)
         gc.freeze()  # or the collector walks through all records again and again
-        html, _ = render(results, artist, None if figure_folder is None else Path(figure_folder))
-        gc.unfreeze()
+        try:
+            html, _ = render(results, artist, None if figure_folder is None else Path(figure_folder))
+        finally:
+            gc.unfreeze()
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")

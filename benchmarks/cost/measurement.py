@@ -89,9 +89,8 @@ def measure(
         contest.deadline = min(deadline, began + PREPARING * available)
         contest.enter()
         cuda = device.startswith("cuda")
-        spread = (
-            threads > 1 and not cuda
-        )  # threads of two such settings would wait for each other: several times slower
+        # threads of two such settings would wait for each other: several times slower
+        spread = threads > 1 and not cuda
         if not spread:
             contest.compare()
             contest.warm_up()
