@@ -109,6 +109,13 @@ def peak_bytes(step: Step, device: str = "cpu") -> int:
     return peak
 
 
+def peak_and_operations(step: Step, device: str = "cpu") -> tuple[int, int]:
+    """What `peak_bytes` and `operations` say, of one step instead of two: counting allocates nothing."""
+    counted: list[int] = []
+    peak = peak_bytes(lambda: counted.append(operations(step)), device)
+    return peak, counted[0]
+
+
 def launches(step: Step, device: str) -> int | None:
     """CUDA kernels (or graphs) that a step starts; None on a CPU."""
     if not device.startswith("cuda"):

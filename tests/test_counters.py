@@ -106,6 +106,13 @@ def test_what_was_held_before_a_step_is_not_its_memory() -> None:
     assert counters.peak_bytes(replace) <= 1_000_000
 
 
+@pytest.mark.parametrize("second_order", [True, False], ids=["second", "first"])
+@pytest.mark.parametrize(("name", "plan"), [("ours", "eager"), ("ours", "all"), ("loop", "")])
+def test_memory_and_operations_are_the_same_when_counted_in_one_step(name: str, plan: str, second_order: bool) -> None:
+    step = stepper(name, plan, "conv4-64-strided", second_order=second_order)
+    assert counters.peak_and_operations(step) == (counters.peak_bytes(step), counters.operations(step))
+
+
 def test_saved_bytes_are_those_of_the_tensors_that_a_backward_pass_needs() -> None:
     x = torch.ones(1000, requires_grad=True)
 

@@ -37,9 +37,12 @@ class Counting:
             step = self.work.stepper(alone, self.parameters, self.episodes, settings)
         if threads > 1 or not begun:
             step()
+        if theirs:
+            peak, counts["operations"] = theirs, counters.operations(step)
+        else:
+            peak, counts["operations"] = counters.peak_and_operations(step, self.device)
         # every thread may hold as much as one does, so this is the most that it can be
-        counts["peak_bytes"] = threads * (theirs or counters.peak_bytes(step, self.device))
-        counts["operations"] = counters.operations(step)
+        counts["peak_bytes"] = threads * peak
         counts["launches"] = counters.launches(step, self.device)
         return counts
 
