@@ -24,7 +24,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def wave(folder: Path, of: int, places: int, work: Callable[[Turn, Callable[[str], None]], None]) -> list[str]:
     """What the settings of a wave do, started in reverse order, one thread for a process; who did what, in order."""
     done: list[str] = []
-    every = [Turn(str(folder), number, of, places) for number in range(of)]
+    every = [Turn(str(folder), number, of, places, tuple(range(number))) for number in range(of)]
     threads = [
         threading.Thread(target=work, args=(turn, lambda what, turn=turn: done.append(f"{what} {turn.number}")))
         for turn in reversed(every)

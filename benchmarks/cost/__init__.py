@@ -3,3 +3,7 @@
 `grid` says which settings, `measurement` measures one of them in a process of its own, `sweep` runs them all and keeps
 the records. docs/performance.md says how each number is measured.
 """
+
+#: what the fork server imports for the processes of settings beside `benchmarks.isolate.PRELOAD`; none of it starts a
+#: thread
+PRELOAD = "benchmarks.cost.measurement"

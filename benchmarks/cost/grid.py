@@ -55,6 +55,11 @@ class Setting:
     limit: float
     work: str = WORKS[0]
 
+    @property
+    def size(self) -> int:
+        """How much there is to prepare, roughly: inner loops of all variants, a step each."""
+        return len(self.variants) * self.meta_batch * self.inner_steps
+
     def __str__(self) -> str:
         steps = f"{self.inner_steps} inner step{'s' if self.inner_steps > 1 else ''}"
         batch = f"{self.meta_batch} {'tasks' if self.work == WORKS[0] else 'episodes evaluated'}"

@@ -33,7 +33,8 @@ from benchmarks.peers.adapter import Adapter, Settings
 from benchmarks.stats import timing
 from benchmarks.workloads import WORKLOADS, Workload
 
-#: steps before the first timed one, the very first (which may compile) not counted, and the seconds that end them early
+#: steps before the first timed one, the very first not counted, and the seconds that end them early (those of a first
+#: step that compiles apart)
 WARM_UP, WARM_UP_SECONDS = 3, 1.0
 #: seconds of one timed block at least: short steps are repeated
 BLOCK = 0.005
@@ -224,7 +225,8 @@ class Contest:
         each.row["first_step_seconds"] = ready.total + clock.total
         if each.adapter.is_program:
             self._judge(each, self.comparison.program(each.adapter, returned, settings))
-        while len(clock.laps) <= WARM_UP and (len(clock.laps) < 2 or sum(clock.laps[1:]) < WARM_UP_SECONDS):
+        compiling = int(each.adapter.is_program)
+        while len(clock.laps) <= WARM_UP and sum(clock.laps[compiling:]) < WARM_UP_SECONDS:
             with clock:
                 step()
         each.repeats = max(1, math.ceil(BLOCK / max(clock.laps[-1], 1e-6)))

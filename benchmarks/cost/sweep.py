@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import isolate, measure, peers
-from benchmarks.cost import grid
+from benchmarks.cost import PRELOAD, grid
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
@@ -23,8 +23,6 @@ from benchmarks.program import essence
 from benchmarks.store import Store, content_key
 from benchmarks.workloads import WORKLOADS
 
-#: modules that the fork server imports for the children; none starts a thread
-PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")
 #: the code that decides a cost
 CODE = (
     *("cost/measurement.py", "cost/comparison.py", "cost/counting.py", "cost/turns.py", "cost/work.py"),
@@ -122,7 +120,7 @@ def environments(
     if again or not _finished(store.get(key)):
         with tempfile.TemporaryDirectory() as logs:
             job = Job(key, ("benchmarks.cost.throughput:measure", {}), Path(logs) / f"{key}.log", seconds)
-            outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
+            outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=(*isolate.PRELOAD, PRELOAD))[key]
         record = {
             "key": key,
             "cell": "cost",
@@ -192,7 +190,13 @@ def _measured(
     and what it was doing last."""
     last: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        turns = {key: Turn(folder, number, len(wave), places) for number, key in enumerate(wave)}
+        numbers = {key: number for number, key in enumerate(wave)}
+        # the largest first: with one of them at the end, all but one place would be idle
+        prepared = [numbers[key] for key in sorted(wave, key=lambda key: -wave[key].size)]
+        turns = {
+            key: Turn(folder, number, len(wave), places, prepared[: prepared.index(number)])
+            for key, number in numbers.items()
+        }
 
         def on_event(event: Event) -> None:
             key = event.job.key
@@ -208,7 +212,7 @@ def _measured(
             given = {"setting": grid.plain(setting), "device": device, "left": left}
             call = "benchmarks.cost.measurement:measure", {**given, "turn": dataclasses.asdict(turns[key])}
             jobs.append(Job(key, call, Path(folder) / f"{key}.log", seconds, memory_bytes))
-        isolate.run(jobs, len(jobs), on_event, threads=None, preload=PRELOAD)
+        isolate.run(jobs, len(jobs), on_event, threads=None, preload=(*isolate.PRELOAD, PRELOAD))
 
 
 def context(device: str) -> dict[str, Any]:

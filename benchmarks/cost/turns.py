@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +29,18 @@ class Turn:
     """A setting's place in its wave; plain values, so that a process can be told.
 
     number: of the setting, from 0, in the order of the turns. of: how many there are. places: how many prepare at a
-    time."""
+    time. after: the numbers of those that begin to prepare before this one does."""
 
     folder: str
     number: int = 0
     of: int = 1
     places: int = 1
+    after: Sequence[int] = ()
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[int]:
-        """Wait for a free place, those before this one first, and hold it; its number, from 0."""
-        self._wait_for("started", range(self.number))
+        """Wait for a free place, those that go first having theirs, and hold it; its number, from 0."""
+        self._wait_for("started", self.after)
         while True:
             for place in range(self.places):
                 with contextlib.suppress(filelock.Timeout), filelock.FileLock(self._file(f"place-{place}"), timeout=0):
