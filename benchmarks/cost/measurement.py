@@ -269,9 +269,10 @@ class Contest:
         return clock.total / each.repeats
 
     def _adaptation(self, each: Contestant) -> float:
-        """Seconds to adapt to the whole batch and predict its queries once: the median of three."""
+        """Seconds to adapt to the whole batch and predict its queries once: the median of three, or of fewer where
+        they are long."""
         clock = Clock(self.device)
-        for _ in range(3):
+        while len(clock.laps) < 3 and clock.total < WARM_UP_SECONDS:
             with clock:
                 self._adapt(each)
         return float(np.median(clock.laps))

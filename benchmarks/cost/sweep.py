@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -226,19 +227,25 @@ def context(device: str) -> dict[str, Any]:
 
 def key_of(setting: Setting, device: str, facts: dict[str, Any]) -> str:
     """The content key: setting, code, device, machine, and the versions of the libraries that compete."""
-    folder = Path(__file__).parents[1]
-    files = sorted(path for pattern in CODE for path in folder.glob(pattern))
     libraries = {name: _version(name) for name in ("torch", *peers.names()) if name not in ("ours", "loop")}
     return content_key(
         {
             "cell": "cost",
             "setting": {name: value for name, value in grid.plain(setting).items() if name != "limit"},
-            "code": [essence(path.read_text(encoding="utf-8")) for path in files],
+            "code": _code(),
             "device": device.partition(":")[0],
             "machine": facts["machine"]["id"],
             "versions": libraries,
         }
     )
+
+
+@functools.cache
+def _code() -> list[str]:
+    """What decides a cost of the code as it is now; parsing it takes a third of a second."""
+    folder = Path(__file__).parents[1]
+    files = sorted(path for pattern in CODE for path in folder.glob(pattern))
+    return [essence(path.read_text(encoding="utf-8")) for path in files]
 
 
 def _version(library: str) -> str | None:
