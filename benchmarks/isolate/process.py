@@ -61,6 +61,10 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
     environment = {
         # numpy's OpenBLAS starts its threads when it is imported, and threads don't survive a fork
         "OPENBLAS_NUM_THREADS": "1",
+        # jobs end without exit handlers, so what their libraries have left is tidied up by the tracker: no news
+        "PYTHONWARNINGS": ",".join(
+            filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"))
+        ),
         # Python 3.11's server doesn't take over sys.path
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
