@@ -160,28 +160,35 @@ def across_panels(results: Results, across: Across, table: Mapping[str, Look], g
     ordered = _ordered(across.found)
     labels = tuple(label[name] for name, _ in ordered)
     room = 0.2 + 0.073 * max(len(name) for name, _ in ordered)
-    with svg.drawing(slug(f"across means {group}"), WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
-        for place, (name, interval) in enumerate(ordered):
-            look = table[label[name]]
-            ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
-            reach = np.maximum(ends, 0) if interval.known else None
-            style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
-            axes.errorbar([interval.estimate], [place], xerr=reach, elinewidth=2, **style)
-        axes.set(xlabel="interquartile mean", ylim=(len(ordered) - 0.4, -0.6))
-        axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
-        axes.grid(visible=False, axis="y")
-        means = svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
-    with svg.drawing(slug(f"across profile {group}"), WIDTH, HEIGHT) as (figure, axes):
-        for name, _ in ordered:
-            look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
-            style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
-            axes.plot(one["score"], one["share"], drawstyle="steps-post", **style)
-            axes.fill_between(one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0)
-        axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
-        profile = svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
+
+    def draw_means() -> svg.Drawing:
+        with svg.drawing(slug(f"across means {group}"), WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
+            for place, (name, interval) in enumerate(ordered):
+                look = table[label[name]]
+                ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+                reach = np.maximum(ends, 0) if interval.known else None
+                style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
+                axes.errorbar([interval.estimate], [place], xerr=reach, elinewidth=2, **style)
+            axes.set(xlabel="interquartile mean", ylim=(len(ordered) - 0.4, -0.6))
+            axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
+            axes.grid(visible=False, axis="y")
+            return svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
+
+    def draw_profile() -> svg.Drawing:
+        with svg.drawing(slug(f"across profile {group}"), WIDTH, HEIGHT) as (figure, axes):
+            for name, _ in ordered:
+                look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
+                style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
+                axes.plot(one["score"], one["share"], drawstyle="steps-post", **style)
+                axes.fill_between(
+                    one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0
+                )
+            axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
+            return svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
+
     over = f"Over {words.listed(across.found.tasks)}; bar: 95 %."
     runs = "Runs are seeds × tasks; band: 95 %."
     return [
-        Panel(slug(f"across means {group}"), f"Interquartile mean{of}", over, means, labels),
-        Panel(slug(f"across profile {group}"), f"Performance profile{of}", runs, profile, labels),
+        Panel(slug(f"across means {group}"), f"Interquartile mean{of}", over, draw_means, labels),
+        Panel(slug(f"across profile {group}"), f"Performance profile{of}", runs, draw_profile, labels),
     ]

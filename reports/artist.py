@@ -1,4 +1,5 @@
-"""A process that draws while this one makes tables: two thirds of a page's time are matplotlib's."""
+"""A process that makes the page: what it draws with takes as long to import as the records take to read, so that both
+go on at once; and where there are two cores, a fork of it draws half of the figures."""
 
 from __future__ import annotations
 
@@ -12,13 +13,23 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.errors import MetabenchError
 
-#: what seaborn estimates densities and clusters with if it is there; that takes as long to import as all the rest
+if TYPE_CHECKING:
+    from reports.figures import Panel
+
+#: what the page is made with, and what seaborn estimates densities and clusters with if it is there, which takes as
+#: long to import as all the rest
+NEEDED = ("matplotlib.backends.backend_svg", "seaborn", "reports.sections", "scipy.special", "scipy.sparse", "jinja2")
 UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial")
+
+#: forking what has threads is no good idea elsewhere
+FORKS = sys.platform == "linux"
+GONE = "the process that makes the page ended with code {}: is memory short?"
 
 T = TypeVar("T")
 
@@ -33,14 +44,15 @@ class Artist:
             [sys.executable, "-c", "from reports import artist; artist.serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": places},
+            # products of small matrices need no threads, and without them it can be forked
+            env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
         )
         return self
 
     def start(self, function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
         """Begin a call there; what comes back waits for the answer, or raises what the function raised. The next one
         can begin after that. Function, arguments and answer are pickled."""
-        call = pickle.dumps((function, arguments))
+        call = pickle.dumps((function, arguments), pickle.HIGHEST_PROTOCOL)
         # the process may be importing still, and a pipe holds little
         threading.Thread(target=self._send, args=(call,), daemon=True).start()
         return self._answer
@@ -57,10 +69,7 @@ class Artist:
         try:
             well, value = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError):
-            code = self._process.wait()
-            raise MetabenchError(
-                f"the process that draws the figures ended with code {code}: is memory short?"
-            ) from None
+            raise MetabenchError(GONE.format(self._process.wait())) from None
         if not well:
             raise value
         return value
@@ -77,20 +86,31 @@ class Artist:
 def serve() -> None:
     """Inside the process: answer calls until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent as well, which ends this one
+    gc.disable()  # it lives for one page, and what it collected would be what was imported
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between answers
-    importlib.import_module("matplotlib.backends.backend_svg")
     with _absent(*UNNEEDED):
-        importlib.import_module("seaborn")
-    importlib.import_module("reports.sections")
+        for name in NEEDED:
+            importlib.import_module(name)
     while True:
         try:
             function, arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        gc.freeze()  # or the collector walks through all that was imported and sent again and again
-        answers.write(_called(function, arguments))
+        answers.write(_called(function, *arguments))
         answers.flush()
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which walks through all records again and again while more of them are read."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -105,12 +125,82 @@ def _absent(*names: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+def _called(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """What a call came to, as another process can read it."""
     try:
-        return pickle.dumps((True, function(*arguments)))
+        return pickle.dumps((True, function(*arguments)), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        error.add_note(f"in the process that draws:\n{traceback.format_exc()}")
+        error.add_note(f"in the process that makes the page:\n{traceback.format_exc()}")
         try:
             return pickle.dumps((False, error))
         except Exception:
             return pickle.dumps((False, RuntimeError(traceback.format_exc())))
+
+
+def drawing(
+    panels: Sequence[Panel], folder: Path | None = None, beside: bool = True
+) -> Callable[[Sequence[Panel]], None]:
+    """Begin to draw figures in a fork of this process; what comes back draws others, then those that are left, and
+    returns when all are drawn.
+
+    folder: where each is also written as SVG and PNG. beside: whether to fork, where that can be done."""
+    claims, ends = os.pipe()
+    os.write(ends, b"".join(place.to_bytes(4, "big") for place in range(len(panels))))
+    os.close(ends)
+
+    def draw_some(parent: int | None = None) -> dict[int, str]:
+        found = {}
+        # nobody waits for a fork whose parent is gone
+        while (parent is None or os.getppid() == parent) and (place := os.read(claims, 4)):
+            number = int.from_bytes(place, "big")
+            found[number] = _drawn(panels[number], folder)
+        return found
+
+    theirs = _forked(draw_some) if beside and FORKS and len(panels) > 1 else dict
+
+    def finish(others: Sequence[Panel]) -> None:
+        for panel in others:
+            _drawn(panel, folder)
+        draw_some()
+        for number, text in theirs().items():
+            panels[number].take(text)
+        os.close(claims)
+        for panel in panels:  # those of a fork that was killed
+            if not panel.is_drawn:
+                _drawn(panel, folder)
+
+    return finish
+
+
+def _drawn(panel: Panel, folder: Path | None) -> str:
+    if folder is not None:
+        panel.svg.write(folder, panel.name)
+    return str(panel.svg)
+
+
+def _forked(function: Callable[[int], dict[int, str]]) -> Callable[[], dict[int, str]]:
+    """Begin a call in a fork, which is told the number of this process; what comes back waits for the answer, raises
+    what the function raised, or answers nothing where the fork was killed."""
+    there, here = os.pipe(), os.getpid()
+    fork = os.fork()
+    if not fork:
+        try:
+            with os.fdopen(there[1], "wb") as file:
+                file.write(_called(function, here))
+        finally:
+            os._exit(0)
+    os.close(there[1])
+
+    def answer() -> dict[int, str]:
+        with os.fdopen(there[0], "rb") as file:
+            text = file.read()
+        os.waitpid(fork, 0)
+        try:
+            well, value = pickle.loads(text)
+        except (EOFError, pickle.UnpicklingError):
+            return {}
+        if not well:
+            raise value
+        return dict(value)
+
+    return answer

@@ -68,23 +68,26 @@ def _adaptation_panel(
 ) -> Panel:
     spent = [float(x) for _, curve in curves.values() for x in curve["environment_steps"] if x > 0]
     last = max(spent, default=1.0)
-    with svg.drawing(slug(f"adaptation {title}"), WIDTH, HEIGHT) as (figure, axes):
-        for result, curve in curves.values():
-            look = table[result.label]
-            mean, half = curve["mean"].to_numpy(), curve["half_width"].to_numpy()
-            style = {"color": look.light, "linestyle": look.dash}
-            if len(curve) > 1:
-                x = curve["environment_steps"].to_numpy()
-                axes.plot(x, mean, marker=look.marker, **style)
-                axes.fill_between(x, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
-            elif len(curve):  # without adaptation: a level to read the others against
-                axes.plot([0, last], [mean[0]] * 2, linewidth=1.2, marker=look.marker, markevery=[1], **style)
-        from_zero(axes, spent)
-        axes.set(xlabel="environment steps per task in adaptation", ylabel="return")
-        drawing = svg.render(figure, colours(table), f"return against environment steps of adaptation, {title}")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(slug(f"adaptation {title}"), WIDTH, HEIGHT) as (figure, axes):
+            for result, curve in curves.values():
+                look = table[result.label]
+                mean, half = curve["mean"].to_numpy(), curve["half_width"].to_numpy()
+                style = {"color": look.light, "linestyle": look.dash}
+                if len(curve) > 1:
+                    x = curve["environment_steps"].to_numpy()
+                    axes.plot(x, mean, marker=look.marker, **style)
+                    axes.fill_between(x, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+                elif len(curve):  # without adaptation: a level to read the others against
+                    axes.plot([0, last], [mean[0]] * 2, linewidth=1.2, marker=look.marker, markevery=[1], **style)
+            from_zero(axes, spent)
+            axes.set(xlabel="environment steps per task in adaptation", ylabel="return")
+            return svg.render(figure, colours(table), f"return against environment steps of adaptation, {title}")
+
     caption = "Bands: 95 % over test tasks."
     caption += " Linear up to the first step, logarithmic from there." * far_apart(spent)
-    return Panel(slug(f"adaptation {title}"), title, caption, drawing, tuple(r.label for r, _ in curves.values()))
+    return Panel(slug(f"adaptation {title}"), title, caption, draw, tuple(r.label for r, _ in curves.values()))
 
 
 def steps_table(results: Results) -> pd.DataFrame:
@@ -196,18 +199,23 @@ def _path_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, tab
     after = f"after {words.count(steps[last], 'step')}" if steps[last] else "paths"
     shown.append((last, after, {"color": look.light, "linewidth": 1.8}))
     goals = arrays["goals"]
-    with svg.drawing(slug(f"paths {test} {result.name}"), 3.3, 3.3, above=0.42) as (figure, axes):
-        for place, name, style in shown:
-            for task, path in enumerate(arrays["paths"][place][:, 0]):
-                axes.plot(path[:, 0], path[:, 1], label=name if task == 0 else None, **style)
-        axes.plot(goals[:, 0], goals[:, 1], linestyle="none", marker="*", markersize=11, color=svg.INK, label="goals")
-        # a policy that knows nothing wanders off: what leaves the frame is not shown
-        room = 1.6 * float(np.abs(goals).max()) + 0.1
-        axes.set(xlim=(-room, room), ylim=(-room, room), xlabel="x", ylabel="y", aspect="equal")
-        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
-        drawing = svg.render(figure, colours(table), f"{test}: paths of {result.name} before and after adaptation")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(slug(f"paths {test} {result.name}"), 3.3, 3.3, above=0.42) as (figure, axes):
+            for place, name, style in shown:
+                for task, path in enumerate(arrays["paths"][place][:, 0]):
+                    axes.plot(path[:, 0], path[:, 1], label=name if task == 0 else None, **style)
+            axes.plot(
+                goals[:, 0], goals[:, 1], linestyle="none", marker="*", markersize=11, color=svg.INK, label="goals"
+            )
+            # a policy that knows nothing wanders off: what leaves the frame is not shown
+            room = 1.6 * float(np.abs(goals).max()) + 0.1
+            axes.set(xlim=(-room, room), ylim=(-room, room), xlabel="x", ylabel="y", aspect="equal")
+            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
+            return svg.render(figure, colours(table), f"{test}: paths of {result.name} before and after adaptation")
+
     caption = f"{test}, one path in each of {words.count(len(goals), 'test task')}, seed {result.seeds[0]}"
-    return Panel(slug(f"paths {test} {result.name}"), result.name, caption, drawing, (result.label,))
+    return Panel(slug(f"paths {test} {result.name}"), result.name, caption, draw, (result.label,))
 
 
 def films(results: Results) -> list[Mapping[str, Any]]:

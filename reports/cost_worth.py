@@ -159,19 +159,22 @@ def _worth_panel(metric: str, rows: Sequence[Mapping[str, Any]], looks: Mapping[
     factor = metric == "squared error"
     title = f"Is second order worth it? · {words.axis(metric)}"
     name = slug(f"cost worth {metric}")
-    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-        axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
-        left, most = min(0.9, *(row["low"] for row in rows)), 1.1 * max(row["high"] for row in rows)
-        for row in rows:
-            look = looks[row["label"]]
-            along = [[row["time"] - row["low"]], [row["high"] - row["time"]]]
-            up = [[row["advantage"] - row["advantage_low"]], [row["advantage_high"] - row["advantage"]]]
-            style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
-            axes.errorbar([row["time"]], [row["advantage"]], up, along, **style_of)
-        axes.set_xlim(left, most)
-        _named(axes, rows)
-        advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
-        axes.set(xlabel="time, second over first order", ylabel=advantage)
-        drawing = svg.render(figure, colours(looks), f"advantage of MAML over FOMAML against its price, {metric}")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+            axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
+            left, most = min(0.9, *(row["low"] for row in rows)), 1.1 * max(row["high"] for row in rows)
+            for row in rows:
+                look = looks[row["label"]]
+                along = [[row["time"] - row["low"]], [row["high"] - row["time"]]]
+                up = [[row["advantage"] - row["advantage_low"]], [row["advantage_high"] - row["advantage"]]]
+                style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
+                axes.errorbar([row["time"]], [row["advantage"]], up, along, **style_of)
+            axes.set_xlim(left, most)
+            _named(axes, rows)
+            advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
+            axes.set(xlabel="time, second over first order", ylabel=advantage)
+            return svg.render(figure, colours(looks), f"advantage of MAML over FOMAML against its price, {metric}")
+
     caption = "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio."
-    return Panel(name, title, caption, drawing, tuple(dict.fromkeys(row["label"] for row in rows)))
+    return Panel(name, title, caption, draw, tuple(dict.fromkeys(row["label"] for row in rows)))

@@ -1,4 +1,6 @@
-"""From records to results: one result is one number of the tables, a method under one protocol with all its seeds."""
+"""From records to results: one result is one number of the tables, a method under one protocol with all its seeds.
+
+pandas is imported where a frame is made, so that records can be read before it is there."""
 
 from __future__ import annotations
 
@@ -6,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import (
@@ -28,6 +29,9 @@ from benchmarks.stats import (
     row_of,
 )
 from benchmarks.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = Mapping[str, Any]
 
@@ -112,6 +116,8 @@ class Result:
 
     def curve(self, episodes: pd.Index) -> pd.DataFrame:
         """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
+        import pandas as pd
+
         rows = []
         for step, frame in self.by_step.items():
             values = frame.to_numpy()[frame.index.isin(episodes)]
@@ -146,26 +152,28 @@ class Results:
         return next((frame for frame in found if frame is not None), None)
 
     @cached_property
+    def read(self) -> dict[str, tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]]:
+        """key -> the scores at the headline step, and the episode means at every step."""
+        # one after the other: two threads take twice as long, waiting for the interpreter's lock
+        return {record["key"]: self._read(record) for _, group in grouped(self.records) for record in group}
+
+    @cached_property
     def results(self) -> list[Result]:
         """One per number, in the order of `columns` and then best first."""
-        named = grouped(self.records)
-        # one after the other: two threads take twice as long, waiting for the interpreter's lock
-        read = dict(self._read(record) for _, group in named for record in group)
         found = []
-        for name, group in named:
-            row = row_of(name, group, [read[record["key"]][0] for record in group])
+        for name, group in grouped(self.records):
+            row = row_of(name, group, [self.read[record["key"]][0] for record in group])
             if row is not None:
-                found.append(Result(row, tuple(read[record["key"]][1] for record in row.records)))
+                found.append(Result(row, tuple(self.read[record["key"]][1] for record in row.records)))
         return sorted(found, key=_order)
 
-    def _read(self, record: Record) -> tuple[str, tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]]:
-        """key, then the scores at the headline step and the episode means at every step."""
+    def _read(self, record: Record) -> tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]:
         scores = self.scores(record)
         at_headline = headline(record, scores)
         if at_headline is None:
             step = record["evaluation"]["headline_step"]
             self.complaints[0].append(f"record {record['key']} ({record['label']}) has no scores at its step {step}")
-        return record["key"], (at_headline, {} if scores is None else episode_means(scores))
+        return at_headline, {} if scores is None else episode_means(scores)
 
     @cached_property
     def compared(self) -> list[Column]:
@@ -282,6 +290,8 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
 
 def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
     """Scores of several seeds (episodes, means) as columns, for the episodes that all have."""
+    import pandas as pd
+
     index = seeds[0][0]
     if all(np.array_equal(index, episodes) for episodes, _ in seeds[1:]):
         return pd.DataFrame(np.column_stack([means for _, means in seeds]), index=index)

@@ -90,30 +90,36 @@ def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str,
     x, truth, predicted = arrays["x"], arrays["truth"][episode], arrays["predicted"][:, episode]
     steps = [int(step) for step in arrays["steps"]]
     wanted = sorted({steps[0], _nearest(steps, 1), _nearest(steps, result.headline_steps[0])})
-    with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.8, above=0.42) as (figure, axes):
-        axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
-        for step in wanted:
-            last = step == wanted[-1]
-            name = (
-                "before"
-                if step == 0 and len(steps) > 1
-                else f"{step} step{'s' * (step != 1)}"
-                if step
-                else "prediction"
-            )
-            width, dash, alpha = (2.0, "-", 1.0) if last else (1.3, (0, (4, 2)) if step else (0, (1, 1.5)), 0.8)
-            curve = predicted[steps.index(step)]
-            axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
-        points = {"linestyle": "none", "marker": "^", "markersize": 6, "color": svg.INK, "zorder": 5}
-        axes.plot(arrays["support_x"][episode], arrays["support_y"][episode], label="support", **points)
-        axes.set(xlabel="x", ylim=_limits(truth))
-        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
-        drawing = svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.8, above=0.42) as (
+            figure,
+            axes,
+        ):
+            axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
+            for step in wanted:
+                last = step == wanted[-1]
+                name = (
+                    "before"
+                    if step == 0 and len(steps) > 1
+                    else f"{step} step{'s' * (step != 1)}"
+                    if step
+                    else "prediction"
+                )
+                width, dash, alpha = (2.0, "-", 1.0) if last else (1.3, (0, (4, 2)) if step else (0, (1, 1.5)), 0.8)
+                curve = predicted[steps.index(step)]
+                axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
+            points = {"linestyle": "none", "marker": "^", "markersize": 6, "color": svg.INK, "zorder": 5}
+            axes.plot(arrays["support_x"][episode], arrays["support_y"][episode], label="support", **points)
+            axes.set(xlabel="x", ylim=_limits(truth))
+            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
+            return svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
+
     return Panel(
         slug(f"fit {test} {result.name}"),
         result.name,
         f"Test episode {episode}, seed {result.seeds[0]}.",
-        drawing,
+        draw,
         (result.label,),
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,26 @@ WIDE = 12
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure: its file name, title, caption, the SVG, and the labels that it shows (for the legend)."""
+    """One figure: its file name, title, caption, how it is drawn, and the labels that it shows (for the legend)."""
 
     name: str
     title: str
     caption: str
-    svg: svg.Drawing
+    draw: Callable[[], svg.Drawing] = field(repr=False)
     labels: tuple[str, ...]
+
+    @functools.cached_property
+    def svg(self) -> svg.Drawing:
+        """The figure, drawn when it is first asked for."""
+        return self.draw()
+
+    @property
+    def is_drawn(self) -> bool:
+        return "svg" in vars(self)
+
+    def take(self, text: str) -> None:
+        """It was drawn by another process: the text of its SVG."""
+        vars(self)["svg"] = svg.Drawing(text)
 
 
 def colours(table: Mapping[str, Look]) -> dict[str, str]:
@@ -59,31 +72,36 @@ def _steps_panel(
 ) -> Panel:
     stepping = [frame.index for result in here if len(result.by_step) > 1 for frame in result.by_step.values()]
     episodes = functools.reduce(pd.Index.intersection, stepping)
-    curves = {result.name: (result, result.curve(episodes)) for result in here}
     metric = here[0].metric
     scale = words.factor(metric)
-    last = max(int(curve["step"].max()) for _, curve in curves.values() if len(curve))
     name = slug(f"steps {words.title(column, columns)} {column.regime}")
     title = words.title(column, columns) + words.in_regime(column, columns)
-    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-        for result, curve in curves.values():
-            look = table[result.label]
-            flat = len(curve) == 1
-            # a method without steps is a level, drawn through, so that curves can be read against it
-            steps = np.array([0, last]) if flat else curve["step"].to_numpy()
-            mean, half = (np.resize(curve[key].to_numpy() * scale, len(steps)) for key in ("mean", "half_width"))
-            style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.2 if flat else 1.8}
-            axes.plot(steps, mean, marker=look.marker, markevery=[len(steps) - 1] if flat else None, **style)
-            if flat:
-                axes.errorbar(steps[-1:], mean[-1:], half[-1:], color=look.light, elinewidth=1.2, capsize=2.5)
-            else:
-                axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
-        axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves.values()], metric)
-        drawing = svg.render(figure, colours(table), f"{words.axis(metric)} against inner steps, {title}")
+
+    def draw() -> svg.Drawing:
+        curves = [(result, result.curve(episodes)) for result in here]
+        last = max(int(curve["step"].max()) for _, curve in curves if len(curve))
+        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+            for result, curve in curves:
+                look = table[result.label]
+                flat = len(curve) == 1
+                # a method without steps is a level, drawn through, so that curves can be read against it
+                steps = np.array([0, last]) if flat else curve["step"].to_numpy()
+                mean, half = (np.resize(curve[key].to_numpy() * scale, len(steps)) for key in ("mean", "half_width"))
+                style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.2 if flat else 1.8}
+                axes.plot(steps, mean, marker=look.marker, markevery=[len(steps) - 1] if flat else None, **style)
+                if flat:
+                    axes.errorbar(steps[-1:], mean[-1:], half[-1:], color=look.light, elinewidth=1.2, capsize=2.5)
+                else:
+                    axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+            axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves], metric)
+            return svg.render(figure, colours(table), f"{words.axis(metric)} against inner steps, {title}")
+
     caption = f"Over {words.count(len(episodes), 'episode')} scored at every step."
-    return Panel(name, title, caption, drawing, tuple(result.label for result, _ in curves.values()))
+    return Panel(
+        name, title, caption, draw, tuple(result.label for result in {result.name: result for result in here}.values())
+    )
 
 
 def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:
@@ -119,29 +137,32 @@ def _learning_panel(
     metric = str(next(iter(fits.values()))[0]["task"]["metric"])
     name = slug(f"learning {task} {axis}")
     title = f"{task} · against {axis_title}"
-    levels: list[np.ndarray] = []
-    from matplotlib.ticker import EngFormatter
 
-    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-        for label, records in fits.items():
-            look = table[label]
-            curves = _curves(records)
-            for _, curve in curves.groupby("seed"):
-                axes.plot(curve[axis], curve["score"], color=look.light, linewidth=0.8, alpha=0.35)
-            # where a seed stopped early the mean stops too, so that it is one over the same seeds all along
-            everywhere = curves.groupby("step")["seed"].transform("size") == len(records)
-            mean = curves[everywhere].groupby("step").mean()
-            x = mean.index if axis == "step" else mean[axis]
-            levels.append(mean["score"].to_numpy())
-            every = max(1, len(mean) // 8)
-            axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
-        axes.set(xlabel=axis_title, ylabel=f"validation {words.axis(metric)}")
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
-        axes.xaxis.get_major_locator().set_params(nbins=6)
-        _log_where_wide(axes, [level / words.factor(metric) for level in levels], metric)
-        drawing = svg.render(figure, colours(table), f"validation {words.axis(metric)} against {axis_title}, {task}")
-    return Panel(name, title, "", drawing, tuple(fits))
+    def draw() -> svg.Drawing:
+        from matplotlib.ticker import EngFormatter
+
+        levels: list[np.ndarray] = []
+        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+            for label, records in fits.items():
+                look = table[label]
+                curves = _curves(records)
+                for _, curve in curves.groupby("seed"):
+                    axes.plot(curve[axis], curve["score"], color=look.light, linewidth=0.8, alpha=0.35)
+                # where a seed stopped early the mean stops too, so that it is one over the same seeds all along
+                everywhere = curves.groupby("step")["seed"].transform("size") == len(records)
+                mean = curves[everywhere].groupby("step").mean()
+                x = mean.index if axis == "step" else mean[axis]
+                levels.append(mean["score"].to_numpy())
+                every = max(1, len(mean) // 8)
+                axes.plot(x, levels[-1], color=look.light, linestyle=look.dash, marker=look.marker, markevery=every)
+            axes.set(xlabel=axis_title, ylabel=f"validation {words.axis(metric)}")
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
+            axes.xaxis.get_major_locator().set_params(nbins=6)
+            _log_where_wide(axes, [level / words.factor(metric) for level in levels], metric)
+            return svg.render(figure, colours(table), f"validation {words.axis(metric)} against {axis_title}, {task}")
+
+    return Panel(name, title, "", draw, tuple(fits))
 
 
 def _curves(records: Sequence[Record]) -> pd.DataFrame:

@@ -55,33 +55,44 @@ def _panel(results: Results, protocol: TestProtocol, judged: Comparison, table: 
     none = shown(0.0, metric)
     ends = [shown(end, metric) for pair in kept for end in (pair.adjusted.low, pair.adjusted.high)]
     name = slug(f"forest {test} {protocol.regime}")
-    with svg.drawing(name, WIDTH, 0.65 + ROW * len(kept), left=0.12) as (figure, axes):
-        axes.axvspan(1 / margin if metric == "squared error" else -margin, margin, color=svg.RULE, alpha=0.5, lw=0)
-        axes.axvline(none, color=svg.QUIET, linewidth=1)
-        words_of = [verdict(judged, pair) for pair in kept]
-        for place, (pair, word) in enumerate(zip(kept, words_of, strict=True)):
-            label = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center", "color": svg.INK}
-            label["bbox"] = {"facecolor": svg.PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
-            axes.text(0.005, place - 0.16, f"{pair.first} against {pair.second}: {word}", **label)
-        for word in dict.fromkeys(words_of):
-            places = np.flatnonzero(np.array(words_of) == word)
-            some = [kept[place] for place in places]
-            size, low, high = np.array(
-                [[shown(v, metric) for v in (p.contrast.estimate, p.adjusted.low, p.adjusted.high)] for p in some]
-            ).T
-            style = {"color": OPEN if word in MARKERS else SURE, "marker": MARKERS.get(word, "D"), "markersize": 4.5}
-            axes.errorbar(size, places + 0.24, xerr=[size - low, high - size], linestyle="none", capsize=2.5, **style)
-        axes.set(ylim=(len(kept) - 0.35, -0.55), yticks=[])
-        axes.grid(visible=False, axis="y")
-        _scale(axes, metric, ends, margin)
-        axes.set_xlabel(_axis(metric))
-        drawing = svg.render(
-            figure, {**colours(table), SURE: "--good"}, f"pairwise differences with adjusted intervals, {test}{regime}"
-        )
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(name, WIDTH, 0.65 + ROW * len(kept), left=0.12) as (figure, axes):
+            axes.axvspan(1 / margin if metric == "squared error" else -margin, margin, color=svg.RULE, alpha=0.5, lw=0)
+            axes.axvline(none, color=svg.QUIET, linewidth=1)
+            words_of = [verdict(judged, pair) for pair in kept]
+            for place, (pair, word) in enumerate(zip(kept, words_of, strict=True)):
+                label = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center", "color": svg.INK}
+                label["bbox"] = {"facecolor": svg.PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+                axes.text(0.005, place - 0.16, f"{pair.first} against {pair.second}: {word}", **label)
+            for word in dict.fromkeys(words_of):
+                places = np.flatnonzero(np.array(words_of) == word)
+                some = [kept[place] for place in places]
+                size, low, high = np.array(
+                    [[shown(v, metric) for v in (p.contrast.estimate, p.adjusted.low, p.adjusted.high)] for p in some]
+                ).T
+                style = {
+                    "color": OPEN if word in MARKERS else SURE,
+                    "marker": MARKERS.get(word, "D"),
+                    "markersize": 4.5,
+                }
+                axes.errorbar(
+                    size, places + 0.24, xerr=[size - low, high - size], linestyle="none", capsize=2.5, **style
+                )
+            axes.set(ylim=(len(kept) - 0.35, -0.55), yticks=[])
+            axes.grid(visible=False, axis="y")
+            _scale(axes, metric, ends, margin)
+            axes.set_xlabel(_axis(metric))
+            return svg.render(
+                figure,
+                {**colours(table), SURE: "--good"},
+                f"pairwise differences with adjusted intervals, {test}{regime}",
+            )
+
     caption = f"Grey band: the margin of equivalence, {_margin(margin, metric)}."
     if len(kept) < len(judged.pairs):
         caption += f" {len(kept)} of {len(judged.pairs)} pairs: those with the best mean and those of neighbours."
-    return Panel(name, f"{test}{regime}", caption, drawing, ())
+    return Panel(name, f"{test}{regime}", caption, draw, ())
 
 
 def _axis(metric: str) -> str:

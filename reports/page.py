@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import gc
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.artist import Artist
+from reports import artist
 
 if TYPE_CHECKING:
     from reports.data import Results
@@ -25,15 +23,12 @@ def write_report(
 
     figure_folder: where to write every figure as SVG and PNG too. Raises `MetabenchError` where there are no records.
     """
-    with Artist() as artist:
+    with artist.Artist() as maker, artist.uncollected():
         from reports.data import load  # it takes a second, in which the artist gets ready
 
         results = load(store_path)
-        gc.freeze()  # or the collector walks through all records again and again
-        try:
-            html, _ = render(results, artist, None if figure_folder is None else Path(figure_folder))
-        finally:
-            gc.unfreeze()
+        _ = results.read
+        html = maker.start(_composed, results, None if figure_folder is None else Path(figure_folder))()
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
@@ -42,34 +37,46 @@ def write_report(
     return output
 
 
-def render(
-    results: Results, artist: Artist | None = None, figure_folder: Path | None = None
-) -> tuple[str, list[Panel]]:
-    """The page as text, and the figures on it. artist: where they are drawn; left out: here."""
+def _composed(results: Results, figure_folder: Path | None) -> str:
+    return render(results, figure_folder, beside=True)[0]
+
+
+def render(results: Results, figure_folder: Path | None = None, beside: bool = False) -> tuple[str, list[Panel]]:
+    """The page as text, and the figures on it. beside: whether this process may fork, so that two draw."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     from reports import sections, style, words
 
+    if figure_folder is not None:
+        figure_folder.mkdir(parents=True, exist_ok=True)
     looks = style.looks(results.labels)
-    _ = results.verdicts  # what both halves rest on is found once
-    drawing = (results, looks, figure_folder)
-    wait = artist.start(sections.draw, *drawing) if artist else functools.partial(sections.draw, *drawing)
+    _ = results.verdicts  # what all sections rest on is found once
+    figures = {one.name: one.figures(results, looks) or {} for one in sections.SECTIONS if one.figures}
+    finish = artist.drawing(_panels(figures.values()), figure_folder, beside)
     built = {one.name: one.build(results, looks) for one in sections.SECTIONS if one.build}
-    drawn = wait()
-    results.complaints.append([line for line in drawn.problems if line not in results.problems])
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=sections.downloads)
-    shown, panels = [], []
-    for section in sections.SECTIONS:
-        parts = [found[section.name] for found in (built, drawn.contexts) if section.name in found]
-        if parts[0] is not None:
-            context = {name: value for part in parts if part for name, value in part.items()}
-            text = environment.get_template(f"{section.name}.html.j2").render(context)
-            shown.append({"name": section.name, "link": section.link, "html": Markup(text)})
-            panels += context.get("panels", [])
+    texts: dict[str, str] = {}
+
+    def write(those: Iterable[sections.Section]) -> None:
+        for section in those:
+            context = built[section.name] if section.build else figures[section.name]
+            if context and section.name not in texts:
+                template = environment.get_template(f"{section.name}.html.j2")
+                texts[section.name] = template.render({**context, **figures.get(section.name, {})})
+
+    write(one for one in sections.SECTIONS if not one.figures and "panels" not in (built[one.name] or {}))
+    finish(_panels(built.values()))
+    write(sections.SECTIONS)
+    shown = [
+        {"name": section.name, "link": section.link, "html": Markup(texts[section.name])}
+        for section in sections.SECTIONS
+        if section.name in texts
+    ]
+    contexts = [found[name] for name in texts for found in (built, figures) if name in found]
     html = environment.get_template("page.html.j2").render(
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         javascript=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
@@ -78,7 +85,11 @@ def render(
         overview=_overview(results),
         sections=shown,
     )
-    return html, panels
+    return html, _panels(contexts)
+
+
+def _panels(contexts: Iterable[Mapping[str, Any] | None]) -> list[Panel]:
+    return [panel for context in contexts if context for panel in context.get("panels", [])]
 
 
 def _overview(results: Results) -> Mapping[str, Any]:

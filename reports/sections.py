@@ -2,8 +2,8 @@
 
 Another section is a line in `SECTIONS`, functions that answer what its template shows (None where the records hold
 nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
-legends are in ``templates/macros.html.j2``. What has figures is drawn by another process while this one makes tables
-(`reports.artist`). Figures under the key "panels" are also written by ``report --figures``.
+legends are in ``templates/macros.html.j2``. Figures under the key "panels" are drawn while tables are made, and by two
+processes (`reports.artist`); ``report --figures`` writes them too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -44,13 +43,13 @@ Context = Mapping[str, Any]
 @dataclass(frozen=True)
 class Section:
     """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
-    what the template shows; draw: what of that has figures. The section is left out where the first of the two that
-    it has finds nothing."""
+    what the template shows; figures: what of that is drawn by two processes, asked for before everything else. The
+    section is left out where the first of the two that it has finds nothing."""
 
     name: str
     link: str
     build: Callable[[Results, Looks], Context | None] | None = None
-    draw: Callable[[Results, Looks], Context | None] | None = None
+    figures: Callable[[Results, Looks], Context | None] | None = None
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
@@ -251,13 +250,13 @@ SECTIONS: Sequence[Section] = (
     Section("changes", "", changes),
     # what they rest on
     Section("results", "Results", score_tables),
-    Section("across", "Across tasks", draw=across_tasks),
-    Section("steps", "Inner steps", draw=steps),
-    Section("shots", "Shots", draw=shots),
-    Section("learning", "Learning curves", draw=learning),
-    Section("cost", "Cost", draw=training_cost),
+    Section("across", "Across tasks", across_tasks),
+    Section("steps", "Inner steps", figures=steps),
+    Section("shots", "Shots", figures=shots),
+    Section("learning", "Learning curves", figures=learning),
+    Section("cost", "Cost", figures=training_cost),
     Section("implementations", "Implementations", cost_page.implementations, cost_page.implementation_figures),
-    Section("functions", "Fits", draw=functions),
+    Section("functions", "Fits", figures=functions),
     Section("control", "Control", controlled, controlled_figures),
     Section("episodes", "Episodes", episodes),
     Section("pairs", "Pairs", pairwise, pairwise_figures),
@@ -267,25 +266,6 @@ SECTIONS: Sequence[Section] = (
     Section("protocol", "Protocol and machine", protocol),
     Section("data", "Data", data),
 )
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Everything that has figures. contexts: by the name of the section. problems: a line per file that could not be
-    read so far."""
-
-    contexts: Mapping[str, Context | None]
-    problems: Sequence[str]
-
-
-def draw(results: Results, looks: Looks, folder: Path | None = None) -> Drawn:
-    """What `Section.draw` answers, for every section; the figures are written into a folder too, where one is given."""
-    contexts = {section.name: section.draw(results, looks) for section in SECTIONS if section.draw}
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for panel in (panel for context in contexts.values() if context for panel in context["panels"]):
-            panel.svg.write(folder, panel.name)
-    return Drawn(contexts, results.problems)
 
 
 def _panels(found: Sequence[figures.Panel]) -> Context | None:

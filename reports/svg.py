@@ -45,9 +45,6 @@ class Drawing(str):
 
     figure: Any
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Drawing, (str(self),)
-
     def write(self, folder: Path, name: str) -> None:
         """As NAME.svg and NAME.png (on white, 200 dots per inch) into a folder."""
         (folder / f"{name}.svg").write_text(self, encoding="utf-8")

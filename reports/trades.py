@@ -60,7 +60,7 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
     kept = front(costs, means if upwards else [-mean for mean in means])
     described = f"{title}{regime} · against {COSTS[name]}"
 
-    def draw(axes: Any) -> None:
+    def fill(axes: Any) -> None:
         scale = words.factor(metric)
         axes.plot(
             [costs[i] for i in kept],
@@ -76,7 +76,7 @@ def _cost_panel(title: str, regime: str, here: list[Result], name: str, table: M
 
     caption = f"Pareto front (dashed): {', '.join(here[i].name for i in kept)}."
     caption += " Linear up to the cheapest training, logarithmic from there." * far_apart(costs)
-    return _panel(f"cost {title} {name}", described, caption, here, draw, table)
+    return _panel(f"cost {title} {name}", described, caption, here, fill, table)
 
 
 def shot_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
@@ -99,7 +99,7 @@ def _shot_panel(title: str, here: list[Result], table: Mapping[str, Look]) -> Pa
     names = dict.fromkeys(result.name for result in here)
     shots = sorted({result.column.shots for result in here})
 
-    def draw(axes: Any) -> None:
+    def fill(axes: Any) -> None:
         for name in names:
             line = [result for result in here if result.name == name]
             look = table[line[0].label]
@@ -114,7 +114,7 @@ def _shot_panel(title: str, here: list[Result], table: Mapping[str, Look]) -> Pa
             axes.set_yscale("log")
             plain_numbers(axes.yaxis)
 
-    return _panel(f"shots {title}", title, "The same fits with other numbers of support examples.", here, draw, table)
+    return _panel(f"shots {title}", title, "The same fits with other numbers of support examples.", here, fill, table)
 
 
 def _point(axes: Any, x: float, result: Result, table: Mapping[str, Look]) -> None:
@@ -129,12 +129,15 @@ def _panel(
     title: str,
     caption: str,
     here: list[Result],
-    draw: Callable[[Any], None],
+    fill: Callable[[Any], None],
     table: Mapping[str, Look],
 ) -> Panel:
     metric = here[0].metric
-    with svg.drawing(slug(name), WIDTH, HEIGHT) as (figure, axes):
-        draw(axes)
-        axes.set(ylabel=words.axis(metric))
-        drawing = svg.render(figure, colours(table), f"{words.axis(metric)}, {title}")
-    return Panel(slug(name), title, caption, drawing, tuple(dict.fromkeys(result.label for result in here)))
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(slug(name), WIDTH, HEIGHT) as (figure, axes):
+            fill(axes)
+            axes.set(ylabel=words.axis(metric))
+            return svg.render(figure, colours(table), f"{words.axis(metric)}, {title}")
+
+    return Panel(slug(name), title, caption, draw, tuple(dict.fromkeys(result.label for result in here)))

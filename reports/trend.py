@@ -93,12 +93,15 @@ def _panel(machine: str, cpu: str, step: str, seconds: np.ndarray) -> Panel:
     name, found = words.slug(f"trend {machine} {step}"), changes(seconds)
     ends = [0, *(change.at for change in found), len(seconds)]
     scaled: Any = 1e3 * seconds
-    with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-        axes.plot(range(1, len(seconds) + 1), scaled, "o", color=svg.QUIET, markersize=3.5)
-        for start, end in itertools.pairwise(ends):
-            axes.plot([start + 0.6, end + 0.4], [float(np.median(scaled[start:end]))] * 2, color=svg.INK)
-        axes.set(xlabel="run of the gate", ylabel="milliseconds", ylim=(0, 1.15 * float(scaled.max())))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        drawing = svg.render(figure, {}, f"milliseconds by run of the gate, {step}, {cpu}")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+            axes.plot(range(1, len(seconds) + 1), scaled, "o", color=svg.QUIET, markersize=3.5)
+            for start, end in itertools.pairwise(ends):
+                axes.plot([start + 0.6, end + 0.4], [float(np.median(scaled[start:end]))] * 2, color=svg.INK)
+            axes.set(xlabel="run of the gate", ylabel="milliseconds", ylim=(0, 1.15 * float(scaled.max())))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            return svg.render(figure, {}, f"milliseconds by run of the gate, {step}, {cpu}")
+
     said = "; ".join(f"{change.ratio - 1:+.1%} from run {change.at + 1} on" for change in found) or "no change of level"
-    return Panel(name, f"{step} · {cpu} ({machine})", f"{said[0].upper()}{said[1:]}.", drawing, ())
+    return Panel(name, f"{step} · {cpu} ({machine})", f"{said[0].upper()}{said[1:]}.", draw, ())

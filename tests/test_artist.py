@@ -1,19 +1,19 @@
-"""The process that draws: what it answers, what it raises, and what is said when it is gone."""
+"""The process that makes the page, and its fork: what they answer and raise, and what happens when one is gone."""
 
 from __future__ import annotations
 
 import operator
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import forked_figures
 import made_up_records as made_up
 import pytest
 
 from benchmarks.errors import MetabenchError
-from reports import data, page
+from reports import artist, data, page
 from reports.artist import Artist
 
 
@@ -40,24 +40,24 @@ def test_a_file_that_only_the_figures_need_is_named_on_the_page(tmp_path: Path) 
 
 
 def test_calls_are_answered_one_after_the_other() -> None:
-    with Artist() as artist:
-        assert artist.start(operator.mul, 6, 7)() == 42
+    with Artist() as one:
+        assert one.start(operator.mul, 6, 7)() == 42
         # more than a pipe holds, both ways
-        assert artist.start(operator.mul, "ab", 500_000)() == "ab" * 500_000
+        assert one.start(operator.mul, "ab", 500_000)() == "ab" * 500_000
 
 
 def test_what_is_raised_there_is_raised_here() -> None:
-    with Artist() as artist:
+    with Artist() as one:
         with pytest.raises(ZeroDivisionError) as caught:
-            artist.start(operator.truediv, 1, 0)()
-        assert any("in the process that draws" in note for note in caught.value.__notes__)
+            one.start(operator.truediv, 1, 0)()
+        assert any("in the process that makes the page" in note for note in caught.value.__notes__)
         with pytest.raises(MetabenchError, match="no store at"):
-            artist.start(data.load, "nowhere")()
+            one.start(data.load, "nowhere")()
 
 
 def test_one_line_says_so_where_the_process_is_gone() -> None:
-    with Artist() as artist, pytest.raises(MetabenchError, match=r"ended with code 9: is memory short\?"):
-        artist.start(os._exit, 9)()
+    with Artist() as one, pytest.raises(MetabenchError, match=r"ended with code 9: is memory short\?"):
+        one.start(os._exit, 9)()
 
 
 def test_the_process_ends_with_the_one_that_asked_for_it(tmp_path: Path) -> None:
@@ -71,10 +71,42 @@ def test_the_process_ends_with_the_one_that_asked_for_it(tmp_path: Path) -> None
     assert int(asked.stdout) > 0
 
 
-def test_a_drawing_leaves_its_figure_where_it_was_drawn(tmp_path: Path) -> None:
+forks = pytest.mark.skipif(not artist.FORKS, reason="nothing is forked on this system")
+
+
+@forks
+def test_two_processes_draw_every_figure_once() -> None:
+    with Artist() as one:
+        found = [text.split() for text in one.start(forked_figures.by_two)()]
+    assert [number for number, _ in found] == [str(number) for number in range(12)]
+    assert len({process for _, process in found}) == 2
+
+
+@forks
+def test_what_a_killed_fork_should_have_drawn_is_drawn_all_the_same() -> None:
+    with Artist() as one:
+        assert one.start(forked_figures.fails_in_the_fork, forked_figures.killed)() == ["drawn"] * 12
+
+
+@forks
+def test_a_figure_that_fails_in_the_fork_fails_the_page() -> None:
+    with Artist() as one, pytest.raises(LookupError, match="no such colour"):
+        one.start(forked_figures.fails_in_the_fork, forked_figures.broken)()
+
+
+def test_figures_are_drawn_when_they_are_asked_for() -> None:
+    asked: list[int] = []
+    late = forked_figures.panel(0, lambda: str(asked.append(0)))
+    assert not late.is_drawn
+    assert not asked
+    assert (late.svg, late.svg) == ("None", "None")
+    assert late.is_drawn
+    assert asked == [0]
+
+
+def test_every_figure_becomes_two_files_whoever_draws_it(tmp_path: Path) -> None:
     made_up.full_store(tmp_path / "store")
-    panel = page.render(data.load(tmp_path / "store"))[1][0]
-    assert hasattr(panel.svg, "figure")
-    moved = pickle.loads(pickle.dumps(panel))
-    assert moved.svg == panel.svg
-    assert not hasattr(moved.svg, "figure")
+    _, panels = page.render(data.load(tmp_path / "store"))
+    page.write_report(tmp_path / "store", tmp_path / "page.html", tmp_path / "figures")
+    wanted = {f"{one.name}.{kind}" for one in panels for kind in ("svg", "png")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == wanted

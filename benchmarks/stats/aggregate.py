@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from benchmarks import sampling
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval, checked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESAMPLES = 2_000
 #: so many numbers are drawn at a time
@@ -84,6 +87,8 @@ def aggregate(
 
     A resample draws episodes anew within each task, the same for every seed and method, and (where every task has
     `SEEDS_FOR_METHODS` seeds) seeds too. Raises `MetabenchError` where no method has every task."""
+    import pandas as pd
+
     if not tasks:
         raise MetabenchError("there is no task with a floor and a ceiling to aggregate over")
     everyone = list(dict.fromkeys(name for task in tasks for name in task.methods))

@@ -18,8 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Membership:
     """
 
     def __init__(self, classes: np.ndarray, clusters: dict[int, int] | None = None) -> None:
+        from scipy import sparse
+
         classes = np.asarray(classes)
         if clusters is not None:
             known = np.array(sorted(clusters))
@@ -91,6 +91,9 @@ def clusters_by_item(classes: np.ndarray, items: np.ndarray) -> dict[int, int]:
     """Class -> the least class that shares an item with it, directly or through others.
 
     Turned copies of a character are classes of their own but made of the same drawings, so they are one cluster."""
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     names, numbers = np.unique(np.ravel(classes), return_inverse=True)
     shown, which = np.unique(np.ravel(items), return_inverse=True)
     edges = np.unique(numbers.astype(np.int64) * len(shown) + which)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import special
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
@@ -151,6 +150,8 @@ class Contrast:
 
     def p_value(self, scope: str = "models") -> float:
         """Two-sided, by Student's t, for a difference of zero; NaN where the scope can't be spoken about."""
+        from scipy import special
+
         if scope not in self.scopes():
             return math.nan
         error, degrees = self._spread(scope)
@@ -210,6 +211,8 @@ def checked(scores: np.ndarray, name: str) -> np.ndarray:
 
 def quantile(degrees: float, probability: float) -> float:
     """The quantile of Student's t."""
+    from scipy import special
+
     return float(special.stdtrit(degrees, probability))
 
 

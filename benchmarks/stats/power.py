@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
@@ -127,6 +126,8 @@ def power(
 def _beyond(shift: float, critical: float, degrees: int) -> float:
     """The probability that a noncentral t is above ``critical``; where scipy's series fails, the approximation of
     Johnson and Welch, "Applications of the non-central t-distribution", Biometrika 31 (1940)."""
+    from scipy import special
+
     if degrees <= 100 and abs(shift) < 8:
         return float(1.0 - special.nctdtr(degrees, shift, critical))
     scale = math.sqrt(1 + critical**2 / (2 * degrees))
@@ -146,6 +147,8 @@ def _design(
 
 def equivalence_power(delta: float, margin: float, standard_error: float, degrees: int, alpha: float = 0.05) -> float:
     """The probability that two one-sided tests at ``alpha`` call a true difference of ``delta`` equivalent."""
+    from scipy import special
+
     if standard_error <= 0:
         return float(abs(delta) < margin)
     critical = quantile(degrees, 1 - alpha)

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
@@ -27,6 +26,9 @@ from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.contrasts import Contrast, Interval
 from benchmarks.stats.grids import Grid, beside, grid, headline
 from benchmarks.stats.verdicts import Comparison, Scores, compare
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = Mapping[str, Any]
 
