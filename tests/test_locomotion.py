@@ -155,6 +155,24 @@ def test_rollouts_trajectories_are_the_same_with_any_number_of_threads():
 
 
 @pytest.mark.parametrize("simulator", ["batch", "rollout"])
+def test_mujoco_has_the_threads_and_torch_gets_them_back(simulator, monkeypatch):
+    while_moving, physical = [], BACK_ENDS[simulator].advance
+
+    def advance(self, *arguments):
+        while_moving.append((self.threads, torch.get_num_threads()))
+        return physical(self, *arguments)
+
+    monkeypatch.setattr(BACK_ENDS[simulator], "advance", advance)
+    torch.set_num_threads(3)
+    try:
+        rolled(built("half-cheetah-velocity", simulator, horizon=2))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert while_moving == [(3, 1)] * 2
+
+
+@pytest.mark.parametrize("simulator", ["batch", "rollout"])
 @pytest.mark.parametrize("name", ["half-cheetah-velocity", "ant-velocity"])
 def test_permuting_tasks_permutes_what_happens_in_them(name, simulator):
     tasks = built(name, simulator, horizon=40)

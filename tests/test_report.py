@@ -210,8 +210,7 @@ def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
         label, seed, regime = f"method-{number % 10}", number // 100, ("query", "support")[number // 10 % 2]
         task = {**GLYPHS, "id": f"glyphs-v1/variant{number // 20 % 5}"}
         make.evaluation(label, task, seed, regime=regime, level=0.5, steps=6, fits=False)
-    # CPU seconds, of this process and of the artist with its fork, and not of the clock, which other work on the machine
-    # may hold up
+    # CPU seconds, of this process and of the artist with its fork, and not of the clock, which other work may hold up
     pace, start = times_slower(), os.times()
     write_report(tmp_path / "store", tmp_path / "page.html")
     end = os.times()

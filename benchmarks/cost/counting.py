@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-import torch
 
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
@@ -49,14 +46,3 @@ class Counting:
     def _of_loop(self, settings: Settings) -> int:
         one = Episodes(self.episodes.support[:1], self.episodes.query[:1])
         return counters.flops(self.work.stepper(peers.load("loop"), self.parameters, one, settings))
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch's operations in one thread meanwhile."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

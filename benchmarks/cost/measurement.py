@@ -21,7 +21,7 @@ import torch
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
 from benchmarks.cost import comparison
-from benchmarks.cost.counting import Counting, one_thread
+from benchmarks.cost.counting import Counting
 from benchmarks.cost.grid import WORKS, Setting, Variant, from_plain
 from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
@@ -31,6 +31,7 @@ from benchmarks.measure import Clock
 from benchmarks.models import BACKBONES, Network
 from benchmarks.peers.adapter import Adapter, Settings
 from benchmarks.stats import timing
+from benchmarks.threads import one_thread
 from benchmarks.workloads import WORKLOADS, Workload
 
 #: steps before the first timed one, the very first not counted, and the seconds that end them early (those of a first

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -73,6 +74,10 @@ class BatchEnv(abc.ABC):
     which begins a new episode for all. Randomness comes in as uniform numbers."""
 
     model: Model
+
+    def working(self) -> AbstractContextManager[Any]:
+        """What is entered while trajectories are played."""
+        return nullcontext()
 
     @abc.abstractmethod
     def reset(self, noise: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class Rollouts:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
         reset_noise, step_noise = self.noise(step)
-        with torch.no_grad():
+        with torch.no_grad(), env.working():
             trajectories = roll_out(env, predictor, reset_noise, step_noise)
         self.counter.steps += trajectories.environment_steps
         if not bool(torch.isfinite(trajectories.rewards).all()):

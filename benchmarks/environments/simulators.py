@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmarks.api import Diverged, Unavailable
 from benchmarks.environments.batch import BatchEnv, Step
 from benchmarks.environments.locomotion import Locomotion
+from benchmarks.threads import one_thread
 
 #: what MuJoCo itself calls a bad number
 HUGE = 1e10
@@ -99,6 +100,11 @@ class SimulatedEnv(BatchEnv):
     def __init__(self, model: Locomotion, tasks: Tensor) -> None:
         self.model, self.tasks = model, tasks
         self.here = tasks.detach().cpu()
+        self.threads = torch.get_num_threads()
+
+    def working(self) -> contextlib.AbstractContextManager[Any]:
+        """MuJoCo has the cores: torch's threads, which turn for a while when they are done, hold it up by a fifth."""
+        return one_thread()
 
     @abc.abstractmethod
     def begin(self, states: np.ndarray) -> None:
@@ -164,7 +170,7 @@ class BatchSimulators(SimulatedEnv):
         mujoco = mujoco_module()
         from mujoco.batch import Batch
 
-        self.simulations = Batch(physics(self.model.body.description), len(states), torch.get_num_threads())
+        self.simulations = Batch(physics(self.model.body.description), len(states), self.threads)
         self.positions, self.velocities = (self.simulations.bind(name) for name in ("qpos", "qvel"))
         self.controls = self.simulations.bind("ctrl")
         self.simulations.reset(stage=mujoco.mjtStage.mjSTAGE_NONE.value)
@@ -207,10 +213,9 @@ class RolloutSimulators(SimulatedEnv):
         mujoco = mujoco_module()
         from mujoco.rollout import Rollout
 
-        threads = torch.get_num_threads()
         model = physics(self.model.body.description)
-        self.workspaces = [mujoco.MjData(model) for _ in range(threads)]
-        self.pool = Rollout(nthread=threads if threads > 1 else 0)
+        self.workspaces = [mujoco.MjData(model) for _ in range(self.threads)]
+        self.pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
         # A row is the time, then positions and velocities.
         self.rows = np.concatenate((np.zeros((len(states), 1)), states), 1)
 
