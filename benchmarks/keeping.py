@@ -14,15 +14,17 @@ PICTURES = "_images"
 
 def keep(source: Store, target: Store) -> tuple[int, int]:
     """Copy every record; how many were copied, and how many of them without the pictures of their exhibits."""
-    records = source.records()
-    source.copy([record["key"] for record in records], target)
-    bare = 0
-    for record in filter(_withheld, records):
-        arrays = source.arrays(record["key"]) or {}
-        shown = {name: array for name, array in arrays.items() if not name.endswith(PICTURES)}
-        if shown.keys() != arrays.keys():
-            target.write(record, source.scores(record["key"]), shown)
-            bare += 1
+    records, bare = source.records(), 0
+    for record in records:
+        key, evaluation = record["key"], record.get("evaluation") or {}
+        if (digest := evaluation.get("episodes_digest")) is not None:
+            target.write_episodes(source.episodes(digest))
+        arrays = source.arrays(key)
+        if arrays and _withheld(record):
+            shown = {name: array for name, array in arrays.items() if not name.endswith(PICTURES)}
+            bare += shown.keys() != arrays.keys()
+            arrays = shown
+        target.write(record, source.scores(key), arrays)
     return len(records), bare
 
 

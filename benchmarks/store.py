@@ -18,7 +18,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,16 +199,6 @@ class Store:
             if size != record["sizes"].get(name, size) or (name == "episodes" and not formats.ends_as_parquet(path)):
                 raise Damaged(f"its {name} ({relative}) are truncated", path)
 
-    def copy(self, keys: Iterable[str], target: Store, states: bool = False) -> None:
-        """Copy finished cells to another store, without the states of fits unless asked for: a small store to show."""
-        for key in keys:
-            header = self.get(key)
-            if header is None:
-                continue
-            if header["files"].get("episodes"):
-                target.write_episodes(self.episodes(header["evaluation"]["episodes_digest"]))
-            target.write(header, self.scores(key), self.arrays(key), self.state(key) if states else None)
-
     # --- files beside the header -----------------------------------------------------------------------------------
 
     def scores(self, key: str) -> pd.DataFrame | None:
@@ -238,7 +228,11 @@ class Store:
 
     def episodes(self, digest: str) -> pd.DataFrame | None:
         """The table of test episodes with this digest; None if there is none."""
-        return formats.frame(self._read("episodes", digest, ".parquet"))
+        return formats.frame(self.episode_columns(digest))
+
+    def episode_columns(self, digest: str) -> dict[str, np.ndarray] | None:
+        """The same by column."""
+        return self._read("episodes", digest, ".parquet")
 
     def _read(self, folder: str, key: str, suffix: str) -> Any:
         path = self._file(folder, key, suffix)

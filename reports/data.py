@@ -148,8 +148,21 @@ class Results:
 
     def episodes(self, digest: str) -> pd.DataFrame | None:
         """The classes and items of the queries of a list of episodes, by its digest."""
-        found = (store.episodes(digest) for store in dict.fromkeys(self.holders.values()))
-        return next((frame for frame in found if frame is not None), None)
+        import pandas as pd
+
+        columns = self.lists.get(digest)
+        return None if columns is None else pd.DataFrame(columns, copy=False)
+
+    @cached_property
+    def lists(self) -> dict[str, Mapping[str, np.ndarray] | None]:
+        """Digest -> the columns of a list of test episodes."""
+        named = dict.fromkeys((record.get("evaluation") or {}).get("episodes_digest") for record in self.records)
+        stores = list(dict.fromkeys(self.holders.values()))
+        return {
+            digest: next((found for store in stores if (found := store.episode_columns(digest)) is not None), None)
+            for digest in named
+            if digest
+        }
 
     @cached_property
     def read(self) -> dict[str, tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]]:

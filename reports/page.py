@@ -27,7 +27,7 @@ def write_report(
         from reports.data import load  # it takes a second, in which the artist gets ready
 
         results = load(store_path)
-        _ = results.read
+        _ = results.read, results.lists
         html = maker.start(_composed, results, None if figure_folder is None else Path(figure_folder))()
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
 from benchmarks import keeping
 from benchmarks.store import Store
@@ -25,6 +27,20 @@ def test_pictures_that_may_not_be_passed_on_stay_behind(tmp_path: Path) -> None:
     kept = [set(target.arrays(key * 16) or {}) for key in "012"]
     assert kept == [{"query_labels"}, set(exhibit()), set(exhibit())]
     assert set(source.arrays("0" * 16) or {}) == set(exhibit()), "the source stays as it is"
+
+
+def test_what_is_kept_is_complete_but_for_states(tmp_path: Path) -> None:
+    source, target = Store(tmp_path / "all"), Store(tmp_path / "kept")
+    digest = source.write_episodes(pd.DataFrame({"episode": [0], "query": [0], "class": [4], "item": [41]}))
+    scores = pd.DataFrame({"step": [0], "episode": [0], "query": [0], "score": [True]})
+    record = {"key": "0" * 16, "cell": "evaluation", "status": "ok", "files": {}, "sizes": {}}
+    source.write({**record, "evaluation": {"episodes_digest": digest}}, scores, None, {"w": torch.zeros(3)})
+    assert keeping.keep(source, target) == (1, 0)
+    assert [kept["key"] for kept in target.records()] == ["0" * 16]
+    assert target.state("0" * 16) is None
+    pd.testing.assert_frame_equal(target.scores("0" * 16), source.scores("0" * 16))
+    assert target.episodes(digest)["item"].tolist() == [41]
+    assert target.problems == []
 
 
 def test_no_committed_record_holds_a_picture_of_imagenet() -> None:

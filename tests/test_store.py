@@ -203,18 +203,6 @@ def test_records_of_one_kind_and_quickly(store):
     assert len(store.records("fit")) == 750
 
 
-def test_a_store_to_show_leaves_states_out(store, tmp_path):
-    digest = store.write_episodes(pd.DataFrame({"episode": [0], "query": [0], "class": [4], "item": [41]}))
-    store.write(header(evaluation={"episodes_digest": digest}), accuracy(), None, {"w": torch.zeros(3)})
-    shown = Store(tmp_path / "reference")
-    store.copy([KEY, OTHER], shown)
-    assert [record["key"] for record in shown.records()] == [KEY]
-    assert shown.state(KEY) is None
-    pd.testing.assert_frame_equal(shown.scores(KEY), store.scores(KEY))
-    assert shown.episodes(digest)["item"].tolist() == [41]
-    assert shown.problems == []
-
-
 def test_reading_headers_imports_no_heavy_library(store):
     store.write(header())
     code = (
