@@ -178,9 +178,10 @@ def price(costs: Both, record: Row) -> tuple[float, np.ndarray] | None:
         if same and row["label"] == "ours/rule" and row["device"] == record["device"]:
             away = row["machine"] != record["machine"]["id"], abs(tasks - fields["meta_batch"])
             here.setdefault(away, []).append(row)
-    if not here:
+    both = {away: pairs for away, rows in here.items() if (pairs := list(orders(rows)))}
+    if not both:
         return None
-    ((_, _, second, first),) = orders(here[min(here)])
+    ((_, _, second, first),) = both[min(both)]
     return resampled(over, second["samples_milliseconds"], first["samples_milliseconds"])
 
 
