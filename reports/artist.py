@@ -22,10 +22,10 @@ from benchmarks.errors import MetabenchError
 if TYPE_CHECKING:
     from reports.figures import Panel
 
-#: what the page is made with, and what seaborn estimates densities and clusters with if it is there, which takes as
-#: long to import as all the rest
+#: what the page is made with; and what seaborn estimates densities and clusters with if it is there, which takes as
+#: long to import as all the rest, and pandas keeps its strings in: slower, where tables are small
 NEEDED = ("matplotlib.backends.backend_svg", "seaborn", "reports.sections", "scipy.special", "scipy.sparse", "jinja2")
-UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial")
+UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial", "pyarrow")
 
 #: forking what has threads is no good idea elsewhere
 FORKS = sys.platform == "linux"

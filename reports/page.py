@@ -28,7 +28,9 @@ def write_report(
 
         results = load(store_path)
         _ = results.read, results.lists
-        html = maker.start(_composed, results, None if figure_folder is None else Path(figure_folder))()
+        wait = maker.start(_composed, results, None if figure_folder is None else Path(figure_folder))
+        del results  # while there is nothing else to do
+        html = wait()
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
