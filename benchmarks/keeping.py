@@ -15,10 +15,11 @@ PICTURES = "_images"
 def keep(source: Store, target: Store) -> tuple[int, int]:
     """Copy every record; how many were copied, and how many of them without the pictures of their exhibits."""
     records, bare = source.records(), 0
-    for record in records:
-        key, evaluation = record["key"], record.get("evaluation") or {}
-        if (digest := evaluation.get("episodes_digest")) is not None:
+    for digest in dict.fromkeys((record.get("evaluation") or {}).get("episodes_digest") for record in records):
+        if digest is not None:
             target.write_episodes(source.episodes(digest))
+    for record in records:
+        key = record["key"]
         arrays = source.arrays(key)
         if arrays and _withheld(record):
             shown = {name: array for name, array in arrays.items() if not name.endswith(PICTURES)}

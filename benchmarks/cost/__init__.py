@@ -4,6 +4,7 @@
 the records. docs/performance.md says how each number is measured.
 """
 
-#: what the fork server imports for the processes of settings beside `benchmarks.isolate.PRELOAD`; none of it starts a
-#: thread
-PRELOAD = "benchmarks.cost.measurement"
+from benchmarks import isolate
+
+#: what the fork server imports for the processes of settings; none of it starts a thread
+PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")

@@ -51,7 +51,7 @@ def cost(
     from benchmarks import isolate
     from benchmarks.cost import PRELOAD
 
-    isolate.warm((*isolate.PRELOAD, PRELOAD))  # its imports go on beside those here
+    isolate.warm(PRELOAD)  # its imports go on beside those here
     from benchmarks.cost import grid, sweep
     from benchmarks.schedule import Machine
     from benchmarks.store import Store

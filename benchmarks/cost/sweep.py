@@ -121,7 +121,7 @@ def environments(
     if again or not _finished(store.get(key)):
         with tempfile.TemporaryDirectory() as logs:
             job = Job(key, ("benchmarks.cost.throughput:measure", {}), Path(logs) / f"{key}.log", seconds)
-            outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=(*isolate.PRELOAD, PRELOAD))[key]
+            outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
         record = {
             "key": key,
             "cell": "cost",
@@ -213,7 +213,7 @@ def _measured(
             given = {"setting": grid.plain(setting), "device": device, "left": left}
             call = "benchmarks.cost.measurement:measure", {**given, "turn": dataclasses.asdict(turns[key])}
             jobs.append(Job(key, call, Path(folder) / f"{key}.log", seconds, memory_bytes))
-        isolate.run(jobs, len(jobs), on_event, threads=None, preload=(*isolate.PRELOAD, PRELOAD))
+        isolate.run(jobs, len(jobs), on_event, threads=None, preload=PRELOAD)
 
 
 def context(device: str) -> dict[str, Any]:
