@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    #: its columns by name: pandas takes half a second to import, as often as a process writes one
+    Table: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 
 #: columns of scores and of episodes, in the order in which rows are sorted, and the types that they are stored in
 SCORE_TYPES = {"step": "int16", "episode": "int32", "query": "int16"}
@@ -60,55 +64,95 @@ def write_text(path: Path, text: str) -> None:
     replace(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
-def typed(frame: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
-    """The table with these columns in these types, sorted by them; raises ValueError where values don't fit."""
-    missing = [name for name in types if name not in frame]
-    if missing:
-        raise ValueError(f"no column {missing[0]!r}; there are {', '.join(map(str, frame.columns))}")
-    converted = frame.astype(dict(types))
-    for name in types:
-        if not (converted[name] == frame[name]).all():
-            raise ValueError(f"column {name!r} does not fit {types[name]}")
-    return converted.sort_values(list(types), kind="stable", ignore_index=True)
+def typed(table: Table, types: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The table by column with these columns in these types, sorted by them, and its others as they are; raises
+    ValueError where values don't fit."""
+    import numpy as np
+
+    columns = {str(name): np.asarray(table[name]) for name in table}
+    if missing := [name for name in types if name not in columns]:
+        raise ValueError(f"no column {missing[0]!r}; there are {', '.join(columns)}")
+    for name, kind in types.items():
+        given = columns[name]
+        with np.errstate(invalid="ignore"):
+            columns[name] = given.astype(kind)
+        if not np.array_equal(columns[name], given):
+            raise ValueError(f"column {name!r} does not fit {kind}")
+    order = np.lexsort([columns[name] for name in reversed(list(types))])
+    return {name: values[order] for name, values in columns.items()}
 
 
-def digest(frame: pd.DataFrame) -> str:
+def digest(table: Table) -> str:
     """16 hexadecimal digits that stand for the values of an integer table, whatever wrote it."""
-    content = b"".join(frame[name].to_numpy().astype("<i8").tobytes() for name in frame)
+    import numpy as np
+
+    content = b"".join(np.asarray(table[name]).astype("<i8").tobytes() for name in table)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def write_scores(path: Path, frame: pd.DataFrame) -> None:
+def write_scores(path: Path, table: Table) -> None:
     """Scores: step, episode, query, and the score as bool (one bit) or float32."""
-    kind = "bool" if frame["score"].dtype == bool else "float32"
-    write_parquet(path, typed(frame, SCORE_TYPES).astype({"score": kind})[[*SCORE_TYPES, "score"]])
+    columns = typed(table, SCORE_TYPES)
+    score = columns["score"].astype(bool if columns["score"].dtype == bool else "float32")
+    write_parquet(path, {**{name: columns[name] for name in SCORE_TYPES}, "score": score})
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+def write_parquet(path: Path, table: Table) -> None:
     """A table sorted by step, episode and query: the encodings make almost nothing of these columns."""
+    import numpy as np
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    columns = pyarrow.Table.from_arrays([_packed(np.asarray(table[name])) for name in table], names=list(table))
     encodings = {"episode": "DELTA_BINARY_PACKED", "query": "PLAIN"}
     settings: dict[str, Any] = {
         "compression": "zstd",
         "compression_level": 9,
-        "use_dictionary": [name for name in ("step", "class", "item") if name in frame],
-        "column_encoding": {name: encoding for name, encoding in encodings.items() if name in frame},
+        "use_dictionary": [name for name in ("step", "class", "item") if name in table],
+        "column_encoding": {name: encoding for name, encoding in encodings.items() if name in table},
     }
-    replace(path, lambda target: parquet.write_table(table, target, **settings))
+    replace(path, lambda target: parquet.write_table(columns, target, **settings))
+
+
+def _packed(values: np.ndarray) -> Any:
+    """A column for pyarrow, whose own ways from arrays and to them import pandas: half a second, which is longer than
+    many a cell takes. What is no number is stored as missing."""
+    import numpy as np
+    import pyarrow
+
+    missing = np.isnan(values)
+    present = pyarrow.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    content = np.packbits(values, bitorder="little") if values.dtype == bool else np.ascontiguousarray(values)
+    kind = pyarrow.from_numpy_dtype(values.dtype)
+    return pyarrow.Array.from_buffers(kind, len(values), [present, pyarrow.py_buffer(content)])
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """A table as an array per column."""
-    import numpy as np
+    """A table of numbers as an array per column."""
     import pyarrow
     from pyarrow import parquet
 
     # half the time of `read_table`: stores hold many small files
     table = parquet.ParquetFile(pyarrow.BufferReader(path.read_bytes())).read(use_threads=False)
-    return {name: np.array(table.column(name)) for name in table.column_names}
+    return {name: _unpacked(table.column(name)) for name in table.column_names}
+
+
+def _unpacked(column: Any) -> np.ndarray:
+    import numpy as np
+
+    kind, parts = np.dtype(column.type.to_pandas_dtype()), []
+    for chunk in column.chunks:
+        present, content = chunk.buffers()
+        here = slice(chunk.offset, chunk.offset + len(chunk))
+        values = (_bits(content) if kind == bool else np.frombuffer(content, kind))[here]
+        parts.append(np.where(_bits(present)[here], values, math.nan).astype(kind) if chunk.null_count else values)
+    return np.concatenate([*parts, np.empty(0, kind)])
+
+
+def _bits(content: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little").astype(bool)
 
 
 def frame(columns: Mapping[str, np.ndarray] | None) -> pd.DataFrame | None:

@@ -17,7 +17,7 @@ def keep(source: Store, target: Store) -> tuple[int, int]:
     records, bare = source.records(), 0
     for digest in dict.fromkeys((record.get("evaluation") or {}).get("episodes_digest") for record in records):
         if digest is not None:
-            target.write_episodes(source.episodes(digest))
+            target.write_episodes(source.episode_columns(digest) or {})
     for record in records:
         key = record["key"]
         arrays = source.arrays(key)
@@ -25,7 +25,7 @@ def keep(source: Store, target: Store) -> tuple[int, int]:
             shown = {name: array for name, array in arrays.items() if not name.endswith(PICTURES)}
             bare += shown.keys() != arrays.keys()
             arrays = shown
-        target.write(record, source.scores(key), arrays)
+        target.write(record, source.score_columns(key), arrays)
     return len(records), bare
 
 

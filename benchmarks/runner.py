@@ -21,7 +21,7 @@ from benchmarks.budget import under_trained
 from benchmarks.errors import MetabenchError
 from benchmarks.fitting import Progress, episodes_at_once, planned, still_improving, train
 from benchmarks.measure import Clock, PeakMemory
-from benchmarks.scores import episode_frame, score_frame, summary
+from benchmarks.scores import episode_table, score_table, summary
 from benchmarks.store import Store
 
 #: the first so many test episodes are scored after every inner step, for the curves
@@ -124,8 +124,8 @@ def run_evaluation(
         record["memory"] = {"peak_bytes": memory.bytes()}
         record["evaluation"]["episodes_digest"] = None
         if evaluated["items"] is not None:
-            record["evaluation"]["episodes_digest"] = files.write_episodes(episode_frame(evaluated["items"]))
-        files.write(record, scores=score_frame(evaluated["scores"], tasks.metric), arrays=evaluated["exhibit"])
+            record["evaluation"]["episodes_digest"] = files.write_episodes(episode_table(evaluated["items"]))
+        files.write(record, scores=score_table(evaluated["scores"], tasks.metric), arrays=evaluated["exhibit"])
     return {"status": "ok"}
 
 
@@ -149,7 +149,7 @@ def _write_as_twin(files: Store, twin: Mapping[str, Any], record: dict[str, Any]
     record["method"]["facts"] = twin["method"]["facts"]
     record["evaluation"] = {**twin["evaluation"], "model": model, "same_as": twin["key"]}
     arrays = files.arrays(twin["key"]) or {}
-    files.write(record, scores=files.scores(twin["key"]), arrays=arrays if record["seed"] == 0 else {})
+    files.write(record, scores=files.score_columns(twin["key"]), arrays=arrays if record["seed"] == 0 else {})
 
 
 def write_failure(

@@ -32,33 +32,28 @@ def summary(
     return rows
 
 
-def score_frame(scores: Mapping[int, np.ndarray], metric: str) -> Any:
-    """One row per (inner step, episode, query)."""
-    import pandas as pd
-
+def score_table(scores: Mapping[int, np.ndarray], metric: str) -> dict[str, np.ndarray]:
+    """By column, one row per (inner step, episode, query)."""
     parts = []
     for step, values in sorted(scores.items()):
         count, queries = values.shape
-        columns = {
-            "step": np.full(values.size, step, dtype=np.int16),
-            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
-            "query": np.tile(np.arange(queries, dtype=np.int16), count),
-            "score": values.reshape(-1).astype(bool if metric == "accuracy" else np.float32),
-        }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+        parts.append(
+            {
+                "step": np.full(values.size, step, dtype=np.int16),
+                "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
+                "query": np.tile(np.arange(queries, dtype=np.int16), count),
+                "score": values.reshape(-1).astype(bool if metric == "accuracy" else np.float32),
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("step", "episode", "query", "score")}
 
 
-def episode_frame(items: Mapping[str, np.ndarray]) -> Any:
-    """One row per (episode, query): class and item; items: ``[episodes, queries]`` of both."""
-    import pandas as pd
-
+def episode_table(items: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By column, one row per (episode, query): class and item; items: ``[episodes, queries]`` of both."""
     count, queries = items["classes"].shape
-    return pd.DataFrame(
-        {
-            "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
-            "query": np.tile(np.arange(queries, dtype=np.int16), count),
-            "class": items["classes"].reshape(-1).astype(np.int32),
-            "item": items["items"].reshape(-1).astype(np.int32),
-        }
-    )
+    return {
+        "episode": np.repeat(np.arange(count, dtype=np.int32), queries),
+        "query": np.tile(np.arange(queries, dtype=np.int16), count),
+        "class": items["classes"].reshape(-1).astype(np.int32),
+        "item": items["items"].reshape(-1).astype(np.int32),
+    }

@@ -147,7 +147,7 @@ class Store:
     def write(
         self,
         record: Mapping[str, Any],
-        scores: pd.DataFrame | None = None,
+        scores: formats.Table | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -217,13 +217,13 @@ class Store:
         """The state that a fit chose, its tensors on the CPU; None if there is none."""
         return self._read("states", key, ".pt")
 
-    def write_episodes(self, frame: pd.DataFrame) -> str:
+    def write_episodes(self, table: formats.Table) -> str:
         """Keep a table of test episodes (columns episode, query, class, item) once, and return its digest."""
-        frame = formats.typed(frame, formats.EPISODE_TYPES)
-        digest = formats.digest(frame)
+        columns = formats.typed(table, formats.EPISODE_TYPES)
+        digest = formats.digest(columns)
         path = self._file("episodes", digest, ".parquet")
         if not (path.exists() and formats.ends_as_parquet(path)):
-            formats.write_parquet(path, frame)
+            formats.write_parquet(path, columns)
         return digest
 
     def episodes(self, digest: str) -> pd.DataFrame | None:
