@@ -144,7 +144,7 @@ def _unpacked(column: Any) -> np.ndarray:
     for chunk in column.chunks:
         present, content = chunk.buffers()
         here = slice(chunk.offset, chunk.offset + len(chunk))
-        values = (_bits(content) if kind == bool else np.frombuffer(content, kind))[here]
+        values = (_bits(content) if column.type.bit_width == 1 else np.frombuffer(content, kind))[here]
         parts.append(np.where(_bits(present)[here], values, math.nan).astype(kind) if chunk.null_count else values)
     return np.concatenate([*parts, np.empty(0, kind)])
 

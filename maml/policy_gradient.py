@@ -62,7 +62,8 @@ def _cut(trajectories: Trajectories, part: slice | tuple[slice, slice]) -> Traje
 
 
 class Experiences:
-    """A source of experience: an environment, with the advantages of its trajectories; ``seen`` is all it gave.
+    """A source of experience: an environment, with the advantages of its trajectories; ``seen`` is all it gave. Asked
+    for the same step again, it gives the same.
 
     first: what it gives at step 0, where that has been played before."""
 
@@ -71,11 +72,10 @@ class Experiences:
         self.seen: list[Experience] = []
 
     def batch(self, predictor: Predictor | None, step: int) -> Experience:
-        if step > 0 or self._first is None:
-            self.seen.append(experience_of(self._source.batch(predictor, step), self._discount, self._trace))
-        else:
-            self.seen.append(self._first)
-        return self.seen[-1]
+        if step == len(self.seen):
+            played = self._first if step == 0 else None
+            self.seen.append(played or experience_of(self._source.batch(predictor, step), self._discount, self._trace))
+        return self.seen[step]
 
     @property
     def environment_steps(self) -> int:

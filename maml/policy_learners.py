@@ -159,7 +159,8 @@ class AdaptedPolicy(PolicyLearner):
         )
 
     def choose(self, state: State, tasks: TaskDistribution, episodes: int = 100) -> tuple[State, int]:
-        """Pick the rate with the highest return on validation tasks, for each number of steps by itself."""
+        """Pick the rate with the highest return on validation tasks, for each number of steps by itself. What a policy
+        earns is read off the trajectories that the next step learns from: no others are played."""
         cut = tasks.episodes("validation", range(episodes))
         paths = Paths(self, state, cut.support, tasks)
         best: dict[int, tuple[float, float]] = {}
@@ -167,8 +168,7 @@ class AdaptedPolicy(PolicyLearner):
         for (rate,) in self.grid["test_rates"]:
             for step in range(1, max(self.test_steps) + 1):
                 try:
-                    predictor, _ = paths.after(step, rate)
-                    score = float(tasks.score(predictor, cut.query).double().mean())
+                    score = paths.earned_after(step, rate)
                 except Diverged:
                     break
                 trials += 1
@@ -201,6 +201,11 @@ class Paths:
         if seen.seen:
             self._first = seen.seen[0]
         return Acting(self._policy, theta), seen.environment_steps
+
+    def earned_after(self, step: int, rate: float) -> float:
+        """The mean return of the trajectories that the policy after so many steps gives to the next one."""
+        predictor, _ = self.after(step, rate)
+        return float(self._paths[rate][0].batch(predictor, step).trajectories.returns.double().mean())
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -58,26 +60,38 @@ class TensorModel(Model, Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step gives: observation ``[T, K, o]``, reward ``[T, K]``; terminated: the episode has come to its own
-    end; truncated: it was cut off at the horizon; both bool ``[T, K]``, and never both true."""
+    """What one step gives: observation ``[T, K, o]``; terminated: the episode has come to its own end; truncated: it
+    was cut off at the horizon; both bool ``[T, K]``, and never both true. earn: finds the reward."""
 
     observation: Tensor
-    reward: Tensor
     terminated: Tensor
     truncated: Tensor
+    earn: Callable[[], Tensor] = field(repr=False)
+
+    @functools.cached_property
+    def reward(self) -> Tensor:
+        """``[T, K]``, 0 where the episode had come to its end before."""
+        return self.earn()
 
 
 class BatchEnv(abc.ABC):
     """T x K simulators, owned by one object.
 
     Nothing is reset by itself: a trajectory that has come to an end stays where it is and earns nothing until `reset`,
-    which begins a new episode for all. Randomness comes in as uniform numbers."""
+    which begins a new episode for all. Randomness comes in as uniform numbers. state: where all are, ``[T, K, s]``; it
+    is replaced by a step, and stays as it was for whoever kept it."""
 
     model: Model
+    state: Tensor
 
     def working(self) -> AbstractContextManager[Any]:
         """What is entered while trajectories are played."""
         return nullcontext()
+
+    @abc.abstractmethod
+    def rewards(self, before: Tensor, action: Tensor, after: Tensor, live: Tensor) -> Tensor:
+        """What actions that have led from states to others have earned, ``[T, M]``, 0 where not live; M is K, or K
+        times a number of steps, since all of them at once take a fraction of the time."""
 
     @abc.abstractmethod
     def reset(self, noise: Tensor) -> Tensor:
@@ -96,6 +110,9 @@ class TensorEnv(BatchEnv):
     def __init__(self, model: TensorModel, tasks: Tensor) -> None:
         self.model, self.tasks = model, tasks
 
+    def rewards(self, before: Tensor, action: Tensor, after: Tensor, live: Tensor) -> Tensor:
+        return self.model.reward(self.tasks, before, action, after).masked_fill(~live, 0.0)
+
     def reset(self, noise: Tensor) -> Tensor:
         self.state = self.model.start(self.tasks, noise)
         self.ended = torch.zeros(noise.shape[:2], dtype=torch.bool, device=noise.device)
@@ -103,12 +120,11 @@ class TensorEnv(BatchEnv):
         return self.model.observe(self.tasks, self.state)
 
     def step(self, action: Tensor, noise: Tensor) -> Step:
-        moved = self.model.following(self.tasks, self.state, action, noise)
-        reward = self.model.reward(self.tasks, self.state, action, moved)
-        terminated = self.model.terminated(self.tasks, self.state, action, moved)
-        reward = reward.masked_fill(self.ended, 0.0)
-        self.state = torch.where(self.ended.unsqueeze(-1), self.state, moved)
-        self.ended = self.ended | terminated
+        before, live = self.state, ~self.ended
+        moved = self.model.following(self.tasks, before, action, noise)
+        self.ended = self.ended | self.model.terminated(self.tasks, before, action, moved)
+        self.state = torch.where(live.unsqueeze(-1), moved, before)
         self.time += 1
         truncated = ~self.ended & (self.time >= self.model.horizon)
-        return Step(self.model.observe(self.tasks, self.state), reward, self.ended, truncated)
+        earn = functools.partial(self.rewards, before, action, self.state, live)
+        return Step(self.model.observe(self.tasks, self.state), self.ended, truncated, earn)

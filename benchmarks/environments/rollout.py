@@ -147,10 +147,10 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
             x = observation if history is None else torch.cat((observation, history), -1)
             distribution, after = predictor(x, memory)
             memory = _moved(live, after, memory)
-            noise = step_noise[:, :, episode, time]
+            noise, before = step_noise[:, :, episode, time], env.state
             action = space.sample(distribution, noise[..., : space.lanes])
             done = env.step(action, noise[..., space.lanes :])
-            row = (x, action, done.reward, live, done.terminated, done.truncated, distribution)
+            row = (x, action, live, done.terminated, done.truncated, distribution, before, env.state)
             for values, value in zip(kept.values(), row, strict=True):
                 values.append(value)
             ended = done.terminated | done.truncated
@@ -160,8 +160,11 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
             observation, live = done.observation, ~ended
     stacked = {name: torch.stack(values, 2) for name, values in kept.items()}
     likelihood = space.log_probability(stacked["distributions"], stacked["actions"])
+    moves = (stacked.pop("before"), stacked["actions"], stacked.pop("after"), stacked["live"])
+    rewards = env.rewards(*(part.flatten(1, 2) for part in moves)).view_as(likelihood)
     return Trajectories(
         **stacked,
+        rewards=rewards,
         log_probabilities=likelihood,
         memory=memory,
         observation=env.model.observation,
@@ -176,4 +179,4 @@ def _moved(live: Tensor, after: Any, before: Any) -> Any:
     return torch.where(live.view(*live.shape, *(1,) * (after.dim() - 2)), after, before)
 
 
-_KEPT = ("inputs", "actions", "rewards", "live", "terminated", "truncated", "distributions")
+_KEPT = ("inputs", "actions", "live", "terminated", "truncated", "distributions", "before", "after")
