@@ -39,7 +39,7 @@ from maml.policy_learners import (
 #: alpha where it is not the paper's 0.1: the action scale of 10 in the quick presets of locomotion makes gradients
 #: small; picked from a few tries on half-cheetah
 _RATES = {
-    "half-cheetah-direction/quick": 1.5,
+    "half-cheetah-direction/quick": 1.75,
     "half-cheetah-velocity/quick": 0.3,
     "ant-direction/quick": 1.0,
     "ant-velocity/quick": 0.3,
