@@ -146,7 +146,7 @@ def _unpacked(column: Any) -> np.ndarray:
         here = slice(chunk.offset, chunk.offset + len(chunk))
         values = (_bits(content) if column.type.bit_width == 1 else np.frombuffer(content, kind))[here]
         parts.append(np.where(_bits(present)[here], values, math.nan).astype(kind) if chunk.null_count else values)
-    return np.concatenate([*parts, np.empty(0, kind)])
+    return parts[0].copy() if len(parts) == 1 else np.concatenate([*parts, np.empty(0, kind)])
 
 
 def _bits(content: Any) -> np.ndarray:

@@ -3,6 +3,7 @@ go on at once; and where there are two cores, a fork of it draws half of the fig
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import threading
 import traceback
+import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,10 +25,11 @@ from benchmarks.errors import MetabenchError
 if TYPE_CHECKING:
     from reports.figures import Panel
 
-#: what the page is made with; and what seaborn estimates densities and clusters with if it is there, which takes as
-#: long to import as all the rest, and pandas keeps its strings in: slower, where tables are small
+#: what the page is made with
 NEEDED = ("matplotlib.backends.backend_svg", "seaborn", "reports.sections", "scipy.special", "scipy.sparse", "jinja2")
-UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial", "pyarrow")
+#: what these import if it is there, which takes as long as all the rest: for densities and clusters, strings of large
+#: tables, axes in space
+UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial", "pyarrow", "mpl_toolkits.mplot3d")
 
 #: forking what has threads is no good idea elsewhere
 FORKS = sys.platform == "linux"
@@ -34,19 +38,37 @@ GONE = "the process that makes the page ended with code {}: is memory short?"
 T = TypeVar("T")
 
 
+#: those that have been begun and not taken
+_begun: list[subprocess.Popen[bytes]] = []
+
+
+def begin() -> None:
+    """Begin the process of the next `Artist` before it is clear that there will be one: it ends with this process."""
+    places = os.pathsep.join(entry for entry in sys.path if entry)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from reports import artist; artist.serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # products of small matrices need no threads, and without them it can be forked
+        env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    _begun.append(process)
+
+
+@atexit.register
+def _end() -> None:
+    for process in _begun:
+        process.kill()
+
+
 class Artist:
     """A process in which matplotlib and seaborn are being imported from the start on, so that it is ready when the
     records have been read. It ends with the ``with`` block, or with this process."""
 
     def __enter__(self) -> Artist:
-        places = os.pathsep.join(entry for entry in sys.path if entry)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from reports import artist; artist.serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # products of small matrices need no threads, and without them it can be forked
-            env={**os.environ, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
-        )
+        if not _begun:
+            begin()
+        self._process = _begun.pop()
         return self
 
     def start(self, function: Callable[..., T], *arguments: Any) -> Callable[[], T]:
@@ -89,7 +111,8 @@ def serve() -> None:
     gc.disable()  # it lives for one page, and what it collected would be what was imported
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between answers
-    with _absent(*UNNEEDED):
+    with _absent(*UNNEEDED), _without_compiler(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unable to import Axes3D", UserWarning)
         for name in NEEDED:
             importlib.import_module(name)
     while True:
@@ -123,6 +146,22 @@ def _absent(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Have numpy's compiler of Fortran taken for loaded: scipy takes over everything that is in numpy, and this part
+    takes as long to load as the rest."""
+    import numpy as np
+
+    instead = None if "numpy.f2py" in sys.modules else types.ModuleType("numpy.f2py")
+    if instead is not None:
+        np.f2py = instead
+    try:
+        yield
+    finally:
+        if instead is not None:
+            del np.f2py
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> bytes:

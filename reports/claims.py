@@ -36,7 +36,7 @@ class Side:
 
     @property
     def frame(self) -> pd.DataFrame:
-        return self.result.by_step[self.step] * self.scale
+        return self.result.frame(self.step) * self.scale
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,8 +57,8 @@ def _spent(result: Result) -> pd.DataFrame:
         for row in record.get("summary") or ():
             if row.get("environment_steps") is not None:
                 counts.setdefault(int(row["step"]), []).append(float(row["environment_steps"]))
-    shared = [frame.index for frame in result.by_step.values()]
-    curve = result.curve(shared[0] if shared else pd.Index([]))
+    shared = [episodes for episodes, _ in result.by_step.values()]
+    curve = result.curve(shared[0] if shared else np.empty(0))
     known = curve[curve["step"].isin(counts)]
     return known.assign(environment_steps=[float(np.mean(counts[int(step)])) for step in known["step"]])
 
@@ -78,7 +78,7 @@ def _adaptation_panel(
                 if len(curve) > 1:
                     x = curve["environment_steps"].to_numpy()
                     axes.plot(x, mean, marker=look.marker, **style)
-                    axes.fill_between(x, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+                    svg.band(axes, x, mean - half, mean + half, color=look.light, alpha=0.16)
                 elif len(curve):  # without adaptation: a level to read the others against
                     axes.plot([0, last], [mean[0]] * 2, linewidth=1.2, marker=look.marker, markevery=[1], **style)
             from_zero(axes, spent)
@@ -97,7 +97,7 @@ def steps_table(results: Results) -> pd.DataFrame:
     for result in results.results:
         if result.metric != "return" or len(result.by_step) < 2:
             continue
-        curve, spent = result.curve(next(iter(result.by_step.values())).index), _spent(result)
+        curve, spent = result.curve(next(iter(result.by_step.values()))[0]), _spent(result)
         cells = {
             f"after {int(row.step)}": words.published(float(row.mean), float(row.half_width), result.metric)
             for row in curve.itertuples()

@@ -51,8 +51,8 @@ def _ratio_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
                 width = {"linewidth": 2.2 if ours else 1.1, "alpha": 1.0 if ours else 0.8}
                 mark = {"marker": look.marker, "markersize": 6 if ours else 4}
                 axes.plot(line["inner_steps"], line["time"], color=look.light, linestyle=look.dash, **width, **mark)
-                shade = {"alpha": 0.2 if ours else 0.08, "linewidth": 0}
-                axes.fill_between(line["inner_steps"], line["low"], line["high"], color=look.light, **shade)
+                shade = {"color": look.light, "alpha": 0.2 if ours else 0.08}
+                svg.band(axes, line["inner_steps"], line["low"], line["high"], **shade)
             axes.set(xlabel="inner steps", ylabel="time, second over first order")
             axes.set_xticks(sorted(group["inner_steps"].unique()))
             # bands of a disturbed machine may reach anywhere; the lines are what is to be seen

@@ -20,6 +20,7 @@ from benchmarks.stats import (
     Grid,
     Interval,
     Row,
+    StepMeans,
     TestProtocol,
     arranged,
     episode_means,
@@ -49,7 +50,7 @@ class Result:
     scores: per seed: inner step -> the numbers of its episodes and the mean score of each."""
 
     row: Row
-    scores: tuple[dict[int, tuple[np.ndarray, np.ndarray]], ...] = field(repr=False)
+    scores: tuple[StepMeans, ...] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -104,23 +105,31 @@ class Result:
         return [int(record["evaluation"]["headline_step"]) for record in self.records]
 
     @cached_property
-    def by_step(self) -> dict[int, pd.DataFrame]:
-        """Inner step -> score per episode (rows) and seed (columns), for the episodes that every seed has."""
+    def by_step(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Inner step -> the numbers of the episodes that every seed has, ascending, and their scores ``[episodes,
+        seeds]``."""
         steps = sorted(set.intersection(*(set(scores) for scores in self.scores)))
         return {step: _beside([scores[step] for scores in self.scores]) for step in steps}
+
+    def frame(self, step: int) -> pd.DataFrame:
+        """The scores after a number of inner steps by episode (rows) and seed (columns)."""
+        import pandas as pd
+
+        episodes, scores = self.by_step[step]
+        return pd.DataFrame(scores, index=episodes)
 
     @cached_property
     def interval(self) -> Interval:
         """The mean over seeds and episodes at the headline step, with its 95 % interval over episodes."""
         return self.row.interval
 
-    def curve(self, episodes: pd.Index) -> pd.DataFrame:
+    def curve(self, episodes: np.ndarray) -> pd.DataFrame:
         """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
         import pandas as pd
 
         rows = []
-        for step, frame in self.by_step.items():
-            values = frame.to_numpy()[frame.index.isin(episodes)]
+        for step, (known, scores) in self.by_step.items():
+            values = scores[np.isin(known, episodes)]
             if len(values):
                 interval = Contrast(values.T).interval("models")
                 rows.append((step, interval.estimate, interval.half_width))
@@ -165,7 +174,7 @@ class Results:
         }
 
     @cached_property
-    def read(self) -> dict[str, tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]]:
+    def read(self) -> dict[str, tuple[Grid | None, StepMeans]]:
         """key -> the scores at the headline step, and the episode means at every step."""
         # one after the other: two threads take twice as long, waiting for the interpreter's lock
         return {record["key"]: self._read(record) for _, group in grouped(self.records) for record in group}
@@ -180,13 +189,13 @@ class Results:
                 found.append(Result(row, tuple(self.read[record["key"]][1] for record in row.records)))
         return sorted(found, key=_order)
 
-    def _read(self, record: Record) -> tuple[Grid | None, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    def _read(self, record: Record) -> tuple[Grid | None, StepMeans]:
         scores = self.scores(record)
         at_headline = headline(record, scores)
         if at_headline is None:
             step = record["evaluation"]["headline_step"]
             self.complaints[0].append(f"record {record['key']} ({record['label']}) has no scores at its step {step}")
-        return at_headline, {} if scores is None else episode_means(scores)
+        return at_headline, StepMeans(np.empty(0), np.empty(0), {}) if scores is None else episode_means(scores)
 
     @cached_property
     def compared(self) -> list[Column]:
@@ -301,14 +310,14 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
     )
 
 
-def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Scores of several seeds (episodes, means) as columns, for the episodes that all have."""
-    import pandas as pd
-
-    index = seeds[0][0]
-    if all(np.array_equal(index, episodes) for episodes, _ in seeds[1:]):
-        return pd.DataFrame(np.column_stack([means for _, means in seeds]), index=index)
-    return pd.concat([pd.Series(means, index=episodes) for episodes, means in seeds], axis=1, join="inner")
+    shared = seeds[0][0]
+    if all(np.array_equal(shared, episodes) for episodes, _ in seeds[1:]):
+        return shared, np.column_stack([means for _, means in seeds])
+    for episodes, _ in seeds[1:]:
+        shared = np.intersect1d(shared, episodes, assume_unique=True)
+    return shared, np.column_stack([means[np.isin(episodes, shared)] for episodes, means in seeds])
 
 
 def _regime(column: TestProtocol) -> int:

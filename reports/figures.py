@@ -70,8 +70,8 @@ def steps_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
 def _steps_panel(
     column: TestProtocol, here: list[Result], columns: Sequence[TestProtocol], table: Mapping[str, Look]
 ) -> Panel:
-    stepping = [frame.index for result in here if len(result.by_step) > 1 for frame in result.by_step.values()]
-    episodes = functools.reduce(pd.Index.intersection, stepping)
+    stepping = [known for result in here if len(result.by_step) > 1 for known, _ in result.by_step.values()]
+    episodes = functools.reduce(_shared, stepping)
     metric = here[0].metric
     scale = words.factor(metric)
     name = slug(f"steps {words.title(column, columns)} {column.regime}")
@@ -92,7 +92,7 @@ def _steps_panel(
                 if flat:
                     axes.errorbar(steps[-1:], mean[-1:], half[-1:], color=look.light, elinewidth=1.2, capsize=2.5)
                 else:
-                    axes.fill_between(steps, mean - half, mean + half, color=look.light, alpha=0.16, linewidth=0)
+                    svg.band(axes, steps, mean - half, mean + half, color=look.light, alpha=0.16)
             axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
             axes.xaxis.get_major_locator().set_params(integer=True)
             _log_where_wide(axes, [curve["mean"].to_numpy() for _, curve in curves], metric)
@@ -102,6 +102,10 @@ def _steps_panel(
     return Panel(
         name, title, caption, draw, tuple(result.label for result in {result.name: result for result in here}.values())
     )
+
+
+def _shared(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return some if np.array_equal(some, others) else np.intersect1d(some, others, assume_unique=True)
 
 
 def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from benchmarks.stats import Comparison
 from reports import words
@@ -16,6 +19,11 @@ from reports.data import REGIMES, Result, Results
 from reports.style import Look
 from reports.tables import main_table
 from reports.words import slug
+
+#: a row of `main_table`, with its ``result``
+Row = Mapping[str, Any]
+#: a cell with more letters is text that may be broken into lines
+LONG = 60
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,23 @@ class Table:
         rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]
         return pd.DataFrame(rows, columns=[header.title for header in self.headers])
 
+    def body(self, marker: Callable[[Look], str], dagger: str) -> Markup:
+        """Its rows as HTML, which a template takes ten times as long for. marker, dagger: as templates write them."""
+        markers = functools.cache(marker)
+        rows = []
+        for row in self.rows:
+            cells: list[str] = []
+            for header, cell in zip(self.headers, row, strict=True):
+                kind = "td" if cells else "th"
+                said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"'
+                said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
+                said += f' title="{escape(cell.note)}"' if cell.note else ""
+                shown = f"{markers(cell.look) if cell.look else ''}{escape(cell.text)}{dagger if cell.mark else ''}"
+                how = f'class="{_classes(header, cell)}"' if cells else 'scope="row"'
+                cells.append(f"<{kind} {how}{said}>{shown}</{kind}>")
+            rows.append(f"<tr>{''.join(cells)}</tr>\n")
+        return Markup("".join(rows))
+
     def markdown(self) -> str:
         """As a pipe table."""
         marks = ["---:" if header.numeric else ":---" for header in self.headers]
@@ -76,6 +101,15 @@ class Table:
         return "\n".join(
             [rf"\begin{{tabular}}{{{align}}}", r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
         )
+
+
+def _classes(header: Header, cell: Cell) -> str:
+    """The classes of a cell, but of a row's first."""
+    found = "number" if header.numeric else ""
+    found += " score" if header.score else ""
+    found += " missing" if cell.value is None else ""
+    found += " text" if len(cell.text) > LONG else ""
+    return found + (" screen" if header.screen else "")
 
 
 #: column of `main_table` -> (header, explanation, how a value is shown)
@@ -125,7 +159,11 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     counts = frame["batch_norm"].value_counts()
     regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
     first: Result = frame["result"].iloc[0]
-    methods = sorted(frame.groupby("method"), key=lambda item: _best(item[1], regimes, first.higher_is_better))
+    # a frame for each of them takes ten times as long
+    methods: dict[str, list[Row]] = {}
+    for row in sorted(frame.to_dict("records"), key=lambda row: str(row["method"])):
+        methods.setdefault(str(row["method"]), []).append(row)
+    best_first = sorted(methods.items(), key=lambda item: _best(item[1], regimes, first.higher_is_better))
     leading = results.leading(first.column.test)
     plain = words.without_batch_norm(first.column, results.columns)
     where = "" if plain else f", {words.REGIME_TITLES.get(leading.regime, leading.regime)}"
@@ -141,13 +179,13 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
         *(Header(*DETAILS[name][:2], name not in TEXTS, screen=name in ON_SCREEN) for name in details),
     ]
     rows = [
-        [Cell(str(name), str(name), look=looks[rows["result"].iloc[0].label])]
-        + _place(str(name), judged if isinstance(judged, Comparison) else None)
-        + [_score(rows[rows["batch_norm"] == regime]) for regime in regimes]
-        + [_detail(rows, name) for name in details]
-        for name, rows in methods
+        [Cell(name, name, look=looks[rows[0]["result"].label])]
+        + _place(name, judged if isinstance(judged, Comparison) else None)
+        + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
+        + [_detail([row[detail] for row in rows], detail) for detail in details]
+        for name, rows in best_first
     ]
-    said = [(DETAILS[name][0], _detail(frame, name).text) for name in common]
+    said = [(DETAILS[name][0], _detail(frame[name], name).text) for name in common]
     return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
 
 
@@ -167,26 +205,26 @@ def _place(name: str, judged: Comparison | None) -> list[Cell]:
     return [Cell(str(rank), rank), Cell(letters, letters)]
 
 
-def _best(rows: pd.DataFrame, regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:
+def _best(rows: Sequence[Row], regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:
     """Rows with no score in the leading regimes come where their first score puts them among their likes."""
-    place = min(regimes.index(name) for name in rows["batch_norm"])
-    mean = float(rows.loc[rows["batch_norm"] == regimes[place], "mean"].iloc[0])
+    place = min(regimes.index(row["batch_norm"]) for row in rows)
+    mean = float(next(row["mean"] for row in rows if row["batch_norm"] == regimes[place]))
     return place, math.inf if math.isnan(mean) else -mean if higher_is_better else mean
 
 
-def _score(rows: pd.DataFrame) -> Cell:
-    if rows.empty:
+def _score(rows: Sequence[Row]) -> Cell:
+    if not rows:
         return Cell(words.MISSING)
-    result: Result = rows["result"].iloc[0]
+    row, result = rows[0], rows[0]["result"]
     note = "" if result.interval.known else "one episode: no interval"
     text = words.plus_minus(result.interval, result.metric)
-    half_width = float(rows["half_width_95"].iloc[0]) if result.interval.known else None
-    return Cell(text, float(rows["mean"].iloc[0]), half_width, result.under_trained, note=note)
+    half_width = float(row["half_width_95"]) if result.interval.known else None
+    return Cell(text, float(row["mean"]), half_width, result.under_trained, note=note)
 
 
-def _detail(rows: pd.DataFrame, name: str) -> Cell:
+def _detail(given: Iterable[Any], name: str) -> Cell:
     """The value of a row; all of them where the regimes of a row differ in it."""
-    values = [value for value in dict.fromkeys(rows[name]) if value is not None and value == value]
+    values = [value for value in dict.fromkeys(given) if value is not None and value == value]
     if not values:
         return Cell(words.MISSING)
     return Cell(", ".join(DETAILS[name][2](_whole(value)) for value in values), values[0])

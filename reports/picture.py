@@ -47,7 +47,7 @@ def drawn(records: Sequence[cost.Record]) -> svg.Drawing | None:
             look = looks[label]
             mark = {"color": look.light, "marker": look.marker, "linestyle": look.dash}
             axes.plot(line["inner_steps"], line["time"], label=label, **mark)
-            axes.fill_between(line["inner_steps"], line["low"], line["high"], color=look.light, alpha=0.12, linewidth=0)
+            svg.band(axes, line["inner_steps"], line["low"], line["high"], color=look.light, alpha=0.12)
         every = pd.concat(list(shown.values()))
         axes.set(xlabel="inner steps", ylabel="time, second over first order")
         axes.set_xticks(sorted(every["inner_steps"].unique()))

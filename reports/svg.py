@@ -71,6 +71,18 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
         yield figure, figure.add_axes((start, bottom, right - start, top - bottom))
 
 
+def band(axes: Any, x: Any, low: Any, high: Any, **style: Any) -> None:
+    """Shade what is between two lines, where both are finite."""
+    import numpy as np
+
+    x, low, high = (np.asarray(values, dtype=float) for values in (x, low, high))
+    there = np.isfinite(low) & np.isfinite(high)
+    if there.any():
+        # half the time of `fill_between`, which could shade several pieces
+        edge = np.concatenate([low[there], high[there][::-1]])
+        axes.fill(np.concatenate([x[there], x[there][::-1]]), edge, linewidth=0, **style)
+
+
 def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing:
     """The figure as one ``<svg>`` element. colours: hex colour -> CSS variable that replaces it on a page."""
     import seaborn

@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from benchmarks import conformance, profiles, registry
-from benchmarks.__main__ import _value, app
 from benchmarks.cells import check_settings
+from benchmarks.commands.app import _value, app
 from reports import readme
 
 ROOT = Path(__file__).parents[1]

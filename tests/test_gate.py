@@ -16,7 +16,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import __main__ as command_line
+from benchmarks.commands import app as command_line
 from benchmarks.errors import MetabenchError
 from benchmarks.gate import checkouts, command, exact, quality, relative, smoke, timed
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import benchmarks.__main__ as command_line
 from benchmarks import program
 from benchmarks.api import MetabenchError, State
+from benchmarks.commands import app as command_line
 from benchmarks.models import BACKBONES, network_for, register_backbone
 from benchmarks.models.modules import own_factories
 from benchmarks.plans import Plan

@@ -17,7 +17,7 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
-from benchmarks.stats.grids import Grid, episode_means, headline
+from benchmarks.stats.grids import Grid, StepMeans, episode_means, headline
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.records import (
     Column,
@@ -51,6 +51,7 @@ __all__ = [
     "Pair",
     "Row",
     "Scores",
+    "StepMeans",
     "TaskScores",
     "TestProtocol",
     "about_of",

@@ -135,14 +135,14 @@ def _noisy(tasks: Sequence[TaskScores]) -> bool:
 
 def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
     """The share of runs above each point, averaged over tasks: ``[resamples, points]`` of ``[resamples, seeds]``."""
-    shares = []
-    for task in runs:
+    width, shares = len(grid) + 1, 0.0
+    for seeds in sorted({task.shape[1] for task in runs}):
+        alike = np.hstack([task for task in runs if task.shape[1] == seeds])
         # a run above k points of the grid is above the first k: counted by k and added up from the far end
-        width = len(grid) + 1
-        places = np.searchsorted(grid, task, side="left") + width * np.arange(len(task))[:, None]
-        counts = np.bincount(places.reshape(-1), minlength=len(task) * width).reshape(-1, width)
-        shares.append(counts[:, :0:-1].cumsum(axis=1)[:, ::-1] / task.shape[1])
-    return np.asarray(np.mean(shares, axis=0))
+        places = np.searchsorted(grid, alike, side="left") + width * np.arange(len(alike))[:, None]
+        counts = np.bincount(places.reshape(-1), minlength=len(alike) * width).reshape(-1, width)
+        shares = shares + counts[:, :0:-1].cumsum(axis=1)[:, ::-1] / (seeds * len(runs))
+    return np.asarray(shares)
 
 
 def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_too: bool) -> dict[str, np.ndarray]:
@@ -156,12 +156,9 @@ def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_t
         return means
     # by task, not by method: seeds are paired
     key = sampling.stream("bootstrap", task.name, "seeds")
-    found = {}
-    for name, values in means.items():
-        seeds = values.shape[1]
-        chosen = sampling.integers(key, np.arange(resamples), seeds, seeds)
-        found[name] = np.take_along_axis(values, chosen, axis=1)
-    return found
+    numbers = {values.shape[1] for values in means.values()}
+    chosen = {seeds: sampling.integers(key, np.arange(resamples), seeds, seeds) for seeds in numbers}
+    return {name: np.take_along_axis(values, chosen[values.shape[1]], axis=1) for name, values in means.items()}
 
 
 def _episode_counts(task: TaskScores, resamples: int) -> Iterator[np.ndarray]:

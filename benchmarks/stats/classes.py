@@ -91,12 +91,14 @@ def clusters_by_item(classes: np.ndarray, items: np.ndarray) -> dict[int, int]:
     """Class -> the least class that shares an item with it, directly or through others.
 
     Turned copies of a character are classes of their own but made of the same drawings, so they are one cluster."""
-    from scipy import sparse
-    from scipy.sparse import csgraph
-
     names, numbers = np.unique(np.ravel(classes), return_inverse=True)
     shown, which = np.unique(np.ravel(items), return_inverse=True)
     edges = np.unique(numbers.astype(np.int64) * len(shown) + which)
+    if len(edges) == len(shown):  # nothing is shared
+        return {int(name): int(name) for name in names}
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     ends = edges // len(shown), len(names) + edges % len(shown)
     graph = sparse.coo_array((np.ones(len(edges)), ends), shape=(len(names) + len(shown),) * 2)
     _, component = csgraph.connected_components(graph, directed=False)

@@ -4,7 +4,7 @@ A page reads a thousand of these tables, so they are numpy arrays: a data frame 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ def grid(episodes: np.ndarray, queries: np.ndarray, values: np.ndarray) -> Grid 
     """From columns; None where there is no row, and where episodes differ in their number of queries."""
     if not len(episodes):
         return None
+    if whole := _queries_each(episodes, queries):  # the common case
+        return Grid(episodes[::whole], values.reshape(-1, whole))
     order = episodes.astype(np.int64) * (int(queries.max()) + 1) + queries
     if (order[1:] < order[:-1]).any():  # stores are sorted
         sorted_ = np.argsort(order, kind="stable")
@@ -49,6 +51,18 @@ def grid(episodes: np.ndarray, queries: np.ndarray, values: np.ndarray) -> Grid 
     if (counts != counts[0]).any():
         return None
     return Grid(episodes[starts], values.reshape(len(starts), counts[0]))
+
+
+def _queries_each(rows: np.ndarray, queries: np.ndarray) -> int:
+    """How many rows each episode has where they are sorted and all have as many, numbered from 0; else 0. rows: the
+    numbers of episodes, or of steps and episodes together."""
+    count = int(queries[-1]) + 1
+    if count < 1 or len(rows) % count:
+        return 0
+    table = rows.reshape(-1, count)
+    numbers = table[:, 0]
+    good = (table == numbers[:, None]).all() and (numbers[1:] > numbers[:-1]).all()
+    return count if good and (queries.reshape(-1, count) == np.arange(count)).all() else 0
 
 
 def beside(grids: Sequence[Grid]) -> Grid:
@@ -61,17 +75,43 @@ def beside(grids: Sequence[Grid]) -> Grid:
     return Grid(shared, np.stack([one.of(shared) for one in grids], dtype=np.float64))
 
 
-def episode_means(scores: Columns) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Inner step -> the numbers of its episodes and the mean score of each over its queries, from all scores."""
+@dataclass(frozen=True, eq=False)
+class StepMeans(Mapping[int, tuple[np.ndarray, np.ndarray]]):
+    """Inner step -> the numbers of its episodes and the mean score of each; few arrays, so that those of a thousand
+    records go to another process at once.
+
+    episodes, means: of all steps, one after another. places: step -> where its own begin and end."""
+
+    episodes: np.ndarray
+    means: np.ndarray
+    places: Mapping[int, tuple[int, int]]
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        here = slice(*self.places[step])
+        return self.episodes[here], self.means[here]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def episode_means(scores: Columns) -> StepMeans:
+    """The mean score of each episode over its queries at every step, from all scores."""
     steps, episodes = scores["step"].astype(np.int64), scores["episode"].astype(np.int64)
     if not len(steps):
-        return {}
+        return StepMeans(episodes, np.empty(0), {})
     width = int(episodes.max()) + 1
     code = steps * width + episodes
-    counts = np.bincount(code)
-    present = np.flatnonzero(counts)
-    means = np.bincount(code, weights=scores["score"])[present] / counts[present]
+    if whole := _queries_each(code, scores["query"]):
+        present, means = code[::whole], scores["score"].reshape(-1, whole).mean(axis=1, dtype=np.float64)
+    else:
+        counts = np.bincount(code)
+        present = np.flatnonzero(counts)
+        means = np.bincount(code, weights=scores["score"])[present] / counts[present]
     step, episode = np.divmod(present, width)
-    starts = np.flatnonzero(np.diff(step, prepend=-1))
+    starts = np.flatnonzero(np.diff(step, prepend=-1)).tolist()
     ends = [*starts[1:], len(present)]
-    return {int(step[i]): (episode[i:j], means[i:j]) for i, j in zip(starts, ends, strict=True)}
+    places = {int(step[start]): (start, end) for start, end in zip(starts, ends, strict=True)}
+    return StepMeans(episode, means, places)
