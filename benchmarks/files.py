@@ -4,6 +4,7 @@ the finished one, so that nobody ever sees half a file."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -162,11 +163,17 @@ def frame(columns: Mapping[str, np.ndarray] | None) -> pd.DataFrame | None:
     return None if columns is None else pd.DataFrame(columns, copy=False)
 
 
-def ends_as_parquet(path: Path) -> bool:
-    """Whether the file ends as a complete one does."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) < 8:
-            return False
+def ends_as_parquet(path: Path | str) -> bool:
+    """Whether the file ends as a complete one does; as long as it stays, it is looked at once."""
+    found = os.stat(path)
+    return _ends_as_parquet(str(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _ends_as_parquet(path: str, size: int, changed: int) -> bool:
+    if size < 8:
+        return False
+    with open(path, "rb") as file:
         file.seek(-4, os.SEEK_END)
         return file.read() == b"PAR1"
 

@@ -97,7 +97,6 @@ class Store:
         self.path = Path(path)
         self.read_only = read_only
         self.problems: list[str] = []
-        self._complete: set[tuple[str, int, int]] = set()
         if self.path.exists() and not self.path.is_dir():
             raise MetabenchError(f"the store {self.path} is a file, not a folder")
 
@@ -192,21 +191,13 @@ class Store:
         for name, relative in record["files"].items():
             if relative is None:
                 continue
-            path = f"{self.path}/{relative}"  # a `Path` takes as long as the file's size
+            path = f"{self.path}/{relative}"  # a `Path` takes as long as looking at the file
             try:
-                found = os.stat(path)
+                size = os.stat(path).st_size
             except OSError:
                 raise Damaged(f"its {name} ({relative}) are missing") from None
-            whole = found.st_size == record["sizes"].get(name, found.st_size)
-            if not (whole and (name != "episodes" or self._is_complete(path, found))):
+            if size != record["sizes"].get(name, size) or (name == "episodes" and not formats.ends_as_parquet(path)):
                 raise Damaged(f"its {name} ({relative}) are truncated", Path(path))
-
-    def _is_complete(self, path: str, found: os.stat_result) -> bool:
-        """Whether a list of episodes, which many records share, ends as it must; looked at once as long as it stays."""
-        state = path, found.st_size, found.st_mtime_ns
-        if state not in self._complete and formats.ends_as_parquet(Path(path)):
-            self._complete.add(state)
-        return state in self._complete
 
     # --- files beside the header -----------------------------------------------------------------------------------
 
