@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.collections import PolyCollection
+from matplotlib.patches import Polygon
 from page_numbers import Store, rendered
 
 from reports import style
@@ -92,13 +93,13 @@ def bands(axes: Any) -> list[tuple[str, np.ndarray]]:
     """Every band: its colour in hex, and x, lower and upper end ``[n, 3]``."""
     from matplotlib.colors import to_hex
 
+    of_steps = [band for band in axes.collections if isinstance(band, PolyCollection)]
+    drawn = [(band.get_facecolor()[0], band.get_paths()[0].vertices) for band in of_steps]
+    drawn += [(band.get_facecolor(), band.get_xy()) for band in axes.patches if isinstance(band, Polygon)]
     found = []
-    for band in axes.collections:
-        if isinstance(band, PolyCollection):
-            ends: dict[float, list[float]] = {}
-            for x, y in band.get_paths()[0].vertices:
-                ends.setdefault(float(x), []).append(float(y))
-            found.append(
-                (to_hex(band.get_facecolor()[0]), np.array([[x, min(ys), max(ys)] for x, ys in sorted(ends.items())]))
-            )
+    for colour, corners in drawn:
+        ends: dict[float, list[float]] = {}
+        for x, y in corners:
+            ends.setdefault(float(x), []).append(float(y))
+        found.append((to_hex(colour), np.array([[x, min(ys), max(ys)] for x, ys in sorted(ends.items())])))
     return found
