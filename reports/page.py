@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from reports.figures import Panel
 
 TEMPLATES = Path(__file__).parent / "templates"
+#: where compiled templates stay, as Python's own modules do
+CACHE = TEMPLATES / "__pycache__"
 
 
 def write_report(
@@ -45,7 +48,7 @@ def _composed(results: Results, figure_folder: Path | None) -> str:
 
 def render(results: Results, figure_folder: Path | None = None, beside: bool = False) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it. beside: whether this process may fork, so that two draw."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     from reports import sections, style, words
@@ -64,7 +67,11 @@ def render(results: Results, figure_folder: Path | None = None, beside: bool = F
         figures |= found
     built = {one.name: one.build(results, looks) for one in sections.SECTIONS if one.build}
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
     environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=sections.downloads)
     texts: dict[str, str] = {}
@@ -95,6 +102,14 @@ def render(results: Results, figure_folder: Path | None = None, beside: bool = F
         sections=shown,
     )
     return html, _panels(contexts)
+
+
+def _may_write(folder: Path) -> bool:
+    """Whether files can be kept in a folder, which is created; not so where the suite is installed for all users."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        return os.access(folder, os.W_OK)
+    return False
 
 
 def _panels(contexts: Iterable[Mapping[str, Any] | None]) -> list[Panel]:

@@ -13,6 +13,10 @@ from typing import Any
 INK, QUIET, RULE, PAPER = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe"
 PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper"}
 
+#: inches from the axes down to the upper edge of the label below, and from the figure's left to the right edge of the
+#: label beside
+X_LABEL, Y_LABEL = 0.27, 0.22
+
 SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -68,7 +72,11 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
         start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height
-        yield figure, figure.add_axes((start, bottom, right - start, top - bottom))
+        axes = figure.add_axes((start, bottom, right - start, top - bottom))
+        # in the margins; to find out where tick labels end, matplotlib places all of them twice more
+        axes.xaxis.set_label_coords(0.5, -X_LABEL / height / (top - bottom))
+        axes.yaxis.set_label_coords((Y_LABEL - left) / width / (right - start), 0.5)
+        yield figure, axes
 
 
 def band(axes: Any, x: Any, low: Any, high: Any, **style: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import gc
 import json
 import logging
 import sys
@@ -319,4 +320,5 @@ def main() -> None:
             raise
         code = 2
         typer.echo(f"metabench: {error.filename}: {error.strerror}", err=True)
+    gc.freeze()  # the system takes everything back at once
     sys.exit(code)
