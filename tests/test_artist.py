@@ -39,6 +39,24 @@ def test_a_file_that_only_the_figures_need_is_named_on_the_page(tmp_path: Path) 
     assert text.count(f"{path.name}: can") == 1
 
 
+def test_what_was_begun_before_is_taken() -> None:
+    artist.begin()
+    (process,) = artist._begun
+    with Artist() as one:
+        assert one._process is process
+        assert not artist._begun
+        assert one.start(operator.mul, 6, 7)() == 42
+    assert process.poll() is not None
+
+
+def test_a_command_that_makes_no_page_is_one_line_all_the_same(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "report", "--store", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "no store at" in line
+
+
 def test_calls_are_answered_one_after_the_other() -> None:
     with Artist() as one:
         assert one.start(operator.mul, 6, 7)() == 42

@@ -212,3 +212,39 @@ def test_reading_headers_imports_no_heavy_library(store):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tables_are_written_and_read_without_pandas_and_come_back(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from benchmarks import files
+path = Path(sys.argv[1])
+rows = {name: np.repeat([1, 0], 40) for name in ("step", "query")} | {"episode": np.tile(np.arange(40), 2)}
+for score in (np.arange(80) % 3 == 0, np.where(np.arange(80) % 7, np.linspace(0, 1, 80), np.nan)):
+    files.write_scores(path, {**rows, "score": score})
+    order = np.lexsort([rows["query"], rows["episode"], rows["step"]])
+    back = files.read_columns(path)
+    assert list(back) == ["step", "episode", "query", "score"]
+    assert back["score"].dtype == (bool if score.dtype == bool else np.float32)
+    for name, values in {**rows, "score": score.astype(back["score"].dtype)}.items():
+        np.testing.assert_array_equal(back[name], values[order])
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "scores.parquet")], cwd=ROOT, check=True)
+
+
+def test_columns_in_several_pieces_are_read_whole(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    from benchmarks import files
+
+    pieces = [pyarrow.table({"a": [1, 2, 3], "b": [True, False, True], "c": [0.5, None, 2.0]}), None]
+    pieces[1] = pieces[0].slice(1)
+    parquet.write_table(pyarrow.concat_tables(pieces), tmp_path / "t.parquet", row_group_size=2)
+    back = files.read_columns(tmp_path / "t.parquet")
+    assert back["a"].tolist() == [1, 2, 3, 2, 3]
+    assert back["b"].tolist() == [True, False, True, False, True]
+    np.testing.assert_array_equal(back["c"], [0.5, np.nan, 2.0, np.nan, 2.0])
