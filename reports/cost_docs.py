@@ -90,8 +90,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return words.pipe_table(titles, (place > 0 for place in range(len(titles))), rows)
 
 
 def written(text: str, reference: Path = REFERENCE) -> str:

@@ -87,9 +87,8 @@ class Table:
 
     def markdown(self) -> str:
         """As a pipe table."""
-        marks = ["---:" if header.numeric else ":---" for header in self.headers]
-        lines = [list(self.frame.columns), marks, *self.frame.itertuples(index=False)]
-        return "\n".join("| " + " | ".join(str(text).replace("|", "\\|") for text in line) + " |" for line in lines)
+        rows = (map(str, row) for row in self.frame.itertuples(index=False))
+        return words.pipe_table(self.frame.columns, (header.numeric for header in self.headers), rows)
 
     def latex(self) -> str:
         """As a tabular with booktabs' rules."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import MetabenchError
@@ -75,17 +75,10 @@ def _table(table: layout.Table) -> str:
         if index == 0 or header.score or (header.title in DETAILS and any(_said(row[index]) for row in table.rows))
     ]
     headers = [table.headers[index] for index in kept]
-    lines = [
-        _row(header.title for header in headers),
-        _row("---:" if header.numeric else ":---" for header in headers),
-        *(_row(_text(row[index]) for index in kept) for row in table.rows),
-    ]
+    rows = [[_text(row[index]) for index in kept] for row in table.rows]
+    text = words.pipe_table((one.title for one in headers), (one.numeric for one in headers), rows)
     common = "; ".join(f"{name}: {value}" for name, value in table.common if value != words.MISSING)
-    return f"**{table.title}** ({common})\n\n" + "\n".join(lines)
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return f"**{table.title}** ({common})\n\n{text}"
 
 
 def _said(cell: layout.Cell) -> bool:

@@ -171,3 +171,9 @@ LATEX = {
 def latex(text: str) -> str:
     """Text for LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def pipe_table(titles: Iterable[str], numeric: Iterable[bool], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown; numeric: which columns stand to the right."""
+    lines = [titles, ("---:" if right else ":---" for right in numeric), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
