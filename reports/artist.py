@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import traceback
-import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -111,7 +110,7 @@ def serve() -> None:
     gc.disable()  # it lives for one page, and what it collected would be what was imported
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between answers
-    with _absent(*UNNEEDED), _without_compiler(), warnings.catch_warnings():
+    with _absent(*UNNEEDED), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unable to import Axes3D", UserWarning)
         for name in NEEDED:
             importlib.import_module(name)
@@ -146,22 +145,6 @@ def _absent(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
-
-
-@contextlib.contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Have numpy's compiler of Fortran taken for loaded: scipy takes over everything that is in numpy, and this part
-    takes as long to load as the rest."""
-    import numpy as np
-
-    instead = None if "numpy.f2py" in sys.modules else types.ModuleType("numpy.f2py")
-    if instead is not None:
-        np.f2py = instead
-    try:
-        yield
-    finally:
-        if instead is not None:
-            del np.f2py
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> bytes:

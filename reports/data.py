@@ -28,6 +28,7 @@ from benchmarks.stats import (
     headline,
     protocol_of,
     row_of,
+    shared,
 )
 from benchmarks.store import Store
 
@@ -312,12 +313,9 @@ def load(paths: Path | str | Iterable[Path | str]) -> Results:
 
 def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Scores of several seeds (episodes, means) as columns, for the episodes that all have."""
-    shared = seeds[0][0]
-    if all(np.array_equal(shared, episodes) for episodes, _ in seeds[1:]):
-        return shared, np.column_stack([means for _, means in seeds])
-    for episodes, _ in seeds[1:]:
-        shared = np.intersect1d(shared, episodes, assume_unique=True)
-    return shared, np.column_stack([means[np.isin(episodes, shared)] for episodes, means in seeds])
+    found = shared([episodes for episodes, _ in seeds])
+    kept = [means if len(means) == len(found) else means[np.isin(episodes, found)] for episodes, means in seeds]
+    return found, np.column_stack(kept)
 
 
 def _regime(column: TestProtocol) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.stats import TestProtocol
+from benchmarks.stats import TestProtocol, shared
 from reports import svg, words
 from reports.data import Record, Result, Results
 from reports.style import Look
@@ -71,7 +71,7 @@ def _steps_panel(
     column: TestProtocol, here: list[Result], columns: Sequence[TestProtocol], table: Mapping[str, Look]
 ) -> Panel:
     stepping = [known for result in here if len(result.by_step) > 1 for known, _ in result.by_step.values()]
-    episodes = functools.reduce(_shared, stepping)
+    episodes = shared(stepping)
     metric = here[0].metric
     scale = words.factor(metric)
     name = slug(f"steps {words.title(column, columns)} {column.regime}")
@@ -102,10 +102,6 @@ def _steps_panel(
     return Panel(
         name, title, caption, draw, tuple(result.label for result in {result.name: result for result in here}.values())
     )
-
-
-def _shared(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return some if np.array_equal(some, others) else np.intersect1d(some, others, assume_unique=True)
 
 
 def learning_panels(results: Results, table: Mapping[str, Look]) -> list[list[Panel]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,15 +56,9 @@ def render(results: Results, figure_folder: Path | None = None, beside: bool = F
     if figure_folder is not None:
         figure_folder.mkdir(parents=True, exist_ok=True)
     looks = style.looks(results.labels)
-    figures: dict[str, Mapping[str, Any]] = {}
-    finish: list[Callable[[Sequence[Panel]], None]] = []
-    for judged in (False, True):
-        if judged:
-            _ = results.verdicts  # what most sections rest on is found once, while those figures are drawn that do not
-        asked = [one for one in sections.SECTIONS if one.figures and one.judged == judged]
-        found = {one.name: one.figures(results, looks) or {} for one in asked if one.figures}
-        finish.append(artist.drawing(_panels(found.values()), figure_folder, beside))
-        figures |= found
+    _ = results.verdicts  # what all sections rest on is found once
+    figures = {one.name: one.figures(results, looks) or {} for one in sections.SECTIONS if one.figures}
+    finish = artist.drawing(_panels(figures.values()), figure_folder, beside)
     built = {one.name: one.build(results, looks) for one in sections.SECTIONS if one.build}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -84,15 +78,14 @@ def render(results: Results, figure_folder: Path | None = None, beside: bool = F
                 texts[section.name] = template.render({**context, **figures.get(section.name, {})})
 
     write(one for one in sections.SECTIONS if not one.figures and "panels" not in (built[one.name] or {}))
-    finish.pop()(_panels(built.values()))
-    finish.pop()([])
+    finish(_panels(built.values()))
     write(sections.SECTIONS)
     shown = [
         {"name": section.name, "link": section.link, "html": Markup(texts[section.name])}
         for section in sections.SECTIONS
         if section.name in texts
     ]
-    contexts = [shown_there[name] for name in texts for shown_there in (built, figures) if name in shown_there]
+    contexts = [found[name] for name in texts for found in (built, figures) if name in found]
     html = environment.get_template("page.html.j2").render(
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         javascript=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),

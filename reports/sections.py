@@ -43,15 +43,13 @@ Context = Mapping[str, Any]
 @dataclass(frozen=True)
 class Section:
     """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
-    what the template shows; figures: what of that is drawn by other processes, asked for before everything else;
-    judged: whether these rest on verdicts. The section is left out where the first of the two that it has finds
-    nothing."""
+    what the template shows; figures: what of that is drawn by two processes, asked for before everything else. The
+    section is left out where the first of the two that it has finds nothing."""
 
     name: str
     link: str
     build: Callable[[Results, Looks], Context | None] | None = None
     figures: Callable[[Results, Looks], Context | None] | None = None
-    judged: bool = False
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
@@ -261,7 +259,7 @@ SECTIONS: Sequence[Section] = (
     Section("functions", "Fits", figures=functions),
     Section("control", "Control", controlled, controlled_figures),
     Section("episodes", "Episodes", episodes),
-    Section("pairs", "Pairs", pairwise, pairwise_figures, judged=True),
+    Section("pairs", "Pairs", pairwise, pairwise_figures),
     Section("claims", "Claims", claimed),
     Section("trend", "Trend", timed, timed_figures),
     Section("failures", "Failures and skips", failures),

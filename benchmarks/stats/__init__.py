@@ -17,7 +17,7 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
-from benchmarks.stats.grids import Grid, StepMeans, episode_means, headline
+from benchmarks.stats.grids import Grid, StepMeans, episode_means, headline, shared
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.records import (
     Column,
@@ -82,6 +82,7 @@ __all__ = [
     "quantile",
     "ranks",
     "row_of",
+    "shared",
     "size_of",
     "task_scores",
     "top_group",

@@ -4,6 +4,7 @@ A page reads a thousand of these tables, so they are numpy arrays: a data frame 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,6 @@ def grid(episodes: np.ndarray, queries: np.ndarray, values: np.ndarray) -> Grid 
     """From columns; None where there is no row, and where episodes differ in their number of queries."""
     if not len(episodes):
         return None
-    if whole := _queries_each(episodes, queries):  # the common case
-        return Grid(episodes[::whole], values.reshape(-1, whole))
     order = episodes.astype(np.int64) * (int(queries.max()) + 1) + queries
     if (order[1:] < order[:-1]).any():  # stores are sorted
         sorted_ = np.argsort(order, kind="stable")
@@ -53,26 +52,19 @@ def grid(episodes: np.ndarray, queries: np.ndarray, values: np.ndarray) -> Grid 
     return Grid(episodes[starts], values.reshape(len(starts), counts[0]))
 
 
-def _queries_each(rows: np.ndarray, queries: np.ndarray) -> int:
-    """How many rows each episode has where they are sorted and all have as many, numbered from 0; else 0. rows: the
-    numbers of episodes, or of steps and episodes together."""
-    count = int(queries[-1]) + 1
-    if count < 1 or len(rows) % count:
-        return 0
-    table = rows.reshape(-1, count)
-    numbers = table[:, 0]
-    good = (table == numbers[:, None]).all() and (numbers[1:] > numbers[:-1]).all()
-    return count if good and (queries.reshape(-1, count) == np.arange(count)).all() else 0
+def shared(some: Sequence[np.ndarray]) -> np.ndarray:
+    """The numbers, ascending and each once, that all of these have."""
+    first, *others = some
+    if all(np.array_equal(first, one) for one in others):
+        return first
+    return functools.reduce(functools.partial(np.intersect1d, assume_unique=True), some)
 
 
 def beside(grids: Sequence[Grid]) -> Grid:
     """Several, one per seed, over the episodes that all have: values ``[seeds, episodes, queries]`` as floats."""
-    shared = grids[0].episodes
-    if all(np.array_equal(shared, one.episodes) for one in grids[1:]):
-        return Grid(shared, np.stack([one.values for one in grids], dtype=np.float64))
-    for one in grids[1:]:
-        shared = np.intersect1d(shared, one.episodes, assume_unique=True)
-    return Grid(shared, np.stack([one.of(shared) for one in grids], dtype=np.float64))
+    episodes = shared([one.episodes for one in grids])
+    values = [one.values if len(one.episodes) == len(episodes) else one.of(episodes) for one in grids]
+    return Grid(episodes, np.stack(values, dtype=np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +96,9 @@ def episode_means(scores: Columns) -> StepMeans:
         return StepMeans(episodes, np.empty(0), {})
     width = int(episodes.max()) + 1
     code = steps * width + episodes
-    if whole := _queries_each(code, scores["query"]):
-        present, means = code[::whole], scores["score"].reshape(-1, whole).mean(axis=1, dtype=np.float64)
-    else:
-        counts = np.bincount(code)
-        present = np.flatnonzero(counts)
-        means = np.bincount(code, weights=scores["score"])[present] / counts[present]
+    counts = np.bincount(code)
+    present = np.flatnonzero(counts)
+    means = np.bincount(code, weights=scores["score"])[present] / counts[present]
     step, episode = np.divmod(present, width)
     starts = np.flatnonzero(np.diff(step, prepend=-1)).tolist()
     ends = [*starts[1:], len(present)]

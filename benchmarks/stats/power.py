@@ -6,7 +6,6 @@ are smaller than those of the two scores.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,19 +116,11 @@ def power(
     degrees = {"models": e, "methods": s, "classes": c}[scope] - 1
     if degrees < 1:
         raise MetabenchError(f"power over {scope} needs at least 2 {'episodes' if scope == 'models' else scope}")
-    return _found(delta, parts.variance(scope, s, e, q, c), degrees, alpha)
-
-
-def _found(delta: float, variance: float, degrees: int, alpha: float) -> float:
-    """The same from the squared standard error and its degrees of freedom."""
+    variance = parts.variance(scope, s, e, q, c)
     if variance <= 0:
         return 1.0 if delta else alpha
-    shift, critical = abs(delta) / math.sqrt(variance), _critical(degrees, 1 - alpha / 2)
+    shift, critical = abs(delta) / math.sqrt(variance), quantile(degrees, 1 - alpha / 2)
     return _beyond(shift, critical, degrees) + _beyond(-shift, critical, degrees)
-
-
-#: who looks for a number of episodes asks for the same one again and again
-_critical = functools.lru_cache(maxsize=10_000)(quantile)
 
 
 def _beyond(shift: float, critical: float, degrees: int) -> float:
@@ -160,7 +151,7 @@ def equivalence_power(delta: float, margin: float, standard_error: float, degree
 
     if standard_error <= 0:
         return float(abs(delta) < margin)
-    critical = _critical(degrees, 1 - alpha)
+    critical = quantile(degrees, 1 - alpha)
     upper, lower = (margin - delta) / standard_error - critical, (margin + delta) / standard_error - critical
     return max(0.0, float(special.ndtr(upper) + special.ndtr(lower) - 1.0))
 
@@ -187,17 +178,13 @@ def needed(delta: float, margin: float, parts: Components, scope: str = "models"
     """The cheapest way to a decision: enough to find the difference at ``alpha``, or (where it is below the margin) to
     show equivalence, each with probability `ENOUGH`."""
 
-    def error(s: int, e: int) -> tuple[float, int]:
-        """The squared standard error with so many, and its degrees of freedom."""
-        degrees = {"models": e, "methods": s, "classes": parts.classes}[scope] - 1
-        return max(0.0, parts.variance(scope, s, e, parts.queries, parts.classes)), degrees
-
     def difference(s: int, e: int) -> float:
-        return _found(delta, *error(s, e), alpha)
+        return power(delta, parts, scope, seeds=s, episodes=e, alpha=alpha)
 
     def equivalence(s: int, e: int) -> float:
-        variance, degrees = error(s, e)
-        return equivalence_power(delta, margin, math.sqrt(variance), degrees)
+        variance = parts.variance(scope, s, e, parts.queries, parts.classes)
+        degrees = {"models": e, "methods": s, "classes": parts.classes}[scope] - 1
+        return equivalence_power(delta, margin, math.sqrt(max(0.0, variance)), degrees)
 
     found = [_need("difference", difference, parts, scope)] if delta else []
     if abs(delta) < margin:

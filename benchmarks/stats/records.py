@@ -24,7 +24,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.contrasts import Contrast, Interval
-from benchmarks.stats.grids import Grid, beside, grid, headline
+from benchmarks.stats.grids import Grid, beside, grid, headline, shared
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
 if TYPE_CHECKING:
@@ -151,12 +151,10 @@ class Column:
     @cached_property
     def episodes(self) -> np.ndarray:
         """The numbers of the episodes that every row has."""
-        shared = self.rows[0].episodes
-        for row in self.rows[1:]:
-            shared = np.intersect1d(shared, row.episodes, assume_unique=True)
-        if not len(shared):
+        found = shared([row.episodes for row in self.rows])
+        if not len(found):
             raise MetabenchError(f"{self.protocol}: no test episode is shared by all of {', '.join(self.names)}")
-        return shared
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
