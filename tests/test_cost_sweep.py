@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cost import grid, measurement, sweep
+from benchmarks.cost import contestant, grid, sweep
 from benchmarks.cost.grid import Choice, Setting
 from benchmarks.isolate import Outcome
 from benchmarks.store import Store
@@ -34,10 +34,8 @@ class Waves:
         for key, setting in wave.items():
             left_over = self._status.get(setting.inner_steps)
             status = left_over.pop(0) if left_over else "ok"
-            rows = [
-                {**measurement._empty_row(each), "status": status, "rounds": 5 if status == "ok" else None}
-                for each in setting.variants
-            ]
+            measured = {"rounds": 5, "plan": {}} if status == "ok" else {}
+            rows = [{**contestant.empty_row(each), "status": status, **measured} for each in setting.variants]
             facts = {"ceilings": None, "threads": 1, "precision": None, "stages": {"timing": 1.0, "waiting": 9.0}}
             keep(key, Outcome("ok", None, value={"rows": rows, **facts}, seconds=10.0), None)
 
@@ -77,6 +75,15 @@ def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monke
     assert sizes(1, memory_bytes=1000) == ([1, 1, 1], {1})
 
 
+@pytest.mark.parametrize(
+    ("waiting", "places", "limited", "expected"),
+    [(20, 16, True, 20), (24, 16, True, 16), (20, 16, False, 24), (20, 2, True, 2), (2, 2, True, 2)],
+)
+def test_a_few_that_would_be_left_join_the_wave(waiting: int, places: int, limited: bool, expected: int) -> None:
+    length = sweep._length(waiting, places, 24, limited)
+    assert min(length, waiting) == min(expected, waiting)
+
+
 def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,11 +97,14 @@ def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(
 
 def test_a_few_rounds_before_the_time_was_up_are_no_result() -> None:
     def record(*rounds: int, of: int = 15) -> dict[str, Any]:
-        rows = [{"status": "ok", "rounds": each} for each in rounds]
+        rows = [{"status": "ok", "rounds": each, "plan": {"name": ""}} for each in rounds]
         return {"status": "ok", "setting": {"rounds": of}, "rows": rows}
 
     assert not sweep._ran_out(record(5, 5))
     assert sweep._ran_out(record(5, 4))
+    uncounted = record(5, 5)
+    uncounted["rows"][1]["plan"] = None
+    assert sweep._ran_out(uncounted)
     assert not sweep._ran_out(record(3, 3, of=3))
     assert sweep._ran_out({"status": "timeout", "setting": {"rounds": 9}, "rows": []})
 

@@ -78,22 +78,84 @@ def test_nobody_waits_for_one_that_was_killed(tmp_path: Path) -> None:
 
 def test_a_compiler_that_tunes_has_the_device_alone(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    turn, done = Turn(str(tmp_path)), []
+    done: list[str] = []
+    working: set[str] = set()
+    pause = threading.Event()
 
-    def other(alone: bool) -> None:
-        with turn.on_device(alone):
-            done.append(alone)
+    def beside(name: str) -> None:
+        with Turn(str(tmp_path)).on_device():
+            assert "tuner" not in working
+            done.append(name)
 
-    with turn.on_device(alone=False):
-        beside, tuner = (threading.Thread(target=other, args=(alone,)) for alone in (False, True))
-        beside.start()
-        beside.join(20)
-        assert done == [False]
-        tuner.start()
+    def tuner() -> None:
+        with Turn(str(tmp_path)).on_device() as alone:
+            done.append("tuner comes")
+            with alone():
+                working.add("tuner")
+                assert done == ["first", "tuner comes"]
+                time.sleep(0.05)
+                working.discard("tuner")
+            done.append("tuner goes")
+
+    def first() -> None:
+        with Turn(str(tmp_path)).on_device():
+            done.append("first")
+            pause.wait(20)
+
+    threads = [threading.Thread(target=first), threading.Thread(target=tuner)]
+    for thread in threads:
+        thread.start()
         time.sleep(0.1)
-        assert done == [False]
-    tuner.join(20)
-    assert done == [False, True]
+    assert done == ["first", "tuner comes"]  # and it waits for the first
+    late = threading.Thread(target=beside, args=("late",))
+    late.start()
+    time.sleep(0.1)
+    assert done == ["first", "tuner comes"]  # whoever comes now doesn't keep it waiting
+    pause.set()
+    for thread in (*threads, late):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert sorted(done[2:]) == ["late", "tuner goes"]
+
+
+def test_two_that_want_the_device_alone_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    both, working, most = threading.Barrier(2), [], []
+
+    def tuner() -> None:
+        with Turn(str(tmp_path)).on_device() as alone:
+            both.wait(20)
+            with alone():
+                working.append(0)
+                most.append(len(working))
+                time.sleep(0.05)
+                working.pop()
+
+    threads = [threading.Thread(target=tuner) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert most == [1, 1]
+
+
+def test_counting_waits_until_all_are_timed_or_gone(tmp_path: Path) -> None:
+    def work(turn: Turn, did: Any) -> None:
+        with turn.preparing():
+            pass
+        turn.wait()
+        if turn.number == 2:  # killed while it was timed
+            turn.ended()
+            return
+        did("timed")
+        turn.wait_for_all()
+        did("counts")
+        turn.ended()
+
+    done = wave(tmp_path, 4, 4, work)
+    assert done[:3] == ["timed 0", "timed 1", "timed 3"]
+    assert sorted(done[3:]) == ["counts 0", "counts 1", "counts 3"]
 
 
 def test_settings_that_are_prepared_side_by_side_have_different_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,4 +169,5 @@ def test_settings_that_are_prepared_side_by_side_have_different_cores(monkeypatc
     assert [limit_threads(1, place) for place in range(5)] == [1] * 5
     assert bound == [{5}, {2}, {1}, {0}, {5}]
     assert limit_threads(0, 1) == 4  # all of them: nothing to bind
+    assert limit_threads(1, bind=False) == 1
     assert len(bound) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ SMALL = {
     "conv4-32": Workload("conv4-32", (2, 16, 16), 3, 1, 2, 0.3),
     "resnet12-narrow": Workload("resnet12-narrow", (2, 18, 18), 3, 1, 2, 0.1),
 }
+#: JAX's option: programs that compile in less time are not kept
+KEPT_FROM = "jax_persistent_cache_min_compile_time_secs"
 #: the shape of ResNet-12 with fewer channels
 NARROW = ResNet12((2, 3, 4, 5))
 
@@ -226,3 +229,42 @@ def test_workloads_are_the_same_at_every_call_and_hand_out_slices() -> None:
     assert torch.equal(tasks.episodes("train", [4, 5]).support.x, one.support.x[1:3])
     assert tasks.passes == [2]
     assert tasks.config()["shot"] == workload.shot
+
+
+def test_a_program_of_jax_is_known_to_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = pytest.importorskip("jax")
+    before = {name: getattr(library.config, name) for name in ("jax_compilation_cache_dir", KEPT_FROM)}
+    workload = SMALL["mlp-40-40"]
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    library.config.update("jax_compilation_cache_dir", str(tmp_path))
+    library.config.update(KEPT_FROM, 0.0)
+    try:
+        from_cache = []
+        for _ in range(2):
+            adapter = peers.load("jax")
+            adapter.stepper(parameters, workload.episodes(2), Settings(workload, 1, True))()
+            from_cache.append(adapter.from_cache())
+    finally:
+        for name, value in before.items():
+            library.config.update(name, value)
+    assert from_cache == [False, True]
+
+
+def test_what_jax_tunes_it_tunes_alone_but_nothing_that_is_only_compared() -> None:
+    pytest.importorskip("jax")
+    entered: list[str] = []
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        entered.append("tunes")
+        yield
+
+    workload, adapter = SMALL["mlp-40-40"], peers.load("jax")
+    adapter.tuning = alone
+    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
+    double = {name: value.double() for name, value in parameters.items()}
+    settings = Settings(workload, 1, True)
+    adapter.meta_gradient(double, workload.episodes(2, torch.float64), settings)
+    assert not entered
+    adapter.stepper(parameters, workload.episodes(2), settings)()
+    assert entered == ["tunes"]

@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ import torch
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
 from benchmarks.cost import comparison
+from benchmarks.cost.contestant import Contestant, empty_row, summarise
 from benchmarks.cost.counting import Counting
-from benchmarks.cost.grid import WORKS, Setting, Variant, from_plain
+from benchmarks.cost.grid import WORKS, Setting, from_plain
 from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
 from benchmarks.errors import Unavailable
@@ -30,7 +31,6 @@ from benchmarks.isolate.child import describe
 from benchmarks.measure import Clock
 from benchmarks.models import BACKBONES, Network
 from benchmarks.peers.adapter import Adapter, Settings
-from benchmarks.stats import timing
 from benchmarks.threads import one_thread
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -43,35 +43,12 @@ BLOCK = 0.005
 LEAST_ROUNDS = 5
 #: share of the process's time limit after which no further variant is begun: what was measured by then is kept
 USABLE = 0.75
-#: where the whole run has a time limit: the share of what is left that a wave of settings may be prepared in, and after
-#: which none of them is timed any more
-PREPARING, TIMING = 0.6, 0.95
-#: quartiles further apart than this share of the median make a row unstable: the machine did something else too
-SPREAD = 0.1
+#: where the whole run has a time limit: the share of what is left that a wave of settings may be prepared in, after
+#: which none of them is timed any more, and after which nothing more is counted
+PREPARING, TIMING, COUNTING = 0.6, 0.88, 0.97
 OUT_OF_TIME = "the setting's time was up before it was timed"
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Contestant:
-    """A variant at work: what is known of it so far, as the row of the record; ``samples`` are seconds per step."""
-
-    variant: Variant
-    row: dict[str, Any]
-    adapter: Adapter | None = None
-    step: Callable[[], Any] | None = None
-    repeats: int = 1
-    samples: list[float] = field(default_factory=list)
-
-    @property
-    def running(self) -> bool:
-        return self.row["status"] == "ok"
-
-    def ends(self, status: str, reason: str) -> None:
-        """It takes no further part."""
-        self.row["status"], self.row["reason"] = status, " ".join(reason.split())
-        self.step = None
 
 
 def measure(
@@ -85,12 +62,12 @@ def measure(
     workload = WORKLOADS[chosen.backbone]
     began, available = time.monotonic(), math.inf if left is None else left
     with own.preparing() as place:
-        threads = limit_threads(workload.threads, place)
-        contest = Contest(chosen, workload, device, progress, own)
+        cuda = device.startswith("cuda")
+        threads = limit_threads(workload.threads, place, bind=not cuda)
+        contest = Contest(chosen, workload, device, progress, own if cuda else None)
         deadline, contest.end = contest.deadline, began + TIMING * available
         contest.deadline = min(deadline, began + PREPARING * available)
         contest.enter()
-        cuda = device.startswith("cuda")
         # threads of two such settings would wait for each other: several times slower
         spread = threads > 1 and not cuda
         if not spread:
@@ -105,9 +82,12 @@ def measure(
         contest.compare()
         contest.warm_up()
     contest.race()
-    contest.count()
     ceilings = counters.ceilings(device)
-    stages = {name: round(seconds, 3) for name, seconds in {**contest.stages, "waiting": waited}.items()}
+    if cuda:  # whatever the others do meanwhile, as many launches are counted
+        waited += own.wait_for_all()
+    contest.count(began + COUNTING * available)
+    waiting = {"waiting": waited + contest.paused}
+    stages = {name: round(seconds, 3) for name, seconds in {**contest.stages, **waiting}.items()}
     facts = {"ceilings": ceilings, "threads": threads, "precision": _precision(device), "stages": stages}
     return {"rows": contest.rows(ceilings), **facts}
 
@@ -124,7 +104,7 @@ def _precision(device: str) -> dict[str, Any] | None:
 
 
 class Contest:
-    """The variants of one setting."""
+    """The variants of one setting. turn: of a setting whose device others use meanwhile."""
 
     def __init__(
         self, setting: Setting, workload: Workload, device: str, report: Report, turn: Turn | None = None
@@ -132,6 +112,7 @@ class Contest:
         self.setting = setting
         self.turn = turn
         self.stages: dict[str, float] = {}
+        self.paused = 0.0  # seconds of waiting for the GPU, which are nobody's
         self.workload = workload
         self.work = KINDS[setting.work]
         self.device = device
@@ -139,7 +120,7 @@ class Contest:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # is TF32 convolutions
         self.report = report
         self.deadline, self.end = time.monotonic() + USABLE * setting.limit, math.inf
-        self.contestants = [Contestant(v, _empty_row(v)) for v in setting.variants]
+        self.contestants = [Contestant(v, empty_row(v)) for v in setting.variants]
         network = Network(BACKBONES[setting.backbone], workload.input_shape, workload.outputs)
         self.parameters: Parameters = network.initialise(0, device)
         self.episodes: Episodes = workload.episodes(setting.meta_batch, device=device)
@@ -156,9 +137,9 @@ class Contest:
     def attempt(self, contestant: Contestant, stage: str, detail: str = "") -> Any:
         """What fails in here ends this contestant and nobody else; its seconds are added to those of the stage."""
         self.report({"line": f"{stage}{detail} {contestant.variant}"})
-        began = time.monotonic()
+        began = time.monotonic() - self.paused
         try:
-            with self._on_device(contestant.adapter):
+            with self._at_work(contestant.adapter):
                 yield
             if not contestant.samples and time.monotonic() > self.deadline:
                 contestant.ends("timeout", OUT_OF_TIME)
@@ -166,17 +147,26 @@ class Contest:
             contestant.ends(*describe(error))
             self.free_memory()
         finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - began
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - self.paused - began
 
     @contextlib.contextmanager
-    def _on_device(self, adapter: Adapter | None) -> Any:
-        """In the implementation's precision; on CUDA, a compiler that tunes is alone, which is so in a turn anyway."""
+    def _at_work(self, adapter: Adapter | None) -> Any:
+        """In the implementation's precision, and on CUDA beside others, but for a compiler that tunes."""
         with contextlib.ExitStack() as stack:
-            if self.turn is not None and self.device.startswith("cuda"):
-                stack.enter_context(self.turn.on_device(alone=adapter is not None and adapter.tunes))
             if adapter is not None:
+                if self.turn is not None:
+                    alone = stack.enter_context(self._waited(self.turn.on_device()))
+                    adapter.tuning = lambda: self._waited(alone())
                 stack.enter_context(adapter.arithmetic())
             yield
+
+    @contextlib.contextmanager
+    def _waited(self, entered: AbstractContextManager[Any]) -> Any:
+        """What is entered, and the seconds that entering takes are kept apart."""
+        began = time.monotonic()
+        with entered as given:
+            self.paused += time.monotonic() - began
+            yield given
 
     def free_memory(self) -> None:
         """Give back to the GPU what only torch's allocator holds."""
@@ -218,12 +208,12 @@ class Contest:
     def _warm_up(self, each: Contestant) -> None:
         assert each.adapter is not None
         settings = self.settings(each.variant.order)
-        ready, clock = Clock(self.device), Clock(self.device)
+        ready, clock, paused = Clock(self.device), Clock(self.device), self.paused
         with ready:  # who compiles does it here or in the first step
             step = self._stepper(each.adapter, each.variant.order)
         with clock:
             returned = step()
-        each.row["first_step_seconds"] = ready.total + clock.total
+        each.row["first_step_seconds"] = ready.total + clock.total - (self.paused - paused)
         if each.adapter.is_program:
             self._judge(each, self.comparison.program(each.adapter, returned, settings))
         compiling = int(each.adapter.is_program)
@@ -293,9 +283,11 @@ class Contest:
                     with one_thread():
                         self._count(each, step, begun=each.step is not None)
 
-    def count(self) -> None:
-        """What is counted and not timed, as far as it isn't known."""
+    def count(self, until: float = math.inf) -> None:
+        """What is counted and not timed, as far as it isn't known; no row is begun after ``until``."""
         for each in self.active():
+            if time.monotonic() > until:
+                return
             with self.attempt(each, "counting"):
                 if each.row["plan"] is None:
                     assert each.step is not None
@@ -316,33 +308,7 @@ class Contest:
         """One row per variant, those that were skipped or failed included."""
         for each in self.contestants:
             if each.samples:
-                _summarise(each, ceilings)
+                summarise(each, ceilings)
                 if self.setting.work == "evaluation":
                     each.row["adapt_milliseconds_per_task"] = each.row["milliseconds"] / self.setting.meta_batch
         return [each.row for each in self.contestants]
-
-
-def _empty_row(variant: Variant) -> dict[str, Any]:
-    unknown = (
-        *("version", "gradient_error", "program_error", "rounding_error"),
-        *("milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),
-        *("first_step_seconds", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
-        *("adapt_milliseconds_per_task", "share_of_ceiling", "plan"),
-    )
-    facts = {"order": variant.order, "implementation": variant.implementation, "label": variant.label}
-    return {**facts, "status": "ok", "reason": None, **dict.fromkeys(unknown), "samples_milliseconds": []}
-
-
-def _summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
-    row = each.row
-    seconds = timing.median(each.samples)
-    quartiles = np.quantile(each.samples, [0.25, 0.75])
-    row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
-    row["spread"] = float(quartiles[1] - quartiles[0]) / seconds.value
-    row["stable"] = row["spread"] <= SPREAD
-    row["rounds"], row["steps_per_block"] = len(each.samples), each.repeats
-    row["samples_milliseconds"] = [1e3 * sample for sample in each.samples]
-    if each.adapter is not None and each.adapter.compiles and not each.adapter.from_cache():
-        row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
-    if row["flops"] is not None:
-        row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]

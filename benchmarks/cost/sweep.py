@@ -26,8 +26,8 @@ from benchmarks.workloads import WORKLOADS
 
 #: the code that decides a cost
 CODE = (
-    *("cost/measurement.py", "cost/comparison.py", "cost/counting.py", "cost/turns.py", "cost/work.py"),
-    *("counters.py", "workloads.py"),
+    *("cost/measurement.py", "cost/contestant.py", "cost/comparison.py", "cost/counting.py"),
+    *("cost/turns.py", "cost/work.py", "counters.py", "workloads.py"),
     *("peers/*.py", "models/*.py", "training.py", "../maml/*.py"),
 )
 
@@ -38,9 +38,9 @@ FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
 FINISHED = ("ok", "out-of-memory", "timeout")
 #: seconds without which no setting is begun where the whole run has a limit
 LEAST_SECONDS = 30.0
-#: at most so many settings are prepared at a time, each with a core, and at most so many are in a wave, each with so
-#: many bytes of memory
-PLACES, WAVE, WAVE_BYTES = 8, 8, 1.5e9
+#: at most so many settings are prepared at a time, each with a core; a wave has at most so many, or half as many again
+#: as are prepared at a time, each with so many bytes of memory
+PLACES, WAVE, WAVE_BYTES = 16, 8, 1.5e9
 
 
 def run(
@@ -66,14 +66,14 @@ def run(
         line(f"not installed here, so nothing is compared with: {', '.join(absent)} (make peers)")
     end = None if seconds is None else time.monotonic() + seconds
     waiting, done = list(todo), 0
-    places, size = _sizes(memory_bytes, limited=end is not None)
+    places, size = _sizes(memory_bytes)
     alone: list[str] = []
     while waiting:
         left = None if end is None else end - time.monotonic()
         if left is not None and left < min(LEAST_SECONDS, todo[waiting[0]].limit):
             line(f"time is up; the same command goes on with the other {len(waiting)} settings")
             break
-        wave = waiting[: 1 if waiting[0] in alone else size]
+        wave = waiting[: 1 if waiting[0] in alone else _length(len(waiting), places, size, limited=end is not None)]
         del waiting[: len(wave)]
         chosen = {key: _cut(todo[key], left) for key in wave}
 
@@ -96,12 +96,18 @@ def run(
     return [record for record in kept if record is not None]
 
 
-def _sizes(memory_bytes: int | None, limited: bool) -> tuple[int, int]:
-    """How many settings are prepared at a time, and how many make a wave. A run with a time limit has smaller waves, so
-    that what stands first is timed early."""
+def _sizes(memory_bytes: int | None) -> tuple[int, int]:
+    """How many settings are prepared at a time, and how many a wave may have."""
     places = max(1, min(PLACES, measure.usable_cores() or 1))
-    size = WAVE if memory_bytes is None else min(WAVE, max(1, int(memory_bytes // WAVE_BYTES)))
-    return places, min(size, places) if limited else size
+    size = max(WAVE, places + places // 2)
+    return places, size if memory_bytes is None else min(size, max(1, int(memory_bytes // WAVE_BYTES)))
+
+
+def _length(waiting: int, places: int, size: int, limited: bool) -> int:
+    """How many of those that wait make the next wave. In a run with a time limit no more than there are places, so that
+    what stands first is timed early, unless the few that would be left would wait for a wave of their own."""
+    few = waiting - places < places / 2
+    return size if not limited or few else min(size, places)
 
 
 def _cut(setting: Setting, left: float | None) -> Setting:
@@ -160,10 +166,10 @@ def _finished(record: Mapping[str, Any] | None) -> bool:
 
 
 def _ran_out(record: Mapping[str, Any]) -> bool:
-    """Whether time ended the setting, a variant before it was timed, or one after a few rounds."""
+    """Whether time ended the setting, a variant before it was timed or counted, or one after a few rounds."""
     rows = record["rows"]
     few = min(LEAST_ROUNDS, record["setting"]["rounds"])
-    short = any(row["status"] == "ok" and (row["rounds"] or 0) < few for row in rows)
+    short = any(row["status"] == "ok" and ((row["rounds"] or 0) < few or row["plan"] is None) for row in rows)
     return short or "timeout" in (record["status"], *(row["status"] for row in rows))
 
 

@@ -2,8 +2,9 @@
 
 A wave of settings starts at once, each in its process. Importing, comparing and compiling go on in a few of them at a
 time, each with cores of its own. Nothing is timed until all of them are prepared; then each in its turn has the machine
-to itself, while the later ones sleep. They tell each other by files in a folder that they share, and whoever ends, even
-killed, is counted as done by `Turn.ended`, which the parent calls.
+to itself, while the others sleep. What is counted and not timed may come after all of that, side by side again. They
+tell each other by files in a folder that they share, and whoever ends, even killed, is counted as done by `Turn.ended`,
+which the parent calls.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,29 +52,54 @@ class Turn:
             time.sleep(LOOK)
 
     def wait(self) -> float:
-        """Say that this one is prepared, and wait until all are and those before it have ended; seconds waited."""
+        """Say that this one is prepared, and wait until all are and those before it are timed; seconds waited."""
         began = time.monotonic()
         self._file(f"prepared-{self.number}").touch()
         self._wait_for("prepared", range(self.of))
-        self._wait_for("ended", range(self.number))
+        self._wait_for("timed", range(self.number))
+        return time.monotonic() - began
+
+    def wait_for_all(self) -> float:
+        """Say that this one is timed, and wait until all are; seconds waited."""
+        began = time.monotonic()
+        self._file(f"timed-{self.number}").touch()
+        self._wait_for("timed", range(self.of))
         return time.monotonic() - began
 
     def ended(self) -> None:
         """Nobody waits for this one any more."""
-        for name in ("started", "prepared", "ended"):
+        for name in ("started", "prepared", "timed"):
             self._file(f"{name}-{self.number}").touch()
 
     @contextlib.contextmanager
-    def on_device(self, alone: bool) -> Iterator[None]:
-        """Work on a GPU that all of the wave share, ``alone`` or beside others that don't need to be."""
+    def on_device(self) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+        """Work on a GPU beside the others of the wave, unless one of them has it alone; as what is given does, within,
+        once the others have paused."""
         try:
             import fcntl
         except ImportError:
-            yield
+            yield contextlib.nullcontext
             return
-        with self._file("device").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            yield
+        with self._file("device").open("a") as device, self._file("gate").open("a") as gate:
+
+            @contextlib.contextmanager
+            def alone() -> Iterator[None]:
+                fcntl.flock(
+                    device, fcntl.LOCK_UN
+                )  # one that waits at the gate must not hold up another that is through
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                fcntl.flock(device, fcntl.LOCK_EX)
+                try:
+                    yield
+                finally:
+                    fcntl.flock(device, fcntl.LOCK_SH)
+                    fcntl.flock(gate, fcntl.LOCK_UN)
+
+            # nobody passes the gate while one has the device alone or waits for that, so that its turn comes
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(device, fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            yield alone
 
     def _wait_for(self, what: str, others: Iterable[int]) -> None:
         while not all(self._file(f"{what}-{other}").exists() for other in others):
@@ -82,14 +109,15 @@ class Turn:
         return Path(self.folder) / name
 
 
-def limit_threads(wanted: int, place: int = 0) -> int:
+def limit_threads(wanted: int, place: int = 0, bind: bool = True) -> int:
     """Use so many cores (0: all that this process may), and tell libraries that don't ask torch by binding to them.
 
-    place: of settings that are prepared side by side, which have different cores as far as there are enough."""
+    place: of settings that are prepared side by side, which have different cores as far as there are enough. bind: not
+    where the work is a GPU's and a compiler needs the cores."""
     cores = usable_cores() or 1
     threads = min(wanted or cores, cores)
     torch.set_num_threads(threads)
-    if hasattr(os, "sched_setaffinity") and threads < cores:
+    if bind and hasattr(os, "sched_setaffinity") and threads < cores:
         usable = sorted(os.sched_getaffinity(0), reverse=True)
         os.sched_setaffinity(0, {usable[(place * threads + own) % len(usable)] for own in range(threads)})
     return threads

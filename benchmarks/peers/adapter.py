@@ -43,8 +43,8 @@ class Adapter:
     library: the package that it needs. plans: how it can be run. cuda_plans: those that only CUDA has. compiles:
     whether its first step compiles. is_program: whether the timed step is a program, made by a compiler or a capture,
     and so not the very code that was compared in double precision; known after the first step. reduced: whether that
-    program has less than float32's digits. tunes: whether its compiler times kernels on the GPU to choose among them.
-    counted: whether torch's counters see its operations.
+    program has less than float32's digits. counted: whether torch's counters see its operations. tuning: what is
+    entered while a compiler times kernels on the GPU to choose among them, which others share.
     """
 
     library: ClassVar[str] = "torch"
@@ -53,11 +53,11 @@ class Adapter:
     compiles: ClassVar[bool] = False
     is_program: ClassVar[bool] = False
     reduced: ClassVar[bool] = False
-    tunes: ClassVar[bool] = False
     counted: ClassVar[bool] = True
 
     def __init__(self, plan: str = "") -> None:
         self.plan = plan
+        self.tuning: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
 
     def version(self) -> str | None:
         """The library's version."""

@@ -7,6 +7,7 @@ to step; memory is what XLA says that the compiled program needs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from benchmarks.workloads import Workload
 #: XLA's options for a program that is compared and never timed: compiled in half the time. The last is of the GPU.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 UNTUNED = {"xla_gpu_autotune_level": 0}
+#: the event by which JAX tells that a program was in its cache
+CACHE_HITS = ("/jax/compilation_cache/cache_hits",)
 
 
 class Implementation(Adapter):
@@ -38,13 +41,13 @@ class Implementation(Adapter):
     cuda_plans: ClassVar[tuple[str, ...]] = ("tf32",)
     compiles: ClassVar[bool] = True
     is_program: ClassVar[bool] = True
-    tunes: ClassVar[bool] = True
     counted: ClassVar[bool] = False
 
     def __init__(self, plan: str = "") -> None:
         super().__init__(plan)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the device
         self._jax: Any = importlib.import_module("jax")
+        self._hits, self._from_cache = _cache_hits(self._jax), False
         self._bytes: int | None = None
         self._adaptation_bytes: int | None = None
         self._adapted: dict[Any, Callable[..., Any]] = {}
@@ -74,8 +77,9 @@ class Implementation(Adapter):
 
         def run() -> tuple[float, Any]:
             if not compiled:
+                known = len(self._hits)
                 compiled.append(self._compiled(step, *state, data))
-                self._bytes = _program_bytes(compiled[0])
+                self._bytes, self._from_cache = _program_bytes(compiled[0]), len(self._hits) > known
             loss, *state[:] = compiled[0](*state, data)
             return float(loss), state[1][0]
 
@@ -90,9 +94,12 @@ class Implementation(Adapter):
             theta, (x, y, queries, _) = self._arrays(parameters, episodes)
             place = settings, queries.shape, queries.dtype
             if place not in self._adapted:
+                known = len(self._hits)
                 program = self._compiled(self._predictions(settings), theta, x, y, queries)
                 self._adapted[place] = program
                 self._adaptation_bytes = _program_bytes(program)
+                if self._bytes is None:  # it is what is timed
+                    self._from_cache = len(self._hits) > known
             return _tensor(self._adapted[place](theta, x, y, queries), episodes.query.x)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
@@ -105,7 +112,7 @@ class Implementation(Adapter):
         return found
 
     def from_cache(self) -> bool:
-        return bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+        return self._from_cache
 
     def peak_bytes(self) -> int | None:
         return self._adaptation_bytes if self._bytes is None else self._bytes
@@ -116,7 +123,8 @@ class Implementation(Adapter):
         leaves = self._jax.tree.leaves(arguments)
         lowered = self._jax.jit(function).lower(*arguments)
         if all(leaf.dtype != np.float64 for leaf in leaves):
-            return lowered.compile()
+            with self.tuning():
+                return lowered.compile()
         on_gpu = any(device.platform != "cpu" for device in leaves[0].devices())
         try:
             return lowered.compile(compiler_options=UNOPTIMISED | (UNTUNED if on_gpu else {}))
@@ -179,6 +187,17 @@ class Implementation(Adapter):
     def _predictions(self, settings: Settings) -> Callable[..., Any]:
         network, _, adapted = self._adaptation(settings)
         return self._jax.vmap(lambda theta, x, y, queries: network(adapted(theta, x, y), queries), (None, 0, 0, 0))
+
+
+@functools.cache
+def _cache_hits(jax: Any) -> list[str]:
+    """Grows by one for every program that JAX takes from a cache on disk, where it has been given one. The results of
+    XLA's tuning are not shared that way: another setting would compile in less time for them."""
+    hits: list[str] = []
+    with contextlib.suppress(AttributeError):  # another version
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event in CACHE_HITS else None)
+    return hits
 
 
 def _network(jax: Any, workload: Workload) -> Callable[..., Any]:
