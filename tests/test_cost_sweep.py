@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cost import contestant, grid, sweep
+from benchmarks.cost import comparison, contestant, grid, sweep
 from benchmarks.cost.grid import Choice, Setting
 from benchmarks.isolate import Outcome
 from benchmarks.store import Store
@@ -76,12 +76,29 @@ def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("waiting", "places", "limited", "expected"),
-    [(20, 16, True, 20), (24, 16, True, 16), (20, 16, False, 24), (20, 2, True, 2), (2, 2, True, 2)],
+    ("waiting", "places", "left", "expected"),
+    [
+        (20, 16, 450.0, 20),  # a few that would be left join the wave
+        (24, 16, 490.0, 16),
+        (20, 16, 200.0, 10),  # as many as there is time for
+        (20, 16, 9.0, 1),
+        (20, 16, None, 24),
+        (20, 2, 450.0, 2),
+        (2, 2, 450.0, 2),
+    ],
 )
-def test_a_few_that_would_be_left_join_the_wave(waiting: int, places: int, limited: bool, expected: int) -> None:
-    length = sweep._length(waiting, places, 24, limited)
-    assert min(length, waiting) == min(expected, waiting)
+def test_the_next_wave_is_as_long_as_time_and_places_allow(
+    waiting: int, places: int, left: float | None, expected: int
+) -> None:
+    assert min(sweep._length(waiting, places, 24, left), waiting) == min(expected, waiting)
+
+
+def test_a_gpus_memory_holds_so_many_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep.measure, "usable_cores", lambda: 16)
+    assert sweep._sizes(None, None) == (16, 24)
+    assert sweep._sizes(200e9, 80) == (16, 10)
+    assert sweep._sizes(200e9, 140) == (16, 18)
+    assert sweep._sizes(200e9, 4) == (16, 1)
 
 
 def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(
@@ -93,6 +110,49 @@ def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(
     assert [list(wave) for wave in waves.seen] == [[1, 2, 3], [1], [2]]
     assert [record["rows"][0]["status"] for record in records] == ["ok", "out-of-memory", "ok"]
     assert [line[:5] for line in lines if line[0] == "["] == ["[1/3]", "[2/3]", "[3/3]"]
+
+
+def test_what_is_to_be_measured_alone_is_not_done_when_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Waves(monkeypatch, cores=4, status={1: ["out-of-memory"]})
+    clock = iter([0.0, 0.0, 99.0])
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
+    lines: list[str] = []
+    sweep.run(SETTINGS, Store(tmp_path), "smoke", "cpu", lines.append, seconds=100)
+    assert lines[-1] == "time is up; the same command goes on with the other 1 settings"
+    monkeypatch.undo()
+    waves = Waves(monkeypatch, cores=4, status={})
+    sweep.run(SETTINGS, Store(tmp_path), "smoke", "cpu", lines.append)
+    assert [list(wave) for wave in waves.seen] == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "why", "on_cpu", "on_gpu"),
+    [
+        ("ok", None, "launches are captured", None, None),
+        ("ok", None, "not graph: OutOfMemoryError: CUDA out of memory", "out of memory", "out of memory"),
+        ("out-of-memory", "MemoryError", None, "out of memory", "out of memory"),
+        ("error", "the process was killed by SIGKILL", None, "out of memory", "out of memory"),
+        ("error", "killed by SIGSEGV (while warming up second jax)", None, None, "failed"),
+        ("error", "UnboundLocalError: gradients", None, None, "failed"),
+        ("error", comparison.verdict("prediction", {"gradient_error": 1.0}), None, None, None),
+        (
+            "error",
+            comparison.verdict("prediction", {"gradient_error": 0.0, "program_error": 1.0, "rounding_error": 0.0}),
+            *(None, None, None),
+        ),
+    ],
+)
+def test_what_others_may_have_caused(
+    status: str, reason: str | None, why: str | None, on_cpu: str | None, on_gpu: str | None
+) -> None:
+    row = {"status": status, "reason": reason, "plan": {"why": why} if why else None}
+    for device, expected in (("cpu", on_cpu), ("cuda:0", on_gpu)):
+        assert sweep._trouble({"device": device, "status": "ok", "reason": None, "rows": [row]}) == expected
+        assert sweep._trouble({"device": device, "status": status, "reason": reason, "rows": []}) == (
+            None if why else expected
+        )
 
 
 def test_a_few_rounds_before_the_time_was_up_are_no_result() -> None:

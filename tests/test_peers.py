@@ -268,3 +268,12 @@ def test_what_jax_tunes_it_tunes_alone_but_nothing_that_is_only_compared() -> No
     assert not entered
     adapter.stepper(parameters, workload.episodes(2), settings)()
     assert entered == ["tunes"]
+
+
+def test_jax_in_tf32_is_not_judged_by_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70e9, 80e9))
+    monkeypatch.setattr(jax.os, "environ", environment := {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"})
+    assert [peers.load("jax", plan).reduced for plan in ("", "tf32")] == [False, True]
+    assert environment == {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.200"}

@@ -68,18 +68,27 @@ class Comparison:
         return self._references[settings, tasks]
 
 
+#: how the reasons of `verdict` begin
+VERDICTS = "computes another ", "its program computes another "
+
+
+def is_verdict(reason: str) -> bool:
+    """Whether a row's reason is that it computes something else, and not that something failed."""
+    return reason.startswith(VERDICTS)
+
+
 def verdict(result: str, errors: dict[str, float], reduced: bool = False) -> str | None:
     """Why a row with these errors is not to be timed; None: it computes the same.
 
     result: what was compared, in words. reduced: the program has less than float32's digits, which its label says, so
     its error is recorded and not judged."""
     if not errors.get("gradient_error", 0.0) <= TOLERANCE:
-        return f"computes another {result}: relative difference {errors['gradient_error']:.2g}"
+        return f"{VERDICTS[0]}{result}: relative difference {errors['gradient_error']:.2g}"
     if "program_error" in errors and not reduced:
         allowed = max(ROUNDING * errors["rounding_error"], LEAST_ROUNDING)
         if not errors["program_error"] <= allowed:
             told = f"relative difference {errors['program_error']:.2g}, where rounding explains {allowed:.2g}"
-            return f"its program computes another {result}: {told}"
+            return f"{VERDICTS[1]}{result}: {told}"
     return None
 
 

@@ -189,6 +189,7 @@ class Contest:
             with self.attempt(each, "comparing"):
                 assert each.adapter is not None
                 self._judge(each, self.comparison.algorithm(each.adapter, self.settings(each.variant.order)))
+            self.free_memory()
 
     def _judge(self, each: Contestant, errors: dict[str, float]) -> None:
         assert each.adapter is not None
@@ -201,6 +202,7 @@ class Contest:
         for each in self.active():
             with self.attempt(each, "warming up"):
                 self._warm_up(each)
+            self.free_memory()
         for each in self._adapting():
             with self.attempt(each, "warming up"):
                 self._adapt(each)

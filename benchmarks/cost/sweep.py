@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import isolate, measure, peers
-from benchmarks.cost import PRELOAD, grid
+from benchmarks.cost import PRELOAD, comparison, grid
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
@@ -41,6 +41,9 @@ LEAST_SECONDS = 30.0
 #: at most so many settings are prepared at a time, each with a core; a wave has at most so many, or half as many again
 #: as are prepared at a time, each with so many bytes of memory
 PLACES, WAVE, WAVE_BYTES = 16, 8, 1.5e9
+#: bytes of a GPU's memory that a setting of a wave takes, with its captured launches and what its compilers try; and
+#: seconds of a run with a time limit
+GPU_BYTES, SETTING_SECONDS = 8e9, 20.0
 
 
 def run(
@@ -57,7 +60,8 @@ def run(
 
     Nothing runs beside a setting while it is timed; ``line`` is told what happens. seconds: no setting is begun later
     than this, and the last wave is cut short; a setting that was cut is measured anew by the next run. again: measure
-    what has a record too. One that ran out of memory beside others is measured once more, alone."""
+    what has a record too. One that ran out of memory beside others, or failed beside others on a GPU, is measured once
+    more, alone."""
     facts = context(device)
     keys = {key_of(setting, device, facts): setting for setting in settings}
     todo = {key: s for key, s in keys.items() if again or not _finished(store.get(key))}
@@ -66,26 +70,28 @@ def run(
         line(f"not installed here, so nothing is compared with: {', '.join(absent)} (make peers)")
     end = None if seconds is None else time.monotonic() + seconds
     waiting, done = list(todo), 0
-    places, size = _sizes(memory_bytes)
+    places, size = _sizes(memory_bytes, (facts["machine"]["gpu"] or {}).get("memory_gib"))
     alone: list[str] = []
     while waiting:
         left = None if end is None else end - time.monotonic()
         if left is not None and left < min(LEAST_SECONDS, todo[waiting[0]].limit):
             line(f"time is up; the same command goes on with the other {len(waiting)} settings")
             break
-        wave = waiting[: 1 if waiting[0] in alone else _length(len(waiting), places, size, limited=end is not None)]
+        wave = waiting[: 1 if waiting[0] in alone else _length(len(waiting), places, size, left)]
         del waiting[: len(wave)]
         chosen = {key: _cut(todo[key], left) for key in wave}
 
         def keep(key: str, outcome: Outcome, last: str | None, chosen: Mapping[str, Setting] = chosen) -> None:
             nonlocal done
             record = _record(key, chosen[key], outcome, last, profile, device, facts)
-            record["cut"] = chosen[key].limit < todo[key].limit and _ran_out(record)
+            ran_out = chosen[key].limit < todo[key].limit and _ran_out(record)
+            trouble = None if len(chosen) == 1 or ran_out else _trouble(record)
+            record["cut"] = ran_out or trouble is not None
             with store.lock(key):
                 store.write(record)
-            if len(chosen) > 1 and _short_of_memory(record):
+            if trouble is not None:
                 alone.append(key)
-                line(f"{todo[key]}: out of memory beside others; it is measured once more, alone")
+                line(f"{todo[key]}: {trouble} beside others; it is measured once more, alone")
                 return
             done += 1
             line(f"[{done}/{len(todo)}] {todo[key]}: {_said(outcome, record)}")
@@ -96,18 +102,24 @@ def run(
     return [record for record in kept if record is not None]
 
 
-def _sizes(memory_bytes: int | None) -> tuple[int, int]:
+def _sizes(memory_bytes: int | None, gpu_gib: float | None) -> tuple[int, int]:
     """How many settings are prepared at a time, and how many a wave may have."""
     places = max(1, min(PLACES, measure.usable_cores() or 1))
     size = max(WAVE, places + places // 2)
-    return places, size if memory_bytes is None else min(size, max(1, int(memory_bytes // WAVE_BYTES)))
+    if memory_bytes is not None:
+        size = min(size, int(memory_bytes // WAVE_BYTES))
+    if gpu_gib is not None:
+        size = min(size, int(gpu_gib * 2**30 // GPU_BYTES))
+    return places, max(1, size)
 
 
-def _length(waiting: int, places: int, size: int, limited: bool) -> int:
-    """How many of those that wait make the next wave. In a run with a time limit no more than there are places, so that
-    what stands first is timed early, unless the few that would be left would wait for a wave of their own."""
+def _length(waiting: int, places: int, size: int, left: float | None) -> int:
+    """How many of those that wait make the next wave. In a run with a time limit no more than it has time for, and than
+    there are places, so that what stands first is timed early, unless few would be left for a wave of their own."""
+    if left is None:
+        return size
     few = waiting - places < places / 2
-    return size if not limited or few else min(size, places)
+    return max(1, min(size if few else min(size, places), int(left // SETTING_SECONDS)))
 
 
 def _cut(setting: Setting, left: float | None) -> Setting:
@@ -173,10 +185,18 @@ def _ran_out(record: Mapping[str, Any]) -> bool:
     return short or "timeout" in (record["status"], *(row["status"] for row in rows))
 
 
-def _short_of_memory(record: Mapping[str, Any]) -> bool:
-    """Whether the setting or a variant of it ran out of memory, or the system killed it, as it does then."""
-    statuses = (record["status"], *(row["status"] for row in record["rows"]))
-    return "out-of-memory" in statuses or "killed by SIGKILL" in (record["reason"] or "")
+def _trouble(record: Mapping[str, Any]) -> str | None:
+    """What others on the machine may have caused, in words: the setting or a variant of it ran out of memory, or had
+    another plan for want of it, or the system killed it, as it does then; on a GPU that others use any failure, but not
+    a result that is another one."""
+    ends = [(record["status"], record["reason"]), *((row["status"], row["reason"]) for row in record["rows"])]
+    plans = [(row["plan"] or {}).get("why") or "" for row in record["rows"]]
+    if any(status == "out-of-memory" or "killed by SIGKILL" in (reason or "") for status, reason in ends):
+        return "out of memory"
+    if any("OutOfMemoryError" in why for why in plans):
+        return "out of memory"
+    failed = any(status == "error" and not comparison.is_verdict(reason or "") for status, reason in ends)
+    return "failed" if failed and record["device"].startswith("cuda") else None
 
 
 def _absent(settings: Iterable[Setting]) -> list[str]:

@@ -81,7 +81,7 @@ def describe(error: BaseException) -> tuple[str, str]:
     if api is not None and isinstance(error, api.Unavailable):
         return "skipped", text
     if api is not None and isinstance(error, api.MetabenchError):
-        return "error", text
+        return "out-of-memory" if "OutOfMemoryError" in text else "error", text
     if api is not None and isinstance(error, api.Diverged):
         return "diverged", text or "the training loss is not finite"
     short_of_memory = isinstance(error, (RuntimeError, OSError)) and any(sign in text.lower() for sign in OUT_OF_MEMORY)

@@ -30,6 +30,8 @@ from benchmarks.workloads import Workload
 #: XLA's options for a program that is compared and never timed: compiled in half the time. The last is of the GPU.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 UNTUNED = {"xla_gpu_autotune_level": 0}
+#: bytes of a GPU's memory that JAX may take; its largest program here needs 1.3 GB
+MEMORY_BYTES = 16e9
 #: the event by which JAX tells that a program was in its cache
 CACHE_HITS = ("/jax/compilation_cache/cache_hits",)
 
@@ -45,12 +47,17 @@ class Implementation(Adapter):
 
     def __init__(self, plan: str = "") -> None:
         super().__init__(plan)
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch shares the device
+        _share_device()
         self._jax: Any = importlib.import_module("jax")
         self._hits, self._from_cache = _cache_hits(self._jax), False
         self._bytes: int | None = None
         self._adaptation_bytes: int | None = None
         self._adapted: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def reduced(self) -> bool:  # type: ignore[override]
+        """TF32 has ten bits of float32's twenty-three."""
+        return self.plan == "tf32"
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
         with self._precision(episodes):
@@ -187,6 +194,14 @@ class Implementation(Adapter):
     def _predictions(self, settings: Settings) -> Callable[..., Any]:
         network, _, adapted = self._adaptation(settings)
         return self._jax.vmap(lambda theta, x, y, queries: network(adapted(theta, x, y), queries), (None, 0, 0, 0))
+
+
+def _share_device() -> None:
+    """Others are on the GPU too; JAX would take three quarters of it, and never gives back what its tuning took."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if torch.cuda.is_available():
+        share = MEMORY_BYTES / torch.cuda.mem_get_info()[1]
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{min(0.75, share):.3f}")
 
 
 @functools.cache
