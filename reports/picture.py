@@ -14,9 +14,13 @@ WIDTH, HEIGHT = 7.2, 3.0
 
 def lines(records: Sequence[cost.Record]) -> dict[str, pd.DataFrame]:
     """Label -> the ratio of times by inner steps (as `cost.ratios` has them), for each network and device with two
-    numbers of steps or more; of several meta-batches the one with the most of them, and then the largest."""
+    numbers of steps or more; of several machines with such a device the one with the most settings, of several
+    meta-batches the one with the most numbers of steps, and then the largest."""
     frame = cost.ratios(records)
     ours = frame[(frame["label"] == cost.OURS) & (frame["work"] == "meta-step")]
+    settings = ours.groupby(["device", "machine"], sort=False).size()
+    known = {device: settings[device].idxmax() for device in ours["device"].unique()}
+    ours = ours[ours["machine"] == ours["device"].map(known)]
     found: dict[str, pd.DataFrame] = {}
     for (machine, device, backbone), group in ours.groupby(["machine", "device", "backbone"], sort=False):
         batches = [one.sort_values("inner_steps") for _, one in group.groupby("meta_batch")]

@@ -141,6 +141,20 @@ def test_the_picture_shows_the_ratios_and_their_intervals(only: Path) -> None:
     assert len(NOISE) == 5
 
 
+def test_of_two_gpus_the_picture_shows_the_one_with_more_settings(only: Path) -> None:
+    records = load(only).costs
+    other = [
+        {**record, "machine": {**record["machine"], "id": "b" * 8, "gpu": {**GPU["gpu"], "name": "another"}}}
+        for record in records
+        if record["setting"]["inner_steps"] == 1
+    ]
+    assert len(other) >= 2
+    for order in (other + records, records + other):
+        shown = picture.lines(order)
+        assert shown
+        assert all(label.endswith(f"GPU ({H100})") for label in shown)
+
+
 def test_nothing_at_all_is_still_one_line(tmp_path: Path) -> None:
     from benchmarks.errors import MetabenchError
 
