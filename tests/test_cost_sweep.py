@@ -70,35 +70,19 @@ def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monke
 
     assert sizes(2) == ([3], {2})
     assert sizes(2, seconds=1000) == ([2, 1], {2})  # so that what stands first is timed early
+    assert sizes(16, seconds=45) == ([2, 1], {sweep.PLACES})  # there is no time for three
     assert sizes(16, seconds=1000) == ([3], {sweep.PLACES})
     assert sizes(2, memory_bytes=int(2.5 * sweep.WAVE_BYTES)) == ([2, 1], {2})
     assert sizes(1, memory_bytes=1000) == ([1, 1, 1], {1})
 
 
-@pytest.mark.parametrize(
-    ("waiting", "places", "left", "expected"),
-    [
-        (20, 16, 450.0, 20),  # a few that would be left join the wave
-        (24, 16, 490.0, 16),
-        (20, 16, 200.0, 10),  # as many as there is time for
-        (20, 16, 9.0, 1),
-        (20, 16, None, 24),
-        (20, 2, 450.0, 2),
-        (2, 2, 450.0, 2),
-    ],
-)
-def test_the_next_wave_is_as_long_as_time_and_places_allow(
-    waiting: int, places: int, left: float | None, expected: int
-) -> None:
-    assert min(sweep._length(waiting, places, 24, left), waiting) == min(expected, waiting)
-
-
 def test_a_gpus_memory_holds_so_many_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep.measure, "usable_cores", lambda: 16)
-    assert sweep._sizes(None, None) == (16, 24)
-    assert sweep._sizes(200e9, 80) == (16, 10)
-    assert sweep._sizes(200e9, 140) == (16, 18)
-    assert sweep._sizes(200e9, 4) == (16, 1)
+    assert sweep._sizes(None, None, limited=True) == (8, 8)
+    assert sweep._sizes(200e9, 80, limited=True) == (8, 7)
+    assert sweep._sizes(200e9, 140, limited=True) == (8, 12)
+    assert sweep._sizes(6e9, 140, limited=False) == (8, 4)
+    assert sweep._sizes(200e9, 4, limited=False) == (8, 1)
 
 
 def test_what_ran_out_of_memory_beside_others_is_measured_once_more_alone(

@@ -276,4 +276,4 @@ def test_jax_in_tf32_is_not_judged_by_float32(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70e9, 80e9))
     monkeypatch.setattr(jax.os, "environ", environment := {"XLA_PYTHON_CLIENT_PREALLOCATE": "true"})
     assert [peers.load("jax", plan).reduced for plan in ("", "tf32")] == [False, True]
-    assert environment == {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.200"}
+    assert environment == {"XLA_PYTHON_CLIENT_PREALLOCATE": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.125"}

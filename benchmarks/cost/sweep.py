@@ -38,12 +38,12 @@ FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
 FINISHED = ("ok", "out-of-memory", "timeout")
 #: seconds without which no setting is begun where the whole run has a limit
 LEAST_SECONDS = 30.0
-#: at most so many settings are prepared at a time, each with a core; a wave has at most so many, or half as many again
-#: as are prepared at a time, each with so many bytes of memory
-PLACES, WAVE, WAVE_BYTES = 16, 8, 1.5e9
-#: bytes of a GPU's memory that a setting of a wave takes, with its captured launches and what its compilers try; and
-#: seconds of a run with a time limit
-GPU_BYTES, SETTING_SECONDS = 8e9, 20.0
+#: at most so many settings are prepared at a time, each with a core; on a CPU at most so many are in a wave, each with
+#: so many bytes of memory
+PLACES, WAVE, WAVE_BYTES = 8, 8, 1.5e9
+#: on a GPU a wave has as many as its memory holds: so many bytes for each, its captured launches and what its compilers
+#: try among them; and where the run has a time limit, so many seconds for each
+GPU_BYTES, SETTING_SECONDS = 12e9, 20.0
 
 
 def run(
@@ -70,14 +70,15 @@ def run(
         line(f"not installed here, so nothing is compared with: {', '.join(absent)} (make peers)")
     end = None if seconds is None else time.monotonic() + seconds
     waiting, done = list(todo), 0
-    places, size = _sizes(memory_bytes, (facts["machine"]["gpu"] or {}).get("memory_gib"))
+    places, size = _sizes(memory_bytes, (facts["machine"]["gpu"] or {}).get("memory_gib"), limited=end is not None)
     alone: list[str] = []
     while waiting:
         left = None if end is None else end - time.monotonic()
         if left is not None and left < min(LEAST_SECONDS, todo[waiting[0]].limit):
             line(f"time is up; the same command goes on with the other {len(waiting)} settings")
             break
-        wave = waiting[: 1 if waiting[0] in alone else _length(len(waiting), places, size, left)]
+        possible = size if left is None else max(1, min(size, int(left // SETTING_SECONDS)))
+        wave = waiting[: 1 if waiting[0] in alone else possible]
         del waiting[: len(wave)]
         chosen = {key: _cut(todo[key], left) for key in wave}
 
@@ -102,24 +103,14 @@ def run(
     return [record for record in kept if record is not None]
 
 
-def _sizes(memory_bytes: int | None, gpu_gib: float | None) -> tuple[int, int]:
-    """How many settings are prepared at a time, and how many a wave may have."""
+def _sizes(memory_bytes: int | None, gpu_gib: float | None, limited: bool) -> tuple[int, int]:
+    """How many settings are prepared at a time, and how many make a wave. In a run with a time limit a wave that is
+    prepared by the CPU's cores has no more than there are places, so that what stands first is timed early."""
     places = max(1, min(PLACES, measure.usable_cores() or 1))
-    size = max(WAVE, places + places // 2)
+    size = WAVE if gpu_gib is None else int(gpu_gib * 2**30 // GPU_BYTES)
     if memory_bytes is not None:
         size = min(size, int(memory_bytes // WAVE_BYTES))
-    if gpu_gib is not None:
-        size = min(size, int(gpu_gib * 2**30 // GPU_BYTES))
-    return places, max(1, size)
-
-
-def _length(waiting: int, places: int, size: int, left: float | None) -> int:
-    """How many of those that wait make the next wave. In a run with a time limit no more than it has time for, and than
-    there are places, so that what stands first is timed early, unless few would be left for a wave of their own."""
-    if left is None:
-        return size
-    few = waiting - places < places / 2
-    return max(1, min(size if few else min(size, places), int(left // SETTING_SECONDS)))
+    return places, max(1, min(size, places) if limited and gpu_gib is None else size)
 
 
 def _cut(setting: Setting, left: float | None) -> Setting:
