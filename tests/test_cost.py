@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import time
@@ -135,37 +134,6 @@ def test_compiling_counts_whether_before_the_first_step_or_in_it(monkeypatch: py
     compiled, eager = measured("loop", "ours/all", orders=("first",))
     assert 0.35 < compiled["compile_seconds"] < compiled["first_step_seconds"]
     assert eager["compile_seconds"] is None
-
-
-def test_waiting_for_the_gpu_is_no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that tunes kernels waits until it has the GPU alone."""
-
-    class Slow:
-        def on_device(self) -> Any:
-            return self._pause(self.alone)
-
-        def alone(self) -> Any:
-            return self._pause(None)
-
-        @contextlib.contextmanager
-        def _pause(self, given: Any) -> Any:
-            time.sleep(0.4)
-            yield given
-
-    honest = loop.Implementation.stepper
-
-    def tuned(self: Any, *given: Any) -> Any:
-        with self.tuning():
-            time.sleep(0.1)
-            return honest(self, *given)
-
-    monkeypatch.setattr(loop.Implementation, "stepper", tuned)
-    entered = measurement.Contest(setting("loop", orders=("first",)), SMALL, "cpu", lambda line: None, Slow())  # type: ignore[arg-type]
-    entered.enter()
-    entered.warm_up()
-    assert entered.contestants[0].running
-    assert 0.1 <= entered.contestants[0].row["first_step_seconds"] < 0.4
-    assert entered.stages["warming up"] < 0.4 < 1.2 <= entered.paused
 
 
 def test_no_row_is_counted_after_its_time() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -64,7 +64,8 @@ def measure(
     with own.preparing() as place:
         cuda = device.startswith("cuda")
         threads = limit_threads(workload.threads, place, bind=not cuda)
-        contest = Contest(chosen, workload, device, progress, own if cuda else None)
+        with own.on_device() if cuda else contextlib.nullcontext():
+            contest = Contest(chosen, workload, device, progress, own if cuda else None)
         deadline, contest.end = contest.deadline, began + TIMING * available
         contest.deadline = min(deadline, began + PREPARING * available)
         contest.enter()
@@ -90,6 +91,10 @@ def measure(
     stages = {name: round(seconds, 3) for name, seconds in {**contest.stages, **waiting}.items()}
     facts = {"ceilings": ceilings, "threads": threads, "precision": _precision(device), "stages": stages}
     return {"rows": contest.rows(ceilings), **facts}
+
+
+class _Late(Exception):
+    """The GPU was had alone when the time to prepare was up."""
 
 
 def _precision(device: str) -> dict[str, Any] | None:
@@ -143,6 +148,8 @@ class Contest:
                 yield
             if not contestant.samples and time.monotonic() > self.deadline:
                 contestant.ends("timeout", OUT_OF_TIME)
+        except _Late:
+            contestant.ends("timeout", OUT_OF_TIME)
         except Exception as error:
             contestant.ends(*describe(error))
             self.free_memory()
@@ -156,7 +163,7 @@ class Contest:
             if adapter is not None:
                 if self.turn is not None:
                     alone = stack.enter_context(self._waited(self.turn.on_device()))
-                    adapter.tuning = lambda: self._waited(alone())
+                    adapter.tuning = lambda: self._tuning(alone)
                 stack.enter_context(adapter.arithmetic())
             yield
 
@@ -167,6 +174,13 @@ class Contest:
         with entered as given:
             self.paused += time.monotonic() - began
             yield given
+
+    @contextlib.contextmanager
+    def _tuning(self, alone: Callable[[], AbstractContextManager[None]]) -> Any:
+        with self._waited(alone()):
+            if time.monotonic() > self.deadline:  # all others would wait for it
+                raise _Late
+            yield
 
     def free_memory(self) -> None:
         """Give back to the GPU what only torch's allocator holds."""
@@ -185,7 +199,7 @@ class Contest:
 
     def compare(self) -> None:
         """The results in double precision against ours."""
-        for each in self.active():
+        for each in self._in_time():
             with self.attempt(each, "comparing"):
                 assert each.adapter is not None
                 self._judge(each, self.comparison.algorithm(each.adapter, self.settings(each.variant.order)))
@@ -199,7 +213,7 @@ class Contest:
 
     def warm_up(self) -> None:
         """The first steps, the time of the very first, and how many steps make a block; and adapting once."""
-        for each in self.active():
+        for each in self._in_time():
             with self.attempt(each, "warming up"):
                 self._warm_up(each)
             self.free_memory()
@@ -302,6 +316,14 @@ class Contest:
 
     def _stepper(self, adapter: Adapter, order: str) -> Callable[[], Any]:
         return self.work.stepper(adapter, self.parameters, self.episodes, self.settings(order))
+
+    def _in_time(self) -> Iterator[Contestant]:
+        """One after the other; those that would be begun too late end."""
+        for each in self.active():
+            if not each.samples and time.monotonic() > self.deadline:
+                each.ends("timeout", OUT_OF_TIME)
+            else:
+                yield each
 
     def active(self) -> list[Contestant]:
         return [each for each in self.contestants if each.running]

@@ -84,9 +84,8 @@ class Turn:
 
             @contextlib.contextmanager
             def alone() -> Iterator[None]:
-                fcntl.flock(
-                    device, fcntl.LOCK_UN
-                )  # one that waits at the gate must not hold up another that is through
+                # who waits at the gate must not hold up another that is through
+                fcntl.flock(device, fcntl.LOCK_UN)
                 fcntl.flock(gate, fcntl.LOCK_EX)
                 fcntl.flock(device, fcntl.LOCK_EX)
                 try:
