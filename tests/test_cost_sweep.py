@@ -62,6 +62,18 @@ def test_when_time_is_up_no_setting_is_begun_and_what_was_cut_is_measured_anew(
     assert again.seen[1:] == [{1: 120, 2: 120, 3: 120}]
 
 
+def test_where_the_whole_run_has_a_limit_a_variant_without_a_time_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its wave may have had less time to be prepared than the setting's own limit gives it."""
+    for seconds, cut in ((100000.0, True), (None, False)):
+        Waves(monkeypatch, cores=1, status={1: ["timeout"]})
+        (record,) = sweep.run(
+            SETTINGS[:1], Store(tmp_path / str(cut)), "smoke", "cpu", lambda line: None, None, seconds
+        )
+        assert record["cut"] is cut
+
+
 def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def sizes(cores: int, **limits: Any) -> tuple[list[int], set[int]]:
         waves = Waves(monkeypatch, cores, status={})

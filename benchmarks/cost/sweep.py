@@ -85,7 +85,7 @@ def run(
         def keep(key: str, outcome: Outcome, last: str | None, chosen: Mapping[str, Setting] = chosen) -> None:
             nonlocal done
             record = _record(key, chosen[key], outcome, last, profile, device, facts)
-            ran_out = chosen[key].limit < todo[key].limit and _ran_out(record)
+            ran_out = end is not None and _ran_out(record)
             trouble = None if len(chosen) == 1 or ran_out else _trouble(record)
             record["cut"] = ran_out or trouble is not None
             with store.lock(key):
