@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -59,6 +60,8 @@ def measure(
 
     A job of `benchmarks.isolate`. turn: the fields of a `Turn`. left: seconds that its wave has; None: as it needs."""
     chosen, own = from_plain(setting), Turn(**turn)
+    # what torch compiles is compiled here: its compiler's programs would come out of the user's cache without a word
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(own.folder, "compiled")
     workload = WORKLOADS[chosen.backbone]
     began, available = time.monotonic(), math.inf if left is None else left
     with own.preparing() as place:

@@ -95,11 +95,6 @@ class Implementation(Adapter):
         held: int | None = learner.held_bytes(tasks)
         return held
 
-    def from_cache(self) -> bool:
-        from torch._dynamo.utils import counters
-
-        return bool(self.compiles and counters["inductor"]["fxgraph_cache_hit"])
-
     def _forced(self, episodes: Episodes) -> str:
         words = {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support)).split(",")
         kept = [word for word in words if word and word.partition("=")[0] not in self._words]
