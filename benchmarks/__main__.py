@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 
+OWN = ("benchmarks", "baselines", "maml", "reports")
+
 
 def main() -> None:
-    """The entry point."""
-    if sys.argv[1:2] == ["report"]:
-        from reports import artist
+    """The entry point. A library that this Python lacks is one line and exit code 2."""
+    try:
+        if sys.argv[1:2] == ["report"]:
+            from reports import artist
 
-        artist.begin()  # it imports for as long as all the rest takes to read the records
-    from benchmarks.commands import app
+            artist.begin()  # it imports for as long as all the rest takes to read the records
+        from benchmarks.commands import app
 
-    app.main()
+        app.main()
+    except ModuleNotFoundError as error:
+        if (error.name or OWN[0]).partition(".")[0] in OWN:
+            raise
+        needed = f"{error.name} is not installed for {sys.executable}, and this command needs it"
+        print(f"metabench: {needed}: `make install` sets up .venv, which has it", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

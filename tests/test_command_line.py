@@ -212,3 +212,13 @@ def test_check_says_in_words_what_is_wrong(metabench, folder):
     assert answer.code == 2
     assert "checked-wrong: on sinusoid/k5: step 0 predicts shape (3, 2, 3), expected (3, 2, 1)" in answer.out
     assert answer.err == "metabench: wrong.py: 1 of its promises to the contract are broken\n"
+
+
+@pytest.mark.parametrize("missing", ["typer", "torch"])
+def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['cost', '--profile', 'smoke']"
+    command = [sys.executable, "-c", f"{program}; from benchmarks.__main__ import main; main()"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"metabench: {missing} is not installed for {sys.executable}")
+    assert done.returncode == 2
