@@ -121,6 +121,7 @@ def test_a_result_comes_back_from_another_process(job, monkeypatch):
     [
         ("KeyError", "it broke", "error", "KeyError: 'it broke'"),
         ("MetabenchError", "unknown rate", "error", "unknown rate"),
+        ("MetabenchError", "no graph: CUDA out of memory", "out-of-memory", "no graph: CUDA out of memory"),
         ("Unavailable", "no data here", "skipped", "no data here"),
         ("Diverged", "loss is nan", "diverged", "loss is nan"),
         ("MemoryError", "", "out-of-memory", "MemoryError"),

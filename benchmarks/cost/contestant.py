@@ -6,14 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from benchmarks.cost.grid import Variant
 from benchmarks.peers.adapter import Adapter
 from benchmarks.stats import timing
-
-#: quartiles further apart than this share of the median make a row unstable: the machine did something else too
-SPREAD = 0.1
 
 
 @dataclass
@@ -36,8 +31,22 @@ class Contestant:
         self.row["status"], self.row["reason"] = status, " ".join(reason.split())
         self.step = None
 
+    def summarise(self, ceilings: Mapping[str, float]) -> None:
+        """Complete the row from the samples. ceilings: as `benchmarks.counters.ceilings` has them."""
+        row, seconds = self.row, timing.median(self.samples)
+        row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
+        row["spread"] = timing.spread(self.samples)
+        row["stable"] = row["spread"] <= timing.SPREAD
+        row["rounds"], row["steps_per_block"] = len(self.samples), self.repeats
+        row["samples_milliseconds"] = [1e3 * sample for sample in self.samples]
+        if self.adapter is not None and self.adapter.compiles and not self.adapter.from_cache():
+            row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
+        if row["flops"] is not None:
+            row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]
+
 
 def empty_row(variant: Variant) -> dict[str, Any]:
+    """The row of a variant of which nothing is known yet: every column that a record may have."""
     unknown = (
         *("version", "gradient_error", "program_error", "rounding_error"),
         *("milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),
@@ -46,18 +55,3 @@ def empty_row(variant: Variant) -> dict[str, Any]:
     )
     facts = {"order": variant.order, "implementation": variant.implementation, "label": variant.label}
     return {**facts, "status": "ok", "reason": None, **dict.fromkeys(unknown), "samples_milliseconds": []}
-
-
-def summarise(each: Contestant, ceilings: Mapping[str, float]) -> None:
-    row = each.row
-    seconds = timing.median(each.samples)
-    quartiles = np.quantile(each.samples, [0.25, 0.75])
-    row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
-    row["spread"] = float(quartiles[1] - quartiles[0]) / seconds.value
-    row["stable"] = row["spread"] <= SPREAD
-    row["rounds"], row["steps_per_block"] = len(each.samples), each.repeats
-    row["samples_milliseconds"] = [1e3 * sample for sample in each.samples]
-    if each.adapter is not None and each.adapter.compiles and not each.adapter.from_cache():
-        row["compile_seconds"] = max(0.0, row["first_step_seconds"] - seconds.value)
-    if row["flops"] is not None:
-        row["share_of_ceiling"] = row["flops"] / seconds.value / ceilings["flops_per_second"]

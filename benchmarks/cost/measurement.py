@@ -22,7 +22,7 @@ import torch
 from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
 from benchmarks.cost import comparison
-from benchmarks.cost.contestant import Contestant, empty_row, summarise
+from benchmarks.cost.contestant import Contestant, empty_row
 from benchmarks.cost.counting import Counting
 from benchmarks.cost.grid import WORKS, Setting, from_plain
 from benchmarks.cost.turns import Turn, limit_threads
@@ -335,7 +335,7 @@ class Contest:
         """One row per variant, those that were skipped or failed included."""
         for each in self.contestants:
             if each.samples:
-                summarise(each, ceilings)
+                each.summarise(ceilings)
                 if self.setting.work == "evaluation":
                     each.row["adapt_milliseconds_per_task"] = each.row["milliseconds"] / self.setting.meta_batch
         return [each.row for each in self.contestants]

@@ -20,6 +20,7 @@ from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
 from benchmarks.isolate import Event, Job, Outcome
+from benchmarks.isolate.child import short_of_memory
 from benchmarks.program import essence
 from benchmarks.store import Store, content_key
 from benchmarks.workloads import WORKLOADS
@@ -182,9 +183,8 @@ def _trouble(record: Mapping[str, Any]) -> str | None:
     a result that is another one."""
     ends = [(record["status"], record["reason"]), *((row["status"], row["reason"]) for row in record["rows"])]
     plans = [(row["plan"] or {}).get("why") or "" for row in record["rows"]]
-    if any(status == "out-of-memory" or "killed by SIGKILL" in (reason or "") for status, reason in ends):
-        return "out of memory"
-    if any("OutOfMemoryError" in why for why in plans):
+    short = any(status == "out-of-memory" or "killed by SIGKILL" in (reason or "") for status, reason in ends)
+    if short or any(map(short_of_memory, plans)):
         return "out of memory"
     failed = any(status == "error" and not comparison.is_verdict(reason or "") for status, reason in ends)
     return "failed" if failed and record["device"].startswith("cuda") else None

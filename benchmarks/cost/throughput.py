@@ -40,8 +40,6 @@ TASKS, TRAJECTORIES = 40, 20
 FIELDS: dict[str, Any] = {}
 HIDDEN = 64
 ROUNDS = 7
-#: quartiles further apart than this share of the median make a row unstable
-SPREAD = 0.1
 
 Block = Callable[[], int]
 
@@ -206,10 +204,9 @@ def _row(each: Contestant, ours: Contestant) -> dict[str, Any]:
     if each.samples:
         speeds = [1 / seconds for seconds in each.samples]
         speed, faster = timing.median(speeds), timing.ratio(each.samples, ours.samples)
-        lower, upper = np.quantile(speeds, [0.25, 0.75])
         row["steps_per_second"], row["low"], row["high"] = speed.value, speed.low, speed.high
-        spread = float(upper - lower) / speed.value
-        row["spread"], row["stable"] = spread, spread <= SPREAD
+        row["spread"] = spread = timing.spread(speeds)
+        row["stable"] = spread <= timing.SPREAD
         row["against_ours"] = [faster.value, faster.low, faster.high]
     return row
 

@@ -81,13 +81,18 @@ def describe(error: BaseException) -> tuple[str, str]:
     if api is not None and isinstance(error, api.Unavailable):
         return "skipped", text
     if api is not None and isinstance(error, api.MetabenchError):
-        return "out-of-memory" if "OutOfMemoryError" in text else "error", text
+        return "out-of-memory" if short_of_memory(text) else "error", text
     if api is not None and isinstance(error, api.Diverged):
         return "diverged", text or "the training loss is not finite"
-    short_of_memory = isinstance(error, (RuntimeError, OSError)) and any(sign in text.lower() for sign in OUT_OF_MEMORY)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or short_of_memory:
+    said = isinstance(error, (RuntimeError, OSError)) and short_of_memory(text)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said:
         return "out-of-memory", full.splitlines()[0]
     return "error", full
+
+
+def short_of_memory(text: str) -> bool:
+    """Whether a message is what libraries write when memory is short, or quotes it."""
+    return any(sign in text.lower() for sign in OUT_OF_MEMORY)
 
 
 def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:

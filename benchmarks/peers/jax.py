@@ -33,7 +33,7 @@ UNTUNED = {"xla_gpu_autotune_level": 0}
 #: bytes of a GPU's memory that JAX may take; its largest program here needs 1.3 GB, and what tuning tries some more
 MEMORY_BYTES = 10e9
 #: the event by which JAX tells that a program was in its cache
-CACHE_HITS = ("/jax/compilation_cache/cache_hits",)
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 class Implementation(Adapter):
@@ -211,7 +211,7 @@ def _cache_hits(jax: Any) -> list[str]:
     hits: list[str] = []
     with contextlib.suppress(AttributeError):  # another version
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event in CACHE_HITS else None)
+    jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event == CACHE_HIT else None)
     return hits
 
 

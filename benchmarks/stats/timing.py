@@ -9,6 +9,8 @@ import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+#: quartiles further apart than this share of the median make samples unstable: the machine did something else too
+SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ def ratio(upper: Sequence[float], lower: Sequence[float], confidence: float = CO
     second = first if len(above) == len(below) else _draws(len(below), seed=1)
     drawn = np.median(above[first], axis=1) / np.median(below[second], axis=1)
     return _estimate(float(np.median(above) / np.median(below)), drawn, min(len(above), len(below)), confidence)
+
+
+def spread(samples: Sequence[float]) -> float:
+    """How far apart the quartiles are, as a share of the median; above `SPREAD`, samples are unstable."""
+    lower, upper = np.quantile(samples, [0.25, 0.75])
+    return float(upper - lower) / float(np.median(samples))
 
 
 def _draws(count: int, seed: int = 0) -> np.ndarray:
