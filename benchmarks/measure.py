@@ -73,6 +73,7 @@ class PeakMemory:
         if device.startswith("cuda"):
             import torch
 
+            torch.cuda.init()  # resetting what was never begun is an error
             torch.cuda.reset_peak_memory_stats(device)
             return
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import timing
+from reports import words
 
 Record = Mapping[str, Any]
 
@@ -224,11 +225,7 @@ def device_name(records: Iterable[Record], machine: str, device: str) -> str:
 
 def _unsure(group: pd.DataFrame) -> str:
     unstable = int((~group["stable"].astype(bool)).sum())
-    return (
-        f" ({unstable} of {len(group)} settings are unstable: the machine did something else as well)"
-        if unstable
-        else ""
-    )
+    return f" ({words.unstable(unstable, len(group), 'settings')})" if unstable else ""
 
 
 def _where(row: Any) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import cost, style, svg
+from reports import cost, style, svg, words
 from reports.figures import HEIGHT, WIDTH, Panel, plain_numbers
-from reports.words import slug
 
 #: inches per implementation in a figure of bars
 ROW = 0.42
@@ -36,7 +35,7 @@ def _by_steps(frame: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
 
 def _ratio_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    name = slug(f"cost ratio {title} {place['machine']}")
+    name = words.slug(f"cost ratio {title} {place['machine']}")
     labels = ordered(group["label"])
 
     def draw() -> svg.Drawing:
@@ -62,7 +61,7 @@ def _ratio_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     unstable = int((~group["stable"].astype(bool)).sum())
     caption = "Bands are 95 % intervals of the bootstrap over rounds. Dotted: what the paper's 33 % may mean."
     if unstable:
-        caption += f" {unstable} of {len(group)} points are unstable: the machine did something else as well."
+        caption += f" {words.unstable(unstable, len(group), 'points')}."
     return Panel(name, title, caption, draw, tuple(labels))
 
 
@@ -77,7 +76,7 @@ def memory_panels(records: Sequence[cost.Record]) -> list[Panel]:
 
 def _memory_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    name = slug(f"cost memory {title} {place['machine']}")
+    name = words.slug(f"cost memory {title} {place['machine']}")
     labels = ordered(group["label"])
 
     def draw() -> svg.Drawing:
@@ -112,7 +111,7 @@ def bar_panels(records: Sequence[cost.Record]) -> list[Panel]:
 
 def _bar_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{cost.described(place)} · {place['device']}"
-    name = slug(f"cost bars {title} {place['machine']}")
+    name = words.slug(f"cost bars {title} {place['machine']}")
     fastest = group.groupby("label")["milliseconds"].max().sort_values()
     labels = [str(label) for label in fastest.index]
     orders = [order for order in ORDERS if order in set(group["order"])]

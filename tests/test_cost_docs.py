@@ -17,7 +17,7 @@ STORES = [found[1] for found in cost_docs.BLOCK.findall(TEXT)]
 
 
 def test_the_document_is_what_the_committed_records_make_of_it() -> None:
-    assert STORES == ["quick", "gpu", "gpu-h200"]
+    assert STORES == ["quick", "gpu", "gpu-h100"]
     assert cost_docs.written(TEXT) == TEXT, "make readme"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cost import grid
-from benchmarks.cost.grid import Choice, Variant
+from benchmarks.cost.grid import Choice, Setting, Variant
 from benchmarks.errors import MetabenchError
 from benchmarks.workloads import WORKLOADS
 
@@ -42,6 +42,15 @@ def test_ours_stands_for_every_plan_unless_one_is_forced() -> None:
     assert {"ours/compiled", "ours/all", "ours/one"} < set(labels)
     assert labels[-1] == "loop"
     assert [v.label for v in grid.variants(["ours", "loop"], ["first"], plan="one")] == ["ours/one", "loop"]
+
+
+def test_what_compiles_is_begun_before_what_only_has_many_tasks() -> None:
+    def size(implementation: str, plan: str = "", meta_batch: int = 4, inner_steps: int = 5) -> int:
+        return Setting("conv4-32", meta_batch, inner_steps, (Variant("second", implementation, plan),), 5, 1, 60).size
+
+    assert size("jax") > size("learn2learn", meta_batch=32) > size("learn2learn") == size("ours", "rule")
+    assert size("ours", "compiled") > size("ours", "all", meta_batch=32)
+    assert size("jax") > size("jax", inner_steps=1) > size("loop", inner_steps=1)
 
 
 def test_the_command_line_replaces_what_the_profile_lists() -> None:

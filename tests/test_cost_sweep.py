@@ -91,8 +91,8 @@ def test_waves_are_as_large_as_cores_memory_and_time_allow(tmp_path: Path, monke
 def test_a_gpus_memory_holds_so_many_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep.measure, "usable_cores", lambda: 16)
     assert sweep._sizes(None, None, limited=True) == (8, 8)
-    assert sweep._sizes(200e9, 80, limited=True) == (8, 7)
-    assert sweep._sizes(200e9, 140, limited=True) == (8, 12)
+    assert sweep._sizes(200e9, 80, limited=True) == (8, 6)
+    assert sweep._sizes(200e9, 140, limited=True) == (8, 11)
     assert sweep._sizes(6e9, 140, limited=False) == (8, 4)
     assert sweep._sizes(200e9, 4, limited=False) == (8, 1)
 

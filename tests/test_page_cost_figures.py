@@ -89,7 +89,7 @@ def test_second_over_first_order_against_inner_steps(costs: Both) -> None:
         panel = costs.panel("cost-ratio", f"{backbone} · {tasks} tasks · {device}")
         axes, found = panel.svg.figure.axes[0], list(orders(rows))
         unstable = sum(not (second["stable"] and first["stable"]) for _, _, second, first in found)
-        said = f" {unstable} of {len(found)} points are unstable"
+        said = f" {unstable} of {len(found)} points {'is' if unstable == 1 else 'are'} unstable: the machine did"
         assert (said in panel.caption) if unstable else "unstable" not in panel.caption
         assert set(panel.labels) == {label for label, *_ in found}
         for label in panel.labels:

@@ -37,6 +37,11 @@ def elsewhere(name: str) -> tuple[str, ...]:
     return () if torch.cuda.is_available() else _class(name).cuda_plans
 
 
+def compiles(name: str, plan: str = "") -> bool:
+    """Whether an implementation compiles under a plan, whatever the model and the machine; no library is imported."""
+    return _class(name).always_compiles(plan)
+
+
 def installed(name: str) -> bool:
     """Whether the library of an implementation is here; nothing is imported."""
     return importlib.util.find_spec(_class(name).library) is not None

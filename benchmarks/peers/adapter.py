@@ -59,6 +59,11 @@ class Adapter:
         self.plan = plan
         self.tuning: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
 
+    @classmethod
+    def always_compiles(cls, plan: str) -> bool:
+        """Whether it compiles under that plan whatever the model and the machine; its library is not imported."""
+        return cls.compiles is True
+
     def version(self) -> str | None:
         """The library's version."""
         try:

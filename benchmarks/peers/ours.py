@@ -49,6 +49,10 @@ class Implementation(Adapter):
         self._words: dict[str, int] = {}
         self._planned: tuple[Any, Any] | None = None
 
+    @classmethod
+    def always_compiles(cls, plan: str) -> bool:
+        return "compiled" in (PLANS | CUDA_PLANS)[plan]
+
     @property
     def compiles(self) -> bool:  # type: ignore[override]
         """Whether the first step did compile; known after it."""
