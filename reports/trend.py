@@ -66,7 +66,7 @@ def sentences(times: pd.DataFrame) -> list[str]:
     """The latest change of each step's level, slower ones first; or how to get a history where there is none."""
     if times.empty:
         return [
-            "There is no history yet. `make gate` compares times and exact results with the commit before, says what "
+            "There is no history yet: make gate compares times and exact results with the commit before, says what "
             f"is slower or worse, and adds to {FILE}; where that lies beside the records, this page shows it."
         ]
     levels = level_table(times)
