@@ -5,28 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from whole_runs import metabench, records
+from whole_runs import metabench, profile, records
 
 from benchmarks import profiles, registry, schedule
 from benchmarks.cells import Request
 from benchmarks.store import Store
 
 ROOT = Path(__file__).parents[1]
-
-PROFILE = """
-[tiny]
-seeds = 1
-episodes = 6
-validation_episodes = 4
-validations = 4
-seconds = 20
-kill_after = 6
-meta_steps = 4
-methods = ["constant"]
-
-[[tiny.tasks]]
-task = "sinusoid/k5"
-"""
 
 #: methods for a user's own file, all but one of them bad
 METHODS = """
@@ -126,7 +111,7 @@ def folder(tmp_path_factory):
     """A folder outside the checkout with plug-ins and profiles in it."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "methods.py").write_text(METHODS)
-    (folder / "impatient.toml").write_text(PROFILE)
+    (folder / "impatient.toml").write_text(profile(kill_after=6))
     return folder
 
 

@@ -8,26 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from whole_runs import metabench, records, start, wait_until
+from whole_runs import metabench, profile, records, start, wait_until
 
 from benchmarks.store import Store
 
 ROOT = Path(__file__).parents[1]
-
-PROFILE = """
-[tiny]
-seeds = 1
-episodes = 6
-validation_episodes = 4
-validations = 4
-seconds = 20
-kill_after = 60
-meta_steps = {meta_steps}
-methods = ["constant"]
-
-[[tiny.tasks]]
-task = "sinusoid/k5"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +20,8 @@ def folder(tmp_path_factory):
     """A folder outside the checkout with a plug-in and profiles in it."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "slow.py").write_text(SLOW)
-    (folder / "tiny.toml").write_text(PROFILE.format(meta_steps=4))
-    (folder / "long.toml").write_text(PROFILE.format(meta_steps=24))
+    (folder / "tiny.toml").write_text(profile())
+    (folder / "long.toml").write_text(profile(meta_steps=24))
     return folder
 
 
@@ -111,7 +96,7 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
 @pytest.mark.timeout(900)  # it compiles twice, which takes minutes beside other work
 @pytest.mark.usefixtures("compiler")
 def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder):
-    (folder / "patient.toml").write_text(PROFILE.format(meta_steps=24).replace("kill_after = 60", "kill_after = 400"))
+    (folder / "patient.toml").write_text(profile(kill_after=400, meta_steps=24))
     command = ("run", "--profile", "patient.toml", "-m", "./slow.py", "--seeds", "1", "--plan", "compiled")
     command = (*command, "--set", "slow.second_order=false", "--set", "slow.meta_batch=4")
     answer = metabench(folder, *command, "--store", "compiled-uninterrupted")

@@ -1,25 +1,9 @@
 """A task and a method in somebody's own files, outside the checkout; data that are not here; an interrupted run."""
 
 import pytest
-from whole_runs import records
+from whole_runs import profile, records
 
 from benchmarks import schedule
-
-PROFILE = """
-[tiny]
-seeds = 1
-episodes = 6
-validation_episodes = 4
-validations = 4
-seconds = 20
-kill_after = 60
-meta_steps = 4
-methods = ["constant"]
-
-[[tiny.tasks]]
-task = "sinusoid/k5"
-"""
-
 
 METHOD = """
 from dataclasses import dataclass
@@ -97,7 +81,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     (folder / "mine.py").write_text(METHOD)
     (folder / "task.py").write_text(TASK)
-    (folder / "tiny.toml").write_text(PROFILE)
+    (folder / "tiny.toml").write_text(profile())
     return folder
 
 

@@ -17,6 +17,27 @@ from benchmarks.store import Store
 
 ROOT = Path(__file__).parents[1]
 
+#: a profile of a few steps of training, for a user's own file
+PROFILE = """
+[tiny]
+seeds = 1
+episodes = 6
+validation_episodes = 4
+validations = 4
+seconds = 20
+kill_after = {kill_after}
+meta_steps = {meta_steps}
+methods = ["constant"]
+
+[[tiny.tasks]]
+task = "sinusoid/k5"
+"""
+
+
+def profile(kill_after: int = 60, meta_steps: int = 4) -> str:
+    """A file of profiles that has "tiny"."""
+    return PROFILE.format(kill_after=kill_after, meta_steps=meta_steps)
+
 
 @dataclass
 class Answer:
