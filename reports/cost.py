@@ -13,7 +13,6 @@ import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import timing
-from reports import words
 
 Record = Mapping[str, Any]
 
@@ -207,9 +206,10 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
             else f"{most.time:.2f} times ({_where(most)})"
         )
         counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
+        unsure = disturbed(group, "settings")
         told.append(
             f"On {device_name(records, machine, device)} a meta-step of second order takes {span} as long "
-            f"as one of first order{_unsure(group)}. The paper's {PAPER} is {' and '.join(counts)}."
+            f"as one of first order{unsure and f' ({unsure})'}. The paper's {PAPER} is {' and '.join(counts)}."
         )
     return told
 
@@ -223,9 +223,17 @@ def device_name(records: Iterable[Record], machine: str, device: str) -> str:
     return DEVICES.get(kind, device) + (f" ({model})" if model else "")
 
 
-def _unsure(group: pd.DataFrame) -> str:
-    unstable = int((~group["stable"].astype(bool)).sum())
-    return f" ({words.unstable(unstable, len(group), 'settings')})" if unstable else ""
+def unstable(group: pd.DataFrame) -> int:
+    """How many rows are unstable."""
+    return int((~group["stable"].astype(bool)).sum())
+
+
+def disturbed(group: pd.DataFrame, what: str) -> str:
+    """That so many rows, which are ``what``, are unstable; empty where none is."""
+    if not (found := unstable(group)):
+        return ""
+    are = "is" if found == 1 else "are"
+    return f"{found} of {len(group)} {what} {are} unstable: the machine did something else as well"
 
 
 def _where(row: Any) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import cost, style, svg, words
+from reports import cost, style, svg
 from reports.figures import HEIGHT, WIDTH, Panel, plain_numbers
+from reports.words import slug
 
 #: inches per implementation in a figure of bars
 ROW = 0.42
@@ -35,7 +36,7 @@ def _by_steps(frame: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
 
 def _ratio_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    name = words.slug(f"cost ratio {title} {place['machine']}")
+    name = slug(f"cost ratio {title} {place['machine']}")
     labels = ordered(group["label"])
 
     def draw() -> svg.Drawing:
@@ -58,10 +59,9 @@ def _ratio_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
             axes.set_ylim(min(0.9, group["time"].min() / 1.1), max(1.6, group["time"].max() * 1.25))
             return svg.render(figure, _colours(labels), f"time of second over first order against inner steps, {title}")
 
-    unstable = int((~group["stable"].astype(bool)).sum())
     caption = "Bands are 95 % intervals of the bootstrap over rounds. Dotted: what the paper's 33 % may mean."
-    if unstable:
-        caption += f" {words.unstable(unstable, len(group), 'points')}."
+    if disturbed := cost.disturbed(group, "points"):
+        caption += f" {disturbed}."
     return Panel(name, title, caption, draw, tuple(labels))
 
 
@@ -76,7 +76,7 @@ def memory_panels(records: Sequence[cost.Record]) -> list[Panel]:
 
 def _memory_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    name = words.slug(f"cost memory {title} {place['machine']}")
+    name = slug(f"cost memory {title} {place['machine']}")
     labels = ordered(group["label"])
 
     def draw() -> svg.Drawing:
@@ -111,7 +111,7 @@ def bar_panels(records: Sequence[cost.Record]) -> list[Panel]:
 
 def _bar_panel(place: dict[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{cost.described(place)} · {place['device']}"
-    name = words.slug(f"cost bars {title} {place['machine']}")
+    name = slug(f"cost bars {title} {place['machine']}")
     fastest = group.groupby("label")["milliseconds"].max().sort_values()
     labels = [str(label) for label in fastest.index]
     orders = [order for order in ORDERS if order in set(group["order"])]

@@ -65,7 +65,7 @@ def worth(results: Results) -> list[str]:
     ratios, spans = cost.ratios(results.costs), []
     for (machine, device), group in ratios[ratios["label"] == cost.OURS].groupby(["machine", "device"], sort=False):
         ends = dict.fromkeys(f"{value:.2f}" for value in (group["time"].min(), group["time"].max()))
-        where, unstable = cost.device_name(results.costs, machine, device), int((~group["stable"].astype(bool)).sum())
+        where, unstable = cost.device_name(results.costs, machine, device), cost.unstable(group)
         spans.append(f"{' to '.join(ends)} times as long on {where}")
         spans[-1] += f" ({unstable} of {len(group)} settings timed unstably)" if unstable else ""
     return [*said, *([f"A meta-step of second order takes {words.listed(spans)}."] if spans else [])]

@@ -83,11 +83,6 @@ def count(value: float | None, what: str, form: str = "{:,.0f}") -> str:
     return f"{form.format(value)} {what}{'' if value == 1 else 's'}"
 
 
-def unstable(number: int, of: int, what: str) -> str:
-    """How many samples scatter more than an undisturbed machine's."""
-    return f"{number} of {of} {what} {'is' if number == 1 else 'are'} unstable: the machine did something else as well"
-
-
 def listed(names: Sequence[str]) -> str:
     """``a, b and c``."""
     return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

@@ -62,7 +62,7 @@ class Adapter:
     @classmethod
     def always_compiles(cls, plan: str) -> bool:
         """Whether it compiles under that plan whatever the model and the machine; its library is not imported."""
-        return cls.compiles is True
+        return cls.compiles
 
     def version(self) -> str | None:
         """The library's version."""
