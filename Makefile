@@ -51,7 +51,7 @@ report: $(installed) ## write reports/index.html from the records that are there
 
 readme: $(installed) ## write the README's tables and picture, and the tables of docs/performance.md, from the records in reports/reference
 	$(run_python) -m reports.readme
-	$(run_python) -m reports.cost_docs
+	$(run_python) -m reports.cost.docs
 
 # On a machine with a GPU, with the Python that is there and nothing installed: published settings and budgets of three
 # learners on Omniglot, for at most SECONDS; the same command goes on. METABENCH_CACHE may name decoded images.
@@ -85,7 +85,7 @@ gate: $(installed) ## is anything slower or worse than in the commit before (MET
 	$(run_python) -m benchmarks gate $(ARGS)
 
 micro: $(installed) ## where time goes: inner step, meta-step, episodes, records, report
-	$(run_python) -m pytest benchmarks/micro -o addopts=--import-mode=importlib --benchmark-only $(ARGS)
+	$(run_python) -m pytest tests/micro -o addopts=--import-mode=importlib --benchmark-only $(ARGS)
 
 peers: $(installed) ## other libraries, to compare with; tried anew where it failed before
 	@grep -qs '^installed' $(peers) || rm -f $(peers)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.beta_bernoulli import (
+from baselines.shared.beta_bernoulli import (
     TABLE_PULLS,
     bayes_optimum,
     gittins_indices,

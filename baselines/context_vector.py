@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from benchmarks.api import TaskDistribution
 from benchmarks.registry import register_method
-from maml.control import ControlMAML
-from maml.policies import Policy
-from maml.policy_learners import TRAINING
+from maml.control.maml import ControlMAML
+from maml.control.policies import Policy
+from maml.control.policy_learners import TRAINING
 
 
 @register_method("context-vector")

@@ -31,9 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines import lstm
-from baselines.embedding import embed_both
-from baselines.similarity import highest_of_class, similarity
+from baselines.shared.embedding import embed_both
+from baselines.shared.similarity import highest_of_class, similarity
 from benchmarks.api import (
     LabelledSet,
     Memory,
@@ -44,7 +43,7 @@ from benchmarks.api import (
     TaskDistribution,
     adaptation_field,
 )
-from benchmarks.models import Network, Statistics, network_for
+from benchmarks.models import Network, Statistics, lstm, network_for
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.inner_loop import per_task
@@ -64,7 +63,7 @@ class MatchingNets(MetaLearner):
     attention_scale: factor of the cosine in the softmax.
     meta_batch, meta_lr: tasks per meta-step, and Adam's rate.
     training_queries: queries per class (per task in regression) in training.
-    test_regime: batch-norm's statistics when queries are predicted (`baselines.embedding.embed_both`).
+    test_regime: batch-norm's statistics when queries are predicted (`baselines.shared.embedding.embed_both`).
     backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
     """
 

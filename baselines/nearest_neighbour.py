@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from baselines.embedding import embed_both
 from baselines.finetune import FineTune, Regime
-from baselines.similarity import Metric, highest_of_class, similarity
+from baselines.shared.embedding import embed_both
+from baselines.shared.similarity import Metric, highest_of_class, similarity
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Predictor, State, TaskDistribution, adaptation_field
 from benchmarks.models import Network, network_for
 from benchmarks.registry import register_method
@@ -57,7 +57,7 @@ class EmbeddedNearestNeighbour(MetaLearner):
     """Answer as the support example does that is nearest in the embedding of the network that `finetune` trains.
 
     metric: as for raw inputs.
-    test_regime: batch-norm's statistics (`baselines.embedding.embed_both`).
+    test_regime: batch-norm's statistics (`baselines.shared.embedding.embed_both`).
     backbone: that of the fine-tuned network; "": the task's own.
     """
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from benchmarks.api import Predictor, State, TaskDistribution
 from benchmarks.environments import Rollouts
 from benchmarks.registry import register_method
+from maml.control.policies import Acting, Policy, policy_for
+from maml.control.policy_learners import PUBLISHED_ITERATIONS, TRAINING, TrustRegionLearner
 from maml.inner_loop import per_task
-from maml.policies import Acting, Policy, policy_for
-from maml.policy_learners import PUBLISHED_ITERATIONS, TRAINING, TrustRegionLearner
 
 
 @register_method("oracle")

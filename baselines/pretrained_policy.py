@@ -23,7 +23,7 @@ import torch
 from benchmarks.api import Parameters, State, TaskDistribution
 from benchmarks.environments import Rollouts
 from benchmarks.registry import register_method
-from maml.policy_learners import NETWORKS, PUBLISHED_ITERATIONS, TRAINING, AdaptedPolicy, TrustRegionLearner
+from maml.control.policy_learners import NETWORKS, PUBLISHED_ITERATIONS, TRAINING, AdaptedPolicy, TrustRegionLearner
 
 
 @register_method("pretrained")

@@ -26,17 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines import lstm
-from benchmarks.api import (
-    Episodes,
-    LabelledSet,
-    Memory,
-    MetaLearner,
-    Parameters,
-    Predictor,
-    State,
-    TaskDistribution,
-)
+from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.models import lstm
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.losses import supervised_loss

@@ -31,10 +31,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from baselines import gru
-from baselines.beta_bernoulli import known_optimum
-from baselines.gru import RecurrentPolicy
-from baselines.trials import Trials, entropy_of, natural_step, play, seen_returns
+from baselines.shared import gru
+from baselines.shared.beta_bernoulli import known_optimum
+from baselines.shared.gru import RecurrentPolicy
+from baselines.shared.trials import Trials, entropy_of, natural_step, play, seen_returns
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method

@@ -312,8 +312,8 @@ class MetaLearner(Configured):
         return (0,)
 
     def planned(self: Self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
-        """The same learner with its execution plan (`benchmarks.plans`) settled for so many meta-steps to come, or as
-        ``forced``; and the plan as plain data, for the record. Compiles what is to be compiled."""
+        """The same learner with its execution plan (`benchmarks.execution.plans`) settled for ``meta_steps``
+        more steps, or as ``forced``; and the plan as plain data, for the record. Compiles what is to be compiled."""
         return self, {}
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:

@@ -105,8 +105,8 @@ def discover(paths: Iterable[str | Path] = ()) -> None:
     if not _discovered:
         for package_name in PACKAGES:
             package = importlib.import_module(package_name)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{package_name}.{module.name}")
+            for module in pkgutil.walk_packages(package.__path__, f"{package_name}."):
+                importlib.import_module(module.name)
         _discovered = True
     for path in paths:
         load_file(Path(path))

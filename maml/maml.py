@@ -20,25 +20,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from benchmarks.api import (
-    MetabenchError,
-    MetaLearner,
-    Parameters,
-    Predictor,
-    State,
-    TaskDistribution,
-    adaptation_field,
-)
+from benchmarks.api import MetabenchError, MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.execution.plans import Plan, parse, settle
+from benchmarks.execution.threads import in_order
 from benchmarks.models import NetworkPredictor, network_for
 from benchmarks.models.per_task import PerTask, applied
-from benchmarks.plans import Plan, parse, settle
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
-from maml.engine import QueryLoss, gradient_of, held_bytes
+from maml.gradient import QueryLoss, gradient_of, held_bytes, rule
 from maml.inner_loop import RATES, per_task
 from maml.losses import LossScale, loss_factor
-from maml.parallel import in_order
-from maml.plan import rule
 
 Regime = Literal["query", "support", "single"]
 

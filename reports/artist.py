@@ -22,10 +22,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from benchmarks.errors import MetabenchError
 
 if TYPE_CHECKING:
-    from reports.figures import Panel
+    from reports.scores.figures import Panel
 
 #: what the page is made with
-NEEDED = ("matplotlib.backends.backend_svg", "seaborn", "reports.sections", "scipy.special", "scipy.sparse", "jinja2")
+NEEDED = (
+    "matplotlib.backends.backend_svg",
+    "seaborn",
+    "reports.page.sections",
+    "scipy.special",
+    "scipy.sparse",
+    "jinja2",
+)
 #: what these import if it is there, which takes as long as all the rest: for densities and clusters, strings of large
 #: tables, axes in space
 UNNEEDED = ("scipy.stats", "scipy.cluster", "scipy.spatial", "pyarrow", "mpl_toolkits.mplot3d")

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import MetabenchError
-from reports import cost, layout, style, svg, tables, words
-from reports.data import Result, Results, load
-from reports.picture import drawn
+from reports import style, svg, words
+from reports.cost import frames
+from reports.cost.picture import drawn
+from reports.results import Result, Results, load
+from reports.scores import layout, tables
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -101,7 +103,7 @@ def _costs(results: Results) -> str:
     """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
     profiles = words.listed(sorted({str(record["profile"]) for record in results.costs if record.get("profile")}))
     told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
-    return "\n\n".join([*told, *cost.overview(results.costs)])
+    return "\n\n".join([*told, *frames.overview(results.costs)])
 
 
 def _origin(results: Results, path: Path, root: Path) -> str:

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports import layout, sentences, short, style, tables, words
-from reports.data import Results, load
+from reports import style, words
+from reports.page import short
+from reports.results import Results, load
+from reports.scores import layout, sentences, tables
 
 #: details shown beside the scores; the page and `main_table` have all of them
 SHOWN = ("rank", "letters", "seeds", "of published", "training")

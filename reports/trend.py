@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmarks.stats.changes import changes
 from reports import svg, words
-from reports.figures import HEIGHT, WIDTH, Panel
+from reports.scores.figures import HEIGHT, WIDTH, Panel
 
 FILE = "gate-history.jsonl"
 #: what a line must hold to be of use

@@ -23,14 +23,13 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: what a method is made of
 CONTRACT = tuple(
     f"benchmarks.{name}"
-    for name in ("api", "errors", "registry", "sampling", "training", "plans", "models", "environments")
+    for name in ("api", "errors", "registry", "sampling", "training", "execution", "models", "environments")
 )
 #: what runs, times, stores and shows: it is handed plug-ins, and a plug-in never asks for it
 MACHINERY = (
-    *("reports", "benchmarks.__main__", "benchmarks.commands", "benchmarks.runner", "benchmarks.fitting"),
-    *("benchmarks.isolate", "benchmarks.schedule", "benchmarks.cells", "benchmarks.profiles", "benchmarks.store"),
-    *("benchmarks.measure", "benchmarks.conformance", "benchmarks.stats", "benchmarks.cost", "benchmarks.gate"),
-    *("benchmarks.peers", "benchmarks.comparing", "benchmarks.published"),
+    *("reports", "benchmarks.__main__", "benchmarks.commands", "benchmarks.run", "benchmarks.records"),
+    *("benchmarks.clock", "benchmarks.machine", "benchmarks.conformance", "benchmarks.stats", "benchmarks.compare"),
+    *("benchmarks.cost", "benchmarks.gate"),
 )
 #: clocks, printing, files, processes and a global generator are not a method's business
 NOT_FOR_METHODS = (
@@ -152,7 +151,7 @@ def test_plug_ins_are_imported_by_package_name_inside_the_discovery_function() -
 
 @pytest.mark.parametrize("module", REPORTS)
 def test_reports_read_records(module: str) -> None:
-    stats = ("benchmarks.store", "benchmarks.stats", "benchmarks.published", "benchmarks.budget", "benchmarks.errors")
+    stats = ("benchmarks.records", "benchmarks.stats", "benchmarks.errors")
     assert outside(module, ("reports", *stats)) == set()
     assert not any(within(name, ("torch",)) for name in imports(module))
 
@@ -166,13 +165,14 @@ def test_only_the_command_line_imports_reports() -> None:
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("benchmarks.runner", ("isolate", "schedule", "commands", "__main__")),
-        ("benchmarks.fitting", ("runner", "store", "isolate", "schedule", "commands", "__main__")),
-        ("benchmarks.store", ("runner", "isolate", "schedule", "commands", "registry", "__main__")),
-        ("benchmarks.measure", ("runner", "store", "isolate", "schedule", "commands", "registry", "__main__")),
-        ("benchmarks.stats", ("runner", "isolate", "schedule", "commands", "registry", "__main__")),
-        ("benchmarks.isolate", ("schedule", "commands", "cells", "__main__")),
-        ("benchmarks.schedule", ("commands", "__main__")),
+        ("benchmarks.run.worker", ("run.isolate", "run.schedule", "commands", "__main__")),
+        ("benchmarks.run.fitting", ("run.worker", "run.schedule", "run.isolate", "records", "commands", "__main__")),
+        ("benchmarks.run.isolate", ("run.schedule", "run.cells", "commands", "__main__")),
+        ("benchmarks.run.schedule", ("commands", "__main__")),
+        ("benchmarks.records.store", ("run", "commands", "registry", "__main__")),
+        ("benchmarks.machine", ("run", "records", "commands", "registry", "__main__")),
+        ("benchmarks.stats", ("run", "commands", "registry", "__main__")),
+        ("benchmarks.execution", ("run", "records", "commands", "registry", "__main__")),
     ],
 )
 def test_imports_go_one_way(module: str, never: tuple[str, ...]) -> None:
@@ -291,7 +291,7 @@ def test_seeded_draws_are_allowed(source: str) -> None:
 
 
 def test_one_place_asks_for_a_graph_of_the_gradient() -> None:
-    exempt = ("reports", "benchmarks.peers")
+    exempt = ("reports", "benchmarks.cost.peers")
     places = [
         f"{module}:{node.value.lineno}"
         for module in MODULES

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import conformance, registry, runner, sampling
+from benchmarks import conformance, registry, sampling
 from benchmarks.api import Episodes, MetaLearner, Predictor, Recorded, State, TaskDistribution
-from benchmarks.fitting import Progress, train
 from benchmarks.registry import Entry
+from benchmarks.run import worker
+from benchmarks.run.fitting import Progress, train
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.inner_loop import inner_loop, per_task
 
@@ -186,7 +187,7 @@ def test_the_suite_evaluates_control_with_learners_of_both_kinds(learner):
         assert len(progress.curve) == 4
         state = progress.best_state
     plan = {"split": "test", "regime": "none", "shots": None, "episodes": 40}
-    evaluated = runner.evaluate(learner, state, tasks, plan, lambda plain: None)
+    evaluated = worker.evaluate(learner, state, tasks, plan, lambda plain: None)
     means = {step: values.mean() for step, values in evaluated["scores"].items()}
     last = evaluated["reported"][-1]
     assert evaluated["scores"][last].shape == (40, 8)

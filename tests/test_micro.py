@@ -15,7 +15,7 @@ def test_micro_benchmarks_run_without_being_timed() -> None:
     pytest.importorskip("pytest_benchmark")
     chosen = "mlp-40-40 or sinusoid or a_record"
     options = ["-o", "addopts=--import-mode=importlib", "--benchmark-disable", "-q", "-k", chosen]
-    command = [sys.executable, "-m", "pytest", "benchmarks/micro", *options]
+    command = [sys.executable, "-m", "pytest", "tests/micro", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout
     assert "9 passed" in done.stdout

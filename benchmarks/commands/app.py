@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.commands import cost as costs
+from benchmarks.commands.compare import compare, episodes, power
+from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
 from benchmarks.commands.options import existing as _existing
 from benchmarks.commands.options import store_of as _store
-from benchmarks.commands.verdicts import compare, episodes, power
-from benchmarks.cost import command as costs
 from benchmarks.errors import MetabenchError
-from benchmarks.gate.command import gate
 
 if TYPE_CHECKING:
-    from benchmarks.schedule import Only
+    from benchmarks.run.schedule import Only
 
 app = typer.Typer(
     name="metabench",
@@ -78,13 +78,15 @@ def run(
 
     Exit code: 0 when every cell that was run is finished, 1 when some failed (the others are kept, and `show` and
     `report` name the failed ones), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks import isolate
+    from benchmarks.run import isolate
 
-    isolate.warm((*isolate.PRELOAD, "benchmarks.preloaded"))  # its imports go on beside those here
-    from benchmarks import plans, profiles, registry, schedule
-    from benchmarks.cells import Request, check_settings
+    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # its imports go on beside those here
+    from benchmarks import registry
     from benchmarks.commands import console
-    from benchmarks.store import Store
+    from benchmarks.execution import plans
+    from benchmarks.records.store import Store
+    from benchmarks.run import profiles, schedule
+    from benchmarks.run.cells import Request, check_settings
 
     chosen = profiles.load(profile)
     methods, tasks, plugins = _plugins(method or [], task or [])
@@ -165,7 +167,7 @@ def report(
     ] = None,
 ) -> None:
     """One self-contained HTML page from the records."""
-    from reports import page
+    from reports.page import page
 
     typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output, figures)}")
 
@@ -179,10 +181,10 @@ def keep(
     """Copy records with their scores and curves, without trained states: a small store to commit or to send.
 
     Pictures of data that may not be passed on (mini-ImageNet's) stay behind."""
-    from benchmarks import keeping
-    from benchmarks.store import Store
+    from benchmarks.records import export
+    from benchmarks.records.store import Store
 
-    copied, bare = keeping.keep(Store(_existing(_store(store, profile)), read_only=True), Store(target))
+    copied, bare = export.keep(Store(_existing(_store(store, profile)), read_only=True), Store(target))
     without = f", {bare} of them without pictures, which may not be passed on" if bare else ""
     typer.echo(f"copied {copied} records to {target}{without}")
 
@@ -191,7 +193,7 @@ def keep(
 @functools.wraps(costs.cost)
 def cost(**options: Any) -> None:
     from benchmarks.commands import console
-    from reports import cost_terminal as tables
+    from reports.cost import terminal as tables
 
     options["device"] = _device(options["device"])
     tables.show(costs.cost(**options), console.plain())

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import profiles
-from benchmarks.files import cache_folder, write_text
+from benchmarks.cache import cache_folder
+from benchmarks.records.formats import write_text
+from benchmarks.run import profiles
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("maml/*.py", "baselines/*.py", "benchmarks/tasks/*.py", "benchmarks/*.py", "benchmarks/*.toml")
+SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
 
 
 def load() -> dict[str, Any]:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from benchmarks.cells import Cell
-    from benchmarks.isolate import Event
-    from benchmarks.schedule import Plan
+    from benchmarks.run.cells import Cell
+    from benchmarks.run.isolate import Event
+    from benchmarks.run.schedule import Plan
 
 #: seconds between two lines about the same cell where the output is not a terminal
 LINE_EVERY = 60.0

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from benchmarks import measure, registry
+from benchmarks import machine, registry
+from benchmarks.cache import cache_folder
 from benchmarks.commands import console
 from benchmarks.errors import MetabenchError, Unavailable
-from benchmarks.files import cache_folder
 
 PEERS = ("learn2learn", "higher", "torchopt", "jax")
 
@@ -23,7 +23,7 @@ def examine() -> None:
     screen = console.plain()
     table = Table(box=None, show_header=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for name, value in (*measure.machine(device).items(), *measure.versions().items(), *_data(), *_peers()):
+    for name, value in (*machine.fingerprint(device).items(), *machine.versions().items(), *_data(), *_peers()):
         table.add_row(name, str(value))
     table.add_row("METABENCH_DATA", os.environ.get("METABENCH_DATA") or "not set")
     table.add_row("cache", str(cache_folder()))

@@ -24,7 +24,7 @@ StoreOption = Annotated[
 
 def store_of(store: Path | None, profile: str) -> Path:
     """The folder of the records: the one that is named, or the profile's own."""
-    from benchmarks import profiles
+    from benchmarks.run import profiles
 
     path = store or RUNS / profiles.title(profile)
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -4,7 +4,7 @@
 the records. docs/performance.md says how each number is measured.
 """
 
-from benchmarks import isolate
+from benchmarks.run import isolate
 
 #: what the fork server imports for the processes of settings; none of it starts a thread
 PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import peers
 from benchmarks.api import Episodes, Parameters
+from benchmarks.cost import peers
+from benchmarks.cost.peers.adapter import Adapter, Settings
 from benchmarks.cost.work import Work
-from benchmarks.peers.adapter import Adapter, Settings
 
 #: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
 TOLERANCE = 1e-6

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.cost.grid import Variant
-from benchmarks.peers.adapter import Adapter
+from benchmarks.cost.peers.adapter import Adapter
 from benchmarks.stats import timing
 
 
@@ -32,7 +32,7 @@ class Contestant:
         self.step = None
 
     def summarise(self, ceilings: Mapping[str, float]) -> None:
-        """Complete the row from the samples. ceilings: as `benchmarks.counters.ceilings` has them."""
+        """Complete the row from the samples. ceilings: as `benchmarks.cost.counters.ceilings` has them."""
         row, seconds = self.row, timing.median(self.samples)
         row["milliseconds"], row["low"], row["high"] = (1e3 * v for v in (seconds.value, seconds.low, seconds.high))
         row["spread"] = timing.spread(self.samples)

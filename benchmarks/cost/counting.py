@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
+from benchmarks.cost import counters, peers
+from benchmarks.cost.peers.adapter import Adapter, Settings
 from benchmarks.cost.work import Work
-from benchmarks.peers.adapter import Adapter, Settings
 
 
 class Counting:

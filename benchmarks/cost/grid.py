@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
+from benchmarks.cost import peers
+from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 from benchmarks.registry import check_type, unknown
-from benchmarks.workloads import WORKLOADS
 
-FILE = Path(__file__).parents[1] / "cost.toml"
+FILE = Path(__file__).with_name("grid.toml")
 ORDERS = ("second", "first")
 #: what is timed: training ("meta-step"), or adapting to episodes and predicting their queries without a graph
 #: ("evaluation"), which has no second order

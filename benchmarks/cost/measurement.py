@@ -19,21 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import counters, peers
 from benchmarks.api import Episodes, Parameters
-from benchmarks.cost import comparison
+from benchmarks.clock import Clock
+from benchmarks.cost import comparison, counters, peers
 from benchmarks.cost.contestant import Contestant, empty_row
 from benchmarks.cost.counting import Counting
 from benchmarks.cost.grid import WORKS, Setting, from_plain
+from benchmarks.cost.peers.adapter import Adapter, Settings
 from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
+from benchmarks.cost.workloads import WORKLOADS, Workload
 from benchmarks.errors import Unavailable
-from benchmarks.isolate.child import describe
-from benchmarks.measure import Clock
+from benchmarks.execution.threads import one_thread
 from benchmarks.models import BACKBONES, Network
-from benchmarks.peers.adapter import Adapter, Settings
-from benchmarks.threads import one_thread
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.run.isolate.child import describe
 
 #: steps before the first timed one, the very first not counted, and the seconds that end them early (those of a first
 #: step that compiles apart)
@@ -58,7 +57,7 @@ def measure(
     """Everything that one setting's record says beside its header: rows, ceilings, threads, precision, and the seconds
     of each stage.
 
-    A job of `benchmarks.isolate`. turn: the fields of a `Turn`. left: seconds that its wave has; None: as it needs."""
+    A job of `benchmarks.run.isolate`. turn: the fields of a `Turn`. left: seconds its wave has; None: no limit."""
     chosen, own = from_plain(setting), Turn(**turn)
     # what torch compiles is compiled here: its compiler's programs would come out of the user's cache without a word
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(own.folder, "compiled")

@@ -14,16 +14,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import isolate, measure, peers
-from benchmarks.cost import PRELOAD, comparison, grid
+from benchmarks.cost import PRELOAD, comparison, grid, peers
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
-from benchmarks.isolate import Event, Job, Outcome
-from benchmarks.isolate.child import short_of_memory
-from benchmarks.program import essence
-from benchmarks.store import Store, content_key
-from benchmarks.workloads import WORKLOADS
+from benchmarks.cost.workloads import WORKLOADS
+from benchmarks.machine import fingerprint, git_state, usable_cores, versions
+from benchmarks.records.store import Store, content_key
+from benchmarks.run import isolate
+from benchmarks.run.code_hash import essence
+from benchmarks.run.isolate import Event, Job, Outcome
+from benchmarks.run.isolate.child import short_of_memory
 
 #: the code that decides a cost
 CODE = (
@@ -107,7 +108,7 @@ def run(
 def _sizes(memory_bytes: int | None, gpu_gib: float | None, limited: bool) -> tuple[int, int]:
     """How many settings are prepared at a time, and how many make a wave. In a run with a time limit a wave that is
     prepared by the CPU's cores has no more than there are places, so that what stands first is timed early."""
-    places = max(1, min(PLACES, measure.usable_cores() or 1))
+    places = max(1, min(PLACES, usable_cores() or 1))
     size = WAVE if gpu_gib is None else int(gpu_gib * 2**30 // GPU_BYTES)
     if memory_bytes is not None:
         size = min(size, int(memory_bytes // WAVE_BYTES))
@@ -121,8 +122,8 @@ def _cut(setting: Setting, left: float | None) -> Setting:
 def environments(
     store: Store, profile: str, line: Callable[[str], None], seconds: float = 900.0, again: bool = False
 ) -> list[dict[str, Any]]:
-    """The record of how many control steps a second the simulators make (`benchmarks.cost.throughput`), measured where
-    there is none yet; its work is "environment", and its rows have columns of their own."""
+    """The record of control steps per second of the simulators (`benchmarks.cost.control_steps`), measured where there
+    is none yet; its work is "environment", and its rows have columns of their own."""
     facts, folder = context("cpu"), Path(__file__).parents[1]
     files = [*sorted(folder.glob("environments/*.py")), folder / "cost" / "throughput.py"]
     libraries = {name: _version(name) for name in ("torch", "mujoco", "gymnasium")}
@@ -130,7 +131,7 @@ def environments(
     key = content_key({"cell": "throughput", "code": code, "machine": facts["machine"]["id"], "versions": libraries})
     if again or not _finished(store.get(key)):
         with tempfile.TemporaryDirectory() as logs:
-            job = Job(key, ("benchmarks.cost.throughput:measure", {}), Path(logs) / f"{key}.log", seconds)
+            job = Job(key, ("benchmarks.cost.control_steps:measure", {}), Path(logs) / f"{key}.log", seconds)
             outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
         record = {
             "key": key,
@@ -236,9 +237,9 @@ def _measured(
 def context(device: str) -> dict[str, Any]:
     """What every record says of the machine and the code."""
     return {
-        "machine": measure.machine(device),
-        "versions": measure.versions(),
-        "git": measure.git_state(Path(__file__).parents[2]),
+        "machine": fingerprint(device),
+        "versions": versions(),
+        "git": git_state(Path(__file__).parents[2]),
     }
 
 

@@ -37,8 +37,8 @@ def main(
     from benchmarks.cost import grid
     from benchmarks.cost.measurement import Contest
     from benchmarks.cost.turns import limit_threads
+    from benchmarks.cost.workloads import WORKLOADS
     from benchmarks.errors import MetabenchError
-    from benchmarks.workloads import WORKLOADS
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise MetabenchError(f"device {device!r} is not here: torch {torch.__version__} finds no CUDA device")
@@ -65,7 +65,7 @@ def summary(step: Any, output: Path, device: str) -> str:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    from benchmarks.measure import Clock
+    from benchmarks.clock import Clock
 
     cuda = device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

@@ -20,7 +20,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from benchmarks.measure import usable_cores
+from benchmarks.machine import usable_cores
 
 #: seconds between two looks at the files: too seldom to disturb who is timed
 LOOK = 0.1

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from benchmarks.api import Episodes, Parameters
-from benchmarks.fitting import episodes_at_once
-from benchmarks.peers.adapter import Adapter, Settings
+from benchmarks.cost.peers.adapter import Adapter, Settings
+from benchmarks.run.fitting import episodes_at_once
 
 
 class Work(Protocol):

@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.api import Diverged, Unavailable
 from benchmarks.environments.batch import BatchEnv, Step
 from benchmarks.environments.locomotion import Locomotion
-from benchmarks.threads import one_thread
+from benchmarks.execution.threads import one_thread
 
 #: what MuJoCo itself calls a bad number
 HUGE = 1e10

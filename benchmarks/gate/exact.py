@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import counters, registry
+from benchmarks import registry
 from benchmarks.api import State
+from benchmarks.cost import counters
+from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 from benchmarks.models import network_for
-from benchmarks.workloads import WORKLOADS
 
-FILE = Path(__file__).parents[1] / "gate-baseline.json"
+FILE = Path(__file__).with_name("baseline.json")
 #: saved bytes may differ by this share: an operation may keep another small tensor in another build
 BYTES_TOLERANCE = 0.01
 #: what is counted, in the order of the messages

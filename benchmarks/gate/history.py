@@ -1,7 +1,7 @@
 """The trend layer: what the gate timed, a line of JSON per time, and whether a step has crept up on this machine.
 
 A change too small for the relative layer, or many of them, shows in the history only. Times of different machines are
-never compared: a line carries the fingerprint of its machine (`benchmarks.measure.machine`).
+never compared: a line carries the fingerprint of its machine (`benchmarks.machine.fingerprint`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import machine
 from benchmarks.errors import MetabenchError
 from benchmarks.gate.checkouts import ROOT
 from benchmarks.stats.changes import changes
@@ -32,7 +32,7 @@ class History:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.machine = measure.machine()
+        self.machine = machine.fingerprint()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.open("a", encoding="utf-8").close()
@@ -43,7 +43,7 @@ class History:
         """Add the time of each step of a commit; returns how many there are."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         facts = {"when": now, "commit": commit, "machine": self.machine["id"], "cpu": self.machine["cpu"]}
-        facts["torch"] = measure.versions().get("torch", "")
+        facts["torch"] = machine.versions().get("torch", "")
         lines = [json.dumps({**facts, "step": step, "seconds": value}) + "\n" for step, value in seconds.items()]
         with self.file.open("a", encoding="utf-8") as file:
             file.write("".join(lines))

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
 from benchmarks.errors import MetabenchError
-from benchmarks.files import write_text
 from benchmarks.gate import checkouts, relative, timed
 from benchmarks.gate.decision import LOOKS, THRESHOLD, decide
+from benchmarks.machine import fingerprint, git_state, versions
+from benchmarks.records.formats import write_text
 
 #: factors that the ratios are scaled by
 SCALED = (1.0, 1.05, 1.1, 1.2)
@@ -106,8 +106,8 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
 
 def record(path: Path, pairs: int) -> None:
     """Append pairs of processes to the series in ``path`` until it has so many; written after each."""
-    machine = measure.machine()
-    facts = {"machine": machine, "versions": measure.versions(), "git": measure.git_state(checkouts.ROOT)}
+    machine = fingerprint()
+    facts = {"machine": machine, "versions": versions(), "git": git_state(checkouts.ROOT)}
     empty: dict[str, Any] = {"slower": PLANTED, **({part: {s: [] for s in timed.STEPS} for part in PARTS})}
     series: dict[str, Any] = read(path) if path.exists() else {**facts, **empty}
     if (series["machine"]["id"], series["slower"], list(series["ratios"])) != (machine["id"], PLANTED, [*timed.STEPS]):

@@ -32,7 +32,9 @@ CALIBRATION = 15
 
 def _workloads() -> Any:
     """The workloads of this checkout, whichever checkout is timed."""
-    spec = importlib.util.spec_from_file_location("_gate_workloads", Path(__file__).parents[1] / "workloads.py")
+    spec = importlib.util.spec_from_file_location(
+        "_gate_workloads", Path(__file__).parents[1] / "cost" / "workloads.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

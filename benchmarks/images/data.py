@@ -27,8 +27,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from benchmarks.api import SPLITS
+from benchmarks.cache import cache_folder
 from benchmarks.errors import MetabenchError, Unavailable
-from benchmarks.files import cache_folder
 from benchmarks.images.distribution import ImageSet
 
 Progress = Callable[[str], None]

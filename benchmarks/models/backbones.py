@@ -3,8 +3,8 @@
 Inside a backbone the tasks stand beside the channels, ``[n, tasks * channels, ...]``, so that per-task weights are one
 grouped convolution or one batched matrix product. With one set of weights for all tasks (leading axis 1) the tasks are
 folded into the batch instead, which is an ordinary convolution. On a CPU, where grouped convolutions are slow, those
-with per-task weights are done task by task, with the channels last (`benchmarks.models.channels_last`), but for small
-sets.
+with per-task weights are done task by task, with the channels last (`benchmarks.models.fast.channels_last`), but for
+small sets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.models import channels_last, windows
+from benchmarks.models.fast import channels_last, windows
 from benchmarks.models.normalisation import Statistics, batch_norm
 from benchmarks.models.resnet import ResNet12
 
@@ -160,7 +160,7 @@ class Conv4:
         return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
 
     def _over_windows(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The same, tasks and channels first (`benchmarks.models.windows`)."""
+        """The same, tasks and channels first (`benchmarks.models.fast.windows`)."""
         x = x.transpose(1, 2)
         for layer in range(4):
             own = (parameters[f"layer{layer}.{part}"] for part in ("weight", "bias", "scale", "shift"))

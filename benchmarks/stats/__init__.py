@@ -7,6 +7,17 @@ that records are read sooner.
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
 from benchmarks.stats.classes import ClassComponents, Membership, clusters_by_item
+from benchmarks.stats.columns import (
+    Column,
+    Row,
+    TestProtocol,
+    arranged,
+    columns,
+    grouped,
+    protocol_of,
+    row_of,
+    task_scores,
+)
 from benchmarks.stats.contrasts import (
     SCOPES,
     SEEDS_FOR_METHODS,
@@ -19,22 +30,9 @@ from benchmarks.stats.contrasts import (
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.grids import Grid, StepMeans, episode_means, headline, shared
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
-from benchmarks.stats.records import (
-    Column,
-    Row,
-    TestProtocol,
-    arranged,
-    columns,
-    grouped,
-    protocol_of,
-    row_of,
-    task_scores,
-)
-from benchmarks.stats.sentences import ABOUT, about_of, comparison_sentence, ends, pair_sentence, size_of
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
 __all__ = [
-    "ABOUT",
     "SCOPES",
     "SEEDS_FOR_METHODS",
     "VERDICTS",
@@ -54,16 +52,13 @@ __all__ = [
     "StepMeans",
     "TaskScores",
     "TestProtocol",
-    "about_of",
     "aggregate",
     "arranged",
     "clusters_by_item",
     "columns",
     "compare",
-    "comparison_sentence",
     "components",
     "contrast",
-    "ends",
     "episode_means",
     "equivalence_power",
     "grouped",
@@ -75,7 +70,6 @@ __all__ = [
     "letters",
     "margin_on_scale",
     "needed",
-    "pair_sentence",
     "paired_contrast",
     "power",
     "protocol_of",
@@ -83,7 +77,6 @@ __all__ = [
     "ranks",
     "row_of",
     "shared",
-    "size_of",
     "task_scores",
     "top_group",
 ]

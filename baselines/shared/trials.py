@@ -1,0 +1,175 @@
+"""Trials that a recurrent policy has played, and what policy gradients make of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baselines.shared import gru
+from baselines.shared.gru import RecurrentPolicy
+from benchmarks.api import Diverged, Parameters
+from benchmarks.environments import ActionSpace, Categorical, Rollouts, Trajectories
+from maml.control.trust_region import trust_region_step
+
+#: how much of the running mean of returns stays from one iteration to the next
+RETURNS_KEPT = 0.95
+#: added to the diagonal of the normal equations of the values
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Trials:
+    """n trials of N steps: inputs ``[n, N, i]``; actions, live, log_probabilities (of the policy that played),
+    advantages and targets (of the values) ``[n, N]``.
+
+    Steps that took place stand one after another from the first column on: what a trial waited for after an early end
+    of an episode is at its end, and not live."""
+
+    inputs: Tensor
+    actions: Tensor
+    live: Tensor
+    log_probabilities: Tensor
+    advantages: Tensor
+    targets: Tensor
+    mean_return: float
+    environment_steps: int
+
+    def __getitem__(self, part: slice) -> Trials:
+        return Trials(*(v[part] if isinstance(v, Tensor) else v for v in vars(self).values()))  # type: ignore[arg-type]
+
+
+def play(source: Rollouts, parameters: Parameters, returns: Parameters, discount: float, trace: float) -> Trials:
+    """One trial in each task of the source. ``returns`` (see `seen_returns`) takes in what was earned."""
+    seen: Trajectories = source.batch(RecurrentPolicy(parameters), 0)
+    parts = (seen.inputs, seen.actions, seen.live, seen.rewards, seen.log_probabilities)
+    inputs, actions, live, rewards, likelihood = in_sequence(seen.live[:, 0], *(part[:, 0] for part in parts))
+    with torch.no_grad():
+        mean, deviation = take_in(returns, to_go(rewards, discount)[live])
+        values = (mean + deviation * gru.value(parameters, gru.read(parameters, inputs))).masked_fill(~live, 0.0)
+    advantages = generalised_advantages(rewards, values, discount, trace)
+    targets = (advantages + values - mean) / deviation
+    centred = advantages - advantages[live].mean()
+    scaled = (centred / (advantages[live].std() + 1e-8)).masked_fill(~live, 0.0)
+    mean_return = float(seen.returns.mean())
+    return Trials(inputs, actions, live, likelihood, scaled, targets, mean_return, seen.environment_steps)
+
+
+def in_sequence(live: Tensor, *parts: Tensor) -> list[Tensor]:
+    """The same with the live steps of each trial first, in their order; live ``[n, N]``, parts ``[n, N, ...]``."""
+    if bool(live.all()):
+        return list(parts)
+    order = (~live).to(torch.uint8).argsort(dim=1, stable=True)
+    rows = torch.arange(len(live), device=live.device).unsqueeze(1)
+    return [part[rows, order] for part in parts]
+
+
+def seen_returns(device: str) -> Parameters:
+    """Running sums of the discounted returns ahead, of their squares and of weights: nothing seen."""
+    return {f"returns.{name}": torch.zeros((), device=device) for name in ("mean", "square", "weight")}
+
+
+def take_in(returns: Parameters, ahead: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the running sums towards returns ``[m]``, in place; mean and deviation of what was seen so far."""
+    fresh = {"mean": ahead.mean(), "square": ahead.square().mean(), "weight": torch.ones(())}
+    for name, amount in fresh.items():
+        returns[f"returns.{name}"].mul_(RETURNS_KEPT).add_((1 - RETURNS_KEPT) * amount)
+    mean, square = (returns[f"returns.{name}"] / returns["returns.weight"] for name in ("mean", "square"))
+    return mean.clone(), (square - mean.square()).clamp(min=1e-8).sqrt()
+
+
+def to_go(rewards: Tensor, discount: float) -> Tensor:
+    """The discounted sum from each step to the end of the trial, along the last axis."""
+    sums, ahead = [], torch.zeros_like(rewards[..., 0])
+    for reward in reversed(rewards.unbind(-1)):
+        ahead = reward + discount * ahead
+        sums.append(ahead)
+    return torch.stack(sums[::-1], -1)
+
+
+def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
+    """Schulman et al. 2016, equation 16, ``[n, N]``: along the whole trial, past the ends of its episodes, with nothing
+    to come after its last step."""
+    following = torch.cat((values[:, 1:], torch.zeros_like(values[:, :1])), 1)
+    return to_go(rewards + discount * following - values, discount * trace)
+
+
+def entropy_of(actions: ActionSpace, distributions: Tensor) -> Tensor:
+    """The entropy of each distribution, up to a constant for real-valued actions, ``[n, N]``."""
+    if isinstance(actions, Categorical):
+        logarithms = distributions.log_softmax(-1)
+        return -(logarithms.exp() * logarithms).sum(-1)
+    return distributions.chunk(2, -1)[1].sum(-1)
+
+
+def natural_step(
+    parameters: Parameters, trials: Trials, actions: ActionSpace, radius: float, fisher_share: float
+) -> Parameters:
+    """A trust-region step of the policy (Schulman et al. 2015), then values fitted to the states of the policy that
+    played by least squares."""
+    policy = {name: value for name, value in parameters.items() if not name.startswith("value")}
+    sizes = [value.numel() for value in policy.values()]
+
+    def of(flat: Tensor) -> Parameters:
+        parts = zip(policy.items(), flat.split(sizes), strict=True)
+        return {name: part.view_as(value) for (name, value), part in parts}
+
+    def surrogate(flat: Tensor) -> tuple[Tensor, Tensor]:
+        distributions = gru.distribution(of(flat), gru.read(of(flat), trials.inputs))
+        ratio = (actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
+        return -(ratio * trials.advantages)[trials.live].mean(), distributions
+
+    here = torch.cat([value.detach().flatten() for value in policy.values()]).requires_grad_()
+    loss, distributions = surrogate(here)
+    (gradient,) = torch.autograd.grad(loss, here)
+    before, present = distributions.detach(), float(loss.detach())
+    if not math.isfinite(present):
+        raise Diverged(f"the surrogate of a trust-region step is {present}")
+
+    def evaluate(flat: Tensor) -> tuple[float, float]:
+        with torch.no_grad():
+            reached, after = surrogate(flat)
+            return float(reached), float(actions.divergence(before, after)[trials.live].mean())
+
+    some = trials[: max(1, round(fisher_share * len(trials.live)))]
+    product = fisher_product(
+        lambda flat: gru.distribution(of(flat), gru.read(of(flat), some.inputs, twice=True)),
+        here.detach(),
+        some.live,
+        actions,
+    )
+    step = trust_region_step(here.detach(), present, gradient, product, evaluate, radius=radius)
+    fitted = fitted_values(gru.read({n: v.detach() for n, v in parameters.items()}, trials.inputs), trials)
+    return {**of(step.parameters), **fitted}
+
+
+def fisher_product(
+    distributions_of: Callable[[Tensor], Tensor], here: Tensor, live: Tensor, actions: ActionSpace
+) -> Callable[[Tensor], Tensor]:
+    """The Fisher information of parameters ``[p]``, a mean over live steps, as a function that multiplies with it.
+
+    A change goes forwards through the network as twice backwards (`maml.control.trust_region.fisher_product`)."""
+    present, backwards = torch.func.vjp(distributions_of, here)[:2]
+
+    def pulled_back(weighted: Tensor) -> Tensor:
+        return torch.func.vjp(distributions_of, here)[1](weighted)[0]
+
+    forwards = torch.func.vjp(pulled_back, torch.zeros_like(present))[1]
+    weights = (live.to(present.dtype) / live.sum()).unsqueeze(-1)
+
+    def product(change: Tensor) -> Tensor:
+        return backwards(weights * actions.metric(present, forwards(change)[0]))[0]
+
+    return product
+
+
+def fitted_values(memories: Tensor, trials: Trials) -> Parameters:
+    """The critic's head that is nearest to the targets of the live steps, in states ``[n, N, hidden]``."""
+    states = memories[trials.live].double()
+    features = torch.cat((states, torch.ones_like(states[:, :1])), 1)
+    gram = features.T @ features + RIDGE * len(features) * torch.eye(features.shape[1]).to(features)
+    solution = torch.linalg.solve(gram, features.T @ trials.targets[trials.live].double()).to(memories.dtype)
+    return {"value.weight": solution[:-1].unsqueeze(0), "value.bias": solution[-1:]}

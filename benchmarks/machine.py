@@ -1,0 +1,142 @@
+"""What a number was measured on: machine, versions, commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+#: packages whose versions go into a record
+PACKAGES = (
+    *("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "mujoco", "gymnasium"),
+    *("learn2learn", "higher", "torchopt", "jax"),
+)
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+#: facts of `machine` that identify it: what decides how fast it is, and nothing that changes while it runs
+IDENTITY = ("cpu", "architecture", "physical_cores", "logical_cores", "usable_cores", "memory_gib", "system", "gpu")
+
+
+def fingerprint(device: str = "cpu") -> dict[str, Any]:
+    """What this machine is: processor, cores, memory (GiB), system, thread settings; for a cuda device its name,
+    memory (GiB), driver and CUDA version too. ``id`` is a short hash of what does not change while it runs.
+
+    A CPU's fingerprint never touches CUDA; a GPU's starts it in this process."""
+    facts: dict[str, Any] = {
+        "cpu": _cpu_model(),
+        "architecture": platform.machine(),
+        "physical_cores": _physical_cores(),
+        "logical_cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_gib": memory_gib(),
+        "system": platform.system(),
+        "os": platform.platform(),
+        "gpu": _gpu(device) if device.startswith("cuda") else None,
+        "threads": _threads(),
+    }
+    identity = json.dumps([facts[name] for name in IDENTITY], sort_keys=True)
+    return {"id": hashlib.sha256(identity.encode()).hexdigest()[:8], **facts}
+
+
+def _cpu_model() -> str:
+    """The processor's name without its nominal frequency."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
+    model = name[1] if name else platform.processor() or platform.machine()
+    if platform.system() == "Darwin":
+        model = _output("sysctl", "-n", "machdep.cpu.brand_string") or model
+    return re.sub(r"\s*@\s*[\d.]+\s*GHz", "", model).strip()
+
+
+def _physical_cores() -> int | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    cores: int | None = psutil.cpu_count(logical=False)
+    return cores
+
+
+def usable_cores() -> int | None:
+    """The cores that this process may run on, fewer than the machine's under taskset or in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def memory_gib() -> int | None:
+    """The machine's memory in GiB; None where no one can tell."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _threads() -> dict[str, Any]:
+    """Thread variables that are set, and torch's threads if torch is imported already."""
+    settings: dict[str, Any] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        settings["torch"] = torch.get_num_threads()
+    return settings
+
+
+def _gpu(device: str) -> dict[str, Any]:
+    import torch
+
+    facts = torch.cuda.get_device_properties(torch.device(device))
+    try:
+        driver = re.search(r"Module.*?(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+    except OSError:
+        driver = None
+    return {
+        "name": facts.name,
+        "memory_gib": round(facts.total_memory / 2**30),
+        "capability": f"{facts.major}.{facts.minor}",
+        "driver": driver[1] if driver else None,
+        "cuda": torch.version.cuda,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that can move a number or a time."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """The commit that is checked out at ``root``, and whether files differ from it; None if ``root`` is no part of a
+    checkout (or git is not here). Where a checkout's files were copied to another machine without its history,
+    METABENCH_COMMIT says which commit they are of."""
+    if named := os.environ.get("METABENCH_COMMIT"):
+        return {"commit": named, "dirty": False}
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    inside = _output("git", "-C", str(root), "ls-files", "--", ".")
+    if not commit or not inside:  # an installation inside somebody's checkout holds no tracked file
+        return None
+    return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it fails or does not exist."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

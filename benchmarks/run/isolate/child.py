@@ -1,0 +1,167 @@
+"""The child's side of `benchmarks.run.isolate`: what happens inside a job's process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+#: seconds between two progress reports; what comes earlier is dropped
+REPORT_EVERY = 0.2
+
+#: what libraries write when memory is short, beside MemoryError and torch.OutOfMemoryError (both for some CUDA calls)
+OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
+
+#: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, give back above 1 GiB of free space, grow by 64 MiB
+MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Progress:
+    """Sends small plain dicts to the parent, about five per second; given to the function as its first argument."""
+
+    def __init__(self, link: Connection) -> None:
+        self._link = link
+        self._next = 0.0
+
+    def __call__(self, plain: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + REPORT_EVERY
+            _send(self._link, "progress", plain)
+
+
+def main(
+    call: tuple[str, dict[str, Any]], link: Connection, log: str, threads: int | None, environment: dict[str, str]
+) -> None:
+    """Run a job's function, tell the parent how it ended, and exit."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    _die_with_parent()
+    _redirect_output(log)
+    os.environ.clear()
+    os.environ.update(environment)
+    _set_threads(threads)
+    _be_first_to_go()
+    keep_freed_memory()
+    _send(link, "called", {})
+    try:
+        module, _, name = call[0].partition(":")
+        value = getattr(importlib.import_module(module), name)(Progress(link), **call[1])
+        ending = json.dumps(["ended", {"status": "ok", "reason": None, "value": value}])
+    except BaseException as error:
+        status, reason = describe(error)
+        ending = json.dumps(["ended", {"status": status, "reason": reason}])
+        traceback.print_exc()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        link.send_bytes(ending.encode())
+    os._exit(0)  # threads and exit handlers of a plug-in can't hang it any more
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """The status and the reason that an exception stands for."""
+    text = str(error).strip()
+    full = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    api = sys.modules.get("benchmarks.api")  # not imported: then nobody has raised one of its exceptions
+    if api is not None and isinstance(error, api.Unavailable):
+        return "skipped", text
+    if api is not None and isinstance(error, api.MetabenchError):
+        return "out-of-memory" if short_of_memory(text) else "error", text
+    if api is not None and isinstance(error, api.Diverged):
+        return "diverged", text or "the training loss is not finite"
+    said = isinstance(error, (RuntimeError, OSError)) and short_of_memory(text)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said:
+        return "out-of-memory", full.splitlines()[0]
+    return "error", full
+
+
+def short_of_memory(text: str) -> bool:
+    """Whether a message is what libraries write when memory is short, or quotes it."""
+    return any(sign in text.lower() for sign in OUT_OF_MEMORY)
+
+
+def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:
+    message = json.dumps([kind, plain]).encode()
+    with contextlib.suppress(OSError):  # the parent is gone; `_die_with_parent` sees to that
+        link.send_bytes(message)
+
+
+def _die_with_parent() -> None:
+    """Have this process, and those that it starts, killed when the process that asked for it is gone. Its parent for
+    the system is the fork server, so neither SIGHUP nor a change of getppid() would tell; the end of a pipe does."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    threading.Thread(target=_wait_and_die, args=(parent,), daemon=True).start()
+    if sys.platform == "linux":
+        import fcntl
+
+        # the thread needs the interpreter's lock, which a hanging C function may never give back; the kernel doesn't
+        pipe = parent.sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # negative: the whole process group
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _wait_and_die(parent: Any) -> None:
+    parent.join()
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _redirect_output(log: str) -> None:
+    """Send stdout and stderr to the log, at the level of file descriptors, so that C libraries' lines get there too."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    for target in (1, 2):
+        os.dup2(descriptor, target)
+    os.close(descriptor)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, name, file)
+    faulthandler.enable(file=2)
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1, file=2, all_threads=False)
+
+
+def _set_threads(threads: int | None) -> None:
+    """Limit CPU threads: of torch if it is here already, else through the variables that it reads when imported."""
+    if threads is None:
+        return
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library reuse what tensors have freed instead of returning it to the system; whether it could be told.
+
+    glibc maps every large block anew, so a network's activations are zeroed by the kernel page by page at each step
+    (docs/decisions.md)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
+
+
+def _be_first_to_go() -> None:
+    """Ask Linux to kill this process, and not the parent, when the machine runs out of memory."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")

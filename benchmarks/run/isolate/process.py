@@ -1,0 +1,249 @@
+"""One call in a process of its own, seen from the parent: started, watched, killed (`benchmarks.run.isolate` decides
+which and when; `benchmarks.run.isolate.child` is what happens inside)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from benchmarks import clock
+from benchmarks.run.isolate import child
+
+Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
+
+#: modules that the server imports before it forks; all of them must be importable and start no thread
+PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.isolate.child")
+
+#: seconds between two looks at the limits
+POLL = 0.1
+#: seconds that a new process may take until its function is called (imports, mainly)
+START_LIMIT = 120.0
+#: bytes of the log's end that an outcome keeps
+TAIL_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    value: what the function returned (None unless ok). stderr: the end of the log. seconds: wall time from the call to
+    the end. peak_bytes: the most resident memory that the parent saw. blamed_on: the key of the job that this one
+    needed and that failed; this one was not run then.
+    """
+
+    status: Status
+    reason: str | None = None
+    value: dict[str, Any] | None = None
+    stderr: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    blamed_on: str | None = None
+
+
+def warm(preload: Sequence[str] = PRELOAD) -> None:
+    """Start the server in the background, so that its imports are done when the first job comes. Returns at once;
+    does nothing if it runs already. The modules are those of the first call in this process."""
+    if _start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(preload))
+    environment = {
+        # numpy's OpenBLAS starts its threads when it is imported, and threads don't survive a fork
+        "OPENBLAS_NUM_THREADS": "1",
+        # jobs end without exit handlers, so what their libraries have left is tidied up by the tracker: no news
+        "PYTHONWARNINGS": ",".join(
+            filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"))
+        ),
+        # Python 3.11's server doesn't take over sys.path
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+    }
+    with _no_main_module(), _environment(environment):
+        forkserver.ensure_running()
+
+
+class Process:
+    """A call that runs; log, seconds, memory_bytes and threads as in `benchmarks.run.isolate`."""
+
+    def __init__(
+        self,
+        call: tuple[str, dict[str, Any]],
+        log: Path,
+        seconds: float | None = None,
+        memory_bytes: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.log = log
+        self.seconds = seconds
+        self.memory_bytes = memory_bytes
+        log.parent.mkdir(parents=True, exist_ok=True)
+        context: Any = multiprocessing.get_context(_start_method())
+        self._link, theirs = context.Pipe(duplex=False)
+        # not daemonic: a plug-in may want processes of its own, which daemonic ones can't have
+        self._process = context.Process(
+            target=child.main, args=(call, theirs, str(log.absolute()), threads, dict(os.environ))
+        )
+        with _no_main_module():
+            self._process.start()
+        theirs.close()
+        self._launched = time.monotonic()
+        self._called: float | None = None
+        self._last: dict[str, Any] | None = None
+        self._last_look = self._last_count = 0.0
+        self._family: list[int] = []
+        self._peak_bytes = 0
+
+    def handles(self) -> list[Any]:
+        """What becomes ready when there is news: the link (while it is open) and the process's end."""
+        return [self._process.sentinel] if self._link.closed else [self._link, self._process.sentinel]
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """What the function has reported since the last call."""
+        while not self._link.closed:
+            try:
+                if not self._link.poll():
+                    return
+                kind, plain = json.loads(self._link.recv_bytes())
+            except (EOFError, OSError):
+                self._link.close()
+                return
+            if kind == "called":
+                self._called = time.monotonic()
+            elif kind == "ended":
+                self._last = plain
+            else:
+                yield plain
+
+    def outcome(self) -> Outcome | None:
+        """How the job ended; None while it runs within its limits."""
+        if self._last is not None:
+            seconds = self._seconds()
+            self.kill()  # it has flushed and has nothing left to do but to exit; its own children may have
+            self.close()
+            return self._outcome(self._last["status"], self._last["reason"], seconds, self._last.get("value"))
+        if not self._process.is_alive():
+            for _ in self.news():
+                pass
+            if self._last is not None:
+                return self.outcome()
+            self.kill()
+            self.close()
+            return self._outcome("error", _exit_reason(self._process.exitcode), self._seconds())
+        excess = self._excess()
+        if excess is None:
+            return None
+        seconds = self._seconds()
+        if excess[0] == "timeout":
+            self._dump_stack()
+        self.kill()
+        self.close()
+        return self._outcome(*excess, seconds)
+
+    def _outcome(self, status: Status, reason: str | None, seconds: float, value: Any = None) -> Outcome:
+        tail = "" if status == "ok" else _tail(self.log)
+        return Outcome(status, reason, value, tail, seconds, self._peak_bytes)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - (self._called or self._launched)
+
+    def _excess(self) -> tuple[Status, str] | None:
+        """The limit that is exceeded, if any."""
+        seconds, limit = self._seconds(), self.seconds
+        if self._called is None and seconds > START_LIMIT:
+            return "timeout", f"its process did not start within {START_LIMIT:.0f} s"
+        if self._called is not None and limit is not None and seconds > limit:
+            return "timeout", f"took longer than {limit:g} s"
+        now = time.monotonic()
+        if now - self._last_look >= POLL:
+            self._last_look = now
+            used = self._resident_bytes(now)
+            self._peak_bytes = max(self._peak_bytes, used)
+            allowed = self.memory_bytes
+            if allowed is not None and used > allowed:
+                return "out-of-memory", f"used {used / 1e9:.2f} GB of memory; the limit is {allowed / 1e9:.2f} GB"
+        return None
+
+    def _resident_bytes(self, now: float) -> int:
+        """Memory of the process and of those that it started; looking for new ones is dear, so once a second."""
+        if now - self._last_count >= 1.0:
+            self._last_count = now
+            self._family = [self._process.pid, *clock.descendants(self._process.pid)]
+        return sum(map(clock.resident_bytes, self._family))
+
+    def _dump_stack(self) -> None:
+        """Have the process write to its log where it hangs (`faulthandler` in `child`)."""
+        if hasattr(signal, "SIGUSR1"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
+                time.sleep(POLL)
+
+    def kill(self) -> None:
+        """Kill the process and those that it started."""
+        for pid in (*clock.descendants(self._process.pid), self._process.pid):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Wait until the process is gone."""
+        self._process.join(timeout=5.0)
+        self._link.close()
+
+
+def _exit_reason(code: int | None) -> str:
+    """What an exit code says; a negative one is a signal's number."""
+    if code is not None and code < 0:
+        hint = " (the kernel does this when memory is short)" if code == -9 else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    return f"exited with code {code} in the middle"
+
+
+def _tail(log: Path) -> str:
+    """The last lines of a log."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] if size > TAIL_BYTES and "\n" in text else text
+
+
+def _start_method() -> str:
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide the parent's script: `multiprocessing` would import it in the child, which runs a script without a guard
+    a second time and costs the imports of the command line."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

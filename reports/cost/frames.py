@@ -1,0 +1,300 @@
+"""What second order costs, from the records of `metabench cost`: frames, ratios with intervals, and sentences.
+
+`reports.cost.terminal` prints them, `reports.cost.sections` and `reports.cost.figures` lay them out for the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats import timing
+
+Record = Mapping[str, Any]
+
+#: what Finn et al. (2017, section 5.2) report of leaving the second derivatives out
+PAPER = "roughly 33 %"
+#: what that may mean as a ratio of times, second order over first: a third more meta-steps in the same time, or a third
+#: of the time saved
+READINGS = {"speed": 1.33, "time saved": 1.5}
+
+#: what the meta-batch of a kind of work counts
+BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
+
+#: the work of records whose rows are ways to step simulators
+ENVIRONMENT = "environment"
+
+DEVICES = {"cpu": "the CPU", "cuda": "the GPU"}
+
+#: the implementation that sentences are about: the suite's own, under the plan that it trains with
+OURS = "ours/rule"
+
+#: what tells two settings apart, in the order of the tables; machine and device never mix
+SETTING = ("machine", "device", "work", "backbone", "meta_batch", "inner_steps")
+
+#: columns of the terminal's tables, which a setting without a single measured variant lacks
+SHOWN = (
+    *("milliseconds", "low", "high", "stable", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
+    *("adapt_milliseconds_per_task", "share_of_ceiling", "gradient_error"),
+)
+
+
+def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
+    """The cost records of one store or several, oldest first; raises `MetabenchError` where there are none."""
+    from benchmarks.records.store import Store
+
+    folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    found = {record["key"]: record for folder in folders for record in Store(folder).records("cost")}
+    if not found:
+        raise MetabenchError(f"no costs in {', '.join(map(str, folders))}: run `metabench cost` first")
+    return sorted(found.values(), key=lambda record: (str(record["finished"]), record["key"]))
+
+
+def rows(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per variant: setting, order, implementation, status, and every number of it.
+
+    Where a setting was measured more than once on a machine, the newest record counts."""
+    newest: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        if record["setting"].get("work") != ENVIRONMENT:
+            newest[place_of(record)] = record
+    found = [
+        {**dict(zip(SETTING, place, strict=True)), **row}
+        for place, record in newest.items()
+        for row in (record["rows"] or _unmeasured(record))
+    ]
+    frame = pd.DataFrame(found)
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *SHOWN])))
+    if not found:
+        return frame
+    upwards = [name != "work" for name in SETTING]  # training before evaluation
+    return frame.sort_values(list(SETTING), ascending=upwards, kind="stable", ignore_index=True)
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, and never a power of ten."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def interval(value: float, low: float, high: float, form: Callable[[float], str] = "{:.2f}".format) -> str:
+    """A number with the ends of its interval in brackets."""
+    return f"{form(value)} [{form(low)}, {form(high)}]"
+
+
+def described(row: Mapping[str, Any]) -> str:
+    """The setting of a row in words."""
+    batch = f"{row['meta_batch']} {BATCHES.get(str(row['work']), 'tasks')}"
+    return f"{row['backbone']}, {batch}, {row['inner_steps']} inner step{'s' if row['inner_steps'] > 1 else ''}"
+
+
+def place_of(record: Record) -> tuple[Any, ...]:
+    """The values of `SETTING`."""
+    setting = record["setting"]
+    own = (setting.get("work", "meta-step"), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
+    return record["machine"]["id"], record["device"], *own
+
+
+def untimed(records: Sequence[Record]) -> dict[str, int]:
+    """How many variants have no time, by status; those that are skipped were never asked for one."""
+    frame = rows(records)
+    failed = frame.loc[~frame["status"].isin(("ok", "skipped")), "status"] if len(frame) else []
+    return dict(Counter(map(str, failed)))
+
+
+def _unmeasured(record: Record) -> list[dict[str, Any]]:
+    """The row of a setting whose process was ended: out of memory is a result."""
+    facts = {"order": "", "implementation": "", "label": "all", "status": record["status"]}
+    return [{**facts, "reason": record["reason"], "samples_milliseconds": []}]
+
+
+def environments(records: Sequence[Record]) -> pd.DataFrame:
+    """Control steps per second, one row per machine and way to step: those of `benchmarks.cost.control_steps`."""
+    newest = {record["machine"]["id"]: record for record in records if record["setting"].get("work") == ENVIRONMENT}
+    return pd.DataFrame(
+        [
+            {"machine": machine, "task": record["task"], "threads": record["threads"], **row}
+            for machine, record in newest.items()
+            for row in record["rows"] or [{"label": "all", **{n: record[n] for n in ("status", "reason")}}]
+        ]
+    )
+
+
+def ratios(records: Sequence[Record]) -> pd.DataFrame:
+    """Second over first order, one row per setting and implementation that has both.
+
+    Columns: those of `SETTING`, ``label``, ``time`` with its bootstrap interval ``low`` and ``high`` (both orders were
+    timed in the same rounds), ``stable``, and ``memory``, ``flops``, ``operations``, NaN where they are not counted."""
+    frame = rows(records)
+    found = []
+    timed = frame[frame["status"] == "ok"] if len(frame) else frame
+    groups = timed.groupby([*SETTING, "label"], sort=False) if len(timed) else ()
+    for place, group in groups:
+        orders = {row["order"]: row for row in group.to_dict("records")}
+        if {"first", "second"} - orders.keys():
+            continue
+        second, first = orders["second"], orders["first"]
+        time = timing.ratio(second["samples_milliseconds"], first["samples_milliseconds"])
+        counts = {
+            name: _over(second[column], first[column])
+            for name, column in (("memory", "peak_bytes"), ("flops", "flops"), ("operations", "operations"))
+        }
+        found.append(
+            {
+                **dict(zip((*SETTING, "label"), place, strict=True)),
+                "time": time.value,
+                "low": time.low,
+                "high": time.high,
+                "stable": bool(second["stable"]) and bool(first["stable"]),
+                **counts,
+            }
+        )
+    columns = [*SETTING, "label", "time", "low", "high", "stable", "memory", "flops", "operations"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _over(second: Any, first: Any) -> float:
+    known = pd.notna(second) and pd.notna(first) and first
+    return float(second) / float(first) if known else float("nan")
+
+
+def sentences(records: Sequence[Record], label: str = OURS) -> list[str]:
+    """What leaving the second derivatives out saves, a sentence per setting, beside what the paper says."""
+    return [_sentence(row) for row in ratios(records).to_dict("records") if row["label"] == label]
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    steps = f"{row['inner_steps']} inner step{'s' if row['inner_steps'] > 1 else ''}"
+    memory = ""
+    if pd.notna(row["memory"]):
+        saved = 100 * (1 - 1 / row["memory"])
+        memory = f" and takes {abs(saved):.0f} % {'less' if saved >= 0 else 'more'} memory"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+    speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
+    where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
+    unstable = "" if row["stable"] else " (unstable: the machine did something else as well)"
+    return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}, {_readings(row['low'], row['high'])}."
+
+
+def _readings(low: float, high: float) -> str:
+    """An interval of the ratio of times against both things that the paper may mean."""
+    told = [
+        f"{number:g} times if it means {what} (here: {judged(low, high, number)})" for what, number in READINGS.items()
+    ]
+    return f"which is {' and '.join(told)}"
+
+
+def judged(low: float, high: float, number: float) -> str:
+    """Whether an interval lies above a number, below it, or holds it; unknown without an interval."""
+    if not (low <= high):
+        return "unknown"
+    return "more" if low > number else "less" if high < number else "agrees"
+
+
+def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
+    """A sentence per machine and device: from which to which ratio, and how often more or less than the paper's."""
+    frame = ratios(records)
+    told = []
+    for (machine, device), group in frame[frame["label"] == label].groupby(["machine", "device"], sort=False):
+        least, most = group.loc[group["time"].idxmin()], group.loc[group["time"].idxmax()]
+        span = (
+            f"{least.time:.2f} times ({_where(least)}) to {most.time:.2f} times ({_where(most)})"
+            if len(group) > 1
+            else f"{most.time:.2f} times ({_where(most)})"
+        )
+        counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
+        unsure = disturbed(group, "settings")
+        told.append(
+            f"On {device_name(records, machine, device)} a meta-step of second order takes {span} as long "
+            f"as one of first order{unsure and f' ({unsure})'}. The paper's {PAPER} is {' and '.join(counts)}."
+        )
+    return told
+
+
+def device_name(records: Iterable[Record], machine: str, device: str) -> str:
+    """``the CPU``, with its model where costs of several machines' are known; ``the GPU (its model)``."""
+    kind = device.partition(":")[0]
+    models = {record["machine"]["id"]: record["machine"] for record in records if record["device"] == device}
+    known = models.get(machine, {})
+    model = (known.get("gpu") or {}).get("name") if kind == "cuda" else known.get("cpu") if len(models) > 1 else None
+    return DEVICES.get(kind, device) + (f" ({model})" if model else "")
+
+
+def unstable(group: pd.DataFrame) -> int:
+    """How many rows are unstable."""
+    return int((~group["stable"].astype(bool)).sum())
+
+
+def disturbed(group: pd.DataFrame, what: str) -> str:
+    """That so many rows, which are ``what``, are unstable; empty where none is."""
+    if not (found := unstable(group)):
+        return ""
+    are = "is" if found == 1 else "are"
+    return f"{found} of {len(group)} {what} {are} unstable: the machine did something else as well"
+
+
+def _where(row: Any) -> str:
+    return f"{row.backbone}, {row.inner_steps} step{'s' if row.inner_steps > 1 else ''}"
+
+
+def _counted(group: pd.DataFrame, meaning: str, number: float) -> str:
+    found = [judged(row.low, row.high, number) for row in group.itertuples()]
+    counts = {word: found.count(word) for word in ("more", "agrees", "less", "unknown")}
+    named = [f"{word} in {count}" for word, count in counts.items() if count]
+    return f"{number:g} times if it means {meaning} (here: {', '.join(named)} of {len(found)} settings)"
+
+
+def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
+    """How many times as long every implementation takes as ours on the same order, with intervals; and whether it is
+    the fastest of the others in that precision, which stands beside any speed-up over a slower one."""
+    frame = rows(records)
+    timed = frame[frame["status"] == "ok"] if len(frame) else frame
+    found = []
+    for place, group in timed.groupby([*SETTING, "order"], sort=False) if len(timed) else ():
+        samples = dict(zip(group["label"], group["samples_milliseconds"], strict=True))
+        others = (
+            {name: timing.ratio(values, samples[label]) for name, values in samples.items() if name != label}
+            if (label in samples)
+            else {}
+        )
+        foreign = {name: each.value for name, each in others.items() if _rivals(name, label)}
+        fastest = min(foreign, key=lambda name: foreign[name], default=None)
+        for name, each in others.items():
+            own = {"label": name, "time": each.value, "low": each.low, "high": each.high, "fastest": name == fastest}
+            found.append({**dict(zip((*SETTING, "order"), place, strict=True)), **own})
+    return pd.DataFrame(found, columns=[*SETTING, "order", "label", "time", "low", "high", "fastest"])
+
+
+def _rivals(label: str, ours: str) -> bool:
+    """Whether it is somebody else's implementation, computing in the precision of ours."""
+    return not label.startswith("ours") and ("tf32" in label) == ("tf32" in ours)
+
+
+def speedups(records: Sequence[Record], label: str = OURS, peer: str = "learn2learn") -> pd.DataFrame:
+    """How many times as long as ours the usual library takes, and beside it the fastest of the others.
+
+    One row per setting and order: those of `SETTING`, ``order``, ``peer`` with its interval ``low`` and ``high`` (NaN
+    where it was not timed), ``fastest`` (its label) and ``fastest_time`` with ``fastest_low`` and ``fastest_high``."""
+    frame = against(records, label)
+    found = []
+    for place, group in frame.groupby([*SETTING, "order"], sort=False):
+        rows = {row["label"]: row for row in group.to_dict("records")}
+        best = next((row for row in rows.values() if row["fastest"]), None)
+        if best is None:
+            continue
+        known = rows.get(peer, dict.fromkeys(("time", "low", "high"), float("nan")))
+        found.append(
+            {
+                **dict(zip((*SETTING, "order"), place, strict=True)),
+                "peer": known["time"],
+                "low": known["low"],
+                "high": known["high"],
+                "fastest": best["label"],
+                **{f"fastest_{name}": best[name] for name in ("time", "low", "high")},
+            }
+        )
+    columns = ["peer", "low", "high", "fastest", "fastest_time", "fastest_low", "fastest_high"]
+    return pd.DataFrame(found, columns=[*SETTING, "order", *columns])

@@ -1,0 +1,216 @@
+"""The cost benchmark on the page: is second order worth it, and implementations beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from reports import style, words
+from reports.cost import figures, frames
+from reports.cost.worth import worth_panels, worth_rows, worth_table
+from reports.results import Results
+from reports.scores import layout
+from reports.style import Look
+
+#: column of `cost.rows` -> (header, explanation, unit, how it is shown)
+COLUMNS: dict[str, tuple[str, str, float, str]] = {
+    "compile_seconds": ("compile s", "making a step ready and the first one, less a usual one", 1, "{:.1f}"),
+    "peak_bytes": (
+        "peak MiB",
+        "the most that a step holds at once beyond what was held before it; in threads: of one, times their number",
+        2**20,
+        "{:.2f}",
+    ),
+    "flops": ("MFLOP", "floating-point operations of the work, counted on the plain loop", 1e6, "{:,.1f}"),
+    "operations": ("operations", "ATen operations dispatched in a step", 1, "{:,.0f}"),
+    "launches": ("launches", "CUDA kernels started in a step", 1, "{:,.0f}"),
+    "adapt_milliseconds_per_task": ("adapt ms/task", "adapting to a task and predicting its queries", 1, "{:.3g}"),
+    "share_of_ceiling": ("of ceiling", "of what a large matrix product reaches here", 1, "{:.1%}"),
+    "gradient_error": ("error", "relative difference from ours, in double precision", 1, "{:.0e}"),
+}
+#: facts of a setting, before the rest
+FACTS = ("work", "backbone", "meta_batch", "inner_steps", "order", "implementation")
+
+
+def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
+    """What second order costs and what it brings; None where no cost was measured."""
+    if frames.rows(results.costs).empty:
+        return None
+    worth = worth_rows(results)
+    return {
+        "overview": frames.overview(results.costs),
+        "worth": [row["sentence"] for row in worth if row["leading"]],
+        "worth_table": worth_table(worth) if worth else None,
+        "sentences": frames.sentences(results.costs),
+        "ratios": ratio_table(results.costs),
+        "implementations": _legend(results.costs),
+    }
+
+
+def second_order_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
+    if frames.rows(results.costs).empty:
+        return {"panels": []}
+    worth = worth_panels(worth_rows(results), looks)
+    return {"panels": worth + figures.ratio_panels(results.costs)}
+
+
+def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
+    """Every number of every variant, and the speed-ups beside the fastest of the others."""
+    frame, simulated = frames.rows(results.costs), environment_table(results.costs)
+    if frame.empty and simulated is None:
+        return None
+    return {
+        "environments": simulated,
+        "speedups": speedup_table(results.costs),
+        "costs": full_table(frame) if len(frame) else None,
+        "implementations": _legend(results.costs),
+        "absent": sorted({f"{row.implementation}: {row.reason}" for row in _skipped(frame).itertuples()}),
+    }
+
+
+def implementation_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
+    return {"panels": figures.bar_panels(results.costs) + figures.memory_panels(results.costs)}
+
+
+def _skipped(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["status"] == "skipped"] if len(frame) else frame
+
+
+def _legend(records: Sequence[frames.Record]) -> list[tuple[str, Look]]:
+    frame = frames.rows(records)
+    labels = [] if frame.empty else figures.ordered(frame.loc[frame["status"] == "ok", "label"])
+    return [(label, style.implementation(label)) for label in labels]
+
+
+def ratio_table(records: Sequence[frames.Record]) -> layout.Table | None:
+    """Time and memory of second over first order, a row per setting and implementation."""
+    frame = frames.ratios(records)
+    if frame.empty:
+        return None
+    several = frame["machine"].nunique() > 1
+    names = ("implementation", *(["machine"] if several else []), "device", "backbone")
+    headers = [
+        *(layout.Header(name, numeric=False) for name in names),
+        *(layout.Header(name) for name in ("tasks", "inner steps", "time", "memory")),
+        *(layout.Header(name, screen=True) for name in ("FLOPs", "operations")),
+        *(layout.Header(f"33 % {name}", "the paper's number, if it means that", False) for name in frames.READINGS),
+        layout.Header("stable", "whether the machine did nothing else", False),
+    ]
+    rows = [
+        [
+            layout.Cell(row.label, row.label, look=style.implementation(row.label)),
+            *([layout.Cell(row.machine, row.machine)] if several else []),
+            layout.Cell(row.device, row.device),
+            layout.Cell(row.backbone, row.backbone),
+            layout.Cell(str(row.meta_batch), row.meta_batch),
+            layout.Cell(str(row.inner_steps), row.inner_steps),
+            layout.Cell(frames.interval(row.time, row.low, row.high), row.time),
+            *(_cell(value, "{:.2f}") for value in (row.memory, row.flops, row.operations)),
+            *(layout.Cell(told := frames.judged(row.low, row.high, n), told) for n in frames.READINGS.values()),
+            layout.Cell("yes" if row.stable else "no", str(row.stable)),
+        ]
+        for row in frame.itertuples()
+    ]
+    return layout.Table("second-order.csv", "Second order over first", headers, rows)
+
+
+def speedup_table(records: Sequence[frames.Record]) -> layout.Table | None:
+    """How many times as long others take as ours: learn2learn, and beside it the fastest of all others."""
+    frame = frames.speedups(records)
+    if frame.empty:
+        return None
+    headers = [
+        *(layout.Header(name, numeric=name in ("batch", "inner steps")) for name in
+          ("setting", "order", "device")),
+        layout.Header("learn2learn", "time over ours; its inner loop is a Python loop over tasks"),
+        layout.Header("fastest other", numeric=False),
+        layout.Header("its time over ours"),
+    ]  # fmt: skip
+    rows = [
+        [
+            layout.Cell(said := frames.described(row), said),
+            layout.Cell(row["order"], row["order"]),
+            layout.Cell(row["device"], row["device"]),
+            layout.Cell(frames.interval(row["peer"], row["low"], row["high"]), row["peer"])
+            if pd.notna(row["peer"])
+            else layout.Cell(words.MISSING),
+            layout.Cell(row["fastest"], row["fastest"], look=style.implementation(row["fastest"])),
+            layout.Cell(
+                frames.interval(row["fastest_time"], row["fastest_low"], row["fastest_high"]), row["fastest_time"]
+            ),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return layout.Table("implementations.csv", "Other implementations against ours", headers, rows)
+
+
+def full_table(frame: pd.DataFrame) -> layout.Table:
+    """Every column of every variant; one that has no time says why."""
+    columns = [name for name in COLUMNS if name in frame and frame[name].notna().any()]
+    headers = [
+        *(layout.Header(name.replace("_", " "), numeric=name in ("meta_batch", "inner_steps")) for name in FACTS),
+        layout.Header("device", numeric=False),
+        layout.Header("ms", "of a meta-step, or of the evaluation of all episodes, with its 95 % interval"),
+        *(layout.Header(COLUMNS[name][0], COLUMNS[name][1]) for name in columns),
+        layout.Header("status", "unstable: quartiles further apart than a tenth of the median", numeric=False),
+    ]
+    rows = [_full_row(row, columns) for row in frame[frame["status"] != "skipped"].to_dict("records")]
+    return layout.Table("costs.csv", "Costs of every variant", headers, rows)
+
+
+def environment_table(records: Sequence[frames.Record]) -> layout.Table | None:
+    """Control steps per second of the simulators, beside Gymnasium and beside physics alone."""
+    frame = frames.environments(records)
+    if frame.empty:
+        return None
+    headers = [
+        *(layout.Header(name, numeric=False) for name in ("way to step", "task")),
+        *(layout.Header(name) for name in ("environments", "threads", "control steps per second")),
+        layout.Header("times slower than ours", "over the suite's default, with its interval", descending=False),
+        layout.Header("status", numeric=False),
+    ]
+    rows = []
+    for row in frame.to_dict("records"):
+        timed = row["status"] == "ok"
+        said = ("ok" if row["stable"] else "unstable") if timed else f"{row['status']}: {row['reason']}"
+        rows.append(
+            [
+                *(layout.Cell(str(row[name]), row[name]) for name in ("label", "task")),
+                _cell(row.get("environments"), "{:,.0f}"),
+                _cell(row["threads"], "{:,.0f}"),
+                layout.Cell(
+                    frames.interval(row["steps_per_second"], row["low"], row["high"], "{:,.0f}".format),
+                    row["steps_per_second"],
+                )
+                if timed
+                else layout.Cell(words.MISSING),
+                layout.Cell(frames.interval(*row["against_ours"]), row["against_ours"][0])
+                if timed
+                else layout.Cell(words.MISSING),
+                layout.Cell(said, said),
+            ]
+        )
+    return layout.Table("environment-costs.csv", "Control steps per second", headers, rows)
+
+
+def _full_row(row: Mapping[str, Any], columns: Sequence[str]) -> list[layout.Cell]:
+    facts = [row["label"] if name == "implementation" else row[name] for name in FACTS]
+    timed = row["status"] == "ok"
+    said = ("ok" if row.get("stable") else "unstable") if timed else f"{row['status']}: {row['reason']}"
+    return [
+        *(layout.Cell(str(fact), fact) for fact in facts),
+        layout.Cell(row["device"], row["device"]),
+        layout.Cell(
+            frames.interval(row["milliseconds"], row["low"], row["high"], frames.milliseconds), row["milliseconds"]
+        )
+        if timed and pd.notna(row["milliseconds"])
+        else layout.Cell(words.MISSING),
+        *(_cell(row[name], COLUMNS[name][3], COLUMNS[name][2]) for name in columns),
+        layout.Cell(said, said),
+    ]
+
+
+def _cell(value: Any, form: str, unit: float = 1) -> layout.Cell:
+    return layout.Cell(form.format(value / unit), value / unit) if pd.notna(value) else layout.Cell(words.MISSING)

@@ -1,0 +1,183 @@
+"""What second order brings beside what it costs: MAML against FOMAML where a store holds both, and costs too."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.errors import MetabenchError
+from benchmarks.stats import Comparison, Pair
+from reports import svg, words
+from reports.cost import frames
+from reports.results import Result, Results
+from reports.scores import layout
+from reports.scores.figures import HEIGHT, WIDTH, Panel, colours
+from reports.scores.pair_sentences import pair_sentence
+from reports.scores.pairs import shown
+from reports.style import Look
+from reports.words import slug
+
+#: in place of a verdict
+UNDER_TRAINED = "under-trained: no verdict"
+
+
+def worth_rows(results: Results) -> list[dict[str, Any]]:
+    """MAML against FOMAML with as many inner steps, trained and tested alike, beside the cost ratio of their network
+    and steps where one was measured: test, steps, backbone, advantage (in the unit shown) with its adjusted interval,
+    verdict, whether it is of the leading column, and ``time``, ``low``, ``high``, ``memory`` (NaN: not measured)."""
+    ratios = frames.ratios(results.costs)
+    return [
+        row
+        for column in results.compared
+        if isinstance(judged := results.verdicts[column.protocol], Comparison) and results.own(column.protocol.test)
+        for row in _worth(results, column, judged, ratios)
+    ]
+
+
+def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    here = [result for row in column.rows if (result := results.of(row)).name in judged.names]
+    for second in here:
+        for first in here:
+            if (second.first["method"]["name"], first.first["method"]["name"]) != ("maml", "fomaml"):
+                continue
+            if _fields(second).get("inner_steps") != _fields(first).get("inner_steps"):
+                continue
+            try:
+                pair = judged.pair(second.name, first.name)
+            except MetabenchError:  # no seed in common
+                continue
+            yield {
+                "test": f"{words.title(column.protocol, results.columns)}{_regime(column.protocol.regime)}",
+                "leading": column.protocol == results.leading(column.protocol.test),
+                "metric": column.metric,
+                "label": second.label,
+                "steps": _fields(second).get("inner_steps"),
+                "verdict": UNDER_TRAINED
+                if {second.name, first.name} & set(judged.under_trained)
+                else judged.verdict(second.name, first.name),
+                **_advantage(pair, second.name, column.metric),
+                **(measured := _measured(second, ratios)),
+                "sentence": f"{words.title(column.protocol, results.columns)}{_regime(column.protocol.regime)}: "
+                f"{pair_sentence(pair, column.metric, judged.under_trained)} {_price(measured)}",
+            }
+
+
+def _regime(regime: str) -> str:
+    return "" if regime == "none" else f" ({words.REGIME_TITLES.get(regime, regime)})"
+
+
+def _fields(result: Result) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = result.first["method"].get("fields") or {}
+    return fields
+
+
+def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
+    """From the side of second order, in the unit shown: points of accuracy, or a factor of errors."""
+    sign = 1 if pair.first == second else -1
+    ends = [sign * pair.contrast.estimate, sign * pair.adjusted.low, sign * pair.adjusted.high]
+    value, *between = (shown(end, metric) for end in ends)
+    return {"advantage": value, "advantage_low": min(between), "advantage_high": max(between)}
+
+
+def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
+    """The cost ratio of the network and steps of a method, at the meta-batch nearest to the one it was trained with;
+    on its own device, and on its own machine where that was measured."""
+    facts, fields = result.first["method"].get("facts") or {}, _fields(result)
+    same = ratios[
+        (ratios["label"] == frames.OURS)
+        & (ratios["backbone"] == facts.get("backbone"))
+        & (ratios["inner_steps"] == fields.get("inner_steps"))
+        & (ratios["device"] == result.first.get("device", "cpu"))
+    ]
+    nothing = dict.fromkeys(("time", "low", "high", "memory"), float("nan"))
+    if same.empty:
+        return {**nothing, "backbone": facts.get("backbone"), "inner_steps": fields.get("inner_steps")}
+    away = (same["meta_batch"] - int(fields.get("meta_batch") or 0)).abs()
+    own = same["machine"] != (result.first.get("machine") or {}).get("id")
+    best = same.assign(own=own, away=away).sort_values(["own", "away"]).iloc[0]
+    return {name: best[name] for name in (*nothing, "backbone", "inner_steps")}
+
+
+def _price(measured: Mapping[str, Any]) -> str:
+    steps = words.count(measured["inner_steps"], "inner step")
+    where = f"{steps} on {measured['backbone']}"
+    if pd.isna(measured["time"]):
+        return f"What second order costs at {where} was not measured."
+    interval = frames.interval(measured["time"], measured["low"], measured["high"])
+    memory = "" if pd.isna(measured["memory"]) else f" and {measured['memory']:.2f} times the memory"
+    return f"At {where} a meta-step of second order takes {interval} times as long{memory}."
+
+
+def worth_table(rows: Sequence[Mapping[str, Any]]) -> layout.Table:
+    """What `worth_rows` found, to read."""
+    frame = pd.DataFrame(rows)
+    told = pd.DataFrame(
+        {
+            "test": frame["test"],
+            "inner steps": frame["steps"],
+            "backbone": frame["backbone"],
+            "MAML is": frame["verdict"],
+            "advantage": [
+                frames.interval(row.advantage, row.advantage_low, row.advantage_high) for row in frame.itertuples()
+            ],
+            "unit": ["times smaller error" if m == "squared error" else words.axis(m) for m in frame["metric"]],
+            "time": [frames.interval(r.time, r.low, r.high) if pd.notna(r.time) else None for r in frame.itertuples()],
+            "memory": frame["memory"],
+        }
+    )
+    return layout.frame_table("second-order-worth.csv", "MAML against FOMAML", told, {"memory": "{:.2f}".format})
+
+
+def worth_panels(rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]) -> list[Panel]:
+    """The advantage of second order against its price in time, a panel per metric, a point per test (in its leading
+    column) and number of inner steps."""
+    priced = [row for row in rows if row["leading"] and pd.notna(row["time"])]
+    metrics = dict.fromkeys(str(row["metric"]) for row in priced)
+    return [_worth_panel(metric, [row for row in priced if row["metric"] == metric], looks) for metric in metrics]
+
+
+def _named(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A name above every vertical bar, wholly within the axes and on none of the others, which makes them higher."""
+    left, most = axes.get_xlim()
+    known: list[Any] = []
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.08 * len(rows) * (high - low))
+    width = 0.99 * axes.get_window_extent().width
+    for row in sorted(rows, key=lambda row: row["advantage_high"]):
+        note = textwrap.fill(f"{row['test']}, {words.count(row['steps'], 'step')}", 44)
+        text = {"fontsize": 7.5, "color": svg.INK, "ha": "center", "va": "bottom", "textcoords": "offset points"}
+        label = axes.annotate(note, (row["time"], row["advantage_high"]), (0, 3), **text)
+        box = label.get_window_extent()
+        share = min(0.5, 1.35 * box.width / width / 2)  # a browser's own font may be that much wider
+        label.xy = (min(max(row["time"], left + share * (most - left)), most - share * (most - left)), label.xy[1])
+        while any(label.get_window_extent().overlaps(other) for other in known):
+            label.xyann = (0, label.xyann[1] + 4)
+        known.append(label.get_window_extent())
+
+
+def _worth_panel(metric: str, rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]) -> Panel:
+    factor = metric == "squared error"
+    title = f"Is second order worth it? · {words.axis(metric)}"
+    name = slug(f"cost worth {metric}")
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
+            axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
+            left, most = min(0.9, *(row["low"] for row in rows)), 1.1 * max(row["high"] for row in rows)
+            for row in rows:
+                look = looks[row["label"]]
+                along = [[row["time"] - row["low"]], [row["high"] - row["time"]]]
+                up = [[row["advantage"] - row["advantage_low"]], [row["advantage_high"] - row["advantage"]]]
+                style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
+                axes.errorbar([row["time"]], [row["advantage"]], up, along, **style_of)
+            axes.set_xlim(left, most)
+            _named(axes, rows)
+            advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
+            axes.set(xlabel="time, second over first order", ylabel=advantage)
+            return svg.render(figure, colours(looks), f"advantage of MAML over FOMAML against its price, {metric}")
+
+    caption = "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio."
+    return Panel(name, title, caption, draw, tuple(dict.fromkeys(row["label"] for row in rows)))

@@ -1,0 +1,277 @@
+"""The sections of the page in their order: the one place where they are listed.
+
+Another section is a line in `SECTIONS`, functions that answer what its template shows (None where the records hold
+nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
+legends are in ``templates/macros.html.j2``. Figures under the key "panels" are drawn while tables are made, and by two
+processes (`reports.artist`); ``report --figures`` writes them too.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports import trend, words
+from reports.cost import frames, sections
+from reports.page import short
+from reports.results import Results
+from reports.scores import across, claims, control, exhibits, figures, forest, layout, pairs, sentences, tables, trades
+from reports.style import Look
+
+Looks = Mapping[str, Look]
+Context = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
+    what the template shows; figures: what of that is drawn by two processes, asked for before everything else. The
+    section is left out where the first of the two that it has finds nothing."""
+
+    name: str
+    link: str
+    build: Callable[[Results, Looks], Context | None] | None = None
+    figures: Callable[[Results, Looks], Context | None] | None = None
+
+
+def in_short(results: Results, looks: Looks) -> Context | None:
+    said = short.answers(results)
+    return {"answers": said} if said else None
+
+
+def findings(results: Results, looks: Looks) -> Context | None:
+    """None where nothing but costs was measured."""
+    if not results.records:
+        return None
+    return {"findings": sentences.findings(results)}
+
+
+AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}
+
+
+def published(results: Results, looks: Looks) -> Context | None:
+    frame = tables.published_table(results)
+    if frame.empty:
+        return None
+    table = _table("published.csv", "Published numbers", frame, AGAINST)
+    return {"sentence": tables.published_sentence(results), "published": table}
+
+
+def score_tables(results: Results, looks: Looks) -> Context | None:
+    return {"tables": layout.score_tables(results, looks)} if results.results else None
+
+
+ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
+
+
+def across_tasks(results: Results, looks: Looks) -> Context | None:
+    """Where more than one test was measured."""
+    if sum(results.own(test) for test in results.tests) < 2:
+        return None
+    found = across.groups(results)
+    several = sum(one.across is not None for one in found) > 1
+    shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
+    return {"groups": shown, "panels": [panel for one in shown for panel in one["panels"]]}
+
+
+def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:
+    """What the template shows of a group of tasks. name: what tells its table and figures from another group's."""
+    found, table, panels = group.across, None, []
+    if found is not None:
+        forms = ACROSS | dict.fromkeys(found.found.tasks, "{:.3f}".format)
+        title = f"Across tasks {name}".strip()
+        table = _table(f"{words.slug(f'across {name}')}.csv", title, across.across_table(found), forms)
+        panels = across.across_panels(results, found, looks, name)
+    return {"name": group.name, "across": found, "why": group.why, "table": table, "panels": panels}
+
+
+def steps(results: Results, looks: Looks) -> Context | None:
+    return _panels(figures.steps_panels(results, looks))
+
+
+def shots(results: Results, looks: Looks) -> Context | None:
+    return _panels(trades.shot_panels(results, looks))
+
+
+def learning(results: Results, looks: Looks) -> Context | None:
+    return _panels([panel for task in figures.learning_panels(results, looks) for panel in task])
+
+
+def training_cost(results: Results, looks: Looks) -> Context | None:
+    return _panels(trades.cost_panels(results, looks))
+
+
+def functions(results: Results, looks: Looks) -> Context | None:
+    tests = exhibits.function_panels(results, looks)
+    return {"tests": tests, "panels": [panel for panels in tests.values() for panel in panels]} if tests else None
+
+
+def controlled(results: Results, looks: Looks) -> Context | None:
+    """What only control tasks have; None where the records hold none."""
+    by_step, totals = control.steps_table(results), control.totals_table(results)
+    shown = {
+        "films": control.films(results),
+        "unfilmed": control.unfilmed(results),
+        "regrets": control.regret_sentences(results),
+        "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
+        "totals": _table("totals.csv", "Totals beside published ones", totals, RETURNS) if len(totals) else None,
+    }
+    return shown if any(shown.values()) else None
+
+
+def controlled_figures(results: Results, looks: Looks) -> Context:
+    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
+    return {"adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
+
+
+RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
+    "z": "{:+.1f}".format,
+    **dict.fromkeys(("regret", "bayes_optimum"), "{:.2f}".format),
+}
+
+
+def episodes(results: Results, looks: Looks) -> Context | None:
+    samples = exhibits.episode_samples(results, looks)
+    return {"episodes": samples} if samples else None
+
+
+PAIRS = dict.fromkeys(("advantage", "low", "high"), "{:.3f}".format) | {"p_holm": "{:.2g}".format}
+
+
+def pairwise(results: Results, looks: Looks) -> Context | None:
+    frame = pairs.pairs_table(results)
+    if frame.empty:
+        return None
+    return {"matrices": pairs.matrices(results), "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS)}
+
+
+def pairwise_figures(results: Results, looks: Looks) -> Context:
+    leading, further = forest.forest_panels(results, looks)
+    return {"panels": leading + further, "leading": leading, "further": further}
+
+
+def claimed(results: Results, looks: Looks) -> Context | None:
+    frame = claims.claims_table(results)
+    table = _table("claims.csv", "Claims of the papers", frame)
+    return {"claims": table, "summary": claims.summary(frame)} if len(frame) else None
+
+
+def changes(results: Results, looks: Looks) -> Context:
+    """Whether a change made anything slower or worse, in a few sentences."""
+    times = trend.history(results.stores)
+    return {"sentences": trend.sentences(times), "known": not times.empty}
+
+
+LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
+
+
+def timed(results: Results, looks: Looks) -> Context | None:
+    """What the gate timed over the commits, where it has left a history beside the stores."""
+    times = trend.history(results.stores)
+    if times.empty:
+        return None
+    return {"levels": _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)}
+
+
+def timed_figures(results: Results, looks: Looks) -> Context:
+    return {"panels": trend.trend_panels(trend.history(results.stores))}
+
+
+#: how the columns of the protocol table are shown
+PROTOCOL = {
+    "mean": "{:.3f}".format,
+    "half_width_95": "{:.3f}".format,
+    "share_of_published": words.percent,
+    "training_seconds": "{:,.1f}".format,
+    "examples_seen": "{:,.0f}".format,
+    "inner_rate_mean_loss": "{:.3g}".format,
+}
+
+
+WHERE_UNTIMED = "The table of every variant's costs says which, and why."
+
+
+def failures(results: Results, looks: Looks) -> Context:
+    untimed = frames.untimed(results.costs)
+    under_trained = tables.under_trained_table(results)
+    return {
+        "failures": tables.failures_table(results).to_dict("records"),
+        "results": results,
+        "untimed": f"{words.count(sum(untimed.values()), 'variant')} of the cost benchmark without a time: "
+        f"{', '.join(f'{count} {status}' for status, count in untimed.items())}. {WHERE_UNTIMED}"
+        if untimed
+        else "",
+        "measured": bool(results.records),
+        "under_trained": layout.frame_table("under-trained.csv", "Under-trained fits", under_trained, PROTOCOL)
+        if len(under_trained)
+        else None,
+    }
+
+
+def protocol(results: Results, looks: Looks) -> Context:
+    main, regimes = tables.main_table(results), {column.regime for column in results.columns}
+    return {
+        "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
+        "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
+        "machines": tables.machines_table(results.measured).to_dict("records"),
+        "dirty": any((record.get("git") or {}).get("dirty") for record in results.measured),
+    }
+
+
+def data(results: Results, looks: Looks) -> Context | None:
+    main = tables.main_table(results)
+    return {"csv": data_uri(main.convert_dtypes().to_csv(index=False).encode())} if len(main) else None
+
+
+SECTIONS: Sequence[Section] = (
+    # the first screen: the answers
+    Section("short", "", in_short),
+    Section("findings", "", findings),
+    Section("second-order", "Second order", sections.second_order, sections.second_order_figures),
+    Section("published", "Published", published),
+    Section("changes", "", changes),
+    # what they rest on
+    Section("results", "Results", score_tables),
+    Section("across", "Across tasks", across_tasks),
+    Section("steps", "Inner steps", figures=steps),
+    Section("shots", "Shots", figures=shots),
+    Section("learning", "Learning curves", figures=learning),
+    Section("cost", "Cost", figures=training_cost),
+    Section("implementations", "Implementations", sections.implementations, sections.implementation_figures),
+    Section("functions", "Fits", figures=functions),
+    Section("control", "Control", controlled, controlled_figures),
+    Section("episodes", "Episodes", episodes),
+    Section("pairs", "Pairs", pairwise, pairwise_figures),
+    Section("claims", "Claims", claimed),
+    Section("trend", "Trend", timed, timed_figures),
+    Section("failures", "Failures and skips", failures),
+    Section("protocol", "Protocol and machine", protocol),
+    Section("data", "Data", data),
+)
+
+
+def _panels(found: Sequence[figures.Panel]) -> Context | None:
+    return {"panels": list(found)} if found else None
+
+
+def _table(name: str, title: str, frame: pd.DataFrame, forms: Mapping[str, Any] | None = None) -> layout.Table:
+    """A frame as a table, without the columns that nobody filled."""
+    return layout.frame_table(name, title, frame.dropna(axis="columns", how="all"), forms or {})
+
+
+def downloads(table: layout.Table) -> list[tuple[str, str]]:
+    """The table as files, all from the same frame: name and data URI."""
+    stem = words.slug(table.name.removesuffix(".csv"))
+    return [
+        (f"{stem}.csv", data_uri(table.frame.to_csv(index=False).encode())),
+        (f"{stem}.md", data_uri(table.markdown().encode(), "text/markdown;charset=utf-8")),
+        (f"{stem}.tex", data_uri(table.latex().encode(), "text/x-tex;charset=utf-8")),
+    ]
+
+
+def data_uri(content: bytes, media: str = "text/csv;charset=utf-8") -> str:
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"

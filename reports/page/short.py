@@ -1,0 +1,100 @@
+"""The page in short: an answer to each of the questions that it is opened with, and where the rest of it stands.
+
+Every word is taken from the sections below; nothing is judged here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports import trend, words
+from reports.cost import frames
+from reports.cost.worth import UNDER_TRAINED, worth_rows
+from reports.results import Results
+from reports.scores import sentences, tables
+
+
+@dataclass(frozen=True)
+class Answer:
+    """question: as the page's heading asks it. section: the id of what it rests on. said: sentences."""
+
+    question: str
+    section: str
+    said: tuple[str, ...]
+
+
+def answers(results: Results) -> list[Answer]:
+    """Those of the four questions that these records say anything about."""
+    leading = [regimes[0] for regimes in sentences.findings(results) if regimes[0].own]
+    found = [
+        Answer("Which is best?", "findings", tuple(best(leading))),
+        Answer("Is second order worth it?", "second-order" if results.costs else "claims", tuple(worth(results))),
+        Answer("Are published numbers reached?", "published", tuple(reached(results))),
+        Answer("Did a change hurt?", "changes", tuple(changed(results))),
+    ]
+    return [answer for answer in found if answer.said]
+
+
+def best(leading: Sequence[sentences.Finding]) -> list[str]:
+    """One sentence per kind of verdict, with the tests that it is about."""
+    of = {verdict: [one for one in leading if one.verdict == verdict] for verdict in sentences.BADGES}
+    winners = [f"{one.leader.name} on {one.test}" for one in of["winner"] if one.leader]
+    ahead = [f"{_top(one)} on {one.test}" for one in of["under-trained"]]
+    tied = [f"{one.test} ({_top(one)})" for one in of["tied"]]
+    alone = [one.test for one in (*of["single"], *of["none"])]
+    said = [
+        (winners, "Better than every other at this budget: {}."),
+        (ahead, "Ahead, but no winner is named beside under-trained fits: {}."),
+        (tied, "No single winner on {}."),
+        (alone, "Nothing to compare on {}."),
+    ]
+    return [form.format("; ".join(names)) for names, form in said if names]
+
+
+def _top(finding: sentences.Finding) -> str:
+    assert finding.comparison is not None
+    return words.listed(sentences.top_group(finding.comparison.ranks))
+
+
+def worth(results: Results) -> list[str]:
+    """What MAML gains over FOMAML, test by test, and what a meta-step takes longer, by device."""
+    rows = [row for row in worth_rows(results) if row["leading"]]
+    open_rows = [row for row in rows if row["verdict"] == UNDER_TRAINED]
+    judged = _placed((str(row["verdict"]), row) for row in rows if row not in open_rows)
+    ahead = _placed((_sign(row), row) for row in open_rows)
+    said = [f"MAML against FOMAML: {judged}."] if judged else []
+    said += [f"Without a verdict, as fits are under-trained, MAML is {ahead}."] if ahead else []
+    ratios, spans = frames.ratios(results.costs), []
+    for (machine, device), group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"], sort=False):
+        ends = dict.fromkeys(f"{value:.2f}" for value in (group["time"].min(), group["time"].max()))
+        where, unstable = frames.device_name(results.costs, machine, device), frames.unstable(group)
+        spans.append(f"{' to '.join(ends)} times as long on {where}")
+        spans[-1] += f" ({unstable} of {len(group)} settings timed unstably)" if unstable else ""
+    return [*said, *([f"A meta-step of second order takes {words.listed(spans)}."] if spans else [])]
+
+
+def _sign(row: Mapping[str, Any]) -> str:
+    """Where the adjusted interval of MAML's advantage lies."""
+    even = 1.0 if row["metric"] == "squared error" else 0.0
+    if row["advantage_low"] > even:
+        return "ahead of FOMAML"
+    return "behind FOMAML" if row["advantage_high"] < even else "not told apart from FOMAML"
+
+
+def _placed(found: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """``better on a; b, worse on c``."""
+    places: dict[str, list[str]] = {}
+    for verdict, row in found:
+        places.setdefault(verdict, []).append(str(row["test"]))
+    return ", ".join(f"{verdict} on {'; '.join(tests)}" for verdict, tests in places.items())
+
+
+def reached(results: Results) -> list[str]:
+    return [] if tables.published_table(results).empty else [tables.published_sentence(results)]
+
+
+def changed(results: Results) -> list[str]:
+    """The largest slowdown of a level that the gate has a history of."""
+    times = trend.history(results.stores)
+    return trend.sentences(times)[:1] if len(times) else ["No history of the gate lies beside these records."]

@@ -1,0 +1,195 @@
+"""Across tasks: scores between floor and ceiling, their interquartile means, and performance profiles.
+
+Only methods with a number on every task take part; who lacks what is said (`benchmarks.stats.aggregate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.stats import Aggregate, Column, TaskScores, aggregate, task_scores
+from reports import svg, words
+from reports.results import REGIMES, Results
+from reports.scores.figures import HEIGHT, WIDTH, Panel, colours
+from reports.scores.pair_sentences import ABOUT
+from reports.style import Look
+from reports.words import slug
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """The aggregate of one batch-norm regime (and of the tasks without batch-norm).
+
+    regime: "none" where no task has batch-norm. tasks: as they were aggregated. left_out: in words, what takes no part.
+    under_trained: the methods whose numbers rest on an under-trained fit."""
+
+    regime: str
+    tasks: tuple[TaskScores, ...]
+    found: Aggregate
+    left_out: tuple[str, ...]
+    under_trained: frozenset[str]
+
+    @property
+    def about(self) -> str:
+        """What the intervals speak about."""
+        return ABOUT[self.found.scope]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Tasks that one learner may do all of. name: "" where all tasks of the page are of one group. across: None where
+    nothing can be averaged; why: in words, what stands in its way."""
+
+    name: str
+    across: Across | None
+    why: tuple[str, ...] = ()
+
+
+#: what is averaged apart: hardly a method is for both
+GROUPS = {False: "Classification and regression", True: "Control"}
+
+
+def groups(results: Results) -> list[Group]:
+    """The aggregates over the tests that somebody was trained for, of labelled tasks and of control."""
+    own = [column for column in results.compared if results.own(column.protocol.test)]
+    kinds = {control: [one for one in own if (one.task.get("kind") == "control") == control] for control in GROUPS}
+    return [
+        Group(name if all(kinds.values()) else "", *_fullest(results, kinds[control]))
+        for control, name in GROUPS.items()
+        if kinds[control]
+    ]
+
+
+def _fullest(results: Results, own: Sequence[Column]) -> tuple[Across | None, tuple[str, ...]]:
+    """The aggregate in the regime in which most methods have all of the tests; or None, and why."""
+    regimes = [name for name in REGIMES if name in {column.protocol.regime for column in own}]
+    regimes = [name for name in regimes if name != "none"] or regimes
+    tried = [_gather(results, own, regime) for regime in regimes]
+    why: tuple[str, ...] = ()
+    # the fullest first: resampling takes its time, and one regime is shown
+    for one in sorted(tried, key=lambda one: (len(one.tasks), len(one.shared)), reverse=True):
+        found = _across(results, one)
+        if isinstance(found, Across):
+            return found, ()
+        why = why or found
+    return None, why
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathered:
+    """What one regime has to aggregate. title: column -> how the page calls its test."""
+
+    regime: str
+    tasks: list[TaskScores]
+    left_out: list[str]
+    title: Mapping[str, str]
+
+    @property
+    def shared(self) -> set[str]:
+        """The methods that have every task."""
+        return set.intersection(*(set(task.methods) for task in self.tasks)) if self.tasks else set()
+
+    @property
+    def lacking(self) -> list[str]:
+        """``a, b: no number on x``: the methods that lack some task, those that lack the same together."""
+        names = list(dict.fromkeys(name for task in self.tasks for name in task.methods))
+        places: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            lacks = tuple(task.name for task in self.tasks if name not in task.methods)
+            places.setdefault(lacks, []).append(name)
+        return [
+            f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in places.items() if lacks
+        ]
+
+
+def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
+    lone = [column for column in own if len(column.learners) < 2 and column.protocol.regime in (regime, "none")]
+    title = {str(column.protocol): words.title(column.protocol, results.columns) for column in own}
+    tasks, refused = task_scores([column for column in own if column not in lone], regime)
+    left_out = [f"{title[str(one.protocol)]}: only {words.count(len(one.learners), 'learner')} there" for one in lone]
+    left_out += [f"{title[name]}: {why}" for name, why in refused.items()]
+    named = [TaskScores(title[one.name], one.floor, one.ceiling, one.methods, one.metric) for one in tasks]
+    return _Gathered(regime, named, left_out, title)
+
+
+def _across(results: Results, here: _Gathered) -> Across | tuple[str, ...]:
+    """The aggregate of one regime, or why there is none."""
+    left_out = (*here.lacking, *here.left_out)
+    if len(here.tasks) < 2:
+        needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(here.tasks)}"
+        return (needed, *here.left_out)
+    if len(here.shared) < 2:
+        who = f"only {words.listed(sorted(here.shared))}" if here.shared else "no method"
+        return (f"{who} has a result on every task", *left_out)
+    found = aggregate(here.tasks)
+    shown = [one for one in results.results if here.title.get(str(one.column)) in found.tasks]
+    under_trained = frozenset(one.name for one in shown if one.under_trained)
+    return Across(here.regime, tuple(here.tasks), found, left_out, under_trained)
+
+
+def across_table(across: Across) -> pd.DataFrame:
+    """One row per method, best first: interquartile mean with its 95 % interval, and the normalised mean of each task.
+
+    0 is the floor of a task and 1 its ceiling."""
+    rows = []
+    for name, interval in _ordered(across.found):
+        rows.append(
+            {
+                "method": name,
+                "interquartile_mean": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                **{task.name: float(task.normalised(task.methods[name].mean(axis=1)).mean()) for task in across.tasks},
+                "seeds": min(len(task.methods[name]) for task in across.tasks),
+                "under_trained": name in across.under_trained,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _ordered(found: Aggregate) -> list:
+    return sorted(found.interquartile_means.items(), key=lambda item: (-item[1].estimate, item[0]))
+
+
+def across_panels(results: Results, across: Across, table: Mapping[str, Look], group: str = "") -> list[Panel]:
+    """The interquartile means with their intervals, and the performance profiles. group: what names and titles add."""
+    of = f" · {group.lower()}" if group else ""
+    label = {result.name: result.label for result in results.results}
+    ordered = _ordered(across.found)
+    labels = tuple(label[name] for name, _ in ordered)
+    room = 0.2 + 0.073 * max(len(name) for name, _ in ordered)
+
+    def draw_means() -> svg.Drawing:
+        with svg.drawing(slug(f"across means {group}"), WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
+            for place, (name, interval) in enumerate(ordered):
+                look = table[label[name]]
+                ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+                reach = np.maximum(ends, 0) if interval.known else None
+                style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
+                axes.errorbar([interval.estimate], [place], xerr=reach, elinewidth=2, **style)
+            axes.set(xlabel="interquartile mean", ylim=(len(ordered) - 0.4, -0.6))
+            axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
+            axes.grid(visible=False, axis="y")
+            return svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
+
+    def draw_profile() -> svg.Drawing:
+        with svg.drawing(slug(f"across profile {group}"), WIDTH, HEIGHT) as (figure, axes):
+            for name, _ in ordered:
+                look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
+                style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
+                axes.plot(one["score"], one["share"], drawstyle="steps-post", **style)
+                axes.fill_between(
+                    one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0
+                )
+            axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
+            return svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
+
+    over = f"Over {words.listed(across.found.tasks)}; bar: 95 %."
+    runs = "Runs are seeds × tasks; band: 95 %."
+    return [
+        Panel(slug(f"across means {group}"), f"Interquartile mean{of}", over, draw_means, labels),
+        Panel(slug(f"across profile {group}"), f"Performance profile{of}", runs, draw_profile, labels),
+    ]

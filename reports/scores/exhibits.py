@@ -1,0 +1,203 @@
+"""What methods make of single episodes: curves of f before and after adaptation, and images with predictions.
+
+The arrays are those that a task's `exhibit` has put into the record of seed 0. Which picture is drawn follows from
+the names of the arrays, so that a task distribution of somebody else gets one too."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports import svg, words
+from reports.results import Record, Result, Results
+from reports.scores.figures import Panel, colours
+from reports.style import Look
+from reports.words import slug
+
+#: names of the arrays that each kind of picture needs
+FUNCTION_ARRAYS = {"x", "truth", "predicted", "steps", "support_x", "support_y"}
+IMAGE_ARRAYS = {"support_images", "support_labels", "query_images", "query_labels", "predicted", "steps"}
+
+SHOWN_EPISODES = 2
+SHOWN_SUPPORT = 25
+SHOWN_QUERIES = 10
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What one method predicted for the queries of an episode."""
+
+    name: str
+    look: Look
+    setting: str
+    labels: list[tuple[str, bool]]
+
+    @property
+    def correct(self) -> int:
+        return sum(right for _, right in self.labels)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An episode: pictures (data URIs) with their class letters, and what the methods made of the queries."""
+
+    title: str
+    support: list[tuple[str, str]]
+    queries: list[tuple[str, str]]
+    guesses: list[Guess]
+
+
+def exhibited(results: Results, needed: set[str]) -> Iterator[tuple[Result, Mapping[str, np.ndarray]]]:
+    """The results whose task has left these arrays, each method once per test (in its first regime)."""
+    seen = set()
+    for result in results.results:
+        if (result.column.test, result.name) in seen:
+            continue
+        arrays = _arrays(results, result.records)
+        if needed <= set(arrays):
+            seen.add((result.column.test, result.name))
+            yield result, arrays
+
+
+def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.ndarray]:
+    """The arrays of the first seed that has some."""
+    for record in records:
+        if (record.get("files") or {}).get("arrays"):
+            return results.arrays(record) or {}
+    return {}
+
+
+def function_panels(results: Results, table: Mapping[str, Look]) -> dict[str, list[Panel]]:
+    """For each regression test, the first that somebody was trained for, a panel per method: f before and after
+    adaptation, with the support points.
+
+    The episode shown is the one with the largest range of f among those exhibited, the same for all methods."""
+    order = {words.title(column, results.columns): None for column in results.columns}
+    found: dict[str, list[Panel]] = {}
+    for result, arrays in exhibited(results, FUNCTION_ARRAYS):
+        test = words.title(result.column, results.columns)
+        found.setdefault(test, []).append(_function_panel(result, arrays, test, table))
+    return {test: found[test] for test in order if test in found}
+
+
+def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, table: Mapping[str, Look]) -> Panel:
+    look = table[result.label]
+    episode = int(np.ptp(arrays["truth"], axis=-1).argmax())
+    x, truth, predicted = arrays["x"], arrays["truth"][episode], arrays["predicted"][:, episode]
+    steps = [int(step) for step in arrays["steps"]]
+    wanted = sorted({steps[0], _nearest(steps, 1), _nearest(steps, result.headline_steps[0])})
+
+    def draw() -> svg.Drawing:
+        with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.8, above=0.42) as (
+            figure,
+            axes,
+        ):
+            axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
+            for step in wanted:
+                last = step == wanted[-1]
+                name = (
+                    "before"
+                    if step == 0 and len(steps) > 1
+                    else f"{step} step{'s' * (step != 1)}"
+                    if step
+                    else "prediction"
+                )
+                width, dash, alpha = (2.0, "-", 1.0) if last else (1.3, (0, (4, 2)) if step else (0, (1, 1.5)), 0.8)
+                curve = predicted[steps.index(step)]
+                axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
+            points = {"linestyle": "none", "marker": "^", "markersize": 6, "color": svg.INK, "zorder": 5}
+            axes.plot(arrays["support_x"][episode], arrays["support_y"][episode], label="support", **points)
+            axes.set(xlabel="x", ylim=_limits(truth))
+            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
+            return svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
+
+    return Panel(
+        slug(f"fit {test} {result.name}"),
+        result.name,
+        f"Test episode {episode}, seed {result.seeds[0]}.",
+        draw,
+        (result.label,),
+    )
+
+
+def _limits(truth: np.ndarray) -> tuple[float, float]:
+    """The truth with some room; wilder predictions leave the frame."""
+    low, high = float(truth.min()), float(truth.max())
+    room = max(high - low, 0.5)
+    return low - 0.35 * room, high + 0.35 * room
+
+
+def _nearest(steps: list[int], wanted: int) -> int:
+    return min(steps, key=lambda step: (abs(step - wanted), step))
+
+
+def episode_samples(results: Results, table: Mapping[str, Look]) -> list[Sample]:
+    """The first test episodes of each image task with the predictions of every method at its headline step."""
+    tests: dict[str, list[tuple[Result, Mapping[str, np.ndarray]]]] = {}
+    for result, arrays in exhibited(results, IMAGE_ARRAYS):
+        tests.setdefault(words.title(result.column, results.columns), []).append((result, arrays))
+    return [
+        _sample(title, episode, shown, table)
+        for title, shown in tests.items()
+        for episode in range(min(SHOWN_EPISODES, len(shown[0][1]["query_images"])))
+    ]
+
+
+def _sample(
+    title: str, episode: int, shown: list[tuple[Result, Mapping[str, np.ndarray]]], table: Mapping[str, Look]
+) -> Sample:
+    arrays = shown[0][1]
+    support, queries = arrays["support_labels"][episode], arrays["query_labels"][episode]
+    order = np.argsort(support, kind="stable")[:SHOWN_SUPPORT]
+    picked = _spread(queries, SHOWN_QUERIES)
+    guesses = []
+    for result, own in shown:
+        if not np.array_equal(own["query_labels"][episode], queries):
+            continue
+        steps = [int(step) for step in own["steps"]]
+        step = _nearest(steps, result.headline_steps[0])
+        predicted = own["predicted"][steps.index(step), episode][picked]
+        labels = [(letter(guess), bool(guess == true)) for guess, true in zip(predicted, queries[picked], strict=True)]
+        guesses.append(Guess(result.name, table[result.label], _setting(result, step), labels))
+    return Sample(
+        f"{title}, test episode {episode}",
+        [(picture(arrays["support_images"][episode][index]), letter(support[index])) for index in order],
+        [(picture(arrays["query_images"][episode][index]), letter(queries[index])) for index in picked],
+        guesses,
+    )
+
+
+def _setting(result: Result, step: int) -> str:
+    """What the guesses were made with: inner steps and batch-norm regime, where there are any."""
+    parts = [words.count(step, "step")] if step else []
+    return ", ".join(parts + [result.column.regime] * (result.column.regime != "none"))
+
+
+def _spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of ``count`` queries, the classes in turn."""
+    turn = np.zeros(len(labels), dtype=int)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, turn))[:count]
+
+
+def letter(label: int) -> str:
+    """A, B, C ... for labels within an episode."""
+    return chr(ord("A") + int(label)) if 0 <= label < 26 else str(int(label))
+
+
+def picture(pixels: np.ndarray) -> str:
+    """An image ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]`` of uint8 as a PNG data URI; colours reduced to a palette."""
+    from PIL import Image
+
+    pixels = np.asarray(pixels)
+    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+    if image.mode == "RGB":
+        image = image.quantize(64)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,255 @@
+"""Tables as the page lays them out: one per test, its scores by batch-norm regime, then what the numbers rest on."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from benchmarks.stats import Comparison
+from reports import words
+from reports.results import REGIMES, Result, Results
+from reports.scores.tables import main_table
+from reports.style import Look
+from reports.words import slug
+
+#: a row of `main_table`, with its ``result``
+Row = Mapping[str, Any]
+#: a cell with more letters is text that may be broken into lines
+LONG = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text as shown, value to sort by (and for a score its 95 % half-width); mark: the number rests on an under-trained
+    fit; look: a method's marker."""
+
+    text: str
+    value: Any = None
+    half_width: float | None = None
+    mark: bool = False
+    look: Look | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """A column: its title, an explanation, whether it holds numbers, whether bigger is better, and whether it is left
+    out on paper."""
+
+    title: str
+    note: str = ""
+    numeric: bool = True
+    score: bool = False
+    descending: bool = True
+    screen: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: the file name of its CSV; common: what holds for every row, said once above it."""
+
+    name: str
+    title: str
+    headers: list[Header]
+    rows: list[list[Cell]]
+    common: list[tuple[str, str]] = field(default_factory=list)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The table as it reads, text in every cell."""
+        rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]
+        return pd.DataFrame(rows, columns=[header.title for header in self.headers])
+
+    def body(self, marker: Callable[[Look], str], dagger: str) -> Markup:
+        """Its rows as HTML, which a template takes ten times as long for. marker, dagger: as templates write them."""
+        markers = functools.cache(marker)
+        rows = []
+        for row in self.rows:
+            cells: list[str] = []
+            for header, cell in zip(self.headers, row, strict=True):
+                kind = "td" if cells else "th"
+                said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"'
+                said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
+                said += f' title="{escape(cell.note)}"' if cell.note else ""
+                shown = f"{markers(cell.look) if cell.look else ''}{escape(cell.text)}{dagger if cell.mark else ''}"
+                how = f'class="{_classes(header, cell)}"' if cells else 'scope="row"'
+                cells.append(f"<{kind} {how}{said}>{shown}</{kind}>")
+            rows.append(f"<tr>{''.join(cells)}</tr>\n")
+        return Markup("".join(rows))
+
+    def markdown(self) -> str:
+        """As a pipe table."""
+        rows = (map(str, row) for row in self.frame.itertuples(index=False))
+        return words.pipe_table(self.frame.columns, (header.numeric for header in self.headers), rows)
+
+    def latex(self) -> str:
+        """As a tabular with booktabs' rules."""
+        align = "".join("r" if header.numeric else "l" for header in self.headers)
+        first, *rest = (
+            " & ".join(words.latex(str(text)) for text in line) + r" \\"
+            for line in [list(self.frame.columns), *self.frame.itertuples(index=False)]
+        )
+        return "\n".join(
+            [rf"\begin{{tabular}}{{{align}}}", r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
+        )
+
+
+def _classes(header: Header, cell: Cell) -> str:
+    """The classes of a cell, but of a row's first."""
+    found = "number" if header.numeric else ""
+    found += " score" if header.score else ""
+    found += " missing" if cell.value is None else ""
+    found += " text" if len(cell.text) > LONG else ""
+    return found + (" screen" if header.screen else "")
+
+
+#: column of `main_table` -> (header, explanation, how a value is shown)
+DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
+    "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
+    "reproduced": ("reproduced?", "asked only of fits with the published budget; see Published numbers", str),
+    "seeds": ("seeds", "independent trainings averaged", str),
+    "headline_step": ("steps at test", "inner steps after which the number is read", str),
+    "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
+    "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
+    "backbone": ("backbone", "the network", str),
+    "selection": ("settings", "published, or chosen on validation tasks", words.selection),
+    "trials": ("trials", "settings tried on validation tasks", str),
+    "meta_steps": ("meta-steps", "of training", "{:,}".format),
+    "share_of_published": ("of published", "share of the published budget", words.percent),
+    "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
+    "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
+    "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
+    "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
+    "queries_per_class": ("queries", "per class", str),
+    "profile": ("profile", "the budgets it was run with", str),
+}
+#: said above the table where all rows agree
+COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
+#: what is not worth a column of zeros: on control nobody sees examples
+COUNTS = ("examples_seen",)
+#: what there is no room for on paper
+ON_SCREEN = (
+    *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
+    *("examples_seen", "training_batch_norm"),
+)
+TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
+
+
+def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
+    """One table per test: methods in rows, best first in the regime that most of them have."""
+    frame = main_table(results)
+    by_key = {" ".join(str(record["key"]) for record in result.records): result for result in results.results}
+    frame = frame.assign(result=[by_key[keys] for keys in frame["records"]])
+    return [_score_table(title, group, results, looks) for title, group in frame.groupby("task", sort=False)]
+
+
+def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look]) -> Table:
+    told = [name for name in DETAILS if frame[name].notna().any() and not (name in COUNTS and not frame[name].any())]
+    common = [name for name in COMMON if name in told and frame[name].nunique(dropna=False) == 1]
+    details = [name for name in told if name not in common]
+    counts = frame["batch_norm"].value_counts()
+    regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
+    first: Result = frame["result"].iloc[0]
+    # a frame for each of them takes ten times as long
+    methods: dict[str, list[Row]] = {}
+    for row in sorted(frame.to_dict("records"), key=lambda row: str(row["method"])):
+        methods.setdefault(str(row["method"]), []).append(row)
+    best_first = sorted(methods.items(), key=lambda item: _best(item[1], regimes, first.higher_is_better))
+    leading = results.leading(first.column.test)
+    plain = words.without_batch_norm(first.column, results.columns)
+    where = "" if plain else f", {words.REGIME_TITLES.get(leading.regime, leading.regime)}"
+    judged = results.verdicts[leading]
+    headers = [
+        Header("method", numeric=False),
+        Header("rank", f"1 + methods significantly better{where}", descending=False),
+        Header("letters", f"who shares one can't be told apart{where}", numeric=False),
+        *(
+            Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
+            for name in regimes
+        ),
+        *(Header(*DETAILS[name][:2], name not in TEXTS, screen=name in ON_SCREEN) for name in details),
+    ]
+    rows = [
+        [Cell(name, name, look=looks[rows[0]["result"].label])]
+        + _place(name, judged if isinstance(judged, Comparison) else None)
+        + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
+        + [_detail([row[detail] for row in rows], detail) for detail in details]
+        for name, rows in best_first
+    ]
+    said = [(DETAILS[name][0], _detail(frame[name], name).text) for name in common]
+    return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
+
+
+def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
+    """Title and explanation of a column of scores: its batch-norm regime, or (plain) what is measured where nobody in
+    the test has batch-norm."""
+    if plain:
+        return words.axis(metric), "mean over test tasks ± the half-width of its 95 % interval"
+    return words.REGIME_TITLES[regime], words.REGIME_MEANINGS[regime]
+
+
+def _place(name: str, judged: Comparison | None) -> list[Cell]:
+    """Rank and letters; none for floor and ceiling, which are not compared."""
+    if judged is None or name not in judged.names:
+        return [Cell(words.MISSING), Cell(words.MISSING)]
+    rank, letters = judged.ranks[name], judged.letters[name]
+    return [Cell(str(rank), rank), Cell(letters, letters)]
+
+
+def _best(rows: Sequence[Row], regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:
+    """Rows with no score in the leading regimes come where their first score puts them among their likes."""
+    place = min(regimes.index(row["batch_norm"]) for row in rows)
+    mean = float(next(row["mean"] for row in rows if row["batch_norm"] == regimes[place]))
+    return place, math.inf if math.isnan(mean) else -mean if higher_is_better else mean
+
+
+def _score(rows: Sequence[Row]) -> Cell:
+    if not rows:
+        return Cell(words.MISSING)
+    row, result = rows[0], rows[0]["result"]
+    note = "" if result.interval.known else "one episode: no interval"
+    text = words.plus_minus(result.interval, result.metric)
+    half_width = float(row["half_width_95"]) if result.interval.known else None
+    return Cell(text, float(row["mean"]), half_width, result.under_trained, note=note)
+
+
+def _detail(given: Iterable[Any], name: str) -> Cell:
+    """The value of a row; all of them where the regimes of a row differ in it."""
+    values = [value for value in dict.fromkeys(given) if value is not None and value == value]
+    if not values:
+        return Cell(words.MISSING)
+    return Cell(", ".join(DETAILS[name][2](_whole(value)) for value in values), values[0])
+
+
+def _whole(value: Any) -> Any:
+    """Integers that pandas turned into floats, because a row had none, are integers again."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def frame_table(name: str, title: str, frame: pd.DataFrame, shown: Mapping[str, Callable[[Any], str]] = {}) -> Table:
+    """Any frame as a table: column names as headers, None as a dash."""
+    numeric = {column: all(isinstance(value, (int, float)) for value in frame[column].dropna()) for column in frame}
+    headers = [Header(str(column).replace("_", " "), numeric=numeric[column]) for column in frame]
+    rows = [[_plain(value, shown.get(column)) for column, value in row.items()] for row in frame.to_dict("records")]
+    return Table(name, title, headers, rows)
+
+
+def _plain(value: Any, form: Callable[[Any], str] | None) -> Cell:
+    if value is None or value != value or value == "":
+        return Cell(words.MISSING)
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", str(value))
+    value = _whole(value)
+    if form is not None:
+        return Cell(form(value), value)
+    return Cell(
+        f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value
+    )

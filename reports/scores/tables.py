@@ -1,0 +1,258 @@
+"""The tables, as pandas frames: page, terminal and CSV show the same ones."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.records.under_training import under_trained
+from benchmarks.stats import Comparison
+from reports import published, words
+from reports.results import Record, Result, Results
+
+
+@functools.lru_cache(maxsize=1)
+def main_table(results: Results) -> pd.DataFrame:
+    """One row per number, best first within its column.
+
+    ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
+    each episode at the headline step, then mean and Student's 95 % interval over episodes."""
+    columns = results.columns
+    order = {test: place for place, test in enumerate(results.tests)}
+    ordered = sorted(results.results, key=lambda result: order[result.column.test])
+    numbers = published.load()
+    return pd.DataFrame(
+        [
+            _row(result, words.title(result.column, columns), results.judged(result))
+            | _published(result, reproduced(result, numbers))
+            for result in ordered
+        ]
+    )
+
+
+def reproduced(result: Result, numbers: Sequence[published.Published]) -> published.Reproduction | None:
+    """What the published number beside a result says about it; None for further conditions and where there is none."""
+    if not result.row.own or not np.isfinite(result.interval.estimate):
+        return None
+    mine = published.ours(result.row)
+    anchor = published.anchor(numbers, mine)
+    return published.reproduction(anchor, mine) if anchor else None
+
+
+def _published(result: Result, found: published.Reproduction | None) -> dict[str, Any]:
+    if found is None:
+        return {"published": None, "published_half_width_95": None, "reproduced": None, "published_source": None}
+    half_width, scale = found.published.half_width, words.factor(result.metric)
+    return {
+        "published": found.published.value * scale,
+        "published_half_width_95": None if half_width is None else half_width * scale,
+        "reproduced": _outcome(found, published.ours(result.row)),
+        "published_source": found.published.source,
+    }
+
+
+def _outcome(found: published.Reproduction, mine: published.Ours) -> str:
+    """In words; a fit that had not the published budget is never called reproduced or not."""
+    if found.outcome == "not run":
+        return found.why if mine.full_budget else "not the published budget"
+    return str(found)
+
+
+def published_table(results: Results) -> pd.DataFrame:
+    """Ours beside the published number, with what differs in the protocol: one row per result with an anchor."""
+    numbers, rows = published.load(), []
+    for result in results.results:
+        if (found := reproduced(result, numbers)) is None:
+            continue
+        mine, anchor = published.ours(result.row), found.published
+        differences = published.protocol_differences(anchor, mine)
+        unknown = published.not_stated(anchor, mine)
+        scale, reported = words.factor(result.metric), published.spread(numbers, mine.method, mine.protocol.task)
+        rows.append(
+            {
+                "method": result.name,
+                "task": words.title(result.column, results.columns),
+                "batch_norm": result.column.regime,
+                "ours": words.plus_minus(result.interval, result.metric),
+                "published": words.published(anchor.value, anchor.half_width, result.metric),
+                "ours_minus_published": (mine.mean - anchor.value) * scale,
+                "z": found.z,
+                "reproduced": _outcome(found, mine),
+                "protocol_differs": "; ".join(differences) or None,
+                "not_stated": ", ".join(unknown) or None,
+                "reported_anywhere": words.spread([value * scale for value in reported or ()], "{:.4g}"),
+                "source": anchor.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+#: how an outcome is counted, where its name alone would not read
+OUTCOMES = {
+    "agrees": "agree",
+    "no published interval": "without a published interval",
+    "protocol differs": "of another protocol",
+    "protocol unknown": "of a protocol that is not stated",
+}
+
+
+def published_sentence(results: Results) -> str:
+    """How many of the comparisons with published numbers could be judged, and how they came out."""
+    numbers = published.load()
+    found = [(result, one) for result in results.results if (one := reproduced(result, numbers)) is not None]
+    judged = Counter(one.outcome for _, one in found if one.outcome != "not run")
+    said = [f"{count} {OUTCOMES.get(outcome, outcome)}" for outcome, count in judged.items()]
+    waiting = [result for result, one in found if one.outcome == "not run"]
+    if waiting:
+        shares = [fit["share"] for result in waiting for fit in result.training if fit.get("share") is not None]
+        ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
+        spent = f" (they had {' to '.join(ends)} of it)" if ends else ""
+        said.append(f"{len(waiting)} not asked, as the fits are under-trained or short of the published budget{spent}")
+    return f"Of {words.count(len(found), 'comparison')}: {'; '.join(said)}."
+
+
+def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
+    interval, column, first = result.interval, result.column, result.first
+    scale = words.factor(result.metric)
+    fields, facts = first["method"].get("fields") or {}, first["method"].get("facts") or {}
+    training = result.training
+    evaluation = first["evaluation"]
+    return {
+        "method": result.name,
+        "task": test,
+        "batch_norm": column.regime,
+        "rank": judged.ranks.get(result.name) if judged else None,
+        "letters": judged.letters.get(result.name) if judged else None,
+        "mean": interval.estimate * scale,
+        "half_width_95": interval.half_width * scale,
+        "unit": "%" if result.metric == "accuracy" else result.metric,
+        "seeds": len(result.records),
+        "under_trained": result.under_trained,
+        "headline_step": _shared(result.headline_steps),
+        "selection": evaluation.get("selection"),
+        "trials": max(int(record["evaluation"].get("trials") or 0) for record in result.records),
+        "backbone": facts.get("backbone"),
+        "training_inner_steps": fields.get("inner_steps"),
+        "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
+        "meta_steps": _shared(one.get("meta_steps") for one in training),
+        "published_meta_steps": _shared(one.get("published_meta_steps") for one in training),
+        "share_of_published": _least(one.get("share") for one in training),
+        "training_seconds": _mean(one.get("seconds") for one in training),
+        "examples_seen": _mean(one.get("examples") for one in training),
+        "training_batch_norm": _shared(one.get("regime") for one in training),
+        "parameters": _shared(one.get("parameters") for one in training),
+        "split": column.split,
+        "way": column.way or None,
+        "shot": column.shots,
+        "queries_per_class": column.queries,
+        "episodes": len(result.row.episodes),
+        "profile": first.get("profile"),
+        "role": result.row.role,
+        "records": " ".join(str(record["key"]) for record in result.records),
+    }
+
+
+def failures_table(results: Results) -> pd.DataFrame:
+    """Cells without a number, grouped by status and reason: status, reason, cells, where, stderr."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in results.unfinished:
+        groups.setdefault((record["status"], str(record.get("reason") or "no reason given")), []).append(record)
+    rows = [
+        {
+            "status": status,
+            "reason": reason,
+            "cells": len(records),
+            "where": "; ".join(_places(records)),
+            "stderr": next((record["stderr"] for record in records if record.get("stderr")), ""),
+        }
+        for (status, reason), records in groups.items()
+    ]
+    frame = pd.DataFrame(rows, columns=["status", "reason", "cells", "where", "stderr"])
+    # skips are expected, failures are not: they come first
+    return frame.sort_values("status", key=lambda column: column == "skipped", kind="stable", ignore_index=True)
+
+
+def _places(records: Iterable[Record]) -> list[str]:
+    """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task."""
+    places: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
+    for record in records:
+        kinds, seeds = places.setdefault((str(record["label"]), str(record["task"]["id"])), (set(), set()))
+        kinds.add(str(record["cell"]))
+        if record.get("seed") is not None:
+            seeds.add(int(record["seed"]))
+    return [
+        f"{label} on {task} ({' and '.join(sorted(kinds, reverse=True))}"
+        + (f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "")
+        + ")"
+        for (label, task), (kinds, seeds) in places.items()
+    ]
+
+
+def under_trained_table(results: Results) -> pd.DataFrame:
+    """The fits whose numbers carry the mark, and why: method, task, seed, meta_steps, share, improving, seconds."""
+    rows = {}
+    for record in results.records:
+        training = record.get("training") or {}
+        if under_trained(training) and record["status"] == "ok":
+            key = str(training.get("fit") or record["key"])
+            if key not in rows or record["cell"] == "fit":
+                rows[key] = {
+                    "method": record["label"],
+                    "task": record["task"]["id"],
+                    "seed": record["seed"],
+                    "meta_steps": training.get("meta_steps"),
+                    "published_meta_steps": training.get("published_meta_steps"),
+                    "share_of_published": training.get("share"),
+                    "still_improving": bool(training.get("still_improving")),
+                    "stopped_by": training.get("stopped_by"),
+                    "training_seconds": training.get("seconds"),
+                }
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["task"], row["method"], row["seed"])))
+
+
+def machines_table(records: Iterable[Record]) -> pd.DataFrame:
+    """Where the numbers come from: one row per machine, set of versions, commit and device."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        machine, versions, git = (record.get(name) or {} for name in ("machine", "versions", "git"))
+        facts = {
+            "machine": machine.get("id"),
+            "processor": machine.get("cpu"),
+            "cores": machine.get("usable_cores"),
+            "memory": f"{machine['memory_gib']} GiB" if machine.get("memory_gib") else None,
+            "gpu": (machine.get("gpu") or {}).get("name"),
+            "system": machine.get("os"),
+            "device": record.get("device"),
+            "threads": record.get("threads"),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+            "commit": str(git.get("commit") or "unknown")[:12] + (" (with changes)" if git.get("dirty") else ""),
+        }
+        row = rows.setdefault(tuple(map(str, facts.values())), {**facts, "records": 0, "first": None, "last": None})
+        row["records"] += 1
+        row["first"] = min(filter(None, [row["first"], record.get("started")]), default=None)
+        row["last"] = max(filter(None, [row["last"], record.get("finished")]), default=None)
+    return pd.DataFrame(list(rows.values()))
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def _shared(values: Iterable[Any]) -> Any:
+    """The value if all agree, all of them joined if not, None without any."""
+    known = list(dict.fromkeys(_known(values)))
+    return known[0] if len(known) == 1 else ", ".join(map(str, known)) or None
+
+
+def _least(values: Iterable[Any]) -> float | None:
+    return min(_known(values), default=None)
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = _known(values)
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,134 @@
+"""The black-box learner: what it is fed with, that queries and tasks do not meet, and that it learns."""
+
+import dataclasses
+from itertools import islice
+
+import pytest
+import torch
+
+from baselines.recurrent import Reader
+from benchmarks import registry
+from benchmarks.api import LabelledSet, State
+from benchmarks.models import lstm
+
+WAVES = {"hidden": 24, "meta_batch": 16, "training_queries": 1}
+
+
+def waves():
+    return registry.build_task("sinusoid/k10")
+
+
+def glyphs(**fields):
+    tasks = registry.build_task("glyphs/5w1s", **fields)
+    tasks.prepare()
+    return tasks
+
+
+def learner(**fields):
+    return registry.build_method("recurrent", **{**WAVES, **fields})
+
+
+def fitted(tasks, steps, **fields):
+    method = learner(**fields)
+    return method, next(islice(method.fit(tasks, 0), steps - 1, None)).copy()
+
+
+def test_it_reads_x_beside_the_label_before_and_answers_with_the_last_label():
+    """Against torch's LSTM, one sequence for each query."""
+    method, state = fitted(waves(), 2)
+    cut = waves().episodes("test", range(3), queries=4)
+    ours = next(method.adapt(state, cut.support, waves()))(cut.query.x)[0]
+    theirs = torch.nn.LSTM(2, 24, batch_first=True)
+    weights = [state.parameters[f"lstm.{part}"] for part in ("input", "recurrent", "bias")]
+    with torch.no_grad():
+        for mine, its in zip((*weights, torch.zeros(96)), theirs.parameters(), strict=True):
+            its.copy_(mine)
+        for query in range(4):
+            x = torch.cat((cut.support.x, cut.query.x[:, query : query + 1]), 1)
+            labels = torch.cat((torch.zeros(3, 1, 1), cut.support.y), 1)
+            output = theirs(torch.cat((x, labels), -1))[0][:, -1]
+            answer = output @ state.parameters["head.weight"].T + state.parameters["head.bias"]
+            torch.testing.assert_close(ours[:, query], answer)
+
+
+def test_the_loss_of_an_example_in_the_sequence_does_not_know_its_own_label():
+    _, state = fitted(waves(), 1)
+    cut = waves().episodes("test", range(2)).support
+    reader = Reader(state.parameters, 1)
+    before, _ = reader.read(cut)
+    changed = cut.y.clone()
+    changed[:, 4] += 1.0
+    after, left = reader.read(LabelledSet(cut.x, changed))
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+    assert torch.equal(left.label, cut.y[:, -1])
+
+
+@pytest.mark.parametrize("tasks", [waves, glyphs])
+def test_queries_are_answered_alone_and_tasks_apart(tasks):
+    tasks = tasks()
+    method, state = fitted(tasks, 1)
+    cut = tasks.episodes("test", range(4), queries=3)
+    answers = next(method.adapt(state, cut.support, tasks))(cut.query.x)[0]
+    alone = next(method.adapt(state, cut.support, tasks))(cut.query.x[:, 1:2])[0]
+    torch.testing.assert_close(answers[:, 1:2], alone, atol=1e-6, rtol=1e-5)
+    order = torch.tensor([2, 0, 3, 1])
+    support = LabelledSet(cut.support.x[order], cut.support.y[order])
+    permuted = next(method.adapt(state, support, tasks))(cut.query.x[order])[0]
+    torch.testing.assert_close(permuted, answers[order], atol=1e-6, rtol=1e-5)
+
+
+def test_training_goes_on_bit_for_bit():
+    states = [state.copy() for state in islice(learner().fit(waves(), 5), 4)]
+    assert [state.step for state in states] == [1, 2, 3, 4]
+    assert states[0].examples == 16 * 11
+    again = [state.copy() for state in islice(learner().fit(waves(), 5, start=states[1]), 2)][-1]
+    assert all(torch.equal(again.parameters[name], value) for name, value in states[-1].parameters.items())
+    assert again.loss == states[-1].loss
+
+
+def test_it_learns_waves_far_better_than_a_constant():
+    tasks = waves()
+    method, state = fitted(tasks, 500, hidden=40, meta_lr=5e-3, training_queries=10)
+    cut = tasks.episodes("test", range(200))
+    errors = tasks.score(next(method.adapt(state, cut.support, tasks)), cut.query)
+    constant = cut.query.y.square().mean()
+    assert float(errors.mean()) < 0.4 * float(constant)
+
+
+def test_it_learns_to_name_glyphs_that_it_has_not_seen():
+    tasks = glyphs(way=2)
+    method, state = fitted(tasks, 300, hidden=64, meta_batch=48, meta_lr=5e-3)
+    cut = tasks.episodes("test", range(100), queries=3)
+    right = tasks.score(next(method.adapt(state, cut.support, tasks)), cut.query).double().mean(1)
+    assert float(right.mean()) > 0.5 + 4 * float(right.std()) / 10
+
+
+def test_its_cell_forgets_nothing_at_first():
+    _, state = fitted(waves(), 1)
+    bias = state.parameters["lstm.bias"]
+    assert bias.shape == (96,)
+    assert float(bias[24:48].mean()) > 0.9
+    assert abs(float(bias[:24].mean())) < 0.2
+
+
+def test_a_state_is_enough_to_answer():
+    method, state = fitted(glyphs(), 1)
+    cut = glyphs().episodes("test", range(2))
+    (predictor,) = method.adapt(State(parameters=state.parameters), cut.support, glyphs())
+    assert predictor(cut.query.x)[0].shape == (2, cut.query.y.shape[1], 5)
+    assert dataclasses.is_dataclass(predictor)
+    assert lstm.gates_of(state.parameters, "lstm", torch.zeros(1, 14 * 14 + 5)).shape == (1, 96)
+
+
+@pytest.mark.parametrize("field", ["hidden", "meta_batch", "training_queries", "meta_lr"])
+def test_settings_that_make_no_sense_are_one_line(field):
+    with pytest.raises(registry.MetabenchError, match=field) as error:
+        learner(**{field: 0})
+    assert "\n" not in str(error.value)
+    with pytest.raises(registry.MetabenchError, match="sequence_weight"):
+        learner(sequence_weight=-1.0)
+
+
+def test_it_refuses_control_with_a_reason():
+    assert "is for classification and regression" in str(registry.incompatible("recurrent", "bandit"))

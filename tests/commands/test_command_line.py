@@ -1,0 +1,224 @@
+"""The command line as a user meets it: answers at once, works from anywhere, and a mistake is one clear line."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from whole_runs import Answer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory, no data and no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METABENCH_OFFLINE", "1")
+    monkeypatch.delenv("METABENCH_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def metabench(folder, command_line):
+    return command_line
+
+
+def in_a_process(*command):
+    """Runs a command in the current folder, with the CPU time that it took: the wall clock depends on who else runs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Answer(done.returncode, done.stdout, done.stderr, spent)
+
+
+@pytest.fixture(scope="module")
+def importing_torch():
+    """The CPU seconds of ``import torch``: what a command takes is held against it, for machines differ."""
+    command = (sys.executable, "-c", "import torch")
+    return min(in_a_process(*command).cpu_seconds for _ in range(2))
+
+
+def test_help_answers_at_once(folder, importing_torch):
+    answer = in_a_process(sys.executable, "-m", "benchmarks", "--help")
+    assert answer.code == 0
+    for command in ("list", "prepare", "run", "show", "report", "doctor", "check"):
+        assert command in answer.out
+    assert answer.cpu_seconds < importing_torch / 4
+
+
+def test_list_is_quick_and_quicker_from_its_cache(folder, empty_cache, importing_torch):
+    first = in_a_process(sys.executable, "-m", "benchmarks", "list", "--json")
+    again = in_a_process(sys.executable, "-m", "benchmarks", "list", "--json")
+    assert first.code == again.code == 0
+    assert first.out == again.out
+    assert first.cpu_seconds < 3 * importing_torch
+    assert again.cpu_seconds < importing_torch / 2
+    found = json.loads(again.out)
+    assert {"maml", "fomaml", "finetune"} <= set(found["methods"])
+    assert {"sinusoid", "omniglot", "glyphs"} <= set(found["tasks"])
+    assert found["methods"]["fomaml"]["fields"]["second_order"] is False
+    assert found["compatibility"]["maml"]["sinusoid"] is None
+    assert "is for regression" in found["compatibility"]["constant"]["omniglot"]
+    assert {"smoke", "quick", "standard", "paper"} <= set(found["profiles"])
+    assert empty_cache.is_dir()
+
+
+def test_list_is_a_table_for_people(metabench):
+    answer = metabench("list")
+    assert answer.code == 0
+    for name in ("maml", "sinusoid", "which fits which", "quick"):
+        assert name in answer.out
+
+
+@pytest.mark.skipif(shutil.which("metabench", path=Path(sys.executable).parent) is None, reason="not installed")
+def test_the_installed_command_works_from_anywhere(folder):
+    answer = in_a_process(Path(sys.executable).parent / "metabench", "run", "-m", "nobody")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("metabench: unknown method 'nobody'; known: ")
+
+
+def test_doctor_says_what_is_here(metabench):
+    answer = metabench("doctor")
+    assert answer.code == 0
+    for word in ("torch", "python", "sinusoid", "METABENCH_DATA", "not set"):
+        assert word in answer.out
+
+
+def test_prepare_names_what_is_missing(metabench, empty_cache):
+    answer = metabench("prepare", "-t", "sinusoid")
+    assert (answer.code, answer.out) == (0, "sinusoid: ready\n")
+    answer = metabench("prepare", "-t", "miniimagenet")
+    assert answer.code == 2
+    assert "mini-imagenet" in answer.err
+
+
+RUN = ("run", "--profile", "smoke", "--store", "store")
+MISTAKES = [
+    ((*RUN, "-m", "mamel"), ("unknown method 'mamel'", "did you mean 'maml'?", "finetune")),
+    ((*RUN, "-t", "sinusoids"), ("unknown task 'sinusoids'", "did you mean 'sinusoid'?", "omniglot")),
+    ((*RUN, "-t", "sinusoid/k7"), ("variant", "'k7'", "k10")),
+    ((*RUN, "-m", "./nowhere.py"), ("no such plug-in file", "nowhere.py")),
+    ((*RUN, "-t", "./nowhere.py"), ("no such plug-in file", "nowhere.py")),
+    ((*RUN, "-m", "./broken.py"), ("broken.py", "can't be imported", "SyntaxError")),
+    ((*RUN, "-m", "./empty.py"), ("empty.py", "registers no method and no task")),
+    ((*RUN, "--set", "maml.inner_rate=1"), ("unknown field of 'maml' 'inner_rate'", "inner_lr")),
+    ((*RUN, "--set", "mamel.inner_lr=1"), ("--set 'mamel'", "did you mean 'maml'?")),
+    ((*RUN, "--set", "maml.inner_lr=fast"), ("maml.inner_lr = 'fast'", "not float")),
+    ((*RUN, "--set", "maml.second_order=3"), ("maml.second_order = 3", "not bool")),
+    ((*RUN, "--set", "sinusoid.shot=0"), ("sinusoid", "shot", "0")),
+    ((*RUN, "--set", "inner_lr"), ("--set 'inner_lr'", "name.field=value")),
+    ((*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"), ("--set finetune.weight_decay", "no finetune", "maml")),
+    (("run", "--profile", "quickly", "--store", "store"), ("unknown profile 'quickly'", "did you mean 'quick'?")),
+    (("run", "--profile", "./nowhere.toml"), ("no such file of profiles", "nowhere.toml")),
+    ((*RUN, "--device", "tpu"), ("unknown device 'tpu'", "cpu, cuda, cuda:N")),
+    ((*RUN, "--device", "cuda:x"), ("unknown device 'cuda:x'",)),
+    ((*RUN, "--only", "broken"), ("--only", "'broken'", "all, failed, missing")),
+    ((*RUN, "--seeds", "x"), ("--seeds 'x'", "3 or 0,2,5")),
+    ((*RUN, "--seeds", "0"), ("--seeds '0'", "1 is the least")),
+    ((*RUN, "--seeds", ""), ("--seeds ''",)),
+    ((*RUN, "--seeds", "-1,2"), ("--seeds '-1,2'",)),
+    ((*RUN, "--shots", "many"), ("--shots 'many'",)),
+    ((*RUN, "--shots", "0"), ("--shots '0'",)),
+    ((*RUN, "--jobs", "x"), ("--jobs",)),
+    ((*RUN, "--jobs", "0"), ("--jobs",)),
+    ((*RUN, "--memory", "0"), ("--memory",)),
+    ((*RUN, "--colour"), ("--colour",)),
+    (("run", "--store", "file.txt"), ("file.txt", "file")),
+    (("run", "--store", "file.txt/store"), ("file.txt", "file")),
+    (("show", "--store", "nowhere"), ("no store at nowhere", "--store")),
+    (("report", "--store", "nowhere"), ("no store at nowhere", "--store")),
+    (("show", "--profile", "quickly"), ("unknown profile 'quickly'",)),
+    (("report", "--store", "file.txt"), ("file.txt",)),
+    (("check", "./nowhere.py"), ("no such plug-in file", "nowhere.py")),
+    (("check", "./broken.py"), ("broken.py", "can't be imported", "SyntaxError")),
+    (("check",), ("argument",)),
+    (("prepare", "-t", "sinusoids"), ("unknown task 'sinusoids'",)),
+    (("dance",), ("dance",)),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[" ".join(command) for command, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_leaves_nothing(metabench, folder, command, said):
+    (folder / "broken.py").write_text("def broken(:\n")
+    (folder / "empty.py").write_text("x = 1\n")
+    (folder / "file.txt").write_text("something else\n")
+    before = sorted(folder.rglob("*"))
+    answer = metabench(*command)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("metabench: ")
+    assert answer.err.count("\n") == 1
+    for part in said:
+        assert part in answer.err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_without_a_command_it_shows_what_there_is(metabench):
+    answer = metabench()
+    assert answer.code == 2
+    assert "Usage: metabench" in answer.err + answer.out
+    assert "doctor" in answer.err + answer.out
+
+
+def test_broken_data_are_a_mistake_too(metabench, folder, empty_cache, monkeypatch):
+    (folder / "data" / "omniglot").mkdir(parents=True)
+    (folder / "data" / "omniglot" / "images_background.zip").write_bytes(b"no zip")
+    (folder / "data" / "omniglot" / "images_evaluation.zip").write_bytes(b"no zip")
+    monkeypatch.setenv("METABENCH_DATA", str(folder / "data"))
+    answer = metabench(*RUN, "-t", "omniglot", "-m", "chance")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "omniglot" in answer.err
+    assert "images_background.zip" in answer.err
+    assert not (folder / "store").exists()
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from benchmarks.api import MetaLearner, State
+from benchmarks.registry import register_method
+
+@register_method("checked-{name}")
+@dataclass(frozen=True)
+class Checked(MetaLearner):
+    '''Predicts zeros.'''
+    kinds: ClassVar = frozenset({{"regression"}})
+    fits: ClassVar = False
+    def adapt(self, state, support, tasks):
+        yield lambda x, memory=None: (x.new_zeros(*x.shape[:2], {outputs}), None)
+"""
+
+
+def test_check_says_in_words_what_is_wrong(metabench, folder):
+    (folder / "honest.py").write_text(PLUGIN.format(name="honest", outputs="tasks.outputs"))
+    (folder / "wrong.py").write_text(PLUGIN.format(name="wrong", outputs="3"))
+    answer = metabench("check", "honest.py")
+    assert (answer.code, answer.out) == (0, "honest.py: holds the contract\n")
+    answer = metabench("check", "wrong.py")
+    assert answer.code == 2
+    assert "checked-wrong: on sinusoid/k5: step 0 predicts shape (3, 2, 3), expected (3, 2, 1)" in answer.out
+    assert answer.err == "metabench: wrong.py: 1 of its promises to the contract are broken\n"
+
+
+@pytest.mark.parametrize("missing", ["typer", "torch"])
+def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['cost', '--profile', 'smoke']"
+    command = [sys.executable, "-c", f"{program}; from benchmarks.__main__ import main; main()"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"metabench: {missing} is not installed for {sys.executable}")
+    assert done.returncode == 2

@@ -1,0 +1,106 @@
+"""``metabench compare``, ``power`` and ``episodes`` as a user meets them."""
+
+from __future__ import annotations
+
+import made_up_records as made_up
+import pandas as pd
+import pytest
+
+from benchmarks.compare import stores
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    make = made_up.Maker(folder, episodes=100)
+    for seed in (0, 1):
+        make.evaluation("maml", made_up.GLYPHS, seed, regime="query", level=0.9)
+        make.evaluation("fomaml", made_up.GLYPHS, seed, regime="query", level=0.6)
+        make.evaluation("maml", made_up.SINUSOID, seed, level=0.4)
+        make.evaluation("fomaml", made_up.SINUSOID, seed, level=0.8)
+    return folder
+
+
+def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_line, tmp_path):
+    answer = command_line("compare", "maml", "fomaml", "--store", store, "-o", tmp_path / "table.csv")
+    assert (answer.code, answer.err) == (0, "")
+    frame = stores.compare_methods(store, "maml", "fomaml")
+    assert list(frame["verdict"]) == ["better", "better"]
+    points = 100 * frame.set_index("task").loc["glyphs-v1/5w1s", ["advantage", "low", "high"]].astype(float)
+    assert "{:+.2f} points [{:+.2f}, {:+.2f}]".format(*points) in answer.out
+    assert "factor" in answer.out
+    written = pd.read_csv(tmp_path / "table.csv")
+    assert list(written["advantage"]) == pytest.approx(list(frame["advantage"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("compare", "nobody", "maml"), "'nobody' is no store, no commit and no method"),
+        (("compare", "theirs.parquet"), "theirs.parquet"),
+        (("power", "--delta", "-1"), "--delta must be above 0"),
+        (("power", "--delta", "1", "-m", "nobody"), "unknown method 'nobody'"),
+        (("episodes", "nothing-v1"), "nothing"),
+        (("episodes", "sinusoid-v1/k10", "-n", "0"), "0 episodes"),
+    ],
+)
+def test_a_mistake_is_one_line(store, command_line, arguments, named):
+    place = () if arguments[0] == "episodes" else ("--store", store)
+    answer = command_line(*arguments, *place)
+    assert (answer.code, answer.out) == (2, "")
+    assert named in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_scores_on_other_episodes_are_refused_in_one_line(store, command_line, tmp_path):
+    rows = [(episode, query, 1.0) for episode in range(100) for query in range(10)]
+    theirs = pd.DataFrame(rows, columns=["episode", "query", "score"]).assign(
+        task="glyphs-v1/5w1s", episodes_digest="0" * 16
+    )
+    theirs.to_parquet(tmp_path / "theirs.parquet")
+    answer = command_line("compare", tmp_path / "theirs.parquet", "--store", store)
+    assert answer.code == 2
+    assert "episodes_digest 0000000000000000 is not that of our first 100" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_power_says_how_many_episodes(store, command_line):
+    answer = command_line("power", "--delta", "0.5", "--store", store)
+    assert answer.code == 0
+    for line in stores.power_table(store, 0.5).to_dict("records"):
+        assert f"{line['power']:.0%}" in answer.out
+        assert f"{line['episodes_needed']:,.0f}" in answer.out
+
+
+def test_what_only_one_store_has_is_said_below_the_table(command_line, tmp_path):
+    for name, methods in (("mine", ("maml", "fomaml", "finetune")), ("yours", ("maml",))):
+        make = made_up.Maker(tmp_path / name)
+        for method in methods:
+            make.evaluation(method, made_up.SINUSOID, level=0.4)
+    answer = command_line("compare", tmp_path / "mine", tmp_path / "yours", "-o", tmp_path / "table.csv")
+    assert answer.code == 0
+    table, below = answer.out.split("only in ", 1)
+    assert "maml" in table
+    assert "finetune" not in table
+    assert " ".join(below.split()).startswith(f"{tmp_path / 'mine'}: fomaml, finetune (sinusoid-v1/k10, 10-shot)")
+    assert list(pd.read_csv(tmp_path / "table.csv")["verdict"]) == ["equivalent", "can't say", "can't say"]
+
+
+@pytest.mark.parametrize("arguments", [("compare", "maml", "fomaml"), ("power", "--delta", "1")])
+def test_last_models_are_told_from_the_best(command_line, tmp_path, arguments):
+    make = made_up.Maker(tmp_path)
+    for model in ("best", "last"):
+        for method, level in (("maml", 0.4), ("fomaml", 0.8)):
+            make.evaluation(method, made_up.SINUSOID, level=level, model=model)
+    answer = command_line(*arguments, "--store", tmp_path)
+    assert answer.code == 0
+    assert answer.out.count("sinusoid-v1/k10, 10-shot") == 2
+    assert " ".join(answer.out.split()).count("10-shot, last model") == 1
+
+
+def test_episodes_are_exported_with_their_digest(command_line, tmp_path):
+    answer = command_line("episodes", "sinusoid-v1/k10", "-n", "4", "-o", tmp_path / "deep" / "list.parquet")
+    assert answer.code == 0
+    frame = pd.read_parquet(tmp_path / "deep" / "list.parquet")
+    assert sorted(frame["episode"].unique()) == [0, 1, 2, 3]
+    assert frame["episodes_digest"].iloc[0] in answer.out

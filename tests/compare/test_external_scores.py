@@ -1,0 +1,179 @@
+"""Scores from elsewhere on our test episodes, and the lists of these episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker
+
+from benchmarks.compare.episode_lists import episodes_digest
+from benchmarks.compare.stores import compare_foreign, export_episodes
+from benchmarks.errors import MetabenchError
+from benchmarks.records.store import Store
+from benchmarks.registry import build_task
+from benchmarks.stats import columns, contrast
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make = Maker(tmp_path / "ours")
+    for seed in (0, 1):
+        make.evaluation("maml", GLYPHS, seed, regime="query", level=0.9)
+        make.evaluation("fomaml", GLYPHS, seed, regime="query", level=0.7)
+    make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
+    return tmp_path / "ours"
+
+
+def theirs(store: Path, path: Path, level: float = 0.99, episodes: int = 60, **changes: Any) -> Path:
+    opened = Store(store)
+    record = next(r for r in opened.records("evaluation") if r["evaluation"].get("episodes_digest"))
+    listed = opened.episodes(record["evaluation"]["episodes_digest"])
+    listed = listed[listed["episode"] < episodes]
+    right = np.random.default_rng(1).random(len(listed)) < level
+    columns_ = {"task": GLYPHS["id"], "episodes_digest": episodes_digest(listed)}
+    frame = listed[["episode", "query"]].assign(**columns_, score=right, method="mine")
+    frame.assign(**changes).to_parquet(path)
+    return path
+
+
+def test_foreign_scores_get_a_paired_verdict(store: Path, tmp_path: Path) -> None:
+    found = compare_foreign(theirs(store, tmp_path / "mine.parquet"), store).set_index("second")
+    assert set(found.index) == {"ours: maml", "ours: fomaml", "ours: nearest-neighbour"}
+    assert set(found["verdict"]) == {"better"}
+    assert set(found["first"]) == {"theirs: mine"}
+    assert set(found["scope"]) == {"models"}
+    assert set(found["episodes"]) == {60}
+    opened = Store(store)
+    row = next(row for row in columns(opened, opened.records())[0].rows if row.name == "fomaml")
+    frame = pd.read_parquet(tmp_path / "mine.parquet")
+    mine = frame.groupby("episode")["score"].mean().to_numpy()
+    expected = contrast(mine, row.values.mean((0, 2)))
+    assert found.loc["ours: fomaml", "p"] == pytest.approx(expected.p_value())
+    assert found.loc["ours: fomaml", "mean_second"] == pytest.approx(row.values.mean())
+
+
+def test_fewer_episodes_have_a_digest_of_their_own(store: Path, tmp_path: Path) -> None:
+    found = compare_foreign(theirs(store, tmp_path / "mine.parquet", episodes=25), store)
+    assert set(found["episodes"]) == {25}
+
+
+def test_foreign_seeds_are_averaged(store: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    pd.concat([frame.assign(seed=0), frame.assign(seed=1)]).to_parquet(tmp_path / "two.parquet")
+    one, two = (compare_foreign(tmp_path / name, store) for name in ("mine.parquet", "two.parquet"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_several_regimes_in_one_table_are_results_of_their_own(store: Path, tmp_path: Path) -> None:
+    make = Maker(store)
+    make.evaluation("maml", GLYPHS, regime="support", level=0.9)
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    worse = frame.assign(score=frame["episode"] % 2 == 0)
+    pd.concat([frame.assign(regime="query"), worse.assign(regime="support")]).to_parquet(tmp_path / "both.parquet")
+    found = compare_foreign(tmp_path / "both.parquet", store).set_index(["batch_norm", "second"])
+    assert found.loc[("query", "ours: maml"), "mean_first"] == pytest.approx(frame["score"].mean())
+    assert found.loc[("support", "ours: maml"), "mean_first"] == pytest.approx(0.5)
+
+
+def test_an_exported_list_needs_scores_of_its_queries_only(store: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    support = frame.assign(role="support", score=None)
+    pd.concat([support, frame.assign(role="query")]).to_parquet(tmp_path / "listed.parquet")
+    one, two = (compare_foreign(tmp_path / name, store) for name in ("mine.parquet", "listed.parquet"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"episodes_digest": "0123456789abcdef"}, "is not that of our first 60"),
+        ({"task": "glyphs-v2/5w1s"}, "has no result on glyphs-v2/5w1s"),
+        ({"score": 0.5}, "scores are 1 or 0"),
+        ({"score": float("nan")}, "600 scores are not numbers"),
+        ({"score": "right"}, "600 scores are not numbers"),
+        ({"shots": "many"}, "shots 'many' are not numbers"),
+        ({"shots": 5}, "of these shots and regime"),
+        ({"regime": "support"}, "of these shots and regime"),
+        ({"query": 0}, "one score for each of 10 queries"),
+        ({"episode": 3}, "episodes from 0 on without gaps"),
+        ({"task": None}, "600 rows have no task"),
+        ({"episode": None}, "600 rows have no episode"),
+        ({"method": None}, "600 rows have no method"),
+        ({"seed": None}, "600 rows have no seed"),
+        ({"regime": float("nan")}, "600 rows have no regime"),
+    ],
+)
+def test_foreign_tables_that_are_not_about_our_episodes(
+    store: Path, tmp_path: Path, changes: dict[str, Any], match: str
+) -> None:
+    path = theirs(store, tmp_path / "mine.parquet", **changes)
+    with pytest.raises(MetabenchError, match=match) as caught:
+        compare_foreign(path, store)
+    assert "\n" not in str(caught.value)
+
+
+def test_foreign_files_that_are_no_table_of_scores(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("not a table")
+    with pytest.raises(MetabenchError, match=r"text\.parquet can't be read as parquet"):
+        compare_foreign(tmp_path / "text.parquet", store)
+    with pytest.raises(MetabenchError, match=r"no file .*absent"):
+        compare_foreign(tmp_path / "absent.parquet", store)
+    pd.DataFrame({"task": ["a"], "score": [1.0]}).to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(MetabenchError, match="has no columns episodes_digest, episode, query"):
+        compare_foreign(tmp_path / "few.parquet", store)
+    pd.read_parquet(theirs(store, tmp_path / "mine.parquet")).iloc[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(MetabenchError, match="has no scores"):
+        compare_foreign(tmp_path / "empty.parquet", store)
+    pd.read_parquet(tmp_path / "mine.parquet").iloc[:-1].to_parquet(tmp_path / "cut.parquet")
+    with pytest.raises(MetabenchError, match="one score for each of 10 queries"):
+        compare_foreign(tmp_path / "cut.parquet", store)
+
+
+# --- episode lists ---
+
+
+def test_exported_waves_are_the_episodes() -> None:
+    frame = export_episodes("sinusoid/k5", 45)
+    assert set(frame["task"]) == {"sinusoid-v1/k5"}
+    cut = build_task("sinusoid/k5").episodes("test", range(45))
+    query, support = (frame[frame["role"] == role] for role in ("query", "support"))
+    assert query["x"].to_numpy().reshape(45, -1) == pytest.approx(cut.query.x[..., 0].numpy(), abs=0)
+    assert support["y"].to_numpy().reshape(45, -1) == pytest.approx(cut.support.y[..., 0].numpy(), abs=0)
+    assert frame["episodes_digest"].nunique() == 1
+    assert export_episodes("sinusoid/k5", 45)["episodes_digest"].iloc[0] == frame["episodes_digest"].iloc[0]
+    assert export_episodes("sinusoid/k5", 44)["episodes_digest"].iloc[0] != frame["episodes_digest"].iloc[0]
+
+
+def test_exported_waves_can_be_scored_by_anybody(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "ours", episodes=30)
+    make.evaluation("maml", SINUSOID, level=3.0, queries=20)
+    listed = export_episodes("sinusoid/k10", 30)
+    query = listed[listed["role"] == "query"]
+    guess = query[["task", "episodes_digest", "episode", "query"]].assign(score=np.square(query["y"] * 0.01) + 1e-6)
+    guess.to_parquet(tmp_path / "mine.parquet")
+    (line,) = compare_foreign(tmp_path / "mine.parquet", tmp_path / "ours").to_dict("records")
+    assert (line["first"], line["verdict"]) == ("theirs: mine", "better")
+    moved = guess.assign(episodes_digest=episodes_digest(query.assign(x=query["x"] + 1e-3)))
+    moved.to_parquet(tmp_path / "moved.parquet")
+    with pytest.raises(MetabenchError, match="is not that of our first 30"):
+        compare_foreign(tmp_path / "moved.parquet", tmp_path / "ours")
+
+
+def test_exported_pictures_have_the_digest_of_the_records(tmp_path: Path) -> None:
+    frame = export_episodes("glyphs/5w1s", 3)
+    assert set(frame["role"].value_counts()) == {15, 225}
+    assert frame.groupby(["episode", "label"])["class"].nunique().eq(1).all()
+    query = build_task("glyphs/5w1s").episodes("test", range(3)).query
+    numbers = {"class": query.classes.numpy().ravel(), "item": query.items.numpy().ravel()}
+    rows = pd.DataFrame({"episode": np.repeat(np.arange(3), 75), "query": np.tile(np.arange(75), 3), **numbers})
+    assert Maker(tmp_path).store.write_episodes(rows) == frame["episodes_digest"].iloc[0]
+
+
+@pytest.mark.parametrize(("task", "count", "match"), [("sinusoid/k5", 0, "0 episodes"), ("nothing", 5, "unknown task")])
+def test_episodes_that_can_not_be_listed(task: str, count: int, match: str) -> None:
+    with pytest.raises(MetabenchError, match=match):
+        export_episodes(task, count)

@@ -1,0 +1,273 @@
+"""Two stores, commits, methods, and scores from elsewhere: from records to verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker
+
+from benchmarks.compare.stores import compare, compare_stores, power_table
+from benchmarks.errors import MetabenchError
+from benchmarks.records.store import Store
+from benchmarks.stats import aggregate, columns, contrast, task_scores
+
+
+def many_classes(make: Any, count: int = 20) -> None:
+    """Episodes of 5 classes out of ``count``, in the place of the same 5 in all."""
+    generator = np.random.default_rng(0)
+    classes = generator.permuted(np.tile(np.arange(count), (make.episodes, 1)), axis=1)[:, :5]
+    frame = pd.DataFrame(
+        [(e, q, classes[e, q % 5], 100 * classes[e, q % 5] + q) for e in range(make.episodes) for q in range(10)],
+        columns=["episode", "query", "class", "item"],
+    )
+    make.digest = make.store.write_episodes(frame)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make = Maker(tmp_path / "ours")
+    many_classes(make)
+    for seed in (0, 1):
+        make.evaluation("maml", GLYPHS, seed, regime="query", level=0.9)
+        make.evaluation("fomaml", GLYPHS, seed, regime="query", level=0.7)
+        make.evaluation("maml", SINUSOID, seed, level=0.4)
+        make.evaluation("fomaml", SINUSOID, seed, level=0.9)
+        make.evaluation("oracle", SINUSOID, seed, level=0.01, role="ceiling")
+    make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
+    return tmp_path / "ours"
+
+
+# --- records ---
+
+
+def test_columns_hold_what_may_stand_beside_each_other(store: Path) -> None:
+    glyphs, sinusoid = columns(Store(store), Store(store).records())
+    assert (glyphs.protocol.task, glyphs.protocol.regime) == ("glyphs-v1/5w1s", "query")
+    assert set(glyphs.names) == {"maml", "fomaml", "nearest-neighbour"}
+    assert {row.name for row in sinusoid.learners} == {"maml", "fomaml"}
+    assert glyphs.membership is not None
+    assert glyphs.membership.count == 20
+    assert sinusoid.membership is None
+    assert glyphs.rows[0].values.shape == (2, 60, 10)
+
+
+def test_last_models_have_a_column_of_their_own_in_which_the_untrained_stand_too(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for model in ("best", "last"):
+        make.evaluation("maml", SINUSOID, model=model)
+        make.evaluation("fomaml", SINUSOID, model=model)
+    make.evaluation("constant", SINUSOID, fits=False)
+    best, last = columns(make.store, make.store.records())
+    assert (best.protocol.model, last.protocol.model) == ("best", "last")
+    assert sorted(best.names) == sorted(last.names) == ["constant", "fomaml", "maml"]
+    for column in (best, last):
+        models = {row.name: row.first["evaluation"]["model"] for row in column.rows if row.trained}
+        assert set(models.values()) == {column.protocol.model}
+    assert {row.own for row in last.rows if row.trained} == {False}
+
+
+def test_comparison_of_records_is_that_of_their_scores(store: Path) -> None:
+    opened = Store(store)
+    glyphs, sinusoid = columns(opened, opened.records())
+    tables = {}
+    for record in opened.records("evaluation"):
+        if record["task"]["id"] == SINUSOID["id"]:
+            frame = opened.scores(record["key"])
+            tables[record["label"], record["seed"]] = frame.groupby("episode")["score"].mean().to_numpy(dtype=float)
+    sides = [np.stack([tables[name, seed] for seed in (0, 1)]) for name in ("maml", "fomaml")]
+    expected = contrast(*sides, metric="squared error", higher_is_better=False)
+    (pair,) = sinusoid.comparison().pairs
+    assert (pair.first, pair.second) == ("maml", "fomaml")
+    assert pair.p == pytest.approx(expected.p_value(), rel=1e-4)
+    assert pair.verdict == "better"
+    found = glyphs.comparison()
+    assert found.names == ("maml", "fomaml", "nearest-neighbour")
+    assert found.ranks == {"maml": 1, "fomaml": 2, "nearest-neighbour": 3}
+    # one evaluation of a method that trains nothing stands beside every seed
+    assert found.pair("maml", "nearest-neighbour").contrast.seeds == 2
+    assert found.pair("maml", "nearest-neighbour").survives_new_classes is not None
+
+
+def test_another_inner_step_can_be_looked_at(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("maml", SINUSOID, level=3.0, slope=-2.6, steps=11)
+    store = Store(tmp_path)
+    (headline,), (start,) = (columns(store, store.records(), step=step) for step in (None, 0))
+    assert len(headline.episodes) == 60
+    assert len(start.episodes) == 20
+    assert start.rows[0].values.mean() > 2 > headline.rows[0].values.mean()
+
+
+def test_budgets_are_rows_of_their_own(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for steps in (10, 20):
+        make.evaluation("maml", SINUSOID, level=0.5, budget={"meta_steps": steps})
+    (column,) = columns(Store(tmp_path), Store(tmp_path).records())
+    assert set(column.names) == {"maml (10 meta-steps)", "maml (20 meta-steps)"}
+
+
+def test_damaged_scores_leave_their_record_out(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("kept", SINUSOID, level=0.5)
+    lost = make.evaluation("lost", SINUSOID, level=0.5)
+    store = Store(tmp_path)
+    records = store.records()
+    path = tmp_path / "scores" / f"{lost}.parquet"
+    path.write_bytes(b"x" * path.stat().st_size)
+    (column,) = columns(store, records)
+    assert column.names == ("kept",)
+
+
+def test_aggregate_over_the_columns_of_a_store(store: Path) -> None:
+    make = Maker(store)
+    make.evaluation("constant", SINUSOID, level=4.0, role="floor", fits=False)
+    found = columns(Store(store), Store(store).records())
+    tasks, left_out = task_scores(found, "query")
+    assert not left_out
+    glyphs, sinusoid = tasks
+    assert (glyphs.floor, glyphs.ceiling) == (0.2, 1.0)
+    assert sinusoid.floor == pytest.approx(4.0, rel=0.1)
+    across = aggregate(tasks, resamples=100)
+    assert set(across.methods) == {"maml", "fomaml"}
+    assert across.missing == {"nearest-neighbour": ("sinusoid-v1/k10 (10-shot test, batch-norm: none)",)}
+    assert across.interquartile_means["maml"].low > across.interquartile_means["fomaml"].high
+
+
+def test_a_test_without_a_floor_takes_no_part(store: Path) -> None:
+    tasks, left_out = task_scores(columns(Store(store), Store(store).records()), "query")
+    assert [task.name for task in tasks] == ["glyphs-v1/5w1s (1-shot test, batch-norm: query)"]
+    assert list(left_out.values()) == ["it has no floor"]
+
+
+# --- two of a kind ---
+
+
+def test_two_stores(store: Path, tmp_path: Path) -> None:
+    make = Maker(tmp_path / "theirs")
+    many_classes(make)
+    for seed in (0, 1):
+        make.evaluation("maml", GLYPHS, seed, regime="query", level=0.6)
+        make.evaluation("fomaml", GLYPHS, seed, regime="query", level=0.7)
+        make.evaluation("new", GLYPHS, seed, regime="query", level=0.7)
+    found = compare_stores(store, tmp_path / "theirs").set_index("first")
+    assert found.loc[f"{store}: maml", "verdict"] == "better"
+    same = found.loc[f"{store}: fomaml"]
+    assert (same["verdict"], same["advantage"], same["p"]) == ("undecided", 0.0, 1.0) or same["verdict"] == "equivalent"
+    assert found.loc["new", "note"] == f"only in {tmp_path / 'theirs'}"
+    assert found.loc["nearest-neighbour", "verdict"] == "can't say"
+    assert compare(str(store), str(tmp_path / "theirs"), store).shape == found.reset_index().shape
+
+
+def test_stores_are_matched_whoever_else_has_batch_norm(tmp_path: Path) -> None:
+    """A method without batch-norm stands in the columns of those with; another store may hold nobody with."""
+    crowded, alone = Maker(tmp_path / "crowded"), Maker(tmp_path / "alone")
+    for make in (crowded, alone):
+        make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
+    for regime in ("query", "support"):
+        crowded.evaluation("maml", GLYPHS, regime=regime, level=0.9)
+    found = compare_stores(tmp_path / "crowded", tmp_path / "alone").set_index("first")
+    line = found.loc[f"{tmp_path / 'crowded'}: nearest-neighbour"]
+    assert (line["verdict"], line["advantage"], line["episodes"]) == ("equivalent", 0.0, 60)
+    assert list(found.loc["maml", "note"]) == [f"only in {tmp_path / 'crowded'}"] * 2
+
+
+def test_two_methods(store: Path) -> None:
+    found = compare("fomaml", "maml", store)
+    assert list(found["task"]) == ["glyphs-v1/5w1s", "sinusoid-v1/k10"]
+    assert list(found["verdict"]) == ["worse", "worse"]
+    assert (found["high"] < 0).all()
+    assert list(found["scale"]) == ["difference", "log ratio"]
+    assert set(found["scope"]) == {"models"}
+    backwards = compare("maml", "fomaml", store)
+    assert backwards["advantage"].to_numpy() == pytest.approx(-found["advantage"].to_numpy())
+
+
+def test_two_commits_say_what_else_changed(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for commit, level, steps in (("a" * 40, 0.4, 10), ("b" * 40, 0.9, 20)):
+        make.evaluation(
+            "maml", SINUSOID, level=level, git={"commit": commit, "dirty": False}, budget={"meta_steps": steps}
+        )
+    (line,) = compare("aaaaaaa", "bbbbbbb", tmp_path).to_dict("records")
+    assert line["verdict"] == "better"
+    assert "meta_steps 10 against 20" in line["note"]
+
+
+def test_an_under_trained_fit_gets_no_verdict(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("maml", SINUSOID, level=0.4)
+    make.evaluation("fomaml", SINUSOID, level=0.9, under_trained=True)
+    (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
+    assert line["verdict"] == "under-trained"
+    assert "under-trained: fomaml" in line["note"]
+
+
+@pytest.mark.parametrize("episodes", [1])
+def test_one_episode_is_no_interval(tmp_path: Path, episodes: int) -> None:
+    make = Maker(tmp_path, episodes=episodes)
+    for name in ("maml", "fomaml"):
+        make.evaluation(name, SINUSOID, level=0.4)
+    (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
+    assert (line["verdict"], line["note"]) == ("undecided", "no interval")
+    with pytest.raises(MetabenchError, match="no test of two methods"):
+        power_table(tmp_path, 1.0)
+
+
+def test_scores_that_are_not_numbers_can_not_be_compared(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("maml", SINUSOID, level=0.4)
+    make.evaluation("broken", SINUSOID, level=float("nan"))
+    (line,) = compare("maml", "broken", tmp_path).to_dict("records")
+    assert line["verdict"] == "can't say"
+    assert "not numbers" in line["note"]
+
+
+def test_what_can_not_be_compared_is_one_line(store: Path, tmp_path: Path) -> None:
+    for first, second, match in (
+        ("maml", "nobody", "'nobody' is no store, no commit and no method"),
+        ("maml", str(store), "compare two of a kind"),
+        ("maml", "oracle", None),
+        ("nearest-neighbour", "oracle", "no test of both"),
+        ("fffffff", "0000000", "'0000000' is no store"),
+    ):
+        if match:
+            with pytest.raises(MetabenchError, match=match) as caught:
+                compare(first, second, store)
+            assert "\n" not in str(caught.value)
+        else:
+            assert len(compare(first, second, store)) == 1
+    with pytest.raises(MetabenchError, match="no store at"):
+        compare("maml", "fomaml", tmp_path / "absent")
+    with pytest.raises(MetabenchError, match="no finished evaluation"):
+        compare("maml", "fomaml", tmp_path)
+    Maker(tmp_path / "v2").evaluation("maml", {**SINUSOID, "id": "sinusoid-v2/k10", "version": 2}, level=0.5)
+    with pytest.raises(MetabenchError, match="no method with the same test"):
+        compare_stores(store, tmp_path / "v2")
+
+
+# --- power ---
+
+
+def test_power_table_plans_what_the_records_measured(store: Path) -> None:
+    found = power_table(store, 5.0, ["maml", "fomaml"])
+    assert set(found["scope"]) == {"models", "classes"}
+    glyphs = found[(found["task"] == GLYPHS["id"]) & (found["scope"] == "models")].iloc[0]
+    assert (glyphs["seeds"], glyphs["episodes"]) == (2, 60)
+    assert glyphs["delta"] == pytest.approx(0.05)
+    assert 0 < glyphs["power"] < 1
+    # 10 queries right or wrong at 0.9 and at 0.7, two seeds: the queries are nearly all of the noise
+    assert glyphs["sd_query"] == pytest.approx(np.sqrt((0.09 + 0.21) / 2), rel=0.3) or glyphs["sd_query"] == 0
+    assert (found["episodes_needed"].dropna() > 1).all()
+    more = power_table(store, 10.0, ["maml", "fomaml"])
+    assert (more["power"].to_numpy() >= found["power"].to_numpy()).all()
+
+
+def test_power_of_nothing_is_one_line(store: Path) -> None:
+    with pytest.raises(MetabenchError, match="must be above 0"):
+        power_table(store, 0.0)
+    with pytest.raises(MetabenchError, match="unknown method 'nobody'"):
+        power_table(store, 1.0, ["nobody"])

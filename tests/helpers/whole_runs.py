@@ -1,0 +1,87 @@
+"""Calling the command line as a user does, from a folder outside the checkout; and what to wait for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.records.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+#: a profile of a few steps of training, for a user's own file
+PROFILE = """
+[tiny]
+seeds = 1
+episodes = 6
+validation_episodes = 4
+validations = 4
+seconds = 20
+kill_after = {kill_after}
+meta_steps = {meta_steps}
+methods = ["constant"]
+
+[[tiny.tasks]]
+task = "sinusoid/k5"
+"""
+
+
+def profile(kill_after: int = 60, meta_steps: int = 4) -> str:
+    """A file of profiles that has "tiny"."""
+    return PROFILE.format(kill_after=kill_after, meta_steps=meta_steps)
+
+
+@dataclass
+class Answer:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+    cpu_seconds: float = 0.0
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin ``metabench`` with these arguments in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def metabench(folder: Path, *arguments: str) -> Answer:
+    """Run it to its end."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=400)
+    return Answer(process.returncode, out, err)
+
+
+def records(store: Path, cell: str | None = None) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The records of a store by label, kind of cell and seed."""
+    found = Store(store, read_only=True).records(cell)
+    return {(record["label"], record["cell"], record["seed"]): record for record in found}
+
+
+def wait_until(
+    condition: Callable[[], object], seconds: float = 60.0, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait, but not for ever, nor for a process that has ended."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

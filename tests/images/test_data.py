@@ -1,0 +1,311 @@
+"""Image files: found, downloaded, checked, decoded once and mapped; on a small Omniglot that is made here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_files import decoded, encoded, leftovers, pack, refused
+from PIL import Image
+
+from benchmarks.api import SPLITS
+from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.images import data
+from benchmarks.tasks import omniglot
+from benchmarks.tasks.omniglot import Omniglot
+
+REAL = os.environ.get("METABENCH_DATA", "")
+ROOT = Path(__file__).parents[2]
+SMALL_OMNIGLOT = {
+    "PARTS": {"images_background": (14, 1), "images_evaluation": (6, 15)},
+    "DRAWINGS": 4,
+    "SHUFFLED_SIZES": (12, 3, 5),
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A data folder and a cache of their own, with a small Omniglot to be expected in them."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("METABENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("METABENCH_OFFLINE", "1")
+    for name, value in SMALL_OMNIGLOT.items():
+        monkeypatch.setattr(omniglot, name, value)
+    return tmp_path
+
+
+@functools.cache
+def drawing(number: int) -> bytes:
+    ink = np.random.default_rng(number).random((21, 21)) < 0.3
+    return encoded(Image.fromarray(~np.kron(ink, np.ones((5, 5), dtype=bool))), "PNG")
+
+
+def omniglot_files(part: str) -> dict[str, bytes]:
+    characters, first = SMALL_OMNIGLOT["PARTS"][part]
+    return {
+        f"{part}/{part[7:9]}{i // 2}/character{i % 2 + 1:02}/{first + i:04}_{j:02}.png": drawing(100 * (first + i) + j)
+        for i in range(characters)
+        for j in range(1, 5)
+    }
+
+
+def put_omniglot(folder: Path, unpacked: bool = False, change=lambda files: None) -> None:
+    for part in SMALL_OMNIGLOT["PARTS"]:
+        files = omniglot_files(part)
+        if part == "images_evaluation":
+            change(files)
+        pack(folder / f"{part}.zip", files, unpacked)
+
+
+def test_omniglot_reads_zips_and_folders_wherever_they_lie(place):
+    seen = []
+    for name, unpacked in (("data/omniglot", False), ("data", True), ("cache/data/omniglot", False)):
+        put_omniglot(place / name, unpacked)
+        seen.append(decoded(Omniglot()))
+        for part in SMALL_OMNIGLOT["PARTS"]:
+            shutil.rmtree(place / name / part, ignore_errors=True)
+            (place / name / f"{part}.zip").unlink(missing_ok=True)
+        shutil.rmtree(place / "cache/prepared")
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_omniglot_is_ink_on_paper_shrunk_and_in_the_order_of_its_numbers(place):
+    put_omniglot(place / "data", change=lambda files: files.update({"__MACOSX/._0015_01.png": b"", "notes.txt": b""}))
+    tasks = Omniglot()
+    files = {name: content for part in SMALL_OMNIGLOT["PARTS"] for name, content in omniglot_files(part).items()}
+    for split, characters in zip(SPLITS, (12, 3, 5), strict=True):
+        found = tasks.image_set(split)
+        assert found.images.shape == (4 * characters, 28, 28)
+        numbers = [int(next(name for name in files if f"/{wanted}/" in name)[-11:-7]) for wanted in found.names]
+        assert numbers == sorted(numbers)
+        original = next(content for name, content in files.items() if f"/{found.names[0]}/" in name)
+        grey = Image.open(io.BytesIO(original)).convert("L").resize((28, 28), Image.Resampling.LANCZOS)
+        assert np.array_equal(found.images[0], 255 - np.asarray(grey))
+    assert tasks.episodes("train", [0], queries=3).support.x.mean() < 0.5
+
+
+def test_omniglot_splits_share_no_character_and_lakes_no_alphabet(place):
+    put_omniglot(place / "data")
+    shuffled, lake = (Omniglot(characters=by) for by in ("shuffled", "lake"))
+    names = [set(shuffled.image_set(split).names) for split in SPLITS]
+    assert sum(map(len, names)) == len(set.union(*names)) == 20
+    alphabets = [{omniglot.alphabet_of(name) for name in lake.image_set(split).names} for split in SPLITS]
+    assert [len(each) for each in alphabets] == [2, 5, 3]
+    assert len(set.union(*alphabets)) == 10
+    assert all(alphabet.startswith("ev") for alphabet in alphabets[2])
+
+
+def test_omniglot_turns_at_test_unless_told_not_to(place):
+    put_omniglot(place / "data")
+    assert [Omniglot().pooled_outputs(split) for split in SPLITS] == [48, 12, 20]
+    assert [Omniglot(rotations_at_test=False).pooled_outputs(split) for split in SPLITS] == [48, 12, 5]
+    assert [Omniglot(rotations=False).pooled_outputs(split) for split in SPLITS] == [12, 3, 5]
+
+
+def test_decoding_happens_once_and_outlives_the_files(place):
+    put_omniglot(place / "data")
+    lines: list[str] = []
+    Omniglot().prepare(lines.append)
+    assert lines[-1] == "omniglot test: 20 of 20 images decoded"
+    before = decoded(Omniglot())
+    data._prepared.clear()
+    Omniglot().prepare(lines.append)
+    for file in (place / "data").iterdir():
+        file.unlink()
+    data._prepared.clear()
+    Omniglot().prepare(lines.append)
+    assert len(lines) == 3
+    assert decoded(Omniglot()) == before
+    assert len(leftovers(place)) == 1
+
+
+def test_other_files_are_decoded_anew(place):
+    put_omniglot(place / "data")
+    before = Omniglot().data_digest()
+    put_omniglot(place / "data", change=lambda files: files.update({min(files): drawing(7)}))
+    data._prepared.clear()
+    assert Omniglot().data_digest() != before
+
+
+def test_what_a_killed_process_left_is_cleared_and_a_damaged_cache_is_named(place):
+    put_omniglot(place / "data")
+    Omniglot().prepare()
+    (finished,) = leftovers(place)
+    unfinished = finished.with_name(f"{finished.name}.unfinished-abc")
+    finished.rename(unfinished)
+    Omniglot().prepare()
+    assert leftovers(place) == [finished]
+    with (finished / "test.npy").open("r+b") as array:
+        array.truncate(1000)
+    data.open_split.cache_clear()
+    with pytest.raises(MetabenchError, match="damaged"):
+        Omniglot().image_set("test")
+
+
+def test_nothing_writes_through_the_map(place):
+    put_omniglot(place / "data")
+    images = Omniglot().image_set("test").images
+    assert isinstance(images, np.memmap)
+    before = images[0].copy()
+    images[0] = 77
+    data.open_split.cache_clear()
+    assert np.array_equal(Omniglot().image_set("test").images[0], before)
+
+
+TWO = """
+import sys, time, pathlib
+from benchmarks.tasks import omniglot
+for name, value in {small!r}.items():
+    setattr(omniglot, name, value)
+pathlib.Path(sys.argv[1]).touch()
+while len(list(pathlib.Path(sys.argv[1]).parent.glob("ready*"))) < 2:
+    time.sleep(0.005)
+lines = []
+omniglot.Omniglot().prepare(lines.append)
+print(len(lines), omniglot.Omniglot().data_digest())
+"""
+
+
+def test_two_processes_at_once_decode_once(place):
+    put_omniglot(place / "data")
+    code = TWO.format(small=SMALL_OMNIGLOT)
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(place / f"ready{i}")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    answers = sorted(process.communicate(timeout=120)[0].split() for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert [int(lines) for lines, _ in answers] == [0, 3]
+    assert answers[0][1] == answers[1][1]
+    assert len(leftovers(place)) == 1
+
+
+def first(files: dict[str, bytes]) -> str:
+    return min(files)
+
+
+def drop_character(files):
+    for name in [name for name in files if "/0017_" in name]:
+        del files[name]
+
+
+BAD_OMNIGLOT = {
+    "missing class": (drop_character, ["5 characters, 6 expected", "number 0017 is missing"]),
+    "missing drawing": (lambda files: files.pop(first(files)), ["ev0/character01 has 3 drawings, 4 expected"]),
+    "foreign class": (
+        lambda files: files.update({"images_evaluation/ev9/character01/0999_01.png": drawing(1)}),
+        ["7 characters, 6 expected", "ev9/character01"],
+    ),
+    "no image": (lambda files: files.update({first(files): b"nonsense"}), ["0015_01.png is not an image"]),
+    "broken image": (
+        lambda files: files.update({first(files): files[first(files)][:90]}),
+        ["0015_01.png can't be decoded"],
+    ),
+    "wrong size": (
+        lambda files: files.update({first(files): encoded(Image.new("1", (28, 28)), "PNG")}),
+        ["0015_01.png can't be decoded", "28x28, not 105x105"],
+    ),
+    "stray image": (
+        lambda files: files.update({"images_evaluation/x.png": drawing(1)}),
+        ["x.png is not <Alphabet>"],
+    ),
+}
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("case", BAD_OMNIGLOT)
+def test_bad_omniglot_is_one_line_and_nothing_is_written(place, case, unpacked):
+    change, words = BAD_OMNIGLOT[case]
+    put_omniglot(place / "data", unpacked, change)
+    refused(Omniglot(), place, "images_evaluation", *words)
+
+
+@pytest.mark.parametrize("name", ["../0015_01.png", "/0015_01.png", "..\\0015_01.png", "C:\\0015_01.png"])
+def test_an_archive_that_points_outside_itself_is_refused(place, name):
+    put_omniglot(place / "data", change=lambda files: files.update({name: drawing(1)}))
+    refused(Omniglot(), place, "images_evaluation.zip", "refused", "0015_01.png", "outside")
+
+
+def test_no_archive_at_all(place):
+    put_omniglot(place / "data")
+    (place / "data/images_evaluation.zip").write_bytes(b"PK nonsense")
+    refused(Omniglot(), place, "images_evaluation.zip", "zip")
+
+
+def test_absent_data_say_what_to_put_where(place):
+    with pytest.raises(Unavailable):
+        Omniglot().prepare()
+    refused(Omniglot(), place, "$METABENCH_DATA/omniglot", "images_background.zip")
+
+
+def test_half_a_data_set_names_the_other_half(place):
+    put_omniglot(place / "data/omniglot")
+    (place / "data/omniglot/images_evaluation.zip").unlink()
+    refused(Omniglot(), place, "incomplete", "images_evaluation.zip")
+
+
+def test_a_data_folder_that_is_none(place, monkeypatch):
+    monkeypatch.setenv("METABENCH_DATA", str(place / "nowhere"))
+    refused(Omniglot(), place, "METABENCH_DATA", "nowhere")
+
+
+@pytest.fixture
+def server(place, monkeypatch):
+    """The owner's files at an address of this machine; no proxy, and downloads allowed."""
+    put_omniglot(place / "owner")
+    handler = functools.partial(Quiet, directory=str(place / "owner"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
+        thread.start()
+        monkeypatch.delenv("METABENCH_OFFLINE")
+        monkeypatch.setenv("NO_PROXY", "*")
+        sums = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in (place / "owner").iterdir()}
+        address = f"http://127.0.0.1:{serving.server_port}"
+        downloads = {name: (f"{address}/{name}", md5) for name, md5 in sums.items()}
+        monkeypatch.setattr(omniglot, "DOWNLOADS", downloads)
+        yield downloads
+        serving.shutdown()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder without writing to the terminal."""
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_omniglot_is_downloaded_verified_and_shown_with_a_bar(place, server):
+    lines: list[str] = []
+    Omniglot().prepare(lines.append)
+    assert any("images_background.zip [####################]" in line for line in lines)
+    assert sorted(file.name for file in (place / "cache/data/omniglot").glob("*.zip")) == sorted(server)
+    assert [len(Omniglot().image_set(split).names) for split in SPLITS] == [12, 3, 5]
+
+
+def test_a_download_with_another_checksum_is_not_kept(place, server):
+    name = "images_evaluation.zip"
+    server[name] = (server[name][0], "0" * 32)
+    refused(Omniglot(), place, "METABENCH_DATA", name, "checksum")
+    assert not (place / "cache/data/omniglot" / name).exists()
+
+
+def test_a_download_that_fails_says_what_to_do(place, server):
+    name = "images_background.zip"
+    server[name] = ("http://127.0.0.1:1/nobody-listens-here.zip", server[name][1])
+    with pytest.raises(Unavailable):
+        Omniglot().prepare()
+    refused(Omniglot(), place, "METABENCH_DATA", "can't be downloaded")

@@ -1,0 +1,345 @@
+"""MAML on control tasks: its meta-step against double backward, and what a fit and an adaptation promise."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.functional import hessian
+
+from benchmarks import registry
+from benchmarks.api import Diverged, MetabenchError, State
+from maml.control import trust_region
+from maml.control.meta_objective import Part, flat, unflat
+from maml.control.policies import Acting
+from maml.control.policy_gradient import Experience, distributions, experience_of, log_probabilities, surrogate_loss
+from maml.control.trust_region import trust_region_step
+from maml.inner_loop import per_task
+
+SMALL = {"hidden": (5,), "meta_batch": 3, "trajectories": 4, "curvature_every": 1, "inner_lr": 0.3}
+
+
+def navigation(**fields):
+    return registry.build_task("navigation-2d/quick", **{"horizon": 8, "start_range": 0.3, **fields})
+
+
+def learner_of(name="maml", **fields):
+    return registry.build_method(name, navigation(), **{**SMALL, **fields})
+
+
+def states(learner, tasks, count, start=None, seed=0):
+    return [state.copy() for state in itertools.islice(learner.fit(tasks, seed, start), count)]
+
+
+class Doubled:
+    """A meta-step of a learner in double precision, as the learner computes it and by double backward."""
+
+    def __init__(self, name="maml", seed=0, **fields):
+        tasks, self.learner = navigation(), learner_of(name, **fields)
+        self.policy = self.learner.policy(tasks)
+        parameters = self.policy.initialise(seed)
+        part = self.learner.play(self.policy, parameters, tasks, seed, 0)
+        self.like = {name: value.double() for name, value in parameters.items()}
+        self.theta = flat(per_task(self.like, 1))
+        self.part = Part([], doubled(part.outer), None, part.credit.double())
+        for seen in part.inner:
+            self.part.inner.append(self.acted(doubled(seen), self.adapted(self.theta)[-1]))
+        outer = self.acted(self.part.outer, self.adapted(self.theta)[-1])
+        self.part = dataclasses.replace(self.part, outer=outer)
+        self.objective = self.learner.objective(self.policy, self.like, self.part)
+
+    def acted(self, seen, point):
+        """With exactly the distributions of the policy that acted, which single precision has rounded."""
+        predictor = Acting(self.policy, {name: value.detach() for name, value in point.items()})
+        likelihood = log_probabilities(predictor, seen.trajectories, self.policy.actions)
+        found = distributions(predictor, seen.trajectories)
+        trajectories = dataclasses.replace(seen.trajectories, distributions=found, log_probabilities=likelihood)
+        return dataclasses.replace(seen, trajectories=trajectories)
+
+    def adapted(self, theta):
+        """Parameters before each step and after the last, by hand, with a graph back to theta."""
+        start = theta if theta.requires_grad else theta.clone().requires_grad_()
+        points = [per_task(unflat(start, self.like), len(self.part))]
+        for number, seen in enumerate(self.part.inner):
+            rate = self.learner.inner_lr * (1 if number == 0 else 0.5)
+            loss = surrogate_loss(
+                Acting(self.policy, points[-1]), seen, self.policy.actions, self.learner.surrogate
+            ).sum()
+            found = torch.autograd.grad(loss, list(points[-1].values()), create_graph=True)
+            pairs = zip(points[-1].items(), found, strict=True)
+            points.append({n: v - rate * g if self.learner.moves(n) else v for (n, v), g in pairs})
+        return points
+
+    def loss(self, theta):
+        predictor = Acting(self.policy, self.adapted(theta)[-1])
+        return surrogate_loss(predictor, self.part.outer, self.policy.actions, "likelihood-ratio").mean()
+
+    def divergence(self, theta):
+        seen = self.part.outer.trajectories
+        found = distributions(Acting(self.policy, self.adapted(theta)[-1]), seen)
+        each = self.policy.actions.divergence(seen.distributions, found).masked_fill(~seen.live, 0.0)
+        return (each.flatten(1).sum(1) / seen.live.flatten(1).sum(1)).mean()
+
+    def gradient(self, function):
+        theta = self.theta.clone().requires_grad_()
+        return torch.autograd.grad(function(theta), theta)[0]
+
+
+def doubled(seen):
+    trajectories = seen.trajectories
+    tensors = {n: v for n, v in vars(trajectories).items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    tensors = {name: value.double() for name, value in tensors.items()}
+    return Experience(dataclasses.replace(trajectories, **tensors), seen.advantages.double(), seen.scale.double())
+
+
+@pytest.mark.parametrize(
+    ("name", "inner_steps", "surrogate"),
+    [
+        ("maml", 1, "log-likelihood"),
+        ("maml", 2, "likelihood-ratio"),
+        ("maml", 1, "dice"),
+        ("context-vector", 1, "dice"),
+        ("context-vector", 2, "log-likelihood"),
+    ],
+)
+def test_the_meta_step_is_that_of_double_backward(name, inner_steps, surrogate):
+    # So few products that rounding does not take the conjugate directions apart.
+    few = {"cg_iterations": 5, "damping": 1e-3}
+    problem = Doubled(name, inner_steps=inner_steps, surrogate=surrogate, **few)
+    here = problem.objective.linearise(problem.theta)
+    exact = problem.gradient(problem.loss)
+    assert here.loss == pytest.approx(float(problem.loss(problem.theta).detach()), abs=1e-12)
+    assert float((here.gradient - exact).abs().max() / exact.abs().max()) < 1e-9
+    information = hessian(problem.divergence, problem.theta)
+    product = here.product()
+    found = torch.stack([product(row) for row in torch.eye(len(exact), dtype=torch.float64)])
+    assert float((found - information).abs().max() / information.abs().max()) < 1e-8
+
+    def evaluate(theta):
+        return float(problem.loss(theta).detach()), float(problem.divergence(theta).detach())
+
+    given = problem.theta, here.loss
+    by_hand = trust_region_step(
+        *given, exact, lambda vector: information @ vector, evaluate, iterations=5, damping=1e-3
+    )
+    step = trust_region_step(*given, here.gradient, product, problem.objective.evaluate, iterations=5, damping=1e-3)
+    assert by_hand.accepted
+    assert step.accepted
+    length = (by_hand.parameters - problem.theta).norm()
+    assert float((step.parameters - by_hand.parameters).norm() / length) < 1e-8
+    assert torch.equal(problem.learner.improved(problem.objective, problem.theta), step.parameters)
+
+
+def test_of_a_context_vector_policy_the_context_alone_takes_steps():
+    tasks, learner = navigation(), learner_of("context-vector", context=3)
+    state = states(learner, tasks, 1)[0]
+    first, second = itertools.islice(learner.adapt(state, tasks.episodes("test", range(3)).support, tasks), 2)
+    moved = {n for n, value in first.parameters.items() if not torch.equal(value, second.parameters[n])}
+    assert moved == {"context"}
+    assert second.parameters["context"].shape == (3, 3)
+    assert not torch.equal(second.parameters["context"][0], second.parameters["context"][1])
+
+
+def test_first_order_leaves_all_jacobians_out():
+    problem = Doubled(second_order=False)
+    here = problem.objective.linearise(problem.theta)
+    assert [taken.graphs for taken in here.steps] == [[]]
+    leaves = {n: v.detach().requires_grad_() for n, v in problem.adapted(problem.theta)[-1].items()}
+    predictor, actions = Acting(problem.policy, leaves), problem.policy.actions
+    loss = surrogate_loss(predictor, problem.part.outer, actions, "likelihood-ratio")
+    found = torch.autograd.grad(loss.mean(), list(leaves.values()))
+    assert torch.allclose(here.gradient, flat(dict(zip(leaves, found, strict=True))), rtol=1e-10, atol=1e-13)
+    assert not torch.allclose(here.gradient, problem.gradient(problem.loss), rtol=1e-3)
+
+
+def test_first_order_takes_no_product_with_a_hessian(monkeypatch):
+    plain, products = trust_region._pulled_back, []
+
+    def counted(*arguments):
+        products.append(1)
+        return plain(*arguments)
+
+    monkeypatch.setattr(trust_region, "_pulled_back", counted)
+    states(learner_of("fomaml"), navigation(), 1)
+    assert not products
+    states(learner_of("maml"), navigation(), 1)
+    assert len(products) == 1 + 2 * (learner_of().cg_iterations + 1)
+
+
+@pytest.mark.parametrize("extras", [{}, {"outer": "ppo", "inner_penalty": 0.5}, {"exploration": 1.0}])
+def test_where_nothing_has_moved_the_divergence_and_its_gradient_are_zero(extras):
+    problem = Doubled(**extras)
+    loss, divergence = problem.objective.evaluate(problem.theta)
+    assert abs(divergence) < 1e-15
+    assert float(problem.gradient(problem.divergence).abs().max()) < 1e-14
+    assert loss == pytest.approx(problem.objective.linearise(problem.theta).loss, abs=1e-13)
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "pretrained"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_accepted_step_keeps_its_promise_on_the_same_data(name, every):
+    tasks = navigation()
+    own = {"curvature_every": every} | ({"inner_lr": 0.3} if name != "pretrained" else {})
+    learner = registry.build_method(name, tasks, **{k: v for k, v in {**SMALL, **own}.items() if hasattr_(name, k)})
+    policy, before = learner.policy(tasks), learner.policy(tasks).initialise(0)
+    after = states(learner, tasks, 1)[0].parameters
+    objective = learner.objective(policy, before, learner.play(policy, before, tasks, 0, 0))
+    old, new = (objective.evaluate(flat(per_task(theta, 1))) for theta in (before, after))
+    assert new[0] < old[0] - 1e-3
+    assert abs(old[1]) < 1e-6
+    assert 0.002 < new[1] <= learner.max_divergence
+
+
+def hasattr_(name, field):
+    return field in registry.method_entry(name, "control").known_fields
+
+
+def test_steps_at_test_have_the_rates_alpha_and_half_of_it_on_fresh_data():
+    tasks, learner = navigation(tolerance=0.2), learner_of(inner_steps=2)
+    state = states(learner, tasks, 1)[0]
+    policy = learner.policy(tasks)
+    support = tasks.episodes("test", range(3)).support
+    fresh = tasks.episodes("test", range(3)).support
+    theta, seen = per_task(state.parameters, 3), []
+    for number, predictor in zip(range(4), learner.adapt(state, support, tasks), strict=False):
+        assert all(torch.equal(predictor.parameters[name], theta[name]) for name in theta)
+        assert support.environment_steps == sum(trajectories.environment_steps for trajectories in seen)
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        seen.append(fresh.batch(Acting(policy, leaves), number))
+        experience = experience_of(seen[-1], 0.99)
+        loss = surrogate_loss(Acting(policy, leaves), experience, tasks.actions, "log-likelihood").sum()
+        found = torch.autograd.grad(loss, list(leaves.values()))
+        rate = 0.3 if number == 0 else 0.15
+        theta = {n: (v - rate * g).detach() for (n, v), g in zip(leaves.items(), found, strict=True)}
+    assert len({float(trajectories.rewards.sum()) for trajectories in seen}) == 4
+
+
+def test_rates_are_chosen_for_each_number_of_steps_on_validation_tasks():
+    tasks = navigation(horizon=20)
+    learner = registry.build_method("random", tasks, hidden=(5,), test_steps=(3, 1))
+    chosen, trials = learner.choose(State(), tasks, 4)
+    rates = [rate for (rate,) in learner.grid["test_rates"]]
+    assert trials == 3 * len(rates)
+    cut = tasks.episodes("validation", range(4))
+    returns = []
+    for rate in rates:
+        predictors = learner.replace(test_rates=(rate,)).adapt(State(), cut.support, tasks)
+        again = tasks.episodes("validation", range(4)).support
+        returns.append([float(again.batch(next(predictors), step).returns.double().mean()) for step in range(4)])
+    best = np.argmax(returns, 0)
+    assert chosen.chosen == {"test_rates": tuple(rates[best[step]] for step in (1, 2, 3))}
+    assert len(set(best[1:])) > 1
+
+
+def test_each_rate_is_a_path_of_its_own_with_its_own_count():
+    tasks = navigation(tolerance=0.2)
+    learner = registry.build_method("random", tasks, hidden=(5,), test_rates=(0.1, 3.0))
+    found = []
+    for rates in ((0.1, 3.0), (0.1,), (3.0,)):
+        support = tasks.episodes("test", range(4)).support
+        predictors = learner.replace(test_rates=rates).adapt(State(), support, tasks)
+        found.append([(next(predictors).parameters["head.weight"], support.environment_steps) for _ in range(4)])
+    mixed, slow, fast = found
+    for step, expected in enumerate((slow[0], slow[1], fast[2], fast[3])):
+        assert torch.equal(mixed[step][0], expected[0])
+        assert mixed[step][1] == expected[1]
+    assert fast[2][1] != slow[2][1]
+    next(learner.adapt(State(), support, tasks))
+    assert support.environment_steps == fast[3][1]
+
+
+def test_a_random_policy_is_another_one_in_each_task_and_the_same_again():
+    tasks, learner = navigation(), registry.build_method("random", navigation(), hidden=(5,))
+    weights = next(learner.adapt(State(), tasks.episodes("test", (4, 7)).support, tasks)).parameters["layer0.weight"]
+    again = next(learner.adapt(State(), tasks.episodes("test", (7, 4)).support, tasks)).parameters["layer0.weight"]
+    assert torch.equal(weights, again.flip(0))
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_an_oracle_is_told_the_task_and_does_what_it_is_told():
+    tasks = navigation(horizon=20)
+    oracle = registry.build_method("oracle", tasks, hidden=(16,), meta_batch=20, trajectories=4)
+    state = states(oracle, tasks, 25)[-1]
+    episodes = tasks.episodes("test", range(20))
+    (predictor,) = oracle.adapt(state, episodes.support, tasks)
+    wrong = dataclasses.replace(predictor, told=-predictor.told)
+    informed, misled = (float(tasks.score(policy, episodes.query).mean()) for policy in (predictor, wrong))
+    assert informed > misled + 2.0
+    assert "needs parameters" in str(registry.incompatible("oracle", "half-cheetah-direction") or "needs parameters")
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "pretrained", "oracle"])
+def test_all_learners_see_as_many_environment_steps_in_an_iteration(name):
+    tasks = navigation(tolerance=0.0)
+    own = {key: value for key, value in SMALL.items() if hasattr_(name, key)}
+    learner = registry.build_method(name, tasks, **own)
+    counts = [state.environment_steps for state in states(learner, tasks, 2)]
+    assert counts == [3 * 2 * 4 * 8, 2 * 3 * 2 * 4 * 8]
+
+
+@pytest.mark.parametrize("extras", [{}, {"outer": "ppo", "epochs": 3}, {"inner_steps": 2, "exploration": 0.1}])
+def test_a_fit_goes_on_bit_for_bit(extras):
+    tasks, learner = navigation(), learner_of(**extras)
+    whole = states(learner, tasks, 4)
+    rest = states(learner, tasks, 2, start=whole[1])
+    for found, expected in zip(rest, whole[2:], strict=True):
+        assert (found.step, found.environment_steps, found.loss) == (
+            expected.step,
+            expected.environment_steps,
+            expected.loss,
+        )
+        for kind in ("parameters", "moments"):
+            pairs = getattr(found, kind), getattr(expected, kind)
+            assert pairs[0].keys() == pairs[1].keys()
+            assert all(torch.equal(pairs[0][name], pairs[1][name]) for name in pairs[0])
+    assert whole[3].step == 4
+
+
+def test_tasks_do_not_touch_each_other():
+    tasks, learner = navigation(), learner_of()
+    state = states(learner, tasks, 1)[0]
+
+    def adapted(order):
+        predictors = learner.adapt(state, tasks.episodes("test", order).support, tasks)
+        return list(itertools.islice(predictors, 3))[-1].parameters
+
+    forwards, backwards = adapted((0, 1, 2)), adapted((2, 1, 0))
+    assert all(torch.equal(value, backwards[name].flip(0)) for name, value in forwards.items())
+    problem = Doubled(seed=1)
+    turned = dataclasses.replace(problem.objective, parts=[problem.part[slice(n, n + 1)] for n in (2, 0, 1)])
+    here, there = problem.objective.linearise(problem.theta), turned.linearise(problem.theta)
+    assert torch.allclose(here.gradient, there.gradient, rtol=1e-12, atol=1e-15)
+    assert torch.allclose(here.product()(here.gradient), there.product()(here.gradient), rtol=1e-12, atol=1e-15)
+
+
+def test_a_simulation_that_becomes_unstable_is_divergence():
+    tasks, learner = navigation(), learner_of()
+    state = states(learner, tasks, 1)[0]
+    broken = {name: value * math.nan for name, value in state.parameters.items()}
+    with pytest.raises(Diverged, match="not finite"):
+        next(learner.fit(tasks, 0, start=dataclasses.replace(state, parameters=broken)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("inner_lr", -0.1, "maml: inner_lr = -0.1 is not above 0"),
+        ("inner_lr", math.nan, "inner_lr = nan is not above 0"),
+        ("inner_steps", 0, "inner_steps = 0 is not at least 1"),
+        ("test_steps", (), r"test_steps = \(\) is empty"),
+        ("test_steps", (-1,), r"test_steps = \(-1,\) is not at least 0"),
+        ("meta_batch", 0, "meta_batch = 0 is not at least 1"),
+        ("hidden", (32, 0), r"hidden = \(32, 0\) is not at least 1"),
+        ("trace", 1.5, "trace = 1.5 is not between 0 and 1"),
+        ("max_divergence", 0.0, "max_divergence = 0.0 is not above 0"),
+        ("surrogate", "reinforce", "known: log-likelihood, likelihood-ratio, dice"),
+        ("outer", "adam", "known: trpo, ppo"),
+        ("activation", "sigmoid", "known: tanh, relu"),
+    ],
+)
+def test_a_bad_setting_is_one_line(field, value, complaint):
+    with pytest.raises(MetabenchError, match=complaint) as refused:
+        learner_of(**{field: value})
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,47 @@
+"""Micro-benchmarks: a clock that waits for the device, and what the times were taken on.
+
+``make micro`` runs them; `make test` leaves them out. They show where time goes while something is being written; what
+is slower than before, `metabench gate` decides.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import clock, machine
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronised() -> float:
+    """Seconds, once the device has done what it was asked."""
+    clock.synchronise(DEVICE)
+    return time.perf_counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.benchmark(timer=synchronised))
+
+
+def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
+    """The suite's own fingerprint, with the GPU, beside what pytest-benchmark knows."""
+    machine_info["metabench"] = machine.fingerprint(DEVICE)
+
+
+@pytest.fixture
+def device() -> str:
+    return DEVICE
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Small tensors gain nothing from threads, and times are steadier without."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

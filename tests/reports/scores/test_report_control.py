@@ -1,0 +1,160 @@
+"""Control tasks on the page: environment steps, totals beside published ones, paths and films."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_records import SINUSOID, Maker
+from PIL import Image
+from scipy import stats
+
+from reports import style
+from reports.page import page
+from reports.results import load
+from reports.scores import control, layout
+
+NAVIGATION = {
+    **SINUSOID,
+    "id": "navigation-2d-v1/maml2017",
+    "name": "navigation-2d",
+    "variant": "maml2017",
+    "kind": "control",
+    "metric": "return",
+    "higher_is_better": True,
+    "equivalence_margin": 0.5,
+    "fields": {"shot": 20},
+}
+BANDIT = {**NAVIGATION, "id": "bandit-v1/k5n10", "name": "bandit", "variant": "k5n10"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Maker:
+    make = Maker(tmp_path / "store")
+    summary = [{"step": step, "environment_steps": 2000.0 * step} for step in range(4)]
+    for model in ("best", "last"):
+        key = make.evaluation("maml", NAVIGATION, model=model, level=-30, slope=20, steps=4, curve_episodes=60)
+        make.store.write({**make.store.get(key), "summary": summary}, scores=make.store.scores(key), arrays=pictures())
+    make.evaluation("random-policy", NAVIGATION, level=-70, fits=False, role="floor")
+    make.evaluation("gittins", BANDIT, level=6.6, fits=False)
+    return make
+
+
+def pictures() -> dict[str, np.ndarray]:
+    walk = np.cumsum(np.full((3, 2, 4, 100, 2), 0.01), axis=-2)
+    film = np.random.default_rng(0).integers(0, 256, (2, 6, 12, 20, 3), dtype=np.uint8)
+    return {
+        "paths": walk[:2],
+        "goals": np.array([[0.3, 0.4], [-0.2, 0.1]]),
+        "steps": np.array([0, 3]),
+        "frames": film,
+    }
+
+
+def test_the_section_is_there_with_every_part(store: Maker, tmp_path: Path) -> None:
+    page.write_report(store.store.path, tmp_path / "page.html", figure_folder=tmp_path / "figures")
+    text = (tmp_path / "page.html").read_text()
+    assert all(f'<table id="{name}"' in text for name in ("returns-csv", "totals-csv"))
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert "adaptation-navigation-2d-v1-maml2017.svg" in names
+    assert "adaptation-navigation-2d-v1-maml2017-last-model.png" in names
+    assert "paths-navigation-2d-v1-maml2017-maml.svg" in names
+    assert text.count("data:image/gif;base64") == 1
+
+
+def test_returns_are_those_of_the_records(store: Maker) -> None:
+    results = load(store.store.path)
+    table = control.steps_table(results).set_index("task")
+    assert list(table["method"]) == ["maml", "maml"]
+    (record,) = (
+        r for r in store.store.records("evaluation") if r["label"] == "maml" and r["evaluation"]["model"] == "best"
+    )
+    frame = store.store.scores(record["key"])
+    episodes = frame[frame["step"] == 3].groupby("episode")["score"].mean()
+    half = stats.t(len(episodes) - 1).ppf(0.975) * episodes.std(ddof=1) / math.sqrt(len(episodes))
+    row = table.loc["navigation-2d-v1/maml2017"]
+    assert row["after 3"] == f"{episodes.mean():.2f} ± {half:.2f}"
+    assert row["environment_steps_each"] == 2000
+
+
+def test_totals_have_the_z_score_of_their_cell(store: Maker) -> None:
+    (row,) = control.totals_table(load(store.store.path)).to_dict("records")
+    (record,) = (r for r in store.store.records("evaluation") if r["label"] == "gittins")
+    scores = store.store.scores(record["key"])
+    totals = scores[scores["step"] == scores["step"].max()].groupby("episode")["score"].mean()
+    variance = totals.var(ddof=1)
+    expected = (totals.mean() - 6.6) / math.sqrt(variance / len(totals) + variance / 1000 + 0.01 / 12)
+    assert row["published"] == 6.6
+    assert row["z"] == pytest.approx(expected)
+
+
+def test_a_column_of_zeros_is_left_out(store: Maker) -> None:
+    """On control nobody sees examples; what nobody has is no fact that all share either."""
+    for one in store.store.records("evaluation"):
+        if one["training"]:
+            again = {**one, "training": {**one["training"], "examples": 0}}
+            store.store.write(again, scores=store.store.scores(one["key"]))
+    results = load(store.store.path)
+    for table in layout.score_tables(results, style.looks(results.labels)):
+        assert "examples" not in [header.title for header in table.headers]
+        assert all(value != "–" for _, value in table.common)
+
+
+def test_a_film_holds_its_frames() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 12, 20, 3), dtype=np.uint8)
+    uri = control.film(frames)
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (picture.n_frames, picture.size) == (5, (20, 12))
+
+
+def test_scores_are_headed_by_what_they_are_where_nobody_has_batch_norm(store: Maker, tmp_path: Path) -> None:
+    text = page.write_report(store.store.path, tmp_path / "page.html").read_text()
+    assert "no batch-norm" not in text
+    assert "other batch-norm statistics" not in text
+    results = load(store.store.path)
+    for table in layout.score_tables(results, style.looks(results.labels)):
+        assert [header.title for header in table.headers if header.score] == ["return"]
+
+
+@pytest.mark.parametrize(
+    ("total", "side"), [(6.9, "below the"), (5.9, "above, which only chance can bring about, the")]
+)
+def test_regret_is_what_the_best_strategy_earns_more(tmp_path: Path, total: float, side: str) -> None:
+    make = Maker(tmp_path)
+    key = make.evaluation("rl2", BANDIT, level=6.4, fits=False)
+    record = make.store.get(key)
+    assert record is not None
+    record["method"]["facts"]["bayes_optimum"] = total
+    make.store.write(record, scores=make.store.scores(key))
+    results = load(tmp_path)
+    (row,) = control.totals_table(results).to_dict("records")
+    scores = make.store.scores(key)
+    mean = scores["score"].astype(float).mean()
+    assert row["regret"] == pytest.approx(total - mean)
+    (sentence,) = control.regret_sentences(results)
+    assert f"{abs(total - mean):.2f} {side} Bayes optimum of {total:.2f}" in sentence
+    assert sentence.startswith(f"rl2 earns {mean:.2f} ±")
+
+
+def test_a_robot_without_a_film_is_named(tmp_path: Path) -> None:
+    make, robot = Maker(tmp_path), {**NAVIGATION, "id": "half-cheetah-v1/quick", "fields": {"simulator": "batch"}}
+    make.evaluation("random-policy", robot, fits=False)
+    assert "No film of half-cheetah-v1/quick" in control.unfilmed(load(tmp_path))
+    key = make.evaluation("maml", robot, steps=4)
+    make.store.write(make.store.get(key), scores=make.store.scores(key), arrays=pictures())
+    assert control.unfilmed(load(tmp_path)) == ""
+
+
+def test_without_control_there_is_no_section(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    make.evaluation("maml", SINUSOID, level=0.4, steps=3)
+    results = load(tmp_path)
+    assert control.adaptation_panels(results, style.looks(results.labels)) == []
+    assert control.totals_table(results).empty
+    assert control.steps_table(results).empty
+    assert control.unfilmed(results) == ""
+    assert control.regret_sentences(results) == []

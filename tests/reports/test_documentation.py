@@ -1,0 +1,295 @@
+"""What README, CONTRIBUTING and docs/ say is so: examples hold the contract, commands parse, paths and names exist."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import made_up_records as made_up
+import pytest
+import typer
+
+from benchmarks import conformance, registry
+from benchmarks.commands.app import _value, app
+from benchmarks.run import profiles
+from benchmarks.run.cells import check_settings
+from reports import readme
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+PACKAGES = ("benchmarks", "maml", "baselines", "reports")
+#: what is made by running something, and ignored by git
+GENERATED = ("reports/runs", "reports/index.html")
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [body for name, body in FENCED.findall(DOCUMENTS[document]) if name == language]
+
+
+def prose(document: str) -> str:
+    """The text without fenced blocks."""
+    return FENCED.sub("", DOCUMENTS[document])
+
+
+def code(document: str) -> list[str]:
+    """Inline code, and the lines of shell blocks."""
+    shell = [line for body in blocks(document, "sh") for line in body.splitlines() if line.strip()]
+    return [*INLINE.findall(prose(document)), *shell]
+
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS)
+
+# --- examples ----------------------------------------------------------------------------------------------------
+
+PLUGINS = [
+    pytest.param(document, number, id=f"{document}-{number}")
+    for document in ("README.md", "CONTRIBUTING.md")
+    for number, body in enumerate(blocks(document, "python"))
+]
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    registry.discover()
+    for table in ("_methods", "_tasks"):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(("document", "number"), PLUGINS)
+def test_an_example_holds_the_contract(document: str, number: int, tmp_path: Path) -> None:
+    path = tmp_path / f"example_{document.removesuffix('.md').lower()}_{number}.py"
+    path.write_text(blocks(document, "python")[number], encoding="utf-8")
+    (entry,) = registry.load_file(path)
+    assert conformance.check(entry) == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_there_is_one_example_of_a_method_and_one_of_a_task(document: str) -> None:
+    kinds = re.findall(r"^@register_(\w+)", "\n".join(blocks(document, "python")), re.MULTILINE)
+    assert sorted(kinds) == ["method", "task"]
+
+
+def test_records_can_be_read_as_the_documentation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = made_up.Maker(tmp_path / "reports" / "runs" / "quick")
+    make.evaluation("maml", made_up.SINUSOID, level=0.4)
+    key = make.evaluation("maml", made_up.GLYPHS, seed=1, regime="query", level=0.5, slope=0.4, steps=6)
+    make.unfinished("finetune", made_up.GLYPHS, "error", "planted")
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = blocks("docs/records.md", "python")
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    table = names["table"].set_index("task")
+    assert sorted(table.index) == sorted([made_up.SINUSOID["id"], made_up.GLYPHS["id"]])
+    scores = make.store.scores(key)
+    expected = scores.loc[scores["step"] == 5, "score"].mean()
+    assert table.loc[made_up.GLYPHS["id"], "score"] == pytest.approx(expected)
+    assert "query" in capsys.readouterr().out
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+def commands(document: str) -> Iterator[list[str]]:
+    """The command lines of the suite that a document names, as words without ``metabench``."""
+    for line in code(document):
+        words = shlex.split(line, comments=True) if line.startswith(("metabench ", "python -m ")) else []
+        if words[:1] == ["metabench"]:
+            yield words[1:]
+        elif words[:3] == ["python", "-m", "benchmarks"] and words[3:]:
+            yield words[3:]
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{document}: {' '.join(words)}") for document in DOCUMENTS for words in commands(document)
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_line_is_understood(words: list[str]) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert words[0] in known
+    if not words[1:]:  # a command that is spoken of
+        return
+    given = known[words[0]].make_context(words[0], words[1:]).params
+    if given.get("profile") and not given["profile"].endswith(".toml"):
+        profiles.load(given["profile"])
+    for name in given.get("method") or ():
+        assert is_example(name) or registry.method_entry(name)
+    tasks = given.get("task") or ()
+    for name in [tasks] if isinstance(tasks, str) else tasks:
+        assert is_example(name) or registry.build_task(name)
+    settings = dict(text.split("=") for text in given.get("setting") or ())
+    own = {Path(name).stem.replace("_", "-") for name in given.get("method") or () if is_example(name)}
+    check_settings({key: _value(value) for key, value in settings.items() if key.split(".")[0] not in own})
+
+
+def is_example(name: str) -> bool:
+    """Whether this is a path to a file that one of the documents shows."""
+    return name.endswith(".py") and any(f"`{Path(name).name}`" in text for text in DOCUMENTS.values())
+
+
+def test_every_command_and_every_profile_is_in_the_readme() -> None:
+    shown = {words[0] for words in commands("README.md")}
+    assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(profiles.names()) <= set(INLINE.findall(DOCUMENTS["README.md"]))
+
+
+def test_every_registered_name_of_the_suite_is_in_the_changelog() -> None:
+    own = [entry for table in (registry.methods(), registry.tasks()) for entry in table.values()]
+    names = {
+        f"{e.name}-v{e.cls.version}" if hasattr(e.cls, "version") else e.name for e in own if ROOT in e.path.parents
+    }
+    assert names - set(INLINE.findall(DOCUMENTS["CHANGELOG.md"])) == set()
+
+
+@every_document
+def test_every_make_target_exists(document: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {name for line in code(document) for name in re.findall(r"^make ([a-z-]+)", line)}
+    assert named - targets == set()
+
+
+def test_the_readme_says_how_to_run_and_how_to_test() -> None:
+    shell = "\n".join(blocks("README.md", "sh"))
+    assert re.search(r"^make bench\b", shell, re.MULTILINE)
+    assert re.search(r"^make test\b", shell, re.MULTILINE)
+    assert "reports/index.html" in shell
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+@every_document
+def test_every_link_leads_somewhere(document: str) -> None:
+    folder = (ROOT / document).parent
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(document))
+    inside = [link.partition("#")[0] for link in links if not link.startswith(("http://", "https://", "#"))]
+    assert [link for link in inside if not (folder / link).exists()] == []
+
+
+@every_document
+def test_every_path_exists(document: str) -> None:
+    missing = [path for path in named_paths(document) if not (ROOT / path).exists() and not path.startswith(GENERATED)]
+    assert missing == []
+
+
+def named_paths(document: str) -> Iterator[str]:
+    """Inline code that looks like a path from the root of the checkout."""
+    tops = {path.name for path in ROOT.iterdir()}
+    for text in INLINE.findall(prose(document)):
+        if re.fullmatch(r"\.?[\w.-]+(/[\w.-]+)*/?", text) and "/" in text and text.partition("/")[0] in tops:
+            yield text
+
+
+@every_document
+def test_every_dotted_name_exists(document: str) -> None:
+    pattern = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
+    unknown = [text for text in INLINE.findall(prose(document)) if pattern.fullmatch(text) and not resolves(text)]
+    assert unknown == []
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@every_document
+def test_every_environment_variable_is_read_somewhere(document: str) -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
+    named = set(re.findall(r"METABENCH_[A-Z_]+", DOCUMENTS[document]))
+    assert [name for name in named if f'"{name}"' not in sources] == []
+
+
+def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
+    said = re.findall(r"([\d,]+)(?: test episodes)? in `(\w+)`", DOCUMENTS["docs/protocol.md"])
+    assert {name: int(number.replace(",", "")) for number, name in said} == {
+        name: profiles.load(name).other.episodes for name in ("quick", "standard", "paper")
+    }
+
+
+# --- the README's table ------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_records() -> None:
+    inside = readme.current(DOCUMENTS["README.md"])
+    linked = [ROOT / link for link in re.findall(r"Records: \[[^\]]+\]\(([^)]+)\)", inside)]
+    assert bool(linked) == bool(readme.stores())
+    assert inside == readme.section(linked)
+
+
+def test_the_picture_of_the_readme_is_that_of_the_committed_records() -> None:
+    drawing = readme.picture(readme.stores())
+    assert (ROOT / readme.PICTURE).is_file() == (drawing is not None)
+    if drawing is None:
+        return
+    kept = (ROOT / readme.PICTURE).read_text(encoding="utf-8")
+    # not byte for byte: another version of matplotlib writes the same picture otherwise
+    words, outlines = re.compile(r"<text[^>]*>([^<]*)<"), re.compile(r' d="([^"]*)"')
+    assert words.findall(kept) == words.findall(drawing)
+    numbers = [[float(one) for one in re.findall(r"-?[\d.]+", " ".join(outlines.findall(x)))] for x in (kept, drawing)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
+
+
+@pytest.fixture
+def made_up_store(tmp_path: Path) -> Path:
+    made_up.full_store(tmp_path / "reports" / "reference" / "quick")
+    return tmp_path / "reports" / "reference" / "quick"
+
+
+def test_a_readme_is_written_anew_and_keeps_the_rest(tmp_path: Path, made_up_store: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
+    assert readme.stores(made_up_store.parent) == [made_up_store]
+    readme.update(path, [made_up_store])
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("before\n\n<!-- table -->\n**")
+    assert text.endswith("<!-- /table -->\n\nafter\n")
+    assert "(reports/reference/quick)" in text
+    readme.update(path, [made_up_store])
+    assert path.read_text(encoding="utf-8") == text
+    readme.update(path, [])
+    assert readme.current(path.read_text(encoding="utf-8")) == readme.NOTHING
+
+
+def test_every_score_of_the_readme_is_that_of_the_results(tmp_path: Path, made_up_store: Path) -> None:
+    from reports import words
+    from reports.results import load
+
+    results = load(made_up_store).results
+    rows = [line for line in readme.section([made_up_store], tmp_path).splitlines() if " ± " in line and line[0] == "|"]
+    shown = sorted(cell.strip() for row in rows for cell in row.split("|") if "±" in cell)
+    mark = {True: words.UNDER_TRAINED, False: ""}
+    assert shown == sorted(words.plus_minus(r.interval, r.metric) + mark[r.under_trained] for r in results)
+    assert any(cell.endswith(words.UNDER_TRAINED) for cell in shown)
+
+
+def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
+    make = made_up.Maker(tmp_path / "store")
+    task = {**made_up.SINUSOID, "fields": {"shot": 10}}
+    make.evaluation("maml", task, level=0.4)
+    make.evaluation("maml", {**task, "id": "sinusoid-v1/k5", "fields": {"shot": 5}}, level=0.7)
+    text = readme.section([tmp_path / "store"], tmp_path)
+    assert text.count("| maml |") == 1
+    assert "sinusoid-v1/k5" not in text

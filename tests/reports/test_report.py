@@ -1,0 +1,227 @@
+"""The page and the tables, made from records in the very format of a store, with planted numbers."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store, student
+from pace import times_slower
+
+from benchmarks.errors import MetabenchError
+from benchmarks.records.store import Store
+from reports import style, words
+from reports.page.page import write_report
+from reports.results import load
+from reports.scores import layout, tables
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    full_store(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(store, tmp_path_factory.mktemp("page") / "deep" / "index.html").read_text()
+
+
+def test_main_table_is_what_the_scores_say(store: Path) -> None:
+    results = load(store)
+    table = tables.main_table(results)
+    assert len(table) == 5 + 8 + 2
+    reader = Store(store)
+    for row in table.itertuples():
+        frames = [(reader.get(key), reader.scores(key)) for key in row.records.split()]
+        assert len(frames) == row.seeds == 2
+        seeds = []
+        for record, scores in frames:
+            assert record["evaluation"]["regime"] == row.batch_norm
+            headline = scores[scores["step"] == record["evaluation"]["headline_step"]]
+            seeds.append(headline.astype({"score": float}).groupby("episode")["score"].mean())
+        episodes = (seeds[0] + seeds[1]) / 2
+        scale = 100 if row.unit == "%" else 1
+        assert row.mean == pytest.approx(scale * episodes.mean(), rel=1e-12)
+        assert row.half_width_95 == pytest.approx(scale * student(len(episodes)) * episodes.sem(), rel=1e-12)
+        assert row.episodes == len(episodes) == 60
+
+
+def test_every_number_of_the_table_stands_on_the_page_with_its_mark(store: Path, page: str) -> None:
+    rows = [row for row in Parsed(page).rows if row and "±" in "".join(row)]
+    for row in tables.main_table(load(store)).itertuples():
+        decimals = 2 if row.unit == "%" else 3
+        text = f"{row.mean:.{decimals}f} ± {row.half_width_95:.{decimals}f}" + "†" * row.under_trained
+        assert any(cells[0].strip() == row.method and text in cells for cells in rows), (row.method, text)
+    assert tables.main_table(load(store))["under_trained"].sum() == 1
+
+
+def test_no_column_mixes_regimes(store: Path) -> None:
+    results = load(store)
+    for table in layout.score_tables(results, style.looks(results.labels)):
+        for index, header in enumerate(table.headers):
+            if not header.score:
+                continue
+            for row in table.rows:
+                expected = [
+                    result.interval.estimate * (100 if result.metric == "accuracy" else 1)
+                    for result in results.results
+                    if (result.name, result.column.task) == (row[0].text, table.title)
+                    and header.title in (words.REGIME_TITLES[result.column.regime], words.axis(result.metric))
+                ]
+                assert [row[index].value] == (expected or [None])
+
+
+def test_page_needs_nothing_else(page: str) -> None:
+    parsed = Parsed(page)
+    assert not parsed.open
+    assert len(parsed.ids) == len(set(parsed.ids))
+    for tag, name, value in parsed.attributes:
+        if name in ("src", "href", "xlink:href", "srcset", "action", "poster", "data"):
+            assert value.startswith(("#", "data:")), (tag, name, value)
+        assert tag not in ("link", "iframe", "object", "base")
+    assert not re.search(r"@import|@font-face|url\((?!#)", page)
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(", page)
+    assert len(page.encode()) < 5_000_000
+    targets = {value[1:] for _, name, value in parsed.attributes if name.endswith("href") and value.startswith("#")}
+    assert targets <= set(parsed.ids)
+
+
+def test_page_is_escaped_and_names_failures(page: str) -> None:
+    assert "<b>planted</b>" not in page
+    assert "&lt;b&gt;planted&lt;/b&gt;" in page
+    assert "no images at hand" in page
+    assert "Traceback" in page
+
+
+def test_same_records_make_the_same_page(store: Path, page: str, tmp_path: Path) -> None:
+    assert write_report(store, tmp_path / "again.html", tmp_path / "figures").read_text() == page
+    files = sorted((tmp_path / "figures").glob("*.svg"))
+    assert files
+    assert all(file.read_text().startswith("<svg") for file in files)
+    assert len(files) == page.count("<figure")
+    for file in files:
+        assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_failures_still_make_a_page(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "store")
+    make.unfinished("maml", SINUSOID, "timeout", "no answer for 300 s", "last words")
+    text = write_report(tmp_path / "store", tmp_path / "page.html").read_text()
+    assert "no answer for 300 s" in text
+    assert "No evaluation has finished" in text
+    assert not Parsed(text).open
+
+
+def test_no_store_and_no_records_are_one_line(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(MetabenchError, match="metabench run") as caught:
+            write_report(folder, tmp_path / "page.html")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_damaged_scores_are_named(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "store")
+    kept = make.evaluation("kept", SINUSOID, level=0.5)
+    lost = make.evaluation("lost", SINUSOID, level=0.5)
+    path = tmp_path / "store" / "scores" / f"{lost}.parquet"
+    path.write_bytes(b"x" * path.stat().st_size)
+    assert lost in write_report(tmp_path / "store", tmp_path / "page.html").read_text()
+    assert list(tables.main_table(load(tmp_path / "store"))["records"]) == [kept]
+
+
+def test_budgets_and_versions_are_never_averaged(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    budgets = [
+        {"meta_steps": steps, "seconds": 60, "validate_every": 10, "validation_episodes": 5} for steps in (10, 20)
+    ]
+    for seed, budget in enumerate(budgets):
+        make.evaluation("maml", SINUSOID, seed, level=0.5, budget=budget)
+    make.evaluation("maml", {**SINUSOID, "id": "sinusoid-v2/k10", "version": 2}, level=0.5)
+    table = tables.main_table(load(tmp_path))
+    assert list(table["seeds"]) == [1, 1, 1]
+    assert set(table["method"]) == {"maml", "maml (10 meta-steps)", "maml (20 meta-steps)"}
+    assert set(table["task"]) == {"sinusoid-v1/k10", "sinusoid-v2/k10"}
+
+
+def test_looks_are_stable_and_distinct() -> None:
+    labels = ["maml", "maml [tuned]", "fomaml", "finetune", "chance", "oracle", "nearest-neighbour"]
+    table = style.looks(labels)
+    assert table == style.looks(reversed(labels))
+    assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
+    assert table["maml"].light == table["maml [tuned]"].light
+    assert table["maml"].dash != table["maml [tuned]"].dash
+    # the same on every page, whoever else is on it
+    for label in labels:
+        alone = style.looks([label.split(" [")[0], label])[label]
+        assert (alone.light, alone.marker, alone.dash) == (table[label].light, table[label].marker, table[label].dash)
+
+
+def test_every_known_method_and_forty_strangers_look_different() -> None:
+    known = [name for name in style.KNOWN if name]
+    for labels in ([*known, *(f"{name} [tuned]" for name in known)], [f"method-{number}" for number in range(40)]):
+        table = style.looks(labels)
+        assert len({(look.light, look.marker) for look in table.values()}) == len(labels)
+    mine = style.looks([*known, "mine"])
+    assert (mine["mine"].light, mine["mine"].marker) not in {(mine[name].light, mine[name].marker) for name in known}
+
+
+@pytest.mark.parametrize("store", ["quick", "standard"])
+def test_methods_that_meet_on_a_test_differ_in_colour(store: str) -> None:
+    results = load(Path(__file__).parents[2] / "reports" / "reference" / store)
+    looks = style.looks(results.labels)
+    for test in results.tests:
+        here = {result.label.split(" [")[0] for result in results.results if result.column.test == test}
+        assert len({looks[label].light for label in here if label in looks}) == len({*here} & {*looks})
+
+
+def test_colours_stand_out_on_both_papers() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for light, dark in style.COLOURS:
+        assert (1.0 + 0.05) / (luminance(light) + 0.05) > 3
+        assert (luminance(dark) + 0.05) / (luminance("#14171c") + 0.05) > 3
+
+
+def test_terminal_shows_the_same_numbers(store: Path) -> None:
+    from rich.console import Console
+
+    from reports.terminal import show
+
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(store, console)
+    text = console.export_text()
+    for row in tables.main_table(load(store)).itertuples():
+        assert f"{row.mean:.{2 if row.unit == '%' else 3}f} ±" in text
+    assert "RuntimeError: <b>planted</b>" in text
+
+
+def test_thousand_records_within_five_seconds(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "store", episodes=200)
+    for number in range(1000):
+        label, seed, regime = f"method-{number % 10}", number // 100, ("query", "support")[number // 10 % 2]
+        task = {**GLYPHS, "id": f"glyphs-v1/variant{number // 20 % 5}"}
+        make.evaluation(label, task, seed, regime=regime, level=0.5, steps=6, fits=False)
+    # CPU seconds, of this process and of the artist with its fork, and not of the clock, which other work may hold up
+    pace, start = times_slower(), os.times()
+    write_report(tmp_path / "store", tmp_path / "page.html")
+    end = os.times()
+    here = end.user + end.system - start.user - start.system
+    there = end.children_user + end.children_system - start.children_user - start.children_system
+    assert there > 0.5
+    assert max(here, there) < 5 * max(pace, times_slower())
+
+
+def test_reports_do_not_import_torch() -> None:
+    code = "import sys; import reports.page, reports.terminal; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

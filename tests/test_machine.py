@@ -1,0 +1,143 @@
+"""Clocks count what they should, peaks are seen and forgotten, and a fingerprint stays the same."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import clock, machine
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_clock_counts_only_what_is_inside():
+    watch = clock.Clock()
+    for _ in range(3):
+        with watch:
+            time.sleep(0.02)
+        time.sleep(0.05)
+    assert len(watch.laps) == 3
+    assert all(0.02 <= lap < 0.05 for lap in watch.laps)
+    assert watch.total == sum(watch.laps)
+
+
+def test_a_stretch_that_fails_is_counted_and_its_error_passed_on():
+    watch = clock.Clock()
+    with pytest.raises(ZeroDivisionError), watch:
+        time.sleep(0.01 / 0)
+    assert len(watch.laps) == 1
+
+
+def test_a_gpu_is_waited_for_at_both_ends(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", calls.append)
+    with clock.Clock("cuda:0"):
+        assert calls == ["cuda:0"]
+    assert calls == ["cuda:0"] * 2
+    with clock.Clock("cpu"):
+        pass
+    assert len(calls) == 2
+
+
+def test_peak_memory_is_what_was_used_at_once_since_the_start():
+    """In a process of its own: the C library of this one may hold freed memory of other tests, which is resident."""
+    code = """
+from benchmarks import clock, machine
+before = bytearray(200_000_000)
+del before
+peak = clock.PeakMemory()
+first = bytearray(60_000_000)
+del first
+second = bytearray(80_000_000)
+del second
+print(peak.bytes())
+"""
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 75e6 < int(answer.stdout) < 120e6
+
+
+def test_resident_memory_of_another_process():
+    code = "kept = bytearray(100_000_000); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert 100e6 < clock.resident_bytes(child.pid) < 150e6
+        assert child.pid in clock.descendants(os.getpid())
+        child.communicate(b"\n")
+    assert clock.resident_bytes(child.pid) == 0
+    assert clock.descendants(child.pid) == []
+
+
+def test_the_fingerprint_ignores_what_changes_while_it_runs(monkeypatch):
+    facts = machine.fingerprint()
+    assert facts["logical_cores"] == os.cpu_count()
+    assert facts["memory_gib"] > 0
+    assert facts["gpu"] is None
+    assert "GHz" not in facts["cpu"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    assert machine.fingerprint()["threads"]["OMP_NUM_THREADS"] == "17"
+    monkeypatch.setattr(machine.platform, "platform", lambda: "another kernel")
+    assert machine.fingerprint()["id"] == facts["id"]
+    monkeypatch.setattr(machine, "_cpu_model", lambda: "another processor")
+    assert machine.fingerprint()["id"] != facts["id"]
+
+
+def test_measuring_a_cpu_imports_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import clock, machine as m; m.machine(); m.versions(); "
+        "m.git_state(Path('.')); m.PeakMemory().bytes(); m.Clock().__enter__(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_versions_are_those_that_run():
+    versions = machine.versions()
+    assert versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_git_state(tmp_path, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "METABENCH_COMMIT"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words):
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+        done = subprocess.run(("git", *identity, *words), cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert machine.git_state(tmp_path) is None
+    git("init")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / ".gitignore").write_text("installed/\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    assert machine.git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "installed").mkdir()
+    assert machine.git_state(tmp_path / "installed") is None
+    (tmp_path / "a.txt").write_text("two")
+    assert machine.git_state(tmp_path) == {"commit": commit, "dirty": True}
+    assert machine.git_state(tmp_path / "absent") is None
+    monkeypatch.setenv("METABENCH_COMMIT", "abc")
+    assert machine.git_state(tmp_path / "absent") == {"commit": "abc", "dirty": False}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu():
+    peak = clock.PeakMemory("cuda:0")
+    watch = clock.Clock("cuda:0")
+    with watch:
+        a = torch.ones(4096, 4096, device="cuda:0")
+        for _ in range(20):
+            a = a @ a / 4096
+    assert watch.total > 20 * 2 * 4096**3 / 1e15  # faster than that no device is
+    assert 2 * 4096**2 * 4 <= peak.bytes() < 10 * 4096**2 * 4
+    facts = machine.fingerprint("cuda:0")
+    assert facts["gpu"]["name"]
+    assert facts["gpu"]["driver"]
+    assert facts["id"] != machine.fingerprint()["id"]
