@@ -86,7 +86,7 @@ def run(
     from benchmarks.execution import plans
     from benchmarks.records.store import Store
     from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, check_settings
+    from benchmarks.run.cells import Request, resolve
 
     chosen = profiles.load(profile)
     methods, tasks, plugins = _plugins(method or [], task or [])
@@ -97,17 +97,17 @@ def run(
     )
     request = dataclasses.replace(request, plan=plan)
     plans.check_device(plan, request.device)
-    check_settings(request.settings)
+    found = resolve(chosen, request)
     files = Store(_store(store, profile))
     machine = schedule.Machine.default(device, jobs, memory)
 
     try:
         with console.RunView(console.plain()) as view:
             watcher = schedule.Watcher(view.line, view.event)
-            request = schedule.prepare(chosen, request, machine, plugins, watcher)
-            todo = schedule.plan(chosen, request, files, _only(only))
+            data = schedule.prepare(found, machine, plugins, watcher)
+            todo = schedule.plan(found, data, files, _only(only))
             view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+            outcomes = schedule.run(todo, files, machine, plugins, watcher)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on from here", err=True)
         raise typer.Exit(130) from None
