@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,7 +41,7 @@ from benchmarks.api import (
 from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
 from benchmarks.models.backbones import linear
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 from maml.inner_loop import RATES, inner_loop, per_task
 from maml.losses import LossScale, loss_factor, supervised_loss
 
@@ -103,16 +102,15 @@ class FineTune(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = network_for(tasks, self.backbone, outputs=tasks.pooled_outputs("train"))
 
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             batch = tasks.pooled("train", training_indices(seed, step, self.batch_size))
             shared, statistics = per_task(parameters, 1), Statistics(running=buffers, update=True)
-            loss = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch).sum()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, batch.y.shape[:2].numel())
+            losses = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch)
+            return losses.sum(), batch.y.shape[:2].numel()
 
         yield from descend(
             network.initialise(seed, tasks.device),
-            meta_gradient,
+            loss,
             learning_rate=self.meta_lr,
             buffers=network.running_statistics(tasks.device),
             start=start,

@@ -45,7 +45,7 @@ from benchmarks.api import (
 )
 from benchmarks.models import Network, Statistics, lstm, network_for
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 from maml.inner_loop import per_task
 from maml.losses import supervised_loss
 
@@ -90,7 +90,7 @@ class MatchingNets(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = network_for(tasks, self.backbone)
 
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             indices = training_indices(seed, step, self.meta_batch)
             episodes = tasks.episodes("train", indices, queries=self.training_queries)
             support, query = episodes.support, episodes.query
@@ -99,13 +99,11 @@ class MatchingNets(MetaLearner):
             embedded = network.features(per_task(parameters, 1), both, statistics)
             k = support.x.shape[1]
             output = self._match(parameters, embedded[:, :k], embedded[:, k:], support.y, tasks.outputs)
-            loss = supervised_loss(lambda x, memory=None: (output, None), query).mean()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, both.shape[:2].numel())
+            return supervised_loss(lambda x, memory=None: (output, None), query).mean(), both.shape[:2].numel()
 
         yield from descend(
             self._initialise(network, seed, tasks.device),
-            meta_gradient,
+            loss,
             learning_rate=self.meta_lr,
             buffers=network.running_statistics(tasks.device),
             start=start,

@@ -153,12 +153,12 @@ class MAML(MetaLearner):
             ):
                 total = list(torch._foreach_add(total, list(part)) if total else part)
                 losses.append(part_loss)
-            if self.clip:
-                total = [summed.clamp(-self.clip, self.clip) for summed in total]
             return MetaGradient(float(sum(losses[1:], losses[0])), total, each * self.meta_batch)
 
         parameters = network_for(tasks, self.backbone).initialise(seed, tasks.device)
-        yield from descend(parameters, meta_gradient, learning_rate=self.meta_lr, start=start)
+        yield from descend(
+            parameters, gradient=meta_gradient, learning_rate=self.meta_lr, clip_value=self.clip, start=start
+        )
 
     def _queries(self, tasks: TaskDistribution) -> int:
         return self.training_queries or tasks.config()["shot"]

@@ -16,7 +16,7 @@ from benchmarks.api import Episodes, MetaLearner, Predictor, Recorded, State, Ta
 from benchmarks.registry import Entry
 from benchmarks.run import worker
 from benchmarks.run.fitting import Progress, train
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 from maml.inner_loop import inner_loop, per_task
 
 HORIZON = 6
@@ -97,14 +97,13 @@ class PolicyGradient(MetaLearner):
     def fit(self, tasks, seed, start=None):
         initial = {"gain": torch.zeros(1), "bias": torch.zeros(1)}
 
-        def meta_gradient(parameters, buffers, step):
+        def loss(parameters, buffers, step):
             episodes = tasks.episodes("train", training_indices(seed, step, 10))
             (_, adapted) = islice(self.steps(per_task(parameters, 10), episodes.support, True), 2)
             trajectories = episodes.query.batch(self.policy(adapted), 0)
-            loss = self.surrogate(self.policy(adapted), trajectories).mean()
-            return MetaGradient(float(loss.detach()), torch.autograd.grad(loss, list(parameters.values())), 10)
+            return self.surrogate(self.policy(adapted), trajectories).mean(), 10
 
-        yield from descend(initial, meta_gradient, learning_rate=0.02, start=start)
+        yield from descend(initial, loss, learning_rate=0.02, start=start)
 
     def adapt(self, state, support, tasks):
         parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, len(support))

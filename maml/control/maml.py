@@ -138,7 +138,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
 
         begin = dataclasses.replace(start, step=start.step * self.epochs) if start else None
         initial = policy.initialise(seed, tasks.device)
-        for state in descend(initial, meta_gradient, learning_rate=self.meta_lr, start=begin):
+        for state in descend(initial, gradient=meta_gradient, learning_rate=self.meta_lr, start=begin):
             if state.step % self.epochs == 0:
                 state.environment_steps += environment_steps(recorded[0])
                 state.loss = -float(recorded[0].outer.trajectories.returns.mean())
