@@ -51,7 +51,7 @@ class Oracle(MetaLearner):
             raise ValueError("meta_batch must be at least 1")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
-        normalised = network_for(tasks, self.backbone).backbone.normalised
+        normalised = network_for(tasks, self.backbone).normalised
         return "oracle takes a backbone without batch-norm" if normalised else None
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:

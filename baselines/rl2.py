@@ -163,7 +163,7 @@ class RL2(MetaLearner):
         episodes = tasks.episodes("train", training_indices(seed, iteration, self.meta_batch), shots=1)
         whole = episodes.support.episodes * self.trial_episodes
         source = dataclasses.replace(episodes.support, episodes=whole)
-        return play(source, parameters, buffers, tasks.config()["discount"], self.trace)
+        return play(source, parameters, buffers, tasks.discount, self.trace)
 
     def _loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""

@@ -99,7 +99,7 @@ def test_buffers_change_in_place_and_the_initial_values_stay() -> None:
 
 def test_a_loss_that_is_not_finite_and_a_missing_loss_are_refused() -> None:
     with pytest.raises(Diverged, match="training loss is nan at meta-step 1"):
-        next(descend(start(), lambda p, b, s: (p["a"].sum() * float("nan"), 1), learning_rate=0.1))
+        next(descend(start(), lambda *at: (loss(*at)[0] * float("nan"), 1), learning_rate=0.1))
     for wrong in ({}, {"loss": loss, "gradient": loss}):
         with pytest.raises(TypeError, match="either a loss or a gradient"):
             next(descend(start(), learning_rate=0.1, **wrong))

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.errors import MetabenchError
+from benchmarks.models import network_for
 from benchmarks.models.modules import own_factories
 from benchmarks.records.store import content_key
 from benchmarks.run.code_hash import program_hash
@@ -239,13 +240,13 @@ def _evaluations(
     fit: Cell | None,
     request: Request,
 ) -> Iterator[Cell]:
-    regimes = [r for r in learner.test_regimes(tasks) if not block.regimes or r in block.regimes]
+    regimes = [r for r in _regimes(learner, tasks) if not block.regimes or r in block.regimes]
     selections = [s for s in block.selections if s == "published" or learner.grid]
     conditions: list[tuple[TaskDistribution, int | None]] = [(tasks, None), *((test, None) for test in tests)]
     conditions += [(tasks, shots) for shots in dict.fromkeys((*block.shots, *request.shots))]
     models = block.models if fit is not None else ("best",)
     for regime, model, selection, (test, shots) in itertools.product(
-        regimes or learner.test_regimes(tasks)[:1], models, selections, conditions
+        regimes or _regimes(learner, tasks)[:1], models, selections, conditions
     ):
         plan = {
             "split": "test",
@@ -257,8 +258,15 @@ def _evaluations(
             "selection": selection,
             "validation_episodes": block.validation_episodes,
         }
-        cell = _evaluation(profile, name, learner.in_regime(regime), tasks, test, seed, fit, plan, request)
+        cell = _evaluation(profile, name, learner, tasks, test, seed, fit, plan, request)
         yield dataclasses.replace(cell, seconds=block.limit)
+
+
+def _regimes(learner: MetaLearner, tasks: TaskDistribution) -> tuple[str, ...]:
+    """The regimes of the learner's predictors, for as long as each of them is tested by a cell of its own."""
+    if not hasattr(learner, "backbone") or not network_for(tasks, learner.backbone).normalised:
+        return ("none",)
+    return (*(() if hasattr(learner, "train_regime") else ("running",)), "query", "support", "single")
 
 
 def _evaluation(

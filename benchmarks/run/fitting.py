@@ -7,6 +7,7 @@ far, and what has been measured.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from array import array
@@ -80,9 +81,7 @@ def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistributio
     for first in range(0, episodes, chunk := episodes_at_once(tasks, "query")):
         cut = tasks.episodes("validation", range(first, min(first + chunk, episodes)))
         predictors = learner.adapt(state, cut.support, tasks)
-        predictor = next(predictors)
-        for _ in range(headline):
-            predictor = next(predictors)
+        *_, predictor = itertools.islice(predictors, headline + 1)  # the last one of an adaptation that ends before
         scores.append(tasks.score(predictor, cut.query).double().mean(1).cpu().numpy())
     return np.concatenate(scores)
 

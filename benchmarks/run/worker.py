@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks import registry
-from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution, in_regime
 from benchmarks.clock import Clock, PeakMemory
 from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
@@ -220,14 +220,16 @@ def evaluate(
                 if (steps := getattr(episodes.support, "environment_steps", None)) is not None:
                     played.setdefault(step, []).append(steps)
                 with torch.no_grad():
-                    scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
+                    tested = in_regime(predictor, plan["regime"])
+                    scores.setdefault(step, []).append(tasks.score(tested, episodes.query).cpu().numpy())
         if getattr(episodes.query, "classes", None) is not None:
             items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
         if first == 0 and exhibited:
             cut = tasks.episodes(plan["split"], indices[: tasks.exhibited], shots=plan["shots"])
             shown = {0, 1, reported[-1]}
             adapted = timed(chosen.adapt(state, cut.support, tasks), Clock(tasks.device), 0, max(shown))
-            exhibit = tasks.exhibit({step: predictor for step, predictor in adapted if step in shown}, cut)
+            predictors = {step: in_regime(predictor, plan["regime"]) for step, predictor in adapted if step in shown}
+            exhibit = tasks.exhibit(predictors, cut)
         progress({"step": first + len(indices), "steps": plan["episodes"], "loss": None, "left": None})
     return {
         "scores": {step: np.concatenate(parts) for step, parts in scores.items()},

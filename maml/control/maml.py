@@ -102,7 +102,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         """Trajectories for each inner step, and trajectories of the adapted policies."""
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=self.trajectories, queries=self.trajectories)
-        discount = tasks.config()["discount"]
+        discount = tasks.discount
         inner = Experiences(episodes.support, discount, self.trace)
         thetas = self.steps(policy, per_task(parameters, self.meta_batch), inner, self.inner_lr)
         for _ in range(self.inner_steps + 1):
