@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Drawing(str):
-    """The text of an ``<svg>`` element that knows the figure it was made from, in the process that drew it."""
+    """The text of an ``<svg>`` element that knows the figure it was made from."""
 
     figure: Any
 

@@ -46,14 +46,8 @@ def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] 
         "sentences": frames.sentences(results.costs),
         "ratios": ratio_table(results.costs),
         "implementations": _legend(results.costs),
+        "panels": worth_panels(worth, looks) + figures.ratio_panels(results.costs),
     }
-
-
-def second_order_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
-    if frames.rows(results.costs).empty:
-        return {"panels": []}
-    worth = worth_panels(worth_rows(results), looks)
-    return {"panels": worth + figures.ratio_panels(results.costs)}
 
 
 def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
@@ -67,11 +61,8 @@ def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, An
         "costs": full_table(frame) if len(frame) else None,
         "implementations": _legend(results.costs),
         "absent": sorted({f"{row.implementation}: {row.reason}" for row in _skipped(frame).itertuples()}),
+        "panels": figures.bar_panels(results.costs) + figures.memory_panels(results.costs),
     }
-
-
-def implementation_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
-    return {"panels": figures.bar_panels(results.costs) + figures.memory_panels(results.costs)}
 
 
 def _skipped(frame: pd.DataFrame) -> pd.DataFrame:

@@ -38,14 +38,6 @@ class Panel:
         """The figure, drawn when it is first asked for."""
         return self.draw()
 
-    @property
-    def is_drawn(self) -> bool:
-        return "svg" in vars(self)
-
-    def take(self, text: str) -> None:
-        """It was drawn by another process: the text of its SVG."""
-        vars(self)["svg"] = svg.Drawing(text)
-
 
 def colours(table: Mapping[str, Look]) -> dict[str, str]:
     """Hex colour -> CSS variable, for `svg.render`."""
