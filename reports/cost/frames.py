@@ -175,7 +175,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
     interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
     speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
     where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
-    unstable = "" if row["stable"] else " (unstable: the machine did something else as well)"
+    unstable = "" if row["stable"] else " (unstable: noisy timing)"
     return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}, {_readings(row['low'], row['high'])}."
 
 
@@ -206,7 +206,7 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
             else f"{most.time:.2f} times ({_where(most)})"
         )
         counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
-        unsure = disturbed(group, "settings")
+        unsure = noisy(group, "settings")
         told.append(
             f"On {device_name(records, machine, device)} a meta-step of second order takes {span} as long "
             f"as one of first order{unsure and f' ({unsure})'}. The paper's {PAPER} is {' and '.join(counts)}."
@@ -228,12 +228,12 @@ def unstable(group: pd.DataFrame) -> int:
     return int((~group["stable"].astype(bool)).sum())
 
 
-def disturbed(group: pd.DataFrame, what: str) -> str:
-    """That so many rows, which are ``what``, are unstable; empty where none is."""
+def noisy(group: pd.DataFrame, what: str) -> str:
+    """``2 of 5 points are unstable: noisy timing``; empty where none is."""
     if not (found := unstable(group)):
         return ""
     are = "is" if found == 1 else "are"
-    return f"{found} of {len(group)} {what} {are} unstable: the machine did something else as well"
+    return f"{found} of {len(group)} {what} {are} unstable: noisy timing"
 
 
 def _where(row: Any) -> str:

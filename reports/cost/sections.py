@@ -61,7 +61,7 @@ def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, An
         "costs": full_table(frame) if len(frame) else None,
         "implementations": _legend(results.costs),
         "absent": sorted({f"{row.implementation}: {row.reason}" for row in _skipped(frame).itertuples()}),
-        "panels": figures.bar_panels(results.costs) + figures.memory_panels(results.costs),
+        "panels": figures.time_panels(results.costs) + figures.memory_panels(results.costs),
     }
 
 
@@ -71,8 +71,7 @@ def _skipped(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _legend(records: Sequence[frames.Record]) -> list[tuple[str, Look]]:
     frame = frames.rows(records)
-    labels = [] if frame.empty else figures.ordered(frame.loc[frame["status"] == "ok", "label"])
-    return [(label, style.implementation(label)) for label in labels]
+    return [] if frame.empty else list(figures.looks_of(frame.loc[frame["status"] == "ok", "label"]).items())
 
 
 def ratio_table(records: Sequence[frames.Record]) -> layout.Table | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats import Comparison, Pair
 from reports import svg, words
 from reports.cost import frames
+from reports.panels import Panel
 from reports.results import Result, Results
 from reports.scores import layout
-from reports.scores.figures import HEIGHT, WIDTH, Panel, colours
 from reports.scores.pair_sentences import pair_sentence
 from reports.scores.pairs import shown
 from reports.style import Look
@@ -22,6 +23,9 @@ from reports.words import slug
 
 #: in place of a verdict
 UNDER_TRAINED = "under-trained: no verdict"
+#: the ratio of times, and the difference of scores, with their intervals
+PRICE = ("time", "low", "high")
+ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
 
 
 def worth_rows(results: Results) -> list[dict[str, Any]]:
@@ -159,25 +163,27 @@ def _named(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _worth_panel(metric: str, rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]) -> Panel:
+    return Panel(
+        slug(f"cost worth {metric}"),
+        f"Is second order worth it? · {words.axis(metric)}",
+        "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio.",
+        f"advantage of MAML over FOMAML against its price, {metric}",
+        pd.DataFrame(rows)[["test", "steps", "label", *PRICE, *ADVANTAGE]],
+        functools.partial(_draw, looks=looks, metric=metric),
+        looks,
+    )
+
+
+def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str) -> None:
     factor = metric == "squared error"
-    title = f"Is second order worth it? · {words.axis(metric)}"
-    name = slug(f"cost worth {metric}")
-
-    def draw() -> svg.Drawing:
-        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-            axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
-            left, most = min(0.9, *(row["low"] for row in rows)), 1.1 * max(row["high"] for row in rows)
-            for row in rows:
-                look = looks[row["label"]]
-                along = [[row["time"] - row["low"]], [row["high"] - row["time"]]]
-                up = [[row["advantage"] - row["advantage_low"]], [row["advantage_high"] - row["advantage"]]]
-                style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
-                axes.errorbar([row["time"]], [row["advantage"]], up, along, **style_of)
-            axes.set_xlim(left, most)
-            _named(axes, rows)
-            advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
-            axes.set(xlabel="time, second over first order", ylabel=advantage)
-            return svg.render(figure, colours(looks), f"advantage of MAML over FOMAML against its price, {metric}")
-
-    caption = "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio."
-    return Panel(name, title, caption, draw, tuple(dict.fromkeys(row["label"] for row in rows)))
+    axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
+    for row in frame.itertuples():
+        look = looks[row.label]
+        along = [[row.time - row.low], [row.high - row.time]]
+        up = [[row.advantage - row.advantage_low], [row.advantage_high - row.advantage]]
+        style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
+        axes.errorbar([row.time], [row.advantage], up, along, **style_of)
+    axes.set_xlim(min(0.9, frame["low"].min()), 1.1 * frame["high"].max())
+    _named(axes, frame.to_dict("records"))
+    advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
+    axes.set(xlabel="time, second over first order", ylabel=advantage)

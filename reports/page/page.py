@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.panels import Panel
     from reports.results import Results
-    from reports.scores.figures import Panel
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: where compiled templates stay, as Python's own modules do

@@ -17,8 +17,21 @@ import pandas as pd
 from reports import trend, words
 from reports.cost import frames, sections
 from reports.page import short
+from reports.panels import Panel
 from reports.results import Results
-from reports.scores import across, claims, control, exhibits, figures, forest, layout, pairs, sentences, tables, trades
+from reports.scores import (
+    across,
+    claims,
+    control,
+    curves,
+    exhibits,
+    forest,
+    layout,
+    pairs,
+    sentences,
+    tables,
+    trade_offs,
+)
 from reports.style import Look
 
 Looks = Mapping[str, Look]
@@ -87,19 +100,19 @@ def _across_group(results: Results, looks: Looks, group: across.Group, name: str
 
 
 def steps(results: Results, looks: Looks) -> Context | None:
-    return _panels(figures.steps_panels(results, looks))
+    return _panels(curves.steps_panels(results, looks))
 
 
 def shots(results: Results, looks: Looks) -> Context | None:
-    return _panels(trades.shot_panels(results, looks))
+    return _panels(trade_offs.shot_panels(results, looks))
 
 
 def learning(results: Results, looks: Looks) -> Context | None:
-    return _panels([panel for task in figures.learning_panels(results, looks) for panel in task])
+    return _panels(curves.learning_panels(results, looks))
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
-    return _panels(trades.cost_panels(results, looks))
+    return _panels(trade_offs.cost_panels(results, looks))
 
 
 def functions(results: Results, looks: Looks) -> Context | None:
@@ -142,12 +155,13 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     if frame.empty:
         return None
     leading, further = forest.forest_panels(results, looks)
+    heat = pairs.heat_panels(results, looks)
     return {
-        "matrices": pairs.matrices(results),
+        "heat": heat,
         "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
         "leading": leading,
         "further": further,
-        "panels": leading + further,
+        "panels": leading + further + heat,
     }
 
 
@@ -248,7 +262,7 @@ SECTIONS: Sequence[Section] = (
 )
 
 
-def _panels(found: Sequence[figures.Panel]) -> Context | None:
+def _panels(found: Sequence[Panel]) -> Context | None:
     return {"panels": list(found)} if found else None
 
 

@@ -93,7 +93,7 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
             "outcome": saved_outcome(row["low"], row["high"]) if row["stable"] else "undecided",
             "finding": f"second order takes {row['time']:.2f} times as long as first "
             f"(95 % interval {row['low']:.2f} to {row['high']:.2f})"
-            + ("" if row["stable"] else "; unstable: the machine did something else as well"),
+            + ("" if row["stable"] else "; unstable: noisy timing"),
             "source": f"{MAML}, section 5.2",
             "records": " ".join(keys.get(place, [])),
         }
