@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.commands import cost as costs
+from benchmarks.commands import stores
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
@@ -86,7 +87,7 @@ def run(
     from benchmarks.execution import plans
     from benchmarks.records.store import Store
     from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, check_settings
+    from benchmarks.run.cells import Request, resolve
 
     chosen = profiles.load(profile)
     methods, tasks, plugins = _plugins(method or [], task or [])
@@ -97,17 +98,17 @@ def run(
     )
     request = dataclasses.replace(request, plan=plan)
     plans.check_device(plan, request.device)
-    check_settings(request.settings)
+    found = resolve(chosen, request)
     files = Store(_store(store, profile))
     machine = schedule.Machine.default(device, jobs, memory)
 
     try:
         with console.RunView(console.plain()) as view:
             watcher = schedule.Watcher(view.line, view.event)
-            request = schedule.prepare(chosen, request, machine, plugins, watcher)
-            todo = schedule.plan(chosen, request, files, _only(only))
+            data = schedule.prepare(found, machine, plugins, watcher)
+            todo = schedule.plan(found, data, files, _only(only))
             view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+            outcomes = schedule.run(todo, files, machine, plugins, watcher)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on from here", err=True)
         raise typer.Exit(130) from None
@@ -173,23 +174,6 @@ def report(
 
 
 @app.command()
-def keep(
-    target: Annotated[Path, typer.Argument(help="A folder for the copies, for example reports/reference/quick.")],
-    profile: ProfileOption = "quick",
-    store: StoreOption = None,
-) -> None:
-    """Copy records with their scores and curves, without trained states: a small store to commit or to send.
-
-    Pictures of data that may not be passed on (mini-ImageNet's) stay behind."""
-    from benchmarks.records import export
-    from benchmarks.records.store import Store
-
-    copied, bare = export.keep(Store(_existing(_store(store, profile)), read_only=True), Store(target))
-    without = f", {bare} of them without pictures, which may not be passed on" if bare else ""
-    typer.echo(f"copied {copied} records to {target}{without}")
-
-
-@app.command()
 @functools.wraps(costs.cost)
 def cost(**options: Any) -> None:
     from benchmarks.commands import console
@@ -203,6 +187,8 @@ app.command()(gate)
 app.command()(compare)
 app.command()(power)
 app.command()(episodes)
+for command in (stores.keep, stores.merge, stores.forget, stores.export):
+    app.command()(command)
 
 
 @app.command()

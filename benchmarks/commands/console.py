@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from benchmarks.run.cells import Cell
     from benchmarks.run.isolate import Event
-    from benchmarks.run.schedule import Plan
+    from benchmarks.run.schedule import Todo
 
 #: seconds between two lines about the same cell where the output is not a terminal
 LINE_EVERY = 60.0
@@ -56,15 +56,13 @@ class RunView:
         """A sentence of its own."""
         self.console.print(Text(text))
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Todo) -> None:
         """How much there is to do."""
         self.total = len(plan.to_run)
         skipped = [cell for cell in plan.cells if cell.skip is not None]
         together: dict[tuple[str, str], list[str]] = {}
         for cell in skipped:
-            # why data can't be had has been said before, at length
-            reason = "its data are not here" if cell.task in plan.request.unavailable else str(cell.skip)
-            together.setdefault((cell.task, reason), []).append(cell.label)
+            together.setdefault((cell.task, str(cell.skip)), []).append(cell.label)
         for (task, reason), labels in together.items():
             self.line(f"skipped: {', '.join(labels)} on {task}: {reason}")
         self.line(f"{self.total} cells to run, {plan.finished} finished before, {len(skipped)} skipped")
