@@ -45,9 +45,9 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
     here = [result for row in column.rows if (result := results.of(row)).name in judged.names]
     for second in here:
         for first in here:
-            if (second.first["method"]["name"], first.first["method"]["name"]) != ("maml", "fomaml"):
+            if (second.first.method.name, first.first.method.name) != ("maml", "fomaml"):
                 continue
-            if _fields(second).get("inner_steps") != _fields(first).get("inner_steps"):
+            if second.first.method.fields.get("inner_steps") != first.first.method.fields.get("inner_steps"):
                 continue
             try:
                 pair = judged.pair(second.name, first.name)
@@ -58,7 +58,7 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
                 "leading": column.protocol == results.leading(column.protocol.test),
                 "metric": column.metric,
                 "label": second.label,
-                "steps": _fields(second).get("inner_steps"),
+                "steps": second.first.method.fields.get("inner_steps"),
                 "verdict": UNDER_TRAINED
                 if {second.name, first.name} & set(judged.under_trained)
                 else judged.verdict(second.name, first.name),
@@ -73,11 +73,6 @@ def _regime(regime: str) -> str:
     return "" if regime == "none" else f" ({words.REGIME_TITLES.get(regime, regime)})"
 
 
-def _fields(result: Result) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = result.first["method"].get("fields") or {}
-    return fields
-
-
 def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
     """From the side of second order, in the unit shown: points of accuracy, or a factor of errors."""
     sign = 1 if pair.first == second else -1
@@ -89,18 +84,18 @@ def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
 def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
     """The cost ratio of the network and steps of a method, at the meta-batch nearest to the one it was trained with;
     on its own device, and on its own machine where that was measured."""
-    facts, fields = result.first["method"].get("facts") or {}, _fields(result)
+    facts, fields, record = result.first.method.facts, result.first.method.fields, result.first.record
     same = ratios[
         (ratios["label"] == frames.OURS)
         & (ratios["backbone"] == facts.get("backbone"))
         & (ratios["inner_steps"] == fields.get("inner_steps"))
-        & (ratios["device"] == result.first.get("device", "cpu"))
+        & (ratios["device"] == record.device)
     ]
     nothing = dict.fromkeys(("time", "low", "high", "memory"), float("nan"))
     if same.empty:
         return {**nothing, "backbone": facts.get("backbone"), "inner_steps": fields.get("inner_steps")}
     away = (same["meta_batch"] - int(fields.get("meta_batch") or 0)).abs()
-    own = same["machine"] != (result.first.get("machine") or {}).get("id")
+    own = same["machine"] != (record.machine and record.machine.id)
     best = same.assign(own=own, away=away).sort_values(["own", "away"]).iloc[0]
     return {name: best[name] for name in (*nothing, "backbone", "inner_steps")}
 

@@ -101,16 +101,16 @@ def _may_write(folder: Path) -> bool:
 
 def _overview(results: Results) -> Mapping[str, Any]:
     """What the page is about: counts, profiles, dates."""
-    done = [record for record in results.records if record["status"] == "ok"]
-    dates = sorted(str(record["finished"])[:10] for record in results.measured if record.get("finished"))
+    done = [record for record in results.records if record.ok]
+    dates = sorted(record.finished[:10] for record in results.measured if record.finished)
     return {
-        "evaluations": sum(record["cell"] == "evaluation" for record in done),
-        "fits": sum(record["cell"] == "fit" for record in done),
+        "evaluations": sum(record.cell == "evaluation" for record in done),
+        "fits": sum(record.cell == "fit" for record in done),
         "records": len(results.records),
         "costs": len(results.costs),
         "unfinished": len(results.unfinished),
-        "methods": len({record["label"] for record in done}),
+        "methods": len({record.label for record in done}),
         "tests": len({column.test for column in results.columns}),
-        "profiles": sorted({str(record["profile"]) for record in results.measured if record.get("profile")}),
+        "profiles": sorted({record.profile for record in results.measured if record.profile}),
         "dates": list(dict.fromkeys([dates[0], dates[-1]])) if dates else [],
     }

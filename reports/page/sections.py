@@ -226,7 +226,7 @@ def protocol(results: Results, looks: Looks) -> Context:
         "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
         "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
         "machines": tables.machines_table(results.measured).to_dict("records"),
-        "dirty": any((record.get("git") or {}).get("dirty") for record in results.measured),
+        "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
 
 

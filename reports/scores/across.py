@@ -57,7 +57,7 @@ GROUPS = {False: "Classification and regression", True: "Control"}
 def groups(results: Results) -> list[Group]:
     """The aggregates over the tests that somebody was trained for, of labelled tasks and of control."""
     own = [column for column in results.compared if results.own(column.protocol.test)]
-    kinds = {control: [one for one in own if (one.task.get("kind") == "control") == control] for control in GROUPS}
+    kinds = {control: [one for one in own if (one.task.kind == "control") == control] for control in GROUPS}
     return [
         Group(name if all(kinds.values()) else "", *_fullest(results, kinds[control]))
         for control, name in GROUPS.items()

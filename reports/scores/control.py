@@ -54,14 +54,18 @@ def adaptation_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel
 def _spent(result: Result) -> pd.DataFrame:
     """environment_steps (mean over seeds), mean and half_width at every step whose record counts them."""
     counts: dict[int, list[float]] = {}
-    for record in result.records:
-        for row in record.get("summary") or ():
-            if row.get("environment_steps") is not None:
-                counts.setdefault(int(row["step"]), []).append(float(row["environment_steps"]))
-    shared = [episodes for episodes, _ in result.by_step.values()]
-    curve = result.curve(shared[0] if shared else np.empty(0))
+    for tested in result.tested:
+        for row in tested.test.summary:
+            if row.environment_steps is not None:
+                counts.setdefault(row.step, []).append(row.environment_steps)
+    curve = result.curve(_fewest(result))
     known = curve[curve["step"].isin(counts)]
     return known.assign(environment_steps=[float(np.mean(counts[int(step)])) for step in known["step"]])
+
+
+def _fewest(result: Result) -> int:
+    """The episodes scored at the first step, which has no more than the others."""
+    return next((scores.shape[1] for scores in result.by_step.values()), 0)
 
 
 def _adaptation_panel(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Panel:
@@ -96,7 +100,7 @@ def steps_table(results: Results) -> pd.DataFrame:
     for result in results.results:
         if result.metric != "return" or len(result.by_step) < 2:
             continue
-        curve, spent = result.curve(next(iter(result.by_step.values()))[0]), _spent(result)
+        curve, spent = result.curve(_fewest(result)), _spent(result)
         cells = {
             f"after {int(row.step)}": words.published(float(row.mean), float(row.half_width), result.metric)
             for row in curve.itertuples()
@@ -108,8 +112,8 @@ def steps_table(results: Results) -> pd.DataFrame:
                 "task": words.title(result.column, results.columns),
                 **cells,
                 "environment_steps_each": float(taken.mean()) if len(taken) else None,
-                "meta_training_environment_steps": _mean([one.get("environment_steps") for one in result.training]),
-                "seeds": len(result.records),
+                "meta_training_environment_steps": _mean([one.environment_steps for one in result.training]),
+                "seeds": len(result.tested),
             }
         )
     return pd.DataFrame(rows)
@@ -161,7 +165,7 @@ def _z(result: Result, theirs: float, instances: int) -> float:
 
 def _optimum(result: Result) -> float | None:
     """The expected total of the best strategy there is, where the method's facts know it."""
-    value = (result.first["method"].get("facts") or {}).get("bayes_optimum")
+    value = result.first.method.facts.get("bayes_optimum")
     return None if value is None else float(value)
 
 
@@ -170,7 +174,7 @@ def regret_sentences(results: Results) -> list[str]:
     found = []
     for result in results.results:
         optimum = _optimum(result)
-        if optimum is None or result.column.model != "best" or result.first["method"]["name"] != LEARNED:
+        if optimum is None or result.column.model != "best" or result.first.method.name != LEARNED:
             continue
         below = optimum - result.interval.estimate
         side = "below" if below >= 0 else "above, which only chance can bring about,"
@@ -249,7 +253,7 @@ def unfilmed(results: Results) -> str:
     found: dict[str, bool] = {}
     filmed = {(result.column.test, result.name) for result, _ in exhibited(results, FILM_ARRAYS)}
     for result in results.results:
-        if ROBOT_FIELD in (result.first["task"].get("fields") or {}) and result.column.model == "best":
+        if ROBOT_FIELD in result.first.task.fields and result.column.model == "best":
             title = words.title(result.column, results.columns)
             found[title] = found.get(title, False) or (result.column.test, result.name) in filmed
     missing = [title for title, there in found.items() if not there]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.stats import TestProtocol, shared
+from benchmarks.records.record import Task, Training
+from benchmarks.stats import TestProtocol
 from reports import style, words
 from reports.panels import Panel, curves, levels, log_if_wide, marks
-from reports.results import Record, Result, Results
+from reports.results import Result, Results
 from reports.style import Look
 from reports.words import slug
 
@@ -35,13 +35,13 @@ def steps_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
 def _steps_panel(
     column: TestProtocol, here: list[Result], columns: Sequence[TestProtocol], looks: Mapping[str, Look]
 ) -> Panel:
-    episodes = shared([known for result in here if len(result.by_step) > 1 for known, _ in result.by_step.values()])
+    episodes = min(v.shape[1] for result in here if len(result.by_step) > 1 for v in result.by_step.values())
     metric, test = here[0].metric, words.title(column, columns)
     title = test + words.in_regime(column, columns)
     return Panel(
         slug(f"steps {test} {column.regime}"),
         title,
-        f"Over {words.count(len(episodes), 'episode')} scored at every step.",
+        f"Over {words.count(episodes, 'episode')} scored at every step.",
         f"{words.axis(metric)} against inner steps, {title}",
         pd.concat([marks(result, result.curve(episodes), "step") for result in here]),
         functools.partial(_draw_steps, looks=looks, metric=metric),
@@ -58,6 +58,9 @@ def _draw_steps(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metri
     log_if_wide(axes, frame["value"], metric)
 
 
+#: label, task and training of a fit
+Fit = tuple[str, Task, Training]
+
 #: the amounts that training curves are drawn against
 AMOUNTS = {
     "step": "meta-steps",
@@ -69,40 +72,37 @@ AMOUNTS = {
 
 def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """For each training task, validation score against meta-steps, examples (environment steps) and seconds."""
-    tasks: dict[str, list[Record]] = {}
-    for record in fits_with_curves(results):
-        tasks.setdefault(str(record["task"]["id"]), []).append(record)
+    tasks: dict[str, list[Fit]] = {}
+    for fit in fits_with_curves(results):
+        tasks.setdefault(fit[1].id, []).append(fit)
     panels = []
     for task, fits in sorted(tasks.items()):
-        control = fits[0]["task"].get("kind") == "control"
-        points = _validations(fits)
-        for amount in ("step", "environment_steps" if control else "examples", "seconds"):
-            panels.append(_learning_panel(task, points, amount, str(fits[0]["task"]["metric"]), looks))
+        points, about = _validations(fits), fits[0][1]
+        for amount in ("step", "environment_steps" if about.kind == "control" else "examples", "seconds"):
+            panels.append(_learning_panel(task, points, amount, about.metric, looks))
     return panels
 
 
-def fits_with_curves(results: Results) -> list[Record]:
-    """One record per fit that has a learning curve: the fit's own, else an evaluation's copy of it."""
-    found: dict[str, Record] = {}
-    for record in sorted(results.records, key=lambda record: record["cell"] != "fit"):
-        training = record.get("training") or {}
-        if record["status"] == "ok" and training.get("curve"):
-            found.setdefault(str(training.get("fit") or record["key"]), record)
+def fits_with_curves(results: Results) -> list[Fit]:
+    """Each fit that has a learning curve: from its own record, else from an evaluation's copy."""
+    found: dict[str, Fit] = {}
+    for record in sorted(results.records, key=lambda record: record.cell != "fit"):
+        if record.ok and record.task and record.training and record.training.curve:
+            found.setdefault(record.training.fit, (record.label, record.task, record.training))
     return list(found.values())
 
 
-def _validations(fits: Sequence[Record]) -> pd.DataFrame:
+def _validations(fits: Sequence[Fit]) -> pd.DataFrame:
     """A row per validation that all seeds of a method reached: label, seed, the amounts, value (in the unit shown).
 
     Validations without a finite score are left out."""
     rows = [
-        (str(record["label"]), number, *(point.get(name, math.nan) for name in AMOUNTS), point["score"])
-        for number, record in enumerate(fits)
-        for point in record["training"]["curve"]
-        if point.get("score") is not None
+        (label, number, *(getattr(point, name) for name in AMOUNTS), point.score * words.factor(task.metric))
+        for number, (label, task, training) in enumerate(fits)
+        for point in training.curve
+        if point.score is not None
     ]
     frame = pd.DataFrame(rows, columns=["label", "seed", *AMOUNTS, "value"])
-    frame["value"] *= words.factor(str(fits[0]["task"]["metric"]))
     reached = frame.groupby(["label", "step"])["seed"].transform("size")
     return frame[reached == frame.groupby("label")["seed"].transform("nunique")]
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from reports import svg, words
 from reports.panels import Panel
-from reports.results import Record, Result, Results
+from reports.results import Result, Results
 from reports.style import Look
 from reports.words import slug
 
@@ -60,17 +60,17 @@ def exhibited(results: Results, needed: set[str]) -> Iterator[tuple[Result, Mapp
     for result in results.results:
         if (result.column.test, result.name) in seen:
             continue
-        arrays = _arrays(results, result.records)
+        arrays = _arrays(results, result)
         if needed <= set(arrays):
             seen.add((result.column.test, result.name))
             yield result, arrays
 
 
-def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.ndarray]:
-    """The arrays of the first seed that has some."""
-    for record in records:
-        if (record.get("files") or {}).get("arrays"):
-            return results.arrays(record) or {}
+def _arrays(results: Results, result: Result) -> Mapping[str, np.ndarray]:
+    """The arrays of the first seed that has some; they are of the first test of its evaluation."""
+    for tested in result.tested:
+        if "arrays" in tested.record.files and tested.test is tested.record.tests[0]:
+            return results.arrays(tested.record) or {}
     return {}
 
 

@@ -26,7 +26,7 @@ COSTS = {
 
 def cost(result: Result, name: str) -> float:
     """The mean over seeds of what the training took; 0 for a method that trains nothing."""
-    spent = [float(training.get(name) or 0.0) for training in result.training]
+    spent = [float(getattr(training, name)) for training in result.training]
     return sum(spent) / len(spent) if spent else 0.0
 
 
