@@ -79,7 +79,7 @@ def test_list_is_quick_and_quicker_from_its_cache(folder, empty_cache, importing
 def test_list_is_a_table_for_people(metabench):
     answer = metabench("list")
     assert answer.code == 0
-    for name in ("maml", "sinusoid", "which fits which", "quick"):
+    for name in ("maml", "sinusoid", "variants: ", "methods: ", "quick"):
         assert name in answer.out
 
 
