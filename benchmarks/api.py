@@ -19,8 +19,6 @@ for the first query every copy of that memory is the same.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -29,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
 
@@ -39,16 +38,9 @@ KINDS = ("classification", "regression", "control")
 #: ``none`` is the label of a predictor without batch-norm; it depends on nobody's statistics.
 REGIMES = ("query", "support", "single", "running", "none")
 
-#: `MetaLearner.choose` tries every learner after 0 to so many steps, so that nobody is tuned more than the others
-GRID_STEPS = 10
-
 Parameters = dict[str, Tensor]
 Memory = Any
 Self = TypeVar("Self", bound="Configured")
-
-
-class Diverged(Exception):
-    """Training produced a loss or a parameter that is not finite."""
 
 
 class Predictor(Protocol):
@@ -58,6 +50,21 @@ class Predictor(Protocol):
         """Predict for inputs ``[T, n, *input_shape]``: class scores ``[T, n, way]``, values ``[T, n, outputs]`` or the
         parameters of an action distribution; and the memory after these inputs (None where there is none)."""
         ...
+
+
+def regimes_of(predictor: Predictor) -> tuple[str, ...]:
+    """The batch-norm regimes a predictor answers under, the default first; ("none",) for one without batch-norm."""
+    found: tuple[str, ...] = getattr(predictor, "regimes", ("none",))
+    return found
+
+
+def in_regime(predictor: Predictor, name: str) -> Predictor:
+    """The same predictor under another regime; raises `MetabenchError` for one it does not have."""
+    known = regimes_of(predictor)
+    if name not in known:
+        raise MetabenchError(f"unknown batch-norm regime {name!r} of this predictor; known: {', '.join(known)}")
+    change: Callable[[str], Predictor] | None = getattr(predictor, "in_regime", None)
+    return change(name) if change else predictor
 
 
 class Source(Protocol):
@@ -123,7 +130,6 @@ class State:
     parameters, buffers, moments: tensors by name (weights; running statistics; the optimiser's).
     examples, environment_steps: how much of p(T) the learner has seen so far.
     loss: the training loss of the last meta-step, None for a learner without one; one that is not finite is divergence.
-    chosen: adaptation fields that `MetaLearner.choose` picked on validation tasks, and ``trials``, how many it tried.
 
     A learner may yield the same tensors, changed in place, again and again; who keeps a state copies it.
     """
@@ -135,7 +141,6 @@ class State:
     examples: int = 0
     environment_steps: int = 0
     loss: float | None = None
-    chosen: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
         """The same values in tensors of their own, without gradients."""
@@ -144,7 +149,7 @@ class State:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
         tensors: Any = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
-        return dataclasses.replace(self, **tensors, chosen=dict(self.chosen))
+        return dataclasses.replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> State:
         """The same values on ``device``."""
@@ -288,7 +293,7 @@ class MetaLearner(Configured):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: the papers' budgets in meta-steps, by the same keys
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
-    #: adaptation fields and values that `choose` tries on validation tasks; empty where nothing is chosen
+    #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     def fit_method(self) -> str | None:
@@ -330,20 +335,16 @@ class MetaLearner(Configured):
         yields once. ``tasks`` is for facts (kind, outputs, floor), never for data."""
         raise NotImplementedError
 
-    def choose(self, state: State, tasks: TaskDistribution, episodes: int = 100) -> tuple[State, int]:
-        """Pick the values of the `grid` and the number of steps that score best on validation tasks.
+    def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int] | None:
+        """Field values that do best on the first ``episodes`` validation tasks, and how many settings were tried.
 
-        Returns a state whose ``chosen`` holds them (and "steps"), and how many settings were tried."""
-        cut = tasks.episodes("validation", range(episodes))
-        tried = []
-        for values in itertools.product(*self.grid.values()):
-            fields = dict(zip(self.grid, values, strict=True))
-            adapted = self.replace(**fields).adapt(state, cut.support, tasks)
-            for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
-                score = float(tasks.score(predictor, cut.query).double().mean())
-                tried.append((score if tasks.higher_is_better else -score, {**fields, "steps": step}))
-        best = max((each for each in tried if math.isfinite(each[0])), key=lambda each: each[0], default=(0.0, {}))
-        return dataclasses.replace(state, chosen=best[1]), len(tried)
+        None, as here: the suite tries the values of `grid` (`benchmarks.run.selection`)."""
+        return None
+
+    def for_budget(self: Self, meta_steps: int) -> Self:
+        """The learner for a fit of this many meta-steps, where a schedule ends with the budget. The number is a field
+        then, so it is in the record and in the key."""
+        return self
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         """Facts for the tables that follow from the fields: backbone, mean-loss equivalent of the rate, ..."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.commands import cost as costs
-from benchmarks.commands import options
+from benchmarks.commands import options, stores
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
@@ -112,29 +112,6 @@ def report(
     typer.echo(f"wrote {options.near(page.write_report(where, output or options.home() / 'index.html', figures))}")
 
 
-@app.command(short_help="Copy records without trained states.")
-def keep(
-    target: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", parser=options.folder, help="Where the copies go, as in reports/reference/quick."
-        ),
-    ],
-    profile: ProfileOption = "quick",
-    store: StoreOption = None,
-) -> None:
-    """Copy records with their scores and curves, without trained states: a small store to commit or to send.
-
-    Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
-    from benchmarks.records import export
-    from benchmarks.records.store import Store
-
-    where = options.existing(options.store_of(store, profile))
-    copied, bare = export.keep(Store(where, read_only=True), Store(target))
-    without = f", {bare} of them without pictures, whose terms forbid redistribution" if bare else ""
-    typer.echo(f"copied {copied} records to {target}{without}")
-
-
 @app.command(short_help="Measure what second order costs against first.")
 @functools.wraps(costs.cost)
 def cost(**given: Any) -> None:
@@ -150,6 +127,10 @@ app.command(short_help="Check that nothing became slower or worse.")(gate)
 app.command(short_help="Two methods, stores or commits in pairs.")(compare)
 app.command(short_help="Episodes or seeds needed to find a difference.")(power)
 app.command(short_help="Export the frozen test episodes of a task.")(episodes)
+app.command(short_help="Copy records without trained states.")(stores.keep)
+app.command(short_help="Join the records of several stores.")(stores.merge)
+app.command(short_help="Delete records.")(stores.forget)
+app.command(short_help="Write every score as a table.")(stores.export)
 
 
 @app.command(short_help="Machine, versions and data.")

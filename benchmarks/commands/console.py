@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -14,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from benchmarks.records.record import Tested
     from benchmarks.records.store import Store
     from benchmarks.run.cells import Cell
     from benchmarks.run.isolate import Event
-    from benchmarks.run.schedule import Plan
+    from benchmarks.run.schedule import Todo
 
 #: seconds between two lines about the same cell where the output is not a terminal
 LINE_EVERY = 60.0
@@ -67,15 +69,13 @@ class RunView:
         """Print a line above the live view."""
         self.console.print(Text(text))
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: Todo) -> None:
         """Say how many cells there are to run, and which are skipped."""
         self.total = len(plan.to_run)
         skipped = [cell for cell in plan.cells if cell.skip is not None]
         together: dict[tuple[str, str], list[str]] = {}
         for cell in skipped:
-            # `prepare` has printed the details
-            reason = "its data are missing" if cell.task in plan.request.unavailable else str(cell.skip)
-            together.setdefault((cell.task, reason), []).append(cell.label)
+            together.setdefault((cell.task, str(cell.skip)), []).append(cell.label)
         for (task, reason), labels in together.items():
             self.line(f"skipped: {', '.join(labels)} on {task}: {reason}")
         self.line(f"{self.total} cells to run, {plan.finished} finished before, {len(skipped)} skipped")
@@ -131,40 +131,38 @@ def _clock(seconds: float) -> str:
 
 def scores(store: Store, cells: Iterable[Cell]) -> None:
     """Print the mean scores of the evaluations among these cells, a row per method and test, best first."""
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[Tested]] = {}
     for cell in cells:
         record = store.get(cell.key) if cell.kind == "evaluation" and cell.skip is None else None
-        if record is not None and record["status"] == "ok":
-            found.setdefault((record["task"]["metric"], _test(record), record["label"]), []).append(record)
+        for tested in record.tested if record else ():
+            found.setdefault((_test(tested), tested.record.label), []).append(tested)
     rows = []
-    for (metric, test, label), records in found.items():
-        mean = statistics.fmean(_mean(record) for record in records)
-        better = -mean if records[0]["task"]["higher_is_better"] else mean
-        rows.append((test, better, label, f"{_number(mean, metric)} {metric}", str(len(records))))
-    table = Table("test", "method", "score", "seeds", box=None, header_style="dim")
+    for (test, label), tests in found.items():
+        mean, task = statistics.fmean(map(_mean, tests)), tests[0].task
+        rows.append((test, -mean if task.higher_is_better else mean, label, _score(mean, task.metric), str(len(tests))))
+    table = Table("test", "method", "score", "seeds", box=None, header_style="dim", pad_edge=False)
     for test, _, label, score, seeds in sorted(rows)[:MOST_SCORES]:
         table.add_row(Text(test), Text(label), Text(score), Text(seeds))
     if rows:
         plain().print(table)
     if len(rows) > MOST_SCORES:
-        plain().print(f"and {len(rows) - MOST_SCORES} more rows in `metabench show`", highlight=False)
+        plain().print(f"and {len(rows) - MOST_SCORES} more rows: metabench show", highlight=False)
 
 
-def _test(record: Mapping[str, Any]) -> str:
+def _test(tested: Tested) -> str:
     """``omniglot-v1/5w1s, 1-shot, batch-norm: query``."""
-    test = record["evaluation"]
-    parts = [test["task_id"], f"{test['shots']}-shot" if test["shots"] else ""]
-    parts += [f"batch-norm: {test['regime']}" if test["regime"] != "none" else ""]
-    parts += ["last checkpoint" if test["model"] == "last" else ""]
+    conditions, test = tested.conditions, tested.test
+    parts = [conditions.task_id, f"{conditions.shots}-shot" if conditions.shots else ""]
+    parts += [f"batch-norm: {test.regime}" if test.regime != "none" else ""]
+    parts += ["last checkpoint" if test.model == "last" else ""]
     return ", ".join(filter(None, parts))
 
 
-def _mean(record: Mapping[str, Any]) -> float:
-    """The mean at the headline step; not a number where it is null."""
-    step = record["evaluation"]["headline_step"]
-    mean = next(row["mean"] for row in record["summary"] if row["step"] == step)
-    return float("nan") if mean is None else mean
+def _mean(tested: Tested) -> float:
+    """The mean at the headline step; not a number where the scores are not."""
+    summary = tested.test.at(tested.test.headline_step)
+    return math.nan if summary is None or summary.mean is None else summary.mean
 
 
-def _number(mean: float, metric: str) -> str:
-    return f"{100 * mean:.2f} %" if metric == "accuracy" else f"{mean:.4g}"
+def _score(mean: float, metric: str) -> str:
+    return f"{100 * mean:.2f} % {metric}" if metric == "accuracy" else f"{mean:.4g} {metric}"

@@ -69,7 +69,7 @@ def run(
     from benchmarks.execution import plans
     from benchmarks.records.store import Store
     from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, check_settings
+    from benchmarks.run.cells import Request, resolve
 
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
     methods, tasks, plugins = _plugins(options.names(method), options.names(task))
@@ -87,17 +87,17 @@ def run(
         plan=plan,
     )
     plans.check_device(plan, request.device)
-    check_settings(request.settings)
+    found = resolve(chosen, request)
     files = Store(options.store_of(store, profile))
     machine = schedule.Machine.default(device, jobs, options.above_zero(memory, "--memory"), threads)
 
     try:
         with console.RunView(console.plain()) as view:
             watcher = schedule.Watcher(view.line, view.event)
-            request = schedule.prepare(chosen, request, machine, plugins, watcher)
-            todo = schedule.plan(chosen, request, files, only)  # type: ignore[arg-type]
+            data = schedule.prepare(found, machine, plugins, watcher)
+            todo = schedule.plan(found, data, files, only)  # type: ignore[arg-type]
             view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, schedule.context(request), plugins, watcher)
+            outcomes = schedule.run(todo, files, machine, plugins, watcher)
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None

@@ -7,6 +7,7 @@ far, and what has been measured.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from array import array
@@ -79,10 +80,8 @@ def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistributio
     headline = learner.reported_steps()[-1]
     for first in range(0, episodes, chunk := episodes_at_once(tasks, "query")):
         cut = tasks.episodes("validation", range(first, min(first + chunk, episodes)))
-        predictors = learner.adapt(state, cut.support, tasks)
-        predictor = next(predictors)
-        for _ in range(headline):
-            predictor = next(predictors)
+        # the last of these, since a learner may end before its headline step
+        *_, predictor = itertools.islice(learner.adapt(state, cut.support, tasks), headline + 1)
         scores.append(tasks.score(predictor, cut.query).double().mean(1).cpu().numpy())
     return np.concatenate(scores)
 
@@ -156,7 +155,7 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
         "examples": state.examples,
         "environment_steps": state.environment_steps,
         "loss": float(np.mean(progress.losses[-100:])),
-        "score": score,
+        "score": score if math.isfinite(score) else None,
         "standard_error": float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None,
     }
     progress.curve.append(row)
