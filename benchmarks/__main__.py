@@ -10,10 +10,6 @@ OWN = ("benchmarks", "baselines", "maml", "reports")
 def main() -> None:
     """The entry point. A library that this Python lacks is one line and exit code 2."""
     try:
-        if sys.argv[1:2] == ["report"]:
-            from reports import artist
-
-            artist.begin()  # it imports for as long as all the rest takes to read the records
         from benchmarks.commands import app
 
         app.main()
