@@ -134,7 +134,7 @@ def train(
             _validate(learner, tasks, budget["validation_episodes"], progress)
         if now - reported >= REPORT_EVERY:
             reported = now
-            left = min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds)
+            left = max(0.0, min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds))
             report({"step": step, "steps": steps, "loss": state.loss, "left": left, "best": progress.best.get("score")})
         if now - saved >= CHECKPOINT_EVERY:
             checkpoint(progress)
