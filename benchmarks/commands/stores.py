@@ -13,7 +13,8 @@ from benchmarks.errors import MetabenchError
 
 def keep(
     target: Annotated[
-        Path, typer.Argument(metavar="FOLDER", parser=folder, help="Where the copies go, as in reports/reference/quick.")
+        Path,
+        typer.Argument(metavar="FOLDER", parser=folder, help="Where the copies go, as in reports/reference/quick."),
     ],
     profile: ProfileOption = "quick",
     store: StoreOption = None,
