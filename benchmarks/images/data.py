@@ -136,7 +136,7 @@ class Picture:
     name: str
 
     def decode(self, convert: Callable[..., np.ndarray]) -> np.ndarray:
-        """Apply ``convert`` to the opened `PIL.Image`; raises `MetabenchError` naming the file if it can't be decoded."""
+        """Apply ``convert`` to the opened `PIL.Image`; raises `MetabenchError` with the file's name if that fails."""
         from PIL import Image, UnidentifiedImageError
 
         try:
