@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
 
@@ -40,10 +41,6 @@ REGIMES = ("query", "support", "single", "running", "none")
 Parameters = dict[str, Tensor]
 Memory = Any
 Self = TypeVar("Self", bound="Configured")
-
-
-class Diverged(Exception):
-    """Training produced a loss or a parameter that is not finite."""
 
 
 class Predictor(Protocol):

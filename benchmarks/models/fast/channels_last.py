@@ -112,7 +112,7 @@ def _pass(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 class _ConvolutionBackward(Function):
-    """Gradients of a convolution. They are bilinear, so their own gradients are convolutions and such gradients again."""
+    """Gradients of a convolution. They are bilinear, so their gradients are convolutions and such gradients again."""
 
     @staticmethod
     def forward(

@@ -17,12 +17,10 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.errors import status_of
+
 #: least seconds between two progress reports; earlier ones are dropped
 REPORT_EVERY = 0.2
-
-#: messages of libraries that run out of memory without MemoryError or torch.OutOfMemoryError (for example some CUDA
-#: calls)
-OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
 
 #: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, return free space above 1 GiB, grow by 64 MiB
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
@@ -63,7 +61,7 @@ def main(
         value = getattr(importlib.import_module(module), name)(Progress(link), **call[1])
         ending = json.dumps(["ended", {"status": "ok", "reason": None, "value": value}])
     except BaseException as error:
-        status, reason = describe(error)
+        status, reason = status_of(error)
         ending = json.dumps(["ended", {"status": status, "reason": reason}])
         traceback.print_exc()
     with contextlib.suppress(Exception):
@@ -72,28 +70,6 @@ def main(
     with contextlib.suppress(OSError):
         link.send_bytes(ending.encode())
     os._exit(0)  # skips threads and exit handlers of a plug-in that could hang
-
-
-def describe(error: BaseException) -> tuple[str, str]:
-    """Status and reason of an exception."""
-    text = str(error).strip()
-    full = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    api = sys.modules.get("benchmarks.api")  # not imported: then none of its exceptions was raised
-    if api is not None and isinstance(error, api.Unavailable):
-        return "skipped", text
-    if api is not None and isinstance(error, api.MetabenchError):
-        return "out-of-memory" if short_of_memory(text) else "error", text
-    if api is not None and isinstance(error, api.Diverged):
-        return "diverged", text or "the training loss is not finite"
-    said = isinstance(error, (RuntimeError, OSError)) and short_of_memory(text)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said:
-        return "out-of-memory", full.splitlines()[0]
-    return "error", full
-
-
-def short_of_memory(text: str) -> bool:
-    """Whether a message is, or quotes, a library's message for lack of memory."""
-    return any(sign in text.lower() for sign in OUT_OF_MEMORY)
 
 
 def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:
