@@ -117,6 +117,9 @@ class MAML(MetaLearner):
         if isinstance(used := applied(network, plan.per_task).backbone, PerTask):
             if plan.threads > 1:
                 raise MetabenchError(f"plan {forced!r}: one module can't be called in {plan.threads} threads")
+            if self.second_order and used.first_order_only:
+                why = used.first_order_only
+                raise MetabenchError(f"backbone {self.backbone!r} has no second derivative; use fomaml ({why})")
             facts |= {"per_task": used.how, "per_task_why": used.why}
         return self.replace(plan=plan), facts
 

@@ -60,7 +60,9 @@ class Network:
         return parameters
 
     def running_statistics(self, device: torch.device | str = "cpu") -> Parameters:
-        """Mean 0 and variance 1 for every batch-norm: the start of the running statistics."""
+        """The start of the running statistics: mean 0 and variance 1 for every batch-norm, or a module's own."""
+        if own := getattr(self.backbone, "running", None):
+            return {name: value.to(device, copy=True) for name, value in own().items()}
         scales = {n: s for n, s in self.backbone.shapes(self.input_shape) if n.endswith(".scale")}
         means = {n.replace("scale", "mean"): torch.zeros(s, device=device) for n, s in scales.items()}
         return means | {n.replace("scale", "variance"): torch.ones(s, device=device) for n, s in scales.items()}

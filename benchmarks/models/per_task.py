@@ -1,6 +1,6 @@
 """A backbone applied to T tasks by running it for one: under `torch.vmap`, or task after task.
 
-Layers that have a task axis of their own need neither (`benchmarks.models.backbones`); a module of somebody's own does.
+Layers with a task axis need neither (`benchmarks.models.backbones`); your own module does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from benchmarks.models.normalisation import Statistics
 class PerTask:
     """The same features as the inner backbone's, which sees parameters ``[1, ...]`` and one task's inputs.
 
-    how: "vmap" or "loop"; why: what stood in the way of `torch.vmap`, if anything. Shared parameters (leading axis 1)
-    go to the inner backbone as they are."""
+    how: "vmap" or "loop". why: the error of `torch.vmap`, if it failed. first_order_only: the error of the second
+    derivative, if there is none. Shared parameters (leading axis 1) go to the inner backbone as they are."""
 
     inner: Backbone
     how: str
     why: str = ""
+    first_order_only: str = ""
 
     @property
     def normalised(self) -> bool:
@@ -37,6 +38,11 @@ class PerTask:
     def initial(self) -> Any:
         """The inner backbone's own initial values, as a function of the seed; None where it has none."""
         return getattr(self.inner, "initial", None)
+
+    @property
+    def running(self) -> Any:
+        """The inner backbone's own start of the running statistics, a function; None where it has none."""
+        return getattr(self.inner, "running", None)
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         return self.inner.shapes(input_shape)
@@ -64,5 +70,6 @@ def applied(network: Network, how: str) -> Network:
     if how == "layers":
         return network
     backbone = network.backbone
-    inner = backbone.inner if isinstance(backbone, PerTask) else backbone
-    return dataclasses.replace(network, backbone=PerTask(inner, how))
+    if isinstance(backbone, PerTask):
+        return dataclasses.replace(network, backbone=dataclasses.replace(backbone, how=how, why=""))
+    return dataclasses.replace(network, backbone=PerTask(backbone, how))
