@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.commands import cost as costs
+from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
@@ -199,6 +200,7 @@ def cost(**options: Any) -> None:
     tables.show(costs.cost(**options), console.plain())
 
 
+app.command()(check)
 app.command()(gate)
 app.command()(compare)
 app.command()(power)
@@ -211,19 +213,6 @@ def doctor() -> None:
     from benchmarks.commands import doctor as surgery
 
     surgery.examine()
-
-
-@app.command()
-def check(path: Annotated[Path, typer.Argument(help="A file with your method or your task.")]) -> None:
-    """Check somebody's plug-in against the contract and say in words what is wrong."""
-    from benchmarks import conformance, registry
-
-    complaints = [line for entry in registry.load_file(path) for line in conformance.check(entry)]
-    for line in complaints:
-        typer.echo(line)
-    if complaints:
-        raise MetabenchError(f"{path}: {len(complaints)} of its promises to the contract are broken")
-    typer.echo(f"{path}: holds the contract")
 
 
 def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -168,8 +168,7 @@ class ImageTasks(TaskDistribution):
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
         """1 where the class with the highest score is the right one, else 0: float32 ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs.argmax(dim=-1) == query.y).float()
+        return (self.predictions(predictor, query).argmax(dim=-1) == query.y).float()
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """The first episodes E as pictures, with what was predicted after each number of steps S.
@@ -214,6 +213,13 @@ class ImageTasks(TaskDistribution):
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:
         """The images of the split, if it has classes and images enough for such an episode."""
         images = self._split(split)
+        height, width, *channels = images.images.shape[1:]
+        if (*(channels or [1]), height, width) != tuple(self.image_shape):
+            stored, (deep, high, wide) = list(images.images.shape[1:]), self.image_shape
+            raise MetabenchError(
+                f"{self.id}: an input is {self.image_shape} (channels, height, width), so images are stored as "
+                f"{[high, wide, deep]} (height, width, channels); those of the {split} split are {stored}"
+            )
         if self.way > self.pooled_outputs(split):
             known = self.pooled_outputs(split)
             raise MetabenchError(f"{self.id}: way = {self.way}, but the {split} split has {known} classes")

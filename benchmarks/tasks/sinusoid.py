@@ -128,8 +128,7 @@ class Sinusoid(TaskDistribution):
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
         """The squared error at each query point, ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs - query.y).square().mean(dim=-1)
+        return (self.predictions(predictor, query) - query.y).square().mean(dim=-1)
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """The first episodes E as curves: the wave, its support points, and the prediction after S numbers of steps.
