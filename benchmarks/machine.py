@@ -40,7 +40,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
         "system": platform.system(),
         "os": platform.platform(),
         "gpu": _gpu(device) if device.startswith("cuda") else None,
-        "threads": _threads(),
+        "threads": thread_settings(),
     }
     identity = json.dumps([facts[name] for name in IDENTITY], sort_keys=True)
     return {"id": hashlib.sha256(identity.encode()).hexdigest()[:8], **facts}
@@ -83,7 +83,7 @@ def memory_gib() -> int | None:
         return None
 
 
-def _threads() -> dict[str, Any]:
+def thread_settings() -> dict[str, Any]:
     """Thread variables that are set, and torch's threads if torch is imported already."""
     settings: dict[str, Any] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     torch = sys.modules.get("torch")

@@ -101,7 +101,7 @@ def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -
 
 def _costs(results: Results) -> str:
     """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
-    profiles = words.listed(sorted({str(record["profile"]) for record in results.costs if record.get("profile")}))
+    profiles = words.listed(sorted({record.profile for record in results.costs if record.profile}))
     told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
     return "\n\n".join([*told, *frames.overview(results.costs)])
 

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from benchmarks import registry
-from benchmarks.api import KINDS, REGIMES, Episodes, LabelledSet, MetaLearner, State, TaskDistribution
+from benchmarks.api import (
+    KINDS,
+    REGIMES,
+    Episodes,
+    LabelledSet,
+    MetaLearner,
+    State,
+    TaskDistribution,
+    in_regime,
+    regimes_of,
+)
 from benchmarks.conformance.findings import Finding, complaint, guarded, note, tried
 from benchmarks.conformance.watch import changes, generators, watched
 from benchmarks.registry import Entry
@@ -47,7 +57,7 @@ def check_method(entry: Entry, own_tasks: Iterable[str] = (), **fields: Any) -> 
         tasks = registry.build_task(task, **TRIALS.get(task, {}))
         if tasks.kind not in entry.cls.kinds or (tasks.kind in kinds and task in TRIALS):
             continue
-        if (reason := registry.incompatible(entry.name, task)) is not None:
+        if (reason := registry.mismatch(registry.build_method(entry.name, tasks), entry.name, tasks)) is not None:
             reasons.append(reason)
             continue
         kinds.add(tasks.kind)
@@ -136,7 +146,7 @@ def _check_fit(learner: MetaLearner, tasks: TaskDistribution, trained: list[Stat
 
 def _same(first: State, second: State) -> bool:
     tensors = [(s.parameters, s.buffers, s.moments) for s in (first, second)]
-    return (first.step, first.chosen) == (second.step, second.chosen) and all(
+    return first.step == second.step and all(
         a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in zip(*tensors, strict=True)
     )
 
@@ -148,13 +158,13 @@ def _cut(tasks: TaskDistribution, indices: tuple[int, ...] = INDICES) -> Episode
 def _answers(learner: MetaLearner, state: State, episodes: Episodes, tasks: TaskDistribution) -> Answers:
     """The predictions after each step up to the last reported one, under each batch-norm regime."""
     answers = {}
-    for regime in learner.test_regimes(tasks):
-        adapted = learner.in_regime(regime).adapt(state, episodes.support, tasks)
-        for step, predictor in enumerate(islice(adapted, max(learner.reported_steps()) + 1)):
+    adapted = learner.adapt(state, episodes.support, tasks)
+    for step, predictor in enumerate(islice(adapted, max(learner.reported_steps()) + 1)):
+        for regime in regimes_of(predictor):
             if tasks.kind == "control":
                 answers[step, regime] = tasks.score(predictor, episodes.query)
             else:
-                answers[step, regime] = predictor(episodes.query.x)[0]
+                answers[step, regime] = in_regime(predictor, regime)(episodes.query.x)[0]
     return answers
 
 
@@ -163,10 +173,9 @@ def _check_answers(answers: Answers, learner: MetaLearner, state: State, tasks: 
     last = max(step for step, _ in answers)
     if last < max(learner.reported_steps()):
         yield complaint(f"reports step {max(learner.reported_steps())}, but adapt ends after step {last}")
+    first = next(iter(answers.values()))
     shape = (
-        (len(INDICES), tasks.config()["queries"])
-        if tasks.kind == "control"
-        else (*episodes.query.x.shape[:2], tasks.outputs)
+        (len(INDICES), *first.shape[1:2]) if tasks.kind == "control" else (*episodes.query.x.shape[:2], tasks.outputs)
     )
     for (step, regime), answer in answers.items():
         if regime not in REGIMES:
@@ -183,8 +192,8 @@ def _check_answers(answers: Answers, learner: MetaLearner, state: State, tasks: 
     alone = _answers(learner, state, _cut(tasks, INDICES[1:2]), tasks)
     fewer = {}
     if tasks.kind != "control":
-        first = LabelledSet(episodes.query.x[:, :1], episodes.query.y[:, :1])
-        fewer = _answers(learner, state, Episodes(episodes.support, first), tasks)
+        one = LabelledSet(episodes.query.x[:, :1], episodes.query.y[:, :1])
+        fewer = _answers(learner, state, Episodes(episodes.support, one), tasks)
     for (step, regime), answer in answers.items():
         if step == last and not _close(alone[step, regime], answer[1:2]):
             yield complaint(f"a task's predictions depend on the other tasks of the batch (regime {regime})")

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import inspect
 import os
-import random
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +51,7 @@ def generators() -> dict[str, str]:
     return {
         "torch": str(torch.get_rng_state().numpy().tobytes()),
         "numpy": str(np.random.get_state(legacy=False)),  # noqa: NPY002
-        "random": str(random.getstate()),
+        "random": str(sys.modules["random"].getstate()),
     }
 
 

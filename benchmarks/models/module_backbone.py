@@ -69,15 +69,8 @@ class ModuleBackbone:
             torch.default_generator.set_state(torch.Generator().manual_seed(seed).get_state())
             return copy.deepcopy(self.factory(self.input_shape))
 
-    @property
-    def normalised(self) -> bool:
-        return bool(_norms(self.module))
-
-    @property
-    def normalisation(self) -> frozenset[str]:
-        """The names of the parameters that belong to batch-norm layers."""
-        norms = {id(value) for part in _norms(self.module) for value in part.parameters()}
-        return frozenset(name for name, value in _trained(self.module).items() if id(value) in norms)
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return {part.name: part.scale.numel() for part in _norms(self.module)}
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         for name, value in _trained(self.module).items():

@@ -6,7 +6,6 @@ promise of the contract is refused by `network_for` in one line.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,10 @@ from benchmarks.errors import MetabenchError
 from benchmarks.models.backbones import BACKBONES
 from benchmarks.models.module_backbone import Factory, ModuleBackbone
 from benchmarks.models.normalisation import Statistics
+from benchmarks.models.parts import PREFIXES
 from benchmarks.models.per_task import PerTask
 from benchmarks.registry import other_files
 
-#: nodes of a graph whose gradient is an error
-_ONCE_DIFFERENTIABLE = ("torch::autograd::Error", "torch::autograd::NotImplemented")
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
@@ -67,9 +65,7 @@ def _backbone(name: str, factory: Factory, input_shape: tuple[int, ...]) -> PerT
         objection = next(_objections(inner), None)
         applied = None if objection else _applied(inner)
     except Exception as error:
-        raise MetabenchError(
-            f"backbone {name!r} can't be used on inputs of shape {input_shape}: {_line(error)}"
-        ) from error
+        raise MetabenchError(f"backbone {name!r} fails on inputs of shape {input_shape}: {_line(error)}") from error
     if applied is None:
         raise MetabenchError(f"backbone {name!r} {objection}")
     return applied
@@ -81,24 +77,27 @@ def _objections(inner: ModuleBackbone) -> Iterator[str]:
     values = inner.initial(0)
     if any(not torch.equal(values[name], value) for name, value in inner.initial(0).items()):
         yield "starts from other values for the same seed: draw them from torch's default generator"
-    constants, generator = {name: value.clone() for name, value in module.named_buffers()}, torch.get_rng_state()
-    with torch.no_grad():
+    if taken := [name for name in values if name.startswith(PREFIXES)]:
+        yield f"has a parameter {taken[0]!r}: rename it, {', '.join(PREFIXES)} are taken"
+    constants = {name: value.clone() for name, value in module.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        generator = torch.get_rng_state()
         theirs = own(x)
         if not isinstance(theirs, Tensor) or theirs.shape[:1] != (3,):
             made = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
             yield f"makes {made} of 3 inputs, not 3 rows of features"
         features, again = (_call(inner, values, x) for _ in range(2))
+        draws = not torch.equal(torch.get_rng_state(), generator) or not torch.equal(features, again)
     for buffer, value in module.named_buffers():
         if not torch.equal(value, constants[buffer]):
             yield f"changes its buffer {buffer!r} when called: tasks would share it; only parameters are adapted"
-    if not torch.equal(torch.get_rng_state(), generator) or not torch.equal(features, again):
-        torch.set_rng_state(generator)
+    if draws:
         layers = ", ".join(f"{type(part).__name__} {name!r}" for name, part in _random_layers(module))
         where = f" ({layers})" if layers else ""
         yield f"draws random numbers{where}, so two calls differ: leave that out, or switch it off with .eval()"
     if not _agree(features, theirs.flatten(1)):
         yield "computes other features here than when called by itself"
-    if not inner.normalised and not _agree(features[:1], _call(inner, values, x[:1])):
+    if not inner.batch_norms(inner.input_shape) and not _agree(features[:1], _call(inner, values, x[:1])):
         yield "mixes inputs: the features of one depend on the others"
     leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
     output = _call(inner, leaves, x)
@@ -111,7 +110,7 @@ def _objections(inner: ModuleBackbone) -> Iterator[str]:
 
 
 def _applied(inner: ModuleBackbone) -> PerTask:
-    """The backbone under `torch.vmap` if that computes the same, else in a loop; and whether second order works."""
+    """The backbone under `torch.vmap` if that computes the same, else in a loop."""
     x = torch.stack([_trial_inputs(inner, 3), _trial_inputs(inner, 3) + 1])
     # a network's parameters, which has a head and so at least one
     values = {**inner.initial(0), "head.bias": torch.zeros(1)}
@@ -119,47 +118,15 @@ def _applied(inner: ModuleBackbone) -> PerTask:
     loop = PerTask(inner, "loop")
     try:
         tried = PerTask(inner, "vmap")(theta, x, Statistics())
-        _differentiate(tried, theta, create_graph=False)
+        torch.autograd.grad(tried.sum(), list(theta.values()), allow_unused=True)
         with torch.no_grad():  # torch has other kernels for some layers then
             unrecorded = PerTask(inner, "vmap")(theta, x, Statistics())
         expected = loop(theta, x, Statistics())
         if not all(_agree(found, expected) for found in (tried, unrecorded)):
             raise RuntimeError("it computes other features")
-        chosen = PerTask(inner, "vmap")
     except Exception as error:
-        chosen = PerTask(inner, "loop", f"torch.vmap: {_line(error)}")
-    return dataclasses.replace(chosen, first_order_only=_second_order_error(chosen(theta, x, Statistics()), theta))
-
-
-def _differentiate(output: Tensor, theta: Mapping[str, Tensor], create_graph: bool = False) -> list[Tensor]:
-    """The gradient of the sum of squares, of what is used."""
-    if not output.requires_grad:
-        return []
-    leaves = list(theta.values())
-    found = torch.autograd.grad(output.square().sum(), leaves, create_graph=create_graph, allow_unused=True)
-    return [gradient for gradient in found if gradient is not None]
-
-
-def _second_order_error(output: Tensor, theta: Mapping[str, Tensor]) -> str:
-    """Why the gradient has no gradient; "" if it has one."""
-    try:
-        gradients = _differentiate(output, theta, create_graph=True)
-        if not gradients:
-            return ""
-        # torch raises only where such a node lies between the gradient and a leaf, else it leaves terms out
-        ahead, seen = [gradient.grad_fn for gradient in gradients], set()
-        while ahead:
-            node = ahead.pop()
-            if node is None or node in seen:
-                continue
-            if node.name() in _ONCE_DIFFERENTIABLE:
-                return "a layer's gradient is differentiable once only"
-            seen.add(node)
-            ahead += [following for following, _ in node.next_functions]
-        _differentiate(torch.cat([gradient.flatten() for gradient in gradients]), theta)
-    except Exception as error:
-        return _line(error)
-    return ""
+        return PerTask(inner, "loop", f"torch.vmap: {_line(error)}")
+    return PerTask(inner, "vmap")
 
 
 def _agree(features: Tensor, others: Tensor) -> bool:

@@ -20,19 +20,17 @@ from benchmarks.models.normalisation import Statistics
 
 @dataclass(frozen=True)
 class PerTask:
-    """The same features as the inner backbone's, which sees parameters ``[1, ...]`` and one task's inputs.
+    """The features of the inner backbone, which sees parameters ``[1, ...]`` and the inputs of one task.
 
-    how: "vmap" or "loop". why: the error of `torch.vmap`, if it failed. first_order_only: the error of the second
-    derivative, if there is none. Shared parameters (leading axis 1) go to the inner backbone as they are."""
+    how: "vmap" or "loop". why: the error of `torch.vmap`, if it failed. Shared parameters (leading axis 1) go to the
+    inner backbone as they are."""
 
     inner: Backbone
     how: str
     why: str = ""
-    first_order_only: str = ""
 
-    @property
-    def normalised(self) -> bool:
-        return self.inner.normalised
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return self.inner.batch_norms(input_shape)
 
     @property
     def initial(self) -> Any:
@@ -70,6 +68,5 @@ def applied(network: Network, how: str) -> Network:
     if how == "layers":
         return network
     backbone = network.backbone
-    if isinstance(backbone, PerTask):
-        return dataclasses.replace(network, backbone=dataclasses.replace(backbone, how=how, why=""))
-    return dataclasses.replace(network, backbone=PerTask(backbone, how))
+    inner = backbone.inner if isinstance(backbone, PerTask) else backbone
+    return dataclasses.replace(network, backbone=PerTask(inner, how))

@@ -80,9 +80,10 @@ def _source(records: Sequence[frames.Record]) -> str:
 
 
 def _where(record: frames.Record) -> str:
-    machine = record["machine"]
-    name = machine["cpu"] if record["device"] == "cpu" else machine["gpu"]["name"]
-    return f"{name}, torch {record['versions']['torch']}"
+    machine = record.machine
+    assert machine is not None
+    name = machine.cpu if record.device == "cpu" else (machine.gpu or {})["name"]
+    return f"{name}, torch {record.versions['torch']}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -153,7 +153,7 @@ def test_files_of_one_name_in_two_folders_and_their_neighbours(tmp_path: Path) -
     [
         ("torch.set_default_dtype(torch.float64)", "changes torch's default dtype"),
         ("import os; os.chdir('/')", "changes the current folder"),
-        ("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", "changes the handler of SIGINT"),
+        ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "changes the handler of SIGTERM"),
         ("torch.set_grad_enabled(False)", "changes torch's gradient mode"),
     ],
 )
@@ -194,8 +194,8 @@ def test_a_backbone_for_large_images_is_tried_without_training(tmp_path: Path) -
     ("old", "new", "said"),
     [
         ("nn.Tanh()", "nn.Dropout()", "backbone 'own' draws random numbers (Dropout '2')"),
-        ("nn.Linear(shape[-1], 8)", "nn.Linear(7, 8)", "backbone 'own' can't be used on inputs of shape (3, 84, 84)"),
-        ("nn.Linear(shape[-1], 8)", "nn.Linear(1 / 0, 8)", "mine.py:7: backbone 'own' can't be used"),
+        ("nn.Linear(shape[-1], 8)", "nn.Linear(7, 8)", "backbone 'own' fails on inputs of shape (3, 84, 84)"),
+        ("nn.Linear(shape[-1], 8)", "nn.Linear(1 / 0, 8)", "mine.py:7: backbone 'own' fails on"),
     ],
 )
 def test_a_backbone_that_breaks_a_promise_is_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -230,4 +230,4 @@ register_backbone("other", lambda shape: Net())
     assert conformance.complaints(found) == []
     notes = [str(each) for each in found if each.kind == "note"]
     assert any("backbone 'other' goes through the tasks one after the other (torch.vmap" in line for line in notes)
-    assert any("backbone 'other' has no second derivative, so MAML refuses it" in line for line in notes)
+    assert any("no second derivative; use first order, as fomaml does" in line for line in notes)

@@ -76,6 +76,27 @@ class Slots(ControlTasks):
     def draw(self, key, indices):
         return sampling.uniform(key, indices, 3)
 '''
+BARE = '''\
+from dataclasses import dataclass
+from typing import ClassVar
+from benchmarks.api import TaskDistribution
+from benchmarks.registry import register_task
+
+
+@register_task("bare")
+@dataclass(frozen=True)
+class Bare(TaskDistribution):
+    """A control task that is nothing but its kind."""
+
+    kind: ClassVar = "control"
+    variants: ClassVar = {"short": {}}
+    metric: ClassVar = "return"
+    higher_is_better: ClassVar = True
+    equivalence_margin: ClassVar = 0.1
+
+    shot: int = 1
+    queries: int = 1
+'''
 IMAGES = '''\
 from dataclasses import dataclass
 from typing import ClassVar
@@ -172,8 +193,13 @@ def test_a_small_honest_task_passes(tmp_path: Path, text: str) -> None:
             "        raise KeyError(split)\n        key, shots",
             "mine.py:28: lines/k5: raises KeyError",
         ),
-        (ARMS, "discount: float = 0.9", "discount: float = 2", "discount = 2: give it a number from 0 to 1"),
-        (ARMS, "    discount: float = 0.9\n", "", "discount = None"),
+        (BARE, "", "", "has no discount; a control task declares one"),
+        (
+            BARE,
+            "    shot: int",
+            "    discount: float = 2.0\n    shot: int",
+            "discount = 2.0: give it a number from 0 to 1",
+        ),
         (ARMS, "sampling.uniform(key, indices, 3)", "sampling.uniform(key, [0 for _ in indices], 3)", ""),
         (
             ARMS,
