@@ -16,10 +16,13 @@ from benchmarks.environments.actions import ActionSpace
 
 
 class Model(Protocol):
-    """What an environment is, whatever steps it: pure functions on tensors ``[T, K, ...]``.
+    """An environment as pure functions on tensors ``[T, K, ...]``, whatever steps it.
 
-    horizon: steps in an episode. observation: how many numbers an observation has. reset_lanes, step_lanes: how many
-    uniform random numbers a start and a step take for each trajectory. tasks: ``[T, p]``.
+    horizon: steps in an episode. observation: numbers in an observation. reset_lanes, step_lanes: uniform random
+    numbers that a start and a step take for each trajectory. tasks: ``[T, p]``.
+
+    A subclass inherits defaults: no random numbers, an observation that is the state, and episodes that end at the
+    horizon only.
     """
 
     @property
@@ -29,9 +32,12 @@ class Model(Protocol):
     @property
     def observation(self) -> int: ...
     @property
-    def reset_lanes(self) -> int: ...
+    def reset_lanes(self) -> int:
+        return 0
+
     @property
-    def step_lanes(self) -> int: ...
+    def step_lanes(self) -> int:
+        return 0
 
     def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
         """States ``[T, K, s]`` at the beginning of an episode; noise ``[T, K, reset_lanes]``."""
@@ -39,7 +45,7 @@ class Model(Protocol):
 
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
         """What the policy sees, ``[T, K, observation]``."""
-        ...
+        return state
 
     def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """``[T, K]``."""
@@ -47,11 +53,11 @@ class Model(Protocol):
 
     def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """Whether the episode has come to its own end, bool ``[T, K]``."""
-        ...
+        return torch.zeros(state.shape[:2], dtype=torch.bool, device=state.device)
 
 
 class TensorModel(Model, Protocol):
-    """One whose states follow from each other by tensor operations."""
+    """A model whose states follow from each other by tensor operations."""
 
     def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
         """The states after the actions; noise ``[T, K, step_lanes]``. What is random about a reward is part of it."""
