@@ -20,8 +20,6 @@ starts from a copy of that memory.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -30,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
 
@@ -40,16 +39,9 @@ KINDS = ("classification", "regression", "control")
 #: ``none`` labels a predictor without batch statistics.
 REGIMES = ("query", "support", "single", "running", "none")
 
-#: `MetaLearner.choose` tries every learner after 0 to this many steps, so that all are tuned alike
-GRID_STEPS = 10
-
 Parameters = dict[str, Tensor]
 Memory = Any
 Self = TypeVar("Self", bound="Configured")
-
-
-class Diverged(Exception):
-    """Training produced a loss or a parameter that is not finite."""
 
 
 class Predictor(Protocol):
@@ -146,7 +138,6 @@ class State:
     examples, environment_steps: data used so far.
     loss: the training loss of the last meta-step; None for a learner without one. A loss that is not finite counts as
         divergence.
-    chosen: adaptation fields that selection picked on validation tasks.
 
     A learner may yield one state whose tensors change in place. Copy a state if you keep it.
     """
@@ -158,7 +149,6 @@ class State:
     examples: int = 0
     environment_steps: int = 0
     loss: float | None = None
-    chosen: dict[str, Any] = field(default_factory=dict)
 
     def copy(self) -> State:
         """The same values in tensors of their own, without gradients."""
@@ -167,7 +157,7 @@ class State:
             return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
         tensors: Any = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
-        return dataclasses.replace(self, **tensors, chosen=dict(self.chosen))
+        return dataclasses.replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> State:
         """The same values on ``device``."""
@@ -314,7 +304,7 @@ class MetaLearner(Configured):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: the papers' budgets in meta-steps, by the same keys
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
-    #: adaptation fields and the values that `choose` tries on validation tasks; empty: nothing to choose
+    #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     def fit_method(self) -> str | None:
@@ -359,20 +349,11 @@ class MetaLearner(Configured):
         ``tasks`` is for facts (kind, outputs, floor), never for data."""
         raise NotImplementedError
 
-    def choose(self, state: State, tasks: TaskDistribution, episodes: int = 100) -> tuple[State, int]:
-        """Pick the values of the `grid` and the number of steps that score best on validation tasks.
+    def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int] | None:
+        """Field values that do best on the first ``episodes`` validation tasks, and how many settings were tried.
 
-        Returns a state whose ``chosen`` holds them (and "steps"), and how many settings were tried."""
-        cut = tasks.episodes("validation", range(episodes))
-        tried = []
-        for values in itertools.product(*self.grid.values()):
-            fields = dict(zip(self.grid, values, strict=True))
-            adapted = self.replace(**fields).adapt(state, cut.support, tasks)
-            for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
-                score = float(tasks.score(predictor, cut.query).double().mean())
-                tried.append((score if tasks.higher_is_better else -score, {**fields, "steps": step}))
-        best = max((each for each in tried if math.isfinite(each[0])), key=lambda each: each[0], default=(0.0, {}))
-        return dataclasses.replace(state, chosen=best[1]), len(tried)
+        None, as here: the suite tries the values of `grid` (`benchmarks.run.selection`)."""
+        return None
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         """Facts for the tables that follow from the fields: backbone, mean-loss equivalent of the rate, ..."""

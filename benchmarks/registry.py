@@ -200,6 +200,23 @@ def build_method(name: str, tasks: TaskDistribution | None = None, **fields: Any
     return _build(entry, {**settings, **entry.fields, **fields})
 
 
+def method_from(plain: Mapping[str, Any], kind: str) -> MetaLearner:
+    """The method that a cell or a record describes: its ``name`` and all its ``fields``."""
+    entry = method_entry(plain["name"], kind)
+    learner: MetaLearner = entry.cls(**_values(plain["fields"]))
+    return learner
+
+
+def task_from(plain: Mapping[str, Any], device: str = "cpu") -> TaskDistribution:
+    """The task distribution that a cell or a record describes: its ``name`` and all its ``fields``."""
+    tasks: TaskDistribution = task_entry(plain["name"]).cls(**_values(plain["fields"]), device=device)
+    return tasks
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
 def check_method_setting(name: str, field: str, value: Any) -> None:
     """Refuse a field that no class of a method has, or a value that one of them cannot take."""
     entries = method_entry(name).all
@@ -295,15 +312,19 @@ def _fields(entry: Entry) -> dict[str, Any]:
 def incompatible(method_name: str, task_id: str) -> str | None:
     """Why this method can't be run on this task (any of its variants, if none is named); None if it can."""
     tasks = build_task(task_id)
-    method = build_method(method_name, tasks)
+    return mismatch(build_method(method_name, tasks), method_name, tasks)
+
+
+def mismatch(method: MetaLearner, name: str, tasks: TaskDistribution) -> str | None:
+    """Why this method, registered as ``name``, can't be run on these tasks; None if it can."""
     if tasks.kind not in method.kinds:
-        kinds = set().union(*(_kinds(entry.cls) for entry in method_entry(method_name).all))
-        return f"{method_name} is for {' and '.join(sorted(kinds))}, {tasks.name} is {tasks.kind}"
+        kinds = set().union(*(_kinds(entry.cls) for entry in method_entry(name).all))
+        return f"{name} is for {' and '.join(sorted(kinds))}, {tasks.name} is {tasks.kind}"
     if tasks.kind == "control":
         try:
             _ = tasks.discount
         except MetabenchError as reason:
             return str(reason)
     for need in sorted(method.needs - tasks.offers):
-        return f"{method_name} needs {need}, which {tasks.name} does not offer"
+        return f"{name} needs {need}, which {tasks.name} does not offer"
     return method.refuses(tasks)

@@ -134,7 +134,7 @@ def train(
             _validate(learner, tasks, budget["validation_episodes"], progress)
         if now - reported >= REPORT_EVERY:
             reported = now
-            left = min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds)
+            left = max(0.0, min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds))
             report({"step": step, "steps": steps, "loss": state.loss, "left": left, "best": progress.best.get("score")})
         if now - saved >= CHECKPOINT_EVERY:
             checkpoint(progress)
@@ -155,7 +155,7 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
         "examples": state.examples,
         "environment_steps": state.environment_steps,
         "loss": float(np.mean(progress.losses[-100:])),
-        "score": score,
+        "score": score if math.isfinite(score) else None,
         "standard_error": float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None,
     }
     progress.curve.append(row)

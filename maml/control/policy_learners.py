@@ -157,7 +157,7 @@ class AdaptedPolicy(PolicyLearner):
         )
         return inner.steps(parameters, support)
 
-    def choose(self, state: State, tasks: TaskDistribution, episodes: int = 100) -> tuple[State, int]:
+    def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int]:
         """Pick the rate with the highest return on validation tasks, for each number of steps by itself. What a policy
         earns is read off the trajectories that the next step learns from: no others are played."""
         cut = tasks.episodes("validation", range(episodes))
@@ -174,7 +174,7 @@ class AdaptedPolicy(PolicyLearner):
                 if math.isfinite(score) and score > best.get(step, (-math.inf, 0.0))[0]:
                     best[step] = score, rate
         rates = tuple(best[step][1] for step in sorted(best))
-        return dataclasses.replace(state, chosen={"test_rates": rates} if rates else {}), trials
+        return {"test_rates": rates} if rates else {}, trials
 
 
 class Paths:
