@@ -173,9 +173,8 @@ class ImageTasks(TaskDistribution):
         return len(self._split(split).names) * self.turns(split)
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
-        """1 if the class with the highest output is right, else 0: float32 ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs.argmax(dim=-1) == query.y).float()
+        """1 where the class with the highest score is the right one, else 0: float32 ``[T, n]``."""
+        return (self.predictions(predictor, query).argmax(dim=-1) == query.y).float()
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Images of the first E episodes, with predictions after each of S step counts.
@@ -223,6 +222,13 @@ class ImageTasks(TaskDistribution):
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:
         """The images of the split, if it has enough classes and images for such an episode."""
         images = self._split(split)
+        height, width, *channels = images.images.shape[1:]
+        if (*(channels or [1]), height, width) != tuple(self.image_shape):
+            stored, (deep, high, wide) = list(images.images.shape[1:]), self.image_shape
+            raise MetabenchError(
+                f"{self.id}: an input is {self.image_shape} (channels, height, width), so images are stored as "
+                f"{[high, wide, deep]} (height, width, channels); those of the {split} split are {stored}"
+            )
         if self.way > self.pooled_outputs(split):
             known = self.pooled_outputs(split)
             raise MetabenchError(f"{self.id}: way = {self.way}, but the {split} split has {known} classes")

@@ -130,9 +130,8 @@ class Sinusoid(TaskDistribution):
         return 1
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
-        """Squared error at each query point, ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs - query.y).square().mean(dim=-1)
+        """The squared error at each query point, ``[T, n]``."""
+        return (self.predictions(predictor, query) - query.y).square().mean(dim=-1)
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Curves of the first E episodes: the wave, its support points, and predictions after each of S step counts.
