@@ -1,4 +1,4 @@
-"""Facts of a measurement: machine, versions, commit."""
+"""Facts of the machine, the installed versions and the commit, for records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-#: packages whose versions go into a record
+#: packages whose versions are recorded
 PACKAGES = (
     *("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "mujoco", "gymnasium"),
     *("learn2learn", "higher", "torchopt", "jax"),
@@ -23,15 +23,15 @@ PACKAGES = (
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-#: facts of `fingerprint` that identify a machine: they decide its speed and don't change while it runs
+#: facts that identify a machine: they decide its speed and stay constant while it runs
 IDENTITY = ("cpu", "architecture", "physical_cores", "logical_cores", "usable_cores", "memory_gib", "system", "gpu")
 
 
 def fingerprint(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, memory (GiB), system and thread settings of this machine; for a cuda device also its name,
-    memory (GiB), driver and CUDA version. ``id`` is a short hash of the facts that don't change while it runs.
+    """Facts of this machine: processor, cores, memory (GiB), system, thread settings.
 
-    A CPU's fingerprint never touches CUDA; a GPU's starts it in this process."""
+    For a CUDA device also its name, memory (GiB), driver and CUDA version. ``id`` is a short hash of the constant
+    facts. A CPU's fingerprint never touches CUDA; a GPU's initialises it in this process."""
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -42,14 +42,14 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
         "system": platform.system(),
         "os": platform.platform(),
         "gpu": _gpu(device) if device.startswith("cuda") else None,
-        "threads": _threads(),
+        "threads": thread_settings(),
     }
     identity = json.dumps([facts[name] for name in IDENTITY], sort_keys=True)
     return {"id": hashlib.sha256(identity.encode()).hexdigest()[:8], **facts}
 
 
 def _cpu_model() -> str:
-    """The processor's name without its nominal frequency."""
+    """Name of the processor without its nominal frequency."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -71,21 +71,21 @@ def _physical_cores() -> int | None:
 
 
 def usable_cores() -> int | None:
-    """The cores that this process may run on, fewer than the machine's under taskset or in a container."""
+    """Cores that this process may run on: fewer than the machine's under taskset or in a container."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def memory_gib() -> int | None:
-    """The machine's memory in GiB; None if it can't be found."""
+    """Memory of the machine in GiB; None if unknown."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     except (AttributeError, OSError, ValueError):
         return None
 
 
-def _threads() -> dict[str, Any]:
+def thread_settings() -> dict[str, Any]:
     """Thread variables that are set, and torch's threads if torch is already imported."""
     settings: dict[str, Any] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     torch = sys.modules.get("torch")
@@ -112,7 +112,7 @@ def _gpu(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that can change a score or a time."""
+    """Versions of Python and of the installed packages that can affect a number or a time."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -123,22 +123,23 @@ def versions() -> dict[str, str]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """The commit that is checked out at ``root``, and whether files differ from it; None if ``root`` is no part of a
-    checkout, or without git. METABENCH_COMMIT names the commit of files that were copied without their history."""
+    """The commit checked out at ``root`` and whether files differ from it; None outside a checkout or without git.
+
+    METABENCH_COMMIT names the commit of files that were copied without their history."""
     if named := os.environ.get("METABENCH_COMMIT"):
         return {"commit": named, "dirty": False}
     commit = git(root, "rev-parse", "HEAD")
     inside = git(root, "ls-files", "--", ".")
-    if not commit or not inside:  # an installation inside somebody's checkout holds no tracked file
+    if not commit or not inside:  # an installation inside another checkout has no tracked file
         return None
     return {"commit": commit, "dirty": bool(git(root, "status", "--porcelain"))}
 
 
 def git(root: Path, *arguments: str, seconds: float = 30) -> str | None:
-    """The output of git in a folder; None if it fails or is not installed.
+    """Output of git in a folder; None if it fails or is not installed.
 
-    In a hook git sets GIT_DIR, GIT_INDEX_FILE and others, which would direct this call to the repository and the index
-    of the hook. They are dropped."""
+    Without the variables that git sets in a hook (GIT_DIR, GIT_INDEX_FILE and others): they would direct this call to
+    the repository and the index of the hook."""
     environment = {name: value for name, value in os.environ.items() if name not in _local_variables()}
     return _output("git", "-C", str(root), *arguments, seconds=seconds, environment=environment)
 
@@ -149,7 +150,7 @@ def _local_variables() -> frozenset[str]:
 
 
 def _output(*command: str, seconds: float = 30, environment: Mapping[str, str] | None = None) -> str | None:
-    """The output of a command; None if it fails or does not exist."""
+    """Output of a command; None if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):

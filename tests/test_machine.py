@@ -88,7 +88,8 @@ def test_the_fingerprint_ignores_what_changes_while_it_runs(monkeypatch):
 def test_measuring_a_cpu_imports_no_torch():
     code = (
         "import sys; from pathlib import Path; from benchmarks import clock as c, machine as m; m.fingerprint(); "
-        "m.versions(); m.git_state(Path('.')); m.PeakMemory().bytes(); m.Clock().__enter__(); print('torch' in sys.modules)"
+        "m.versions(); m.git_state(Path('.')); c.PeakMemory().bytes(); c.Clock().__enter__(); "
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.commands.options import RUNS
+from benchmarks.commands import options
 
 
 def cost(
@@ -43,7 +43,7 @@ def cost(
     store: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
     ] = None,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """Measure second order against first: time, memory and operations of all implementations, interleaved.
 
     A setting that has a record is not measured again. A repeated option (--inner-steps 1 --inner-steps 5) replaces the
@@ -61,7 +61,7 @@ def cost(
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(device, 1, memory).memory_bytes
-    files, began = Store(store or RUNS / profile), time.monotonic()
+    files, began = Store(store or options.default_store(profile)), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
     if asked == grid.Choice() and device == "cpu" and in_time and grid.environments(profile):

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records.formats import EPISODE_TYPES, digest, typed
+from benchmarks.records.formats import digest
 
-#: so many episodes are cut at a time
+#: columns that identify the query examples of images
+_EXAMPLES = ("episode", "query", "class", "item")
+#: episodes cut at a time
 _AT_ONCE = 20
 
 
@@ -72,13 +74,11 @@ def episodes_digest(queries: pd.DataFrame) -> str:
     """16 hexadecimal digits that stand for the query examples of a list of episodes.
 
     For images of their episode, query, class and item; for regression of the bits of every x and y."""
-    if set(EPISODE_TYPES) <= set(queries.columns):
-        return digest(typed(queries[list(EPISODE_TYPES)], EPISODE_TYPES))
+    ordered = queries.sort_values(["episode", "query"])
+    if set(_EXAMPLES) <= set(queries.columns):
+        return digest({name: ordered[name].to_numpy() for name in _EXAMPLES})
     values = [name for name in queries.columns if name[0] in "xy" and name[1:].isdigit() | (len(name) == 1)]
     if not values:
         raise MetabenchError(f"no columns class and item, or x and y, among {', '.join(map(str, queries.columns))}")
-    ordered = queries.sort_values(["episode", "query"])
     bits = {name: ordered[name].to_numpy(dtype="<f4").view("<i4") for name in values}
-    return digest(
-        pd.DataFrame({"episode": ordered["episode"].to_numpy(), "query": ordered["query"].to_numpy(), **bits})
-    )
+    return digest({"episode": ordered["episode"].to_numpy(), "query": ordered["query"].to_numpy(), **bits})

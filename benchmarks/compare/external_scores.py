@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.compare.episode_lists import episodes_digest, export_episodes
+from benchmarks.compare.episode_lists import export_episodes
 from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.records.formats import episodes_digest as digest_of
+from benchmarks.records.record import Method, Tested
 from benchmarks.records.store import Store
 from benchmarks.stats import Column, Row
 
@@ -58,7 +61,7 @@ def methods(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 def fits(column: Column, theirs: pd.DataFrame) -> bool:
     """Whether the column is of their shots (or the task's own) and of their regime (or any)."""
-    shots = theirs["shots"].iloc[0] if "shots" in theirs else (column.task.get("fields") or {}).get("shot")
+    shots = theirs["shots"].iloc[0] if "shots" in theirs else column.task.shot
     same_shots = shots is None or int(shots) == column.protocol.shots
     regime = str(theirs["regime"].iloc[0]) if "regime" in theirs else "none"
     return same_shots and (regime == column.protocol.regime or "none" in (regime, column.protocol.regime))
@@ -89,8 +92,9 @@ def row_of(path: Path, method: str, theirs: pd.DataFrame, column: Column, store:
     values = np.mean(tables, axis=0)[None]
     if column.metric == "accuracy" and not np.isin(np.stack(tables), (0.0, 1.0)).all():
         raise MetabenchError(f"{where}: scores are 1 or 0, right or wrong, for each query")
-    record = {"method": {"name": method}, "seed": 0, "task": column.task, "training": None, "evaluation": {}}
-    return Row(method, (record,), values, episodes)
+    ours = column.rows[0].first
+    record = dataclasses.replace(ours.record, label=method, method=Method(method, {}), seed=None, training=None)
+    return Row(method, (Tested(record, ours.test),), values)
 
 
 def _expected_digest(column: Column, episodes: int, store: Store) -> str:
@@ -98,10 +102,10 @@ def _expected_digest(column: Column, episodes: int, store: Store) -> str:
     fewest = min(len(row.episodes) for row in column.learners) if column.learners else 0
     if episodes > fewest:
         raise MetabenchError(f"{column.protocol}: {episodes} episodes are scored, ours are {fewest}")
-    known = next((d for row in column.rows if (d := row.first["evaluation"].get("episodes_digest"))), None)
-    frame = store.episodes(known) if known else None
-    if frame is not None:
-        return episodes_digest(frame[frame["episode"] < episodes])
+    known = next((d for row in column.rows if (d := row.first.conditions.episodes_digest)), None)
+    found = store.episodes(known) if known else None
+    if found is not None:
+        return digest_of({name: values[:episodes] for name, values in found.items()})
     try:
         return str(export_episodes(column.protocol.task, episodes)["episodes_digest"].iloc[0])
     except Unavailable as reason:
@@ -110,4 +114,4 @@ def _expected_digest(column: Column, episodes: int, store: Store) -> str:
 
 def cut(row: Row, episodes: np.ndarray) -> Row:
     """Our row on these episodes, averaged over seeds, as theirs is."""
-    return Row(row.name, row.records[:1], row.on(episodes).mean(axis=0)[None], episodes)
+    return Row(row.name, row.tested[:1], row.on(episodes).mean(axis=0)[None])

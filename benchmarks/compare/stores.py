@@ -3,9 +3,10 @@ somebody else's scores against ours, and what it would take to see a difference.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 from benchmarks.compare import external_scores
 from benchmarks.compare.episode_lists import export_episodes as export_episodes
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record, Task, Tested
 from benchmarks.records.store import Store
 from benchmarks.stats import (
     Column,
@@ -46,17 +48,19 @@ def compare(first: str, second: str, store: Path) -> pd.DataFrame:
     if len(folders) == 1:
         other = second if _is_store(first) else first
         raise MetabenchError(f"{folders[0]} is a store and {other!r} is none: compare two of a kind")
-    records = _records(_open(store))
-    labels = {str(record["label"]) for record in records}
-    if first in labels and second in labels:
-        return compare_methods(store, first, second)
+    opened = _open(store)
+    records = _records(opened)
+    found = columns(opened, records)
+    known = {name for column in found for name in column.names}
+    if first in known and second in known:
+        return _compare_methods(store, found, first, second)
     commits = [_commit(name, records) for name in (first, second)]
     if all(commits):
         return compare_commits(store, first, second)
     for name, commit in zip((first, second), commits, strict=True):
-        if not commit and name not in labels:
-            known = ", ".join(sorted(labels))
-            raise MetabenchError(f"{name!r} is no store, no commit and no method of {store}; methods: {known}")
+        if not commit and name not in known:
+            methods = ", ".join(sorted(known))
+            raise MetabenchError(f"{name!r} is no store, no commit and no method of {store}; methods: {methods}")
     raise MetabenchError(f"{first!r} and {second!r} are a commit and a method: compare two of a kind")
 
 
@@ -72,18 +76,17 @@ def compare_commits(store: Path, first: str, second: str) -> pd.DataFrame:
     records = _records(opened)
     chosen = []
     for prefix in (first, second):
-        here = [record for record in records if str((record.get("git") or {}).get("commit")).startswith(prefix)]
+        here = [record for record in records if record.git and record.git.commit.startswith(prefix)]
         if not here:
             raise MetabenchError(f"no record of {store} is of commit {prefix}")
         chosen.append(columns(opened, here))
     return _matched(chosen[0], chosen[1], (first, second))
 
 
-def compare_methods(store: Path, first: str, second: str) -> pd.DataFrame:
-    """Two methods against each other on every test that both have."""
-    opened = _open(store)
+def _compare_methods(store: Path, found: Sequence[Column], first: str, second: str) -> pd.DataFrame:
+    """Two methods, named as `metabench show` names them, against each other on every test that both have."""
     lines = []
-    for column in columns(opened, _records(opened)):
+    for column in found:
         rows = {row.name: row for row in column.rows}
         if first in rows and second in rows:
             lines += _column_lines(column, [(rows[first], rows[second])], ("", ""))
@@ -109,7 +112,7 @@ def compare_foreign(path: Path, store: Path) -> pd.DataFrame:
         for column in fitting:
             row = external_scores.row_of(path, method, theirs, column, opened)
             pairs = [(row, external_scores.cut(mine, row.episodes)) for mine in column.learners]
-            narrowed = Column(column.protocol, (row, *(mine for _, mine in pairs)), column.table)
+            narrowed = Column(column.protocol, (row, *(mine for _, mine in pairs)), column.examples)
             lines += _column_lines(narrowed, pairs, ("theirs: ", "ours: "), task=column.task, scope="models")
     return pd.DataFrame(lines)
 
@@ -187,7 +190,7 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float, alpha: f
 
 def _matched(first: Sequence[Column], second: Sequence[Column], sides: tuple[str, str]) -> pd.DataFrame:
     """The rows of the same name and protocol of both sides; what only one side has is a line that says so."""
-    placed, tables = (_placed(first), _placed(second)), {column.protocol.task: column.table for column in first}
+    placed, tables = (_placed(first), _placed(second)), {column.protocol.task: column.examples for column in first}
     lines = []
     for protocol in sorted({*placed[0], *placed[1]}):
         here = [side.get(protocol, {}) for side in placed]
@@ -225,12 +228,12 @@ def _column_lines(
     column: Column,
     pairs: Sequence[tuple[Row, Row]],
     prefixes: tuple[str, str],
-    task: Mapping[str, Any] | None = None,
+    task: Task | None = None,
     scope: str | None = None,
 ) -> list[dict[str, Any]]:
     """One line per pair, all of them one family."""
     task = task or column.task
-    metric, upwards = str(task["metric"]), bool(task["higher_is_better"])
+    metric, upwards = task.metric, task.higher_is_better
     couples, contrasts, kept, lines = [], [], [], []
     for first, second in pairs:
         names = f"{prefixes[0]}{first.name}", f"{prefixes[1]}{second.name}"
@@ -248,7 +251,7 @@ def _column_lines(
         kept.append((first, second))
     if scope is None:
         scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
-    judged = judge(couples, contrasts, scope, margin_on_scale(float(task["equivalence_margin"]), metric))
+    judged = judge(couples, contrasts, scope, margin_on_scale(task.equivalence_margin, metric))
     return [_table(column, rows, pair) for rows, pair in zip(kept, judged, strict=True)] + lines
 
 
@@ -299,18 +302,19 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
 
 def _differences(first: Row, second: Row) -> str:
     """The fields and the budget in which the same method was run otherwise."""
-    if first.first["method"].get("name") != second.first["method"].get("name"):
+    one, other = first.first, second.first
+    if one.method.name != other.method.name:
         return ""
     found = []
-    for part in ("fields", "budget"):
-        pair = [
-            (r.first["method"].get("fields") if part == "fields" else r.first.get("budget")) or {}
-            for r in (first, second)
-        ]
-        for name in sorted({*pair[0], *pair[1]}):
-            left, right = (json.dumps(values.get(name)) for values in pair)
-            found += [f"{name} {left} against {right}"] * (left != right)
+    for left, right in ((one.method.fields, other.method.fields), (_budget(one), _budget(other))):
+        for name in sorted({*left, *right}):
+            values = [json.dumps(side.get(name)) for side in (left, right)]
+            found += [f"{name} {values[0]} against {values[1]}"] * (values[0] != values[1])
     return "; ".join(found)
+
+
+def _budget(tested: Tested) -> dict[str, Any]:
+    return dataclasses.asdict(tested.record.budget) if tested.record.budget else {}
 
 
 # --- stores ---
@@ -327,13 +331,13 @@ def _is_store(name: str) -> bool:
     return (Path(name) / "records").is_dir()
 
 
-def _records(store: Store) -> list[dict[str, Any]]:
+def _records(store: Store) -> list[Record]:
     found = store.records("evaluation")
     if not found:
         raise MetabenchError(f"no finished evaluation in {store.path}: run `metabench run` first")
     return found
 
 
-def _commit(name: str, records: Iterable[Mapping[str, Any]]) -> bool:
-    commits = {str((record.get("git") or {}).get("commit")) for record in records}
+def _commit(name: str, records: Iterable[Record]) -> bool:
+    commits = {record.git.commit for record in records if record.git}
     return bool(_COMMIT.fullmatch(name)) and any(commit.startswith(name) for commit in commits)

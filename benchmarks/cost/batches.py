@@ -28,10 +28,11 @@ from benchmarks.cost.entry import Entry
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import Budget, Measurement, OutOfTime, Report, compile_in, limit_threads
 from benchmarks.cost.workloads import WORKLOADS
+from benchmarks.errors import short_of_memory
 from benchmarks.machine import usable_cores
+from benchmarks.records.record import Record
 from benchmarks.run import isolate
 from benchmarks.run.isolate import Event, Job
-from benchmarks.run.isolate.child import short_of_memory
 
 #: seconds between two looks at the files: too rarely to disturb the setting that is timed
 LOOK = 0.1
@@ -86,13 +87,14 @@ def preparation(setting: Setting) -> int:
     return (len(setting.variants) * setting.meta_batch + COMPILING * programs) * setting.inner_steps
 
 
-def trouble(record: Mapping[str, Any]) -> str | None:
+def trouble(record: Record) -> str | None:
     """In words, how a setting failed in a way that others on the GPU may have caused; None: it did not.
 
     Any failure is one, of the setting or of an entry, and a plan that was changed for want of memory. A result that
     differs from ours is none."""
-    ends = [(record["status"], record["reason"]), *((row["status"], row["reason"]) for row in record["rows"])]
-    plans = [(row["plan"] or {}).get("why") or "" for row in record["rows"]]
+    rows = record.cost.rows if record.cost else ()
+    ends = [(record.status, record.reason), *((row["status"], row["reason"]) for row in rows)]
+    plans = [(row["plan"] or {}).get("why") or "" for row in rows]
     short = any(status == "out-of-memory" or "killed by SIGKILL" in (reason or "") for status, reason in ends)
     if short or any(map(short_of_memory, plans)):
         return "out of memory"

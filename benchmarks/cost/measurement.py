@@ -27,9 +27,9 @@ from benchmarks.cost.grid import WORKS, Setting, from_plain
 from benchmarks.cost.peers.adapter import Settings
 from benchmarks.cost.work import KINDS
 from benchmarks.cost.workloads import WORKLOADS, Workload
+from benchmarks.errors import status_of
 from benchmarks.machine import usable_cores
 from benchmarks.models import BACKBONES, Network
-from benchmarks.run.isolate.child import describe
 
 #: steps between the very first and the first timed one, and the seconds that end them early (without those of a first
 #: step that compiles)
@@ -264,7 +264,7 @@ class Measurement:
         except OutOfTime:
             entry.end("timeout", OUT_OF_TIME)
         except Exception as error:
-            entry.end(*describe(error))
+            entry.end(*status_of(error))
             torch.cuda.empty_cache()
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + self.budget.worked() - began

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,25 +19,22 @@ from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.machine import fingerprint, git_state, versions
+from benchmarks.records.record import Cost, Git, Machine, Record
 from benchmarks.records.store import Store, content_key
 from benchmarks.run import isolate
-from benchmarks.run.code_hash import essence
+from benchmarks.run.code_hash import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome
 
-#: files whose code decides a cost
-CODE = (
-    *("cost/measurement.py", "cost/entry.py", "cost/comparison.py", "cost/counting.py", "cost/batches.py"),
-    *("cost/work.py", "cost/workloads.py", "cost/peers/*.py"),
-    *("models/**/*.py", "execution/*.py", "training.py", "../maml/*.py"),
-)
-ENVIRONMENT_CODE = ("environments/*.py", "cost/control_steps.py")
+#: the modules that measure, from which all code that decides a cost is reached
+ENTRIES = ("benchmarks.cost.measurement", *(f"benchmarks.cost.peers.{name}" for name in peers.names()))
+ENVIRONMENT_ENTRIES = ("benchmarks.cost.control_steps", "benchmarks.tasks.half_cheetah")
 #: fields of a setting that its record repeats, and those of its workload
 FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
 SHAPES = ("kind", "input_shape", "way", "shot", "queries", "inner_lr")
 #: ways to end that are results: such a setting is not measured again unless asked
 FINISHED = ("ok", "out-of-memory", "timeout")
 #: the part of a record that a process returns, where it returned nothing
-NOTHING: dict[str, Any] = {"rows": [], "ceilings": None, "threads": None, "precision": None, "stages": None}
+NOTHING: dict[str, Any] = {"rows": (), "ceilings": None, "threads": 1, "precision": None, "stages": {}}
 #: no setting begins with fewer seconds left of the run
 LEAST_SECONDS = 30.0
 #: seconds that the simulators may take
@@ -84,7 +80,7 @@ def run(
     memory_bytes: int | None = None,
     seconds: float | None = None,
     again: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Measure each setting that has no record yet, keep its record, and return the records of all settings.
 
     line: told what happens.
@@ -109,9 +105,8 @@ def run(
         cut = seconds is not None and ran_out(record)
         trouble = None if cut else batches.trouble(record)
         done = queue.done(key, trouble is not None)
-        record["cut"] = cut or not done
         with store.lock(key):
-            store.write(record)
+            store.write(dataclasses.replace(record, cost=dataclasses.replace(costs_of(record), cut=cut or not done)))
         if done:
             ended.add(key)
             line(f"[{len(ended)}/{len(todo)}] {todo[key]}: {_said(record)}")
@@ -133,7 +128,7 @@ def run(
 
 
 def _most(facts: Mapping[str, Any], memory_bytes: int | None, seconds: float | None) -> int:
-    gpu = facts["machine"]["gpu"]
+    gpu = facts["machine"].gpu
     return batches.most_settings(memory_bytes, gpu["memory_gib"], seconds) if gpu else 1
 
 
@@ -157,40 +152,46 @@ def _run_alone(
 
 def environments(
     store: Store, profile: str, line: Line, seconds: float = ENVIRONMENT_SECONDS, again: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """The record of the simulators' control steps per second (`benchmarks.cost.control_steps`), measured if there is
     none. Its work is "environment", and its rows have columns of their own."""
     facts = context("cpu")
     libraries = {name: _version(name) for name in ("torch", "mujoco", "gymnasium")}
-    machine = facts["machine"]["id"]
+    machine = facts["machine"].id
     key = content_key(
-        {"cell": "throughput", "code": _code(ENVIRONMENT_CODE), "machine": machine, "versions": libraries}
+        {"cell": "throughput", "code": code_hash((), ENVIRONMENT_ENTRIES), "machine": machine, "versions": libraries}
     )
     if again or not finished(store.get(key)):
         with tempfile.TemporaryDirectory() as logs:
             job = Job(key, ("benchmarks.cost.control_steps:measure", {}), Path(logs) / "log", seconds)
             outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
         setting = {"work": "environment", "backbone": "", "meta_batch": 0, "inner_steps": 0}
-        value = outcome.value or {"task": None, "threads": None, "rounds": None, "rows": []}
-        record = {**_header(key, "control steps", profile, "cpu", outcome), "setting": setting, **value, **facts}
+        value = outcome.value or {"task": None, "threads": 1, "rounds": None, "rows": []}
+        cost = Cost({**setting, "task": value["task"], "rounds": value["rounds"]}, tuple(value["rows"]))
+        record = Record(**_header(key, "control steps", profile, "cpu", outcome), **facts, cost=cost)
         with store.lock(key):
-            store.write(record)
+            store.write(dataclasses.replace(record, threads=value["threads"] or 1))
         line(f"control steps per second: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
     kept = store.get(key)
     return [kept] if kept is not None else []
 
 
-def finished(record: Mapping[str, Any] | None) -> bool:
+def finished(record: Record | None) -> bool:
     """Whether a record is a result, so that its setting is not measured again."""
-    return record is not None and record["status"] in FINISHED and not record.get("cut")
+    return record is not None and record.status in FINISHED and not costs_of(record).cut
 
 
-def ran_out(record: Mapping[str, Any]) -> bool:
+def costs_of(record: Record) -> Cost:
+    """What a cost record says of its setting and rows; without rows where its process returned nothing."""
+    return record.cost or Cost({}, ())
+
+
+def ran_out(record: Record) -> bool:
     """Whether time ended the setting, an entry before it was timed or counted, or an entry after a few rounds."""
-    rows = record["rows"]
-    few = min(LEAST_ROUNDS, record["setting"]["rounds"])
+    rows = costs_of(record).rows
+    few = min(LEAST_ROUNDS, costs_of(record).setting["rounds"])
     short = any(row["status"] == "ok" and ((row["rounds"] or 0) < few or row["plan"] is None) for row in rows)
-    return short or "timeout" in (record["status"], *(row["status"] for row in rows))
+    return short or "timeout" in (record.status, *(row["status"] for row in rows))
 
 
 def _absent(settings: Iterable[Setting]) -> list[str]:
@@ -201,7 +202,8 @@ def _absent(settings: Iterable[Setting]) -> list[str]:
 
 def context(device: str) -> dict[str, Any]:
     """Facts of the machine and the code, for every record."""
-    return {"machine": fingerprint(device), "versions": versions(), "git": git_state(Path(__file__).parents[2])}
+    git = git_state(Path(__file__).parents[2])
+    return {"machine": Machine(**fingerprint(device)), "versions": versions(), "git": Git(**git) if git else None}
 
 
 def key_of(setting: Setting, device: str, facts: Mapping[str, Any]) -> str:
@@ -211,20 +213,12 @@ def key_of(setting: Setting, device: str, facts: Mapping[str, Any]) -> str:
         {
             "cell": "cost",
             "setting": {name: value for name, value in grid.plain(setting).items() if name != "limit"},
-            "code": _code(CODE),
+            "code": code_hash((), ENTRIES),
             "device": device.partition(":")[0],
-            "machine": facts["machine"]["id"],
+            "machine": facts["machine"].id,
             "versions": libraries,
         }
     )
-
-
-@functools.cache
-def _code(patterns: tuple[str, ...]) -> list[str]:
-    """The code of some files; parsing it takes a third of a second."""
-    folder = Path(__file__).parents[1]
-    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    return [essence(path.read_text(encoding="utf-8")) for path in files]
 
 
 def _version(library: str) -> str | None:
@@ -236,7 +230,7 @@ def _version(library: str) -> str | None:
 
 def _record(
     key: str, setting: Setting, outcome: Outcome, last: str, profile: str, device: str, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Record:
     """The record of a setting. last: what its process reported last."""
     header = _header(key, str(setting), profile, device, outcome)
     if outcome.reason is not None and last:
@@ -244,7 +238,9 @@ def _record(
     workload = WORKLOADS[setting.backbone]
     shapes = {name: getattr(workload, name) for name in SHAPES}
     described = {**{name: getattr(setting, name) for name in FIELDS}, **shapes}
-    return {**header, "setting": described, **(outcome.value or NOTHING), **facts}
+    value = {**NOTHING, **(outcome.value or {})}
+    threads = value.pop("threads")
+    return Record(**header, **facts, threads=threads, cost=Cost(described, **{**value, "rows": tuple(value["rows"])}))
 
 
 def _header(key: str, label: str, profile: str, device: str, outcome: Outcome) -> dict[str, Any]:
@@ -259,20 +255,18 @@ def _header(key: str, label: str, profile: str, device: str, outcome: Outcome) -
         "status": outcome.status,
         "reason": outcome.reason,
         "stderr": outcome.stderr,
-        "memory": {"peak_bytes": outcome.peak_bytes},
+        "peak_bytes": outcome.peak_bytes,
         "started": (now - datetime.timedelta(seconds=outcome.seconds)).isoformat(timespec="seconds"),
         "finished": now.isoformat(timespec="seconds"),
-        "files": {},
-        "sizes": {},
     }
 
 
-def _said(record: Mapping[str, Any]) -> str:
+def _said(record: Record) -> str:
     """How a setting ended, in one line."""
-    if record["status"] != "ok":
-        return f"{record['status']} ({record['reason']})"
-    rows = record["rows"]
+    if not record.ok:
+        return f"{record.status} ({record.reason})"
+    rows = costs_of(record).rows
     timed = sum(row["status"] == "ok" for row in rows)
     failed = {f"; {row['label']}: {row['reason']}": None for row in rows if row["status"] not in ("ok", "skipped")}
-    seconds = sum(spent for stage, spent in record["stages"].items() if stage != "waiting")
+    seconds = sum(spent for stage, spent in costs_of(record).stages.items() if stage != "waiting")
     return f"{timed} of {len(rows)} variants in {seconds:.0f} s" + "".join(failed)

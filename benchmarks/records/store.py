@@ -1,15 +1,17 @@
 """Records of finished cells, in a folder, keyed by what determines the result.
 
 A header in ``records/`` is written last and atomically: it exists if and only if its cell is finished, and all files
-beside it are then complete. Any number of processes may read and write one store at once. What is truncated, foreign or
-of another schema is moved to ``aside/`` and named, and the cell counts as not run.
+next to it are then complete. Any number of processes may read and write one store at once. Damaged files are moved to
+``aside/`` and reported, and their cell counts as not run. A header names no paths: a key and a kind of file give the
+place, a size and a SHA-256 prove the content, which is checked where it is read.
 
-This module imports torch, pandas and pyarrow only where their files are read or written.
+This module imports torch and numpy only where their files are read or written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -24,18 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
+from benchmarks.records.record import SCHEMA, Kind, Record, SideFile, Unreadable
 
 if TYPE_CHECKING:
     import filelock
     import numpy as np
-    import pandas as pd
 
-SCHEMA = 1
-CELLS = ("fit", "evaluation", "cost")
-STATUSES = ("ok", "skipped", "error", "timeout", "out-of-memory", "diverged")
-
-#: files beside a header: name in the header -> folder and suffix
-SIDE_FILES = {"scores": ("scores", ".parquet"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
+#: files next to a header, by kind: folder and suffix
+FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
@@ -71,26 +69,12 @@ def _canonical(value: Any) -> Any:
     raise TypeError(f"{value!r} is no plain value")
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: numbers of numpy become Python's, tuples lists, what is not finite None."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{value!r} is no plain value")
-
-
 class Store:
     """A folder of records; nothing is created before the first write.
 
-    read_only: damaged files are named but stay where they are, for a store that belongs to somebody else.
-    problems: one line per damaged file found so far. Raises MetabenchError where ``path`` is a file.
+    read_only: nothing is moved or written, for a store that belongs to somebody else.
+    problems: one line per damaged file found so far. Raises MetabenchError where ``path`` is a file, and where records
+    of an older schema are read.
     """
 
     def __init__(self, path: str | Path, read_only: bool = False) -> None:
@@ -102,8 +86,8 @@ class Store:
 
     # --- headers ---------------------------------------------------------------------------------------------------
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The header of a finished cell; None if it is not finished."""
+    def get(self, key: str) -> Record | None:
+        """The record of a finished cell; None if it is not finished."""
         path = self._file("records", key, ".json")
         for _ in range(3):
             try:
@@ -114,8 +98,8 @@ class Store:
                 self._set_aside(path, key, f"can't be read: {error.strerror}")
                 return None
             try:
-                record = _parse(text, key)
-                self._check_side_files(record)
+                record = self._parse(text, key)
+                self._check_sizes(record)
             except Damaged as damage:
                 if _unchanged(path, text):  # else another process is replacing it: look again
                     self._set_aside(path, key, str(damage))
@@ -126,14 +110,10 @@ class Store:
                 return record
         return None
 
-    def records(self, cell: str | None = None) -> list[dict[str, Any]]:
-        """The headers of all finished cells (of one kind: see `CELLS`), in the order of their keys."""
-        found = []
-        for path in self._headers():
-            record = self.get(path.stem)
-            if record is not None and cell in (None, record["cell"]):
-                found.append(record)
-        return found
+    def records(self, cell: Kind | None = None) -> list[Record]:
+        """The records of all finished cells (of one kind), in the order of their keys."""
+        found = (self.get(path.stem) for path in self._headers())
+        return [record for record in found if record is not None and cell in (None, record.cell)]
 
     def _headers(self) -> Iterator[Path]:
         folder = self.path / "records"
@@ -146,114 +126,164 @@ class Store:
 
     def write(
         self,
-        record: Mapping[str, Any],
-        scores: formats.Table | None = None,
+        record: Record,
+        scores: Mapping[str, np.ndarray] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
         state: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Keep a finished cell, whose lock the caller holds; returns the header with ``schema``, ``files``, ``sizes``.
+    ) -> Record:
+        """Keep a finished cell, whose lock the caller holds; returns the record with its ``files``.
 
-        record: the header; it replaces an earlier one of the same key. scores: columns step, episode, query, score.
-        state: tensors and plain values. The episodes that ``evaluation.episodes_digest`` names are written before
-        (`write_episodes`). Raises ValueError for a header that could not be read again."""
-        header = {**plain(record), "schema": SCHEMA}
-        key = header.get("key", "")
-        files, sizes = self._planned_files(header), {}
-        _parse(json.dumps({**header, "files": files, "sizes": {}}).encode(), key, ValueError)
-        header_path = self._file("records", key, ".json")
-        # an earlier try is no longer finished from here on: its header must not stand beside the new files
-        if header_path.exists() and self.get(key) is None:
-            self._move(header_path)
-        header_path.unlink(missing_ok=True)
-        contents: dict[str, Any] = {"scores": scores, "arrays": arrays, "state": state}
-        for name, (folder, suffix) in SIDE_FILES.items():
+        It replaces an earlier record of the same key. scores: one array ``[episodes, queries]`` per test and step, by
+        `Test.scores_name`. state: tensors and plain values. The episodes that the evaluation's digest names are
+        written before (`write_episodes`). Raises ValueError for a record that could not be read again."""
+        key, contents = record.key, {"scores": scores, "arrays": arrays, "state": state}
+        self._check_before_writing(dataclasses.replace(record, files={}))
+        header = self._file("records", key, ".json")
+        # an earlier try is no longer finished from here on: its header must not stand next to the new files
+        if header.exists() and self.get(key) is None:
+            self._move(header)
+        header.unlink(missing_ok=True)
+        files: dict[str, SideFile] = {}
+        for kind, (folder, suffix) in FILES.items():
             path = self._file(folder, key, suffix)
-            if contents[name] is None:
+            if contents[kind] is None:
                 path.unlink(missing_ok=True)
                 continue
-            formats.WRITERS[suffix](path, contents[name])
-            files[name], sizes[name] = f"{folder}/{path.name}", path.stat().st_size
-        header = {**header, "files": files, "sizes": sizes}
-        formats.write_text(header_path, json.dumps(header, indent=1, allow_nan=False))
-        return header
+            formats.WRITERS[suffix](path, contents[kind])
+            written = path.read_bytes()
+            files[kind] = SideFile(len(written), hashlib.sha256(written).hexdigest())
+        record = dataclasses.replace(record, files=files)
+        formats.write_text(header, json.dumps(record.to_json(), indent=1, allow_nan=False))
+        return record
+
+    def _check_before_writing(self, record: Record) -> None:
+        try:
+            self._parse(json.dumps(record.to_json()).encode(), record.key)
+        except Damaged as damage:
+            raise ValueError(f"the record of {record.label} {damage}") from None
+        digest = record.evaluation.episodes_digest if record.evaluation else None
+        if digest is not None and not self._file("episodes", digest, ".npz").exists():
+            raise ValueError(f"episodes {digest} have not been written")
+        for folder in ("records", "episodes", "aside", *(folder for folder, _ in FILES.values())):
+            if (self.path / folder).is_symlink():
+                raise MetabenchError(f"{self.path / folder} is a link; a store is written only within its own folder")
 
     def remove(self, key: str) -> None:
-        """Forget a record that has no side files: that of a skipped cell which can be run now."""
+        """Delete a record with its files; its episodes stay, since other records may share them."""
         self._file("records", key, ".json").unlink(missing_ok=True)
+        for folder, suffix in (*FILES.values(), ("checkpoints", ".pt"), ("logs", ".log")):
+            self._file(folder, key, suffix).unlink(missing_ok=True)
 
-    def _planned_files(self, header: Mapping[str, Any]) -> dict[str, str | None]:
-        digest = (header.get("evaluation") or {}).get("episodes_digest")
-        if digest is not None and not self._file("episodes", digest, ".parquet").exists():
-            raise ValueError(f"episodes {digest} have not been written")
-        return {**dict.fromkeys(SIDE_FILES), "episodes": f"episodes/{digest}.parquet" if digest else None}
+    def _parse(self, text: bytes, key: str) -> Record:
+        """The record that a file holds."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Damaged("is truncated or no JSON") from None
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema == 1:
+            raise MetabenchError(
+                f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
+                "run again into a new --store"
+            )
+        if schema != SCHEMA:
+            raise Damaged(f"is not a record of schema {SCHEMA}")
+        try:
+            record = Record.from_json(value)
+        except Unreadable as error:
+            raise Damaged(f"can't be read: {error}") from None
+        if record.key != key:
+            raise Damaged(f"has the key {record.key!r}, not {key!r}")
+        if unknown := record.files.keys() - FILES.keys():
+            raise Damaged(f"names an unknown kind of file {min(unknown)!r}")
+        digest = record.evaluation.episodes_digest if record.evaluation else None
+        if digest is not None and not _KEY.fullmatch(digest):
+            raise Damaged(f"names episodes {digest!r}, which is no digest")
+        return record
 
-    def _check_side_files(self, record: Mapping[str, Any]) -> None:
-        for name, relative in record["files"].items():
-            if relative is None:
-                continue
-            path = f"{self.path}/{relative}"  # a `Path` takes as long as looking at the file
+    def _check_sizes(self, record: Record) -> None:
+        for kind, file in record.files.items():
+            folder, suffix = FILES[kind]
+            path = f"{self.path}/{folder}/{record.key}{suffix}"  # a `Path` takes as long as looking at the file
             try:
                 size = os.stat(path).st_size
             except OSError:
-                raise Damaged(f"its {name} ({relative}) are missing") from None
-            if size != record["sizes"].get(name, size) or (name == "episodes" and not formats.ends_as_parquet(path)):
-                raise Damaged(f"its {name} ({relative}) are truncated", Path(path))
+                raise Damaged(f"its {kind} ({folder}/{record.key}{suffix}) are missing") from None
+            if size != file.size:
+                raise Damaged(f"its {kind} ({folder}/{record.key}{suffix}) are truncated", Path(path))
 
-    # --- files beside the header -----------------------------------------------------------------------------------
+    # --- files next to the header ----------------------------------------------------------------------------------
 
-    def scores(self, key: str) -> pd.DataFrame | None:
-        """Every score of an evaluation, with columns step, episode, query, score; None if there are none."""
-        return formats.frame(self.score_columns(key))
+    def scores(self, record: Record) -> dict[str, np.ndarray] | None:
+        """Every score of an evaluation, ``[episodes, queries]`` by `Test.scores_name`; None if there are none."""
+        return self._read("scores", record)
 
-    def score_columns(self, key: str) -> dict[str, np.ndarray] | None:
-        """The same by column, for who reads many: a data frame takes longer to make than its file to read."""
-        return self._read("scores", key, ".parquet")
-
-    def arrays(self, key: str) -> dict[str, np.ndarray] | None:
+    def arrays(self, record: Record) -> dict[str, np.ndarray] | None:
         """Arrays of a cell by name; None if there are none."""
-        return self._read("arrays", key, ".npz")
+        return self._read("arrays", record)
 
-    def state(self, key: str) -> dict[str, Any] | None:
-        """The state that a fit chose, its tensors on the CPU; None if there is none."""
-        return self._read("states", key, ".pt")
+    def state(self, record: Record) -> dict[str, Any] | None:
+        """The states of a fit ("best" and "last"), their tensors on the CPU; None if there are none."""
+        return self._read("state", record)
 
-    def write_episodes(self, table: formats.Table) -> str:
-        """Keep a table of test episodes (columns episode, query, class, item) once, and return its digest."""
-        columns = formats.typed(table, formats.EPISODE_TYPES)
-        digest = formats.digest(columns)
-        path = self._file("episodes", digest, ".parquet")
-        if not (path.exists() and formats.ends_as_parquet(path)):
-            formats.write_parquet(path, columns)
-        return digest
-
-    def episodes(self, digest: str) -> pd.DataFrame | None:
-        """The table of test episodes with this digest; None if there is none."""
-        return formats.frame(self.episode_columns(digest))
-
-    def episode_columns(self, digest: str) -> dict[str, np.ndarray] | None:
-        """The same by column."""
-        return self._read("episodes", digest, ".parquet")
-
-    def _read(self, folder: str, key: str, suffix: str) -> Any:
-        path = self._file(folder, key, suffix)
-        try:
-            return formats.READERS[suffix](path)
-        except FileNotFoundError:
+    def _read(self, kind: str, record: Record) -> Any:
+        if kind not in record.files:
             return None
+        folder, suffix = FILES[kind]
+        path = self._file(folder, record.key, suffix)
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != record.files[kind].sha256:
+                raise Damaged("is not the file that was written (its SHA-256 differs)")
+            return formats.READERS[suffix](content)
+        except FileNotFoundError:
+            pass
         except (NameError, ImportError, MemoryError):  # says nothing about the file
             raise
-        except Exception as error:  # pyarrow, numpy and torch have many kinds of error for a broken file
-            shared = folder in ("checkpoints", "episodes")  # of the process that holds the key's lock, or of no key
-            self._set_aside(path, None if shared else key, f"can't be read: {type(error).__name__}")
-            if not shared:
-                self.get(key)  # a finished cell that has lost a file is finished no longer; this sees to its header
+        except Damaged as damage:
+            self._set_aside(path, record.key, str(damage))
+        except Exception as error:  # numpy and torch have many kinds of error for a broken file
+            self._set_aside(path, record.key, f"can't be read: {type(error).__name__}")
+        self.get(record.key)  # a finished cell that has lost a file is finished no longer; this sees to its header
+        return None
+
+    def write_episodes(self, items: Mapping[str, np.ndarray]) -> str:
+        """Keep the test examples once, ``classes`` and ``items`` ``[episodes, queries]``, and return their digest."""
+        digest = formats.episodes_digest(items)
+        if self.episodes(digest) is None:
+            formats.write_arrays(self._file("episodes", digest, ".npz"), {n: items[n].astype("int32") for n in items})
+        return digest
+
+    def episodes(self, digest: str) -> dict[str, np.ndarray] | None:
+        """The test examples with this digest, which is computed again; None if they are not here."""
+        path = self._file("episodes", digest, ".npz")
+        try:
+            items: dict[str, np.ndarray] = formats.read_arrays(path.read_bytes())
+            if formats.episodes_digest(items) != digest:
+                raise Damaged("holds other episodes than its name says")
+        except FileNotFoundError:
             return None
+        except (NameError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            self._set_aside(path, None, str(error) if isinstance(error, Damaged) else "can't be read")
+            return None
+        return items
 
     # --- cells at work ---------------------------------------------------------------------------------------------
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
-        state: dict[str, Any] | None = self._read("checkpoints", key, ".pt")
+        path = self._file("checkpoints", key, ".pt")
+        try:
+            state: dict[str, Any] = formats.read_torch(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (NameError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            self._set_aside(path, None, f"can't be read: {type(error).__name__}")
+            return None
         return state
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
@@ -316,25 +346,6 @@ class Store:
         with contextlib.suppress(OSError):
             (self.path / "aside").mkdir(parents=True, exist_ok=True)
             os.replace(path, self.path / "aside" / name)
-
-
-def _parse(text: bytes, key: str, kind: type[Exception] = Damaged) -> dict[str, Any]:
-    """The header that a file holds."""
-    try:
-        record = json.loads(text)
-    except ValueError:
-        raise kind("is truncated or no JSON") from None
-    if not isinstance(record, dict) or "schema" not in record:
-        raise kind("is not a record")
-    if record["schema"] != SCHEMA:
-        raise kind(f"has schema {record['schema']!r}; this version reads {SCHEMA}")
-    if record.get("key") != key:
-        raise kind(f"has the key {record.get('key')!r}, not {key!r}")
-    if record.get("cell") not in CELLS or record.get("status") not in STATUSES:
-        raise kind(f"has the cell {record.get('cell')!r} and the status {record.get('status')!r}")
-    if not (isinstance(record.get("files"), dict) and isinstance(record.get("sizes"), dict)):
-        raise kind("does not say which files belong to it")
-    return record
 
 
 def _unchanged(path: Path, text: bytes) -> bool:

@@ -1,61 +1,104 @@
-"""Which program computes a cell: a hash of the code it runs, without comments, docstrings and layout."""
+"""Which program computes a cell: a hash of every source file that its classes reach by import.
+
+The files are those of a class and of its parents, and all that they import, found in the syntax tree wherever an import
+stands: modules of the suite by their name, modules in a plug-in's own folder by theirs. Comments, docstrings and layout
+don't count.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import inspect
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.store import content_key
+ROOT = Path(__file__).parents[2]
+SUITE = ("benchmarks", "maml", "baselines")
 
-#: code that every fit and evaluation runs through, beside the files of its method and its task
-SHARED_CODE = (
-    "models/*.py",
-    "models/fast/*.py",
-    "images/distribution.py",
-    "sampling.py",
-    "training.py",
-    "execution/*.py",
-    "run/fitting.py",
-    "run/worker.py",
-    "records/tables.py",
-    "../maml/gradient.py",
-    "../maml/inner_loop.py",
-    "../maml/losses.py",
-    "../baselines/shared/embedding.py",
-    "../baselines/shared/similarity.py",
-)
-#: code that cells of control tasks run through beside that
-CONTROL_CODE = (
-    "environments/*.py",
-    "../maml/control/*.py",
-    "../baselines/shared/*.py",
+#: what can't change a result: errors, files, clocks, and what finds plug-ins by name
+IRRELEVANT = (
+    *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/registry.py", "benchmarks/cache.py"),
+    *("benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
 )
 
 
-def program_hash(*classes: Any) -> str:
-    """A hash of the code that a cell runs, without comments, docstrings and layout: of the files of these classes (and
-    functions), and of the shared ones."""
-    control = any(getattr(each, "kind", None) == "control" for each in classes)
-    return _hash_of(SHARED_CODE + (CONTROL_CODE if control else ()), *map(inspect.getfile, classes))
+def code_hash(classes: Iterable[Any], entries: Iterable[str]) -> str:
+    """16 hexadecimal digits for the code that a cell runs.
+
+    classes: its method, its task, and functions that make its network. entries: modules of the suite that run them."""
+    files = {Path(inspect.getfile(each)) for given in classes for each in _with_parents(given)}
+    files |= {found for name in entries for found in _module_files(name, ROOT)}
+    return _hash_of(frozenset(files))
+
+
+def _with_parents(given: Any) -> Iterator[Any]:
+    if not isinstance(given, type):
+        yield given
+        return
+    yield from (each for each in given.__mro__ if each.__module__ not in ("builtins", "typing", "abc"))
 
 
 @functools.cache
-def _hash_of(patterns: tuple[str, ...], *own: str) -> str:
-    folder = Path(__file__).parents[1]
-    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
-    files += map(Path, own)
-    return content_key([essence(path.read_text(encoding="utf-8")) for path in files])
+def _hash_of(files: frozenset[Path]) -> str:
+    reached: set[Path] = set()
+    ahead = list(files)
+    while ahead:
+        path = ahead.pop()
+        if path not in reached:
+            reached.add(path)
+            ahead += _source(path)[1]
+    digests = sorted(_source(path)[0] for path in reached)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-def essence(source: str) -> str:
-    """A source without what does not change the program."""
-    tree = ast.parse(source)
+@functools.cache
+def _source(path: Path) -> tuple[str, frozenset[Path]]:
+    """The hash of a file's program, and the files it imports that belong to the suite or to its own folder."""
+    tree = ast.parse(path.read_bytes())
+    found = {file for name in _imported(tree) for file in _module_files(name, path.parent)}
+    return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), frozenset(found - {path})
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        if documented and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            node.body = body[1:]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (name for name in (node.module,) if name)
+            yield from (f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names)
+
+
+@functools.cache
+def _module_files(name: str, folder: Path) -> tuple[Path, ...]:
+    """The file of a module of the suite, or of one in this folder; none for libraries, attributes and `IRRELEVANT`."""
+    base = ROOT if name.partition(".")[0] in SUITE else folder
+    bare = base.joinpath(*name.split("."))
+    path = next((path for path in (bare.with_suffix(".py"), bare / "__init__.py") if path.is_file()), None)
+    if path is None:
+        return ()
+    relative = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+    return () if relative.startswith(IRRELEVANT) else (path,)
+
+
+def essence(node: Any) -> Any:
+    """A syntax tree as nested tuples, without docstrings and what says how the source looks; the same for every version
+    of Python."""
+    if isinstance(node, list):
+        return tuple(essence(each) for each in node)
+    if not isinstance(node, ast.AST):
+        return node
+    found = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            value = value[_documented(value) :]
+        if name not in ("ctx", "kind", "type_comment") and value not in (None, []):
+            found.append((name, essence(value)))
+    return type(node).__name__, *found
+
+
+def _documented(body: list[ast.stmt]) -> bool:
+    first = body[0] if body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)

@@ -7,6 +7,7 @@ far, and what has been measured.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from array import array
@@ -80,9 +81,7 @@ def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistributio
     for first in range(0, episodes, chunk := episodes_at_once(tasks, "query")):
         cut = tasks.episodes("validation", range(first, min(first + chunk, episodes)))
         predictors = learner.adapt(state, cut.support, tasks)
-        predictor = next(predictors)
-        for _ in range(headline):
-            predictor = next(predictors)
+        *_, predictor = itertools.islice(predictors, headline + 1)  # the last one of an adaptation that ends before
         scores.append(tasks.score(predictor, cut.query).double().mean(1).cpu().numpy())
     return np.concatenate(scores)
 
@@ -135,7 +134,7 @@ def train(
             _validate(learner, tasks, budget["validation_episodes"], progress)
         if now - reported >= REPORT_EVERY:
             reported = now
-            left = min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds)
+            left = max(0.0, min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds))
             report({"step": step, "steps": steps, "loss": state.loss, "left": left, "best": progress.best.get("score")})
         if now - saved >= CHECKPOINT_EVERY:
             checkpoint(progress)
@@ -156,7 +155,7 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
         "examples": state.examples,
         "environment_steps": state.environment_steps,
         "loss": float(np.mean(progress.losses[-100:])),
-        "score": score,
+        "score": score if math.isfinite(score) else None,
         "standard_error": float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None,
     }
     progress.curve.append(row)

@@ -1,25 +1,24 @@
-"""A whole run: make the data ready, expand the profile into cells, run what is not finished, record what failed.
+"""A whole run: make the data ready, expand what was resolved into cells, run what is not finished, record what failed.
 
-Cells are independent but for "an evaluation needs its fit", so the same list could be handed to a cluster engine;
-`benchmarks.run.isolate` is the local one.
+Cells are independent except that an evaluation needs its fit, so the same list could go to a cluster;
+`benchmarks.run.isolate` runs it on this machine.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.errors import MetabenchError
-from benchmarks.machine import fingerprint, git_state, memory_gib, usable_cores, versions
+from benchmarks.machine import memory_gib, usable_cores
 from benchmarks.records.store import Store, content_key
 from benchmarks.run import cells, isolate, worker
-from benchmarks.run.cells import Cell, Request
+from benchmarks.run.cells import Cell
 from benchmarks.run.isolate import Event, Job, Outcome
-from benchmarks.run.profiles import Profile
 
 Only = Literal["all", "failed", "missing"]
 
@@ -38,23 +37,32 @@ class Machine:
     memory_bytes: int | None
 
     @classmethod
-    def default(cls, device: str, jobs: int | None = None, gigabytes: float | None = None) -> Machine:
-        """One thread per process and a process per core; on a GPU one process that has all cores.
+    def default(
+        cls, device: str, jobs: int | None = None, gigabytes: float | None = None, threads: int | None = None
+    ) -> Machine:
+        """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
-        gigabytes: each process's memory limit, where it isn't to be its share of the machine's."""
+        threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
+        process; None: its share of the machine's memory."""
         cores = usable_cores() or 1
-        jobs = jobs or (cores if device == "cpu" else 1)
+        threads = threads or _named_threads()
+        jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
         if gigabytes is None and (gibibytes := memory_gib()) is not None:
             gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
-        return cls(jobs, max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+        return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+
+
+def _named_threads() -> int | None:
+    """OMP_NUM_THREADS, of a list like "4,2" the first; None where it is not set or names no number, as in OpenMP."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will do: cells to run, those that stay as they are, and the pairs that are skipped."""
+class Todo:
+    """What a run will do: cells to run, and pairs of method and task that are skipped. finished: cells that stay."""
 
     cells: Sequence[Cell]
-    request: Request
     finished: int = 0
 
     @property
@@ -63,20 +71,26 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Data:
+    """The data of a run's tasks: task id -> hash (None where there are none), and task id -> why they are absent."""
+
+    digests: Mapping[str, str | None]
+    unavailable: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Watcher:
     """Who is told what happens: ``line`` gets sentences, ``event`` gets what a cell's process reports."""
 
     line: Callable[[str], None]
     event: Callable[[Cell, Event], None]
-    plan: Callable[[Plan], None] = lambda plan: None
 
 
-def prepare(profile: Profile, request: Request, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Request:
-    """Make the data of every task ready, each in its own process; returns the request with hashes and absences.
+def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
+    """Make the data of every task ready, each in its own process.
 
-    Raises MetabenchError for a mistake in the profile, the request or the data, before anything is written."""
-    cells.expand(profile, request)
-    wanted = {content_key(["prepare", task]): task for task in cells.needed_tasks(cells.blocks(profile, request))}
+    Raises MetabenchError for broken data, before anything is written."""
+    wanted = {content_key(["prepare", task]): task for task in found.tasks}
     digests: dict[str, str | None] = {}
     unavailable: dict[str, str] = {}
     broken: list[str] = []
@@ -89,37 +103,33 @@ def prepare(profile: Profile, request: Request, machine: Machine, plugins: Seque
             if event.outcome.status == "ok":
                 digests[task] = (event.outcome.value or {}).get("digest")
             elif event.outcome.status == "error":
-                broken.append(f"{task} can't be made ready: {event.outcome.reason}")
+                broken.append(f"the data of {task} can't be prepared: {event.outcome.reason}")
             else:
                 unavailable[task] = event.outcome.reason or event.outcome.status
-                watcher.line(f"{task} can't be had: {unavailable[task]}")
+                watcher.line(f"{task} is unavailable: {unavailable[task]}")
 
     with tempfile.TemporaryDirectory() as logs:
-        jobs = [
-            Job(
-                key,
-                ("benchmarks.run.worker:prepare", {"task": task, "plugins": list(plugins)}),
-                Path(logs) / f"{key}.log",
-                PREPARE_SECONDS,
-                machine.memory_bytes,
-            )
-            for key, task in wanted.items()
-        ]
+        jobs = []
+        for key, task in wanted.items():
+            tasks = found.tasks[task]
+            plain = {"name": tasks.name, "fields": tasks.config()}
+            call = ("benchmarks.run.worker:prepare", {"task": plain, "plugins": list(plugins)})
+            jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))
         isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
     if broken:
         raise MetabenchError("; ".join(broken))
-    return dataclasses.replace(request, digests=digests, unavailable=unavailable)
+    return Data(digests, unavailable)
 
 
-def plan(profile: Profile, request: Request, store: Store, only: Only) -> Plan:
-    """The cells of the profile less those that are finished (or, with ``only``, all but the failed or the missing)."""
-    found = cells.expand(profile, request)
+def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
+    """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
+    expanded = cells.expand(found, data.digests, data.unavailable)
     keep: list[Cell] = []
     finished = 0
-    for cell in found:
+    for cell in expanded:
         record = store.get(cell.key)
-        failed = record is not None and record["status"] not in ("ok", "skipped")
-        blocked = record is not None and record["status"] == "skipped" and cell.skip is None
+        failed = record is not None and record.status not in ("ok", "skipped")
+        blocked = record is not None and record.status == "skipped" and cell.skip is None
         if cell.skip is not None:
             keep.append(cell)
         elif record is not None and not failed and not blocked:
@@ -128,10 +138,10 @@ def plan(profile: Profile, request: Request, store: Store, only: Only) -> Plan:
             continue
         else:
             keep.append(cell)
-    return Plan(_with_fits(keep, found, store), request, finished)
+    return Todo(_with_fits(keep, store), finished)
 
 
-def _with_fits(keep: Sequence[Cell], found: Sequence[Cell], store: Store) -> list[Cell]:
+def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:
     """Drop what waits for a fit that is neither finished nor to be run."""
     keys = {cell.key for cell in keep}
 
@@ -139,86 +149,59 @@ def _with_fits(keep: Sequence[Cell], found: Sequence[Cell], store: Store) -> lis
         if cell.after is None or cell.after in keys:
             return True
         fit = store.get(cell.after)
-        return fit is not None and fit["status"] == "ok"
+        return fit is not None and fit.ok
 
     return [cell for cell in keep if reachable(cell)]
 
 
-def run(
-    todo: Plan, store: Store, machine: Machine, context: dict[str, Any], plugins: Sequence[str], watcher: Watcher
-) -> dict[str, Outcome]:
+def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
     """Run all cells; whatever happens to one of them becomes a record, and the others go on."""
+    began = worker.now()
     by_key = {cell.key: cell for cell in todo.cells}
     for cell in todo.cells:
         if cell.skip is not None:
-            _record(store, cell, context, Outcome("skipped", cell.skip))
+            _record(store, cell, Outcome("skipped", cell.skip))
         else:
-            store.remove(cells.skip_key(cell.label.removesuffix(" [tuned]"), cell.spec["task"]["id"]))
+            store.remove(cells.skip_key(cell.spec["method"]["name"], cell.task))
 
     ours: set[str] = set()
-    left = {cell.key for cell in todo.to_run}
 
     def on_event(event: Event) -> None:
         cell = by_key[event.job.key]
         if event.kind == "finished" and event.outcome is not None and event.outcome.status != "ok":
-            _record(store, cell, context, event.outcome)
+            _record(store, cell, event.outcome)
         if event.kind == "started":
             ours.add(cell.key)
-        if event.kind == "finished":
-            left.discard(cell.key)
         if event.kind == "finished" and cell.key in ours:  # a log of another run in the same store stays
             event.job.log.unlink(missing_ok=True)
         watcher.event(cell, event)
 
     def admit(job: Job) -> isolate.Verdict:
-        """Somebody else's run in the same store may hold the cell or may have finished it; a cell whose result may be
-        that of another one waits for it."""
-        if by_key[job.key].spec.get("twin") in left:
-            return "wait"
+        """Another run in the same store may hold the cell, or may have finished or failed it since this one began."""
         record = store.get(job.key)
-        if record is not None and record["status"] == "ok":
+        if record is not None and (record.ok or record.finished > began):
             return "done"
         return "wait" if store.is_locked(job.key) else "start"
 
-    jobs = [_job(cell, by_key, store, machine, context, plugins) for cell in todo.to_run]
+    jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]
     return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
 
 
-def _job(
-    cell: Cell,
-    by_key: dict[str, Cell],
-    store: Store,
-    machine: Machine,
-    context: dict[str, Any],
-    plugins: Sequence[str],
-) -> Job:
-    function = "run_fit" if cell.kind == "fit" else "run_evaluation"
+def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:
     arguments = {
         "key": cell.key,
         "spec": dict(cell.spec),
         "store": str(store.path.absolute()),
-        "context": context,
         "plugins": list(plugins),
     }
     after = (cell.after,) if cell.after in by_key else ()
-    call = (f"benchmarks.run.worker:{function}", arguments)
+    call = (f"benchmarks.run.worker:run_{cell.kind}", arguments)
     return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)  # type: ignore[arg-type]
 
 
-def _record(store: Store, cell: Cell, context: dict[str, Any], outcome: Outcome) -> None:
-    if (store.get(cell.key) or {}).get("status") == "ok":
+def _record(store: Store, cell: Cell, outcome: Outcome) -> None:
+    record = store.get(cell.key)
+    if record is not None and record.ok:
         return  # another run in the same store has finished it meanwhile
-    facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr")}
-    facts["label"] = cell.label
-    facts["memory"] = {"peak_bytes": outcome.peak_bytes}
-    worker.write_failure(store, cell.kind, cell.key, dict(cell.spec), context, facts)
-
-
-def context(request: Request) -> dict[str, Any]:
-    """What every record says of the machine and the code, read once."""
-    return {
-        "machine": fingerprint(request.device),
-        "versions": versions(),
-        "git": git_state(Path(__file__).parents[2]),
-        "digests": dict(request.digests),
-    }
+    facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr", "peak_bytes")}
+    worker.write_failure(store, cell.kind, cell.key, cell.label, cell.spec, facts)

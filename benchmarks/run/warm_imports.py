@@ -1,5 +1,5 @@
-"""What every cell imports, for the server that cells' processes are forked from: the runner and all plug-ins of the
-suite. None of it starts a thread (pandas does, by way of pyarrow)."""
+"""What the server imports that cells are forked from: the worker and all plug-ins of the suite. None of it starts a
+thread (pandas does, through pyarrow)."""
 
 from __future__ import annotations
 
@@ -9,3 +9,4 @@ from benchmarks.run import worker
 __all__ = ["worker"]
 
 registry.discover()
+worker.remember()

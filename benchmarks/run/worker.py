@@ -1,78 +1,85 @@
 """One fit or one evaluation, from plain arguments to a record in the store.
 
 These functions run in a process of their own (`benchmarks.run.isolate`), which builds task and method again from names
-and fields. They alone hold the clock, the device, the seed and the files.
+and fields. They alone hold the clock, the device, the seed and the files. What a record says of machine, versions,
+commit, code and data is measured here, where the numbers are computed.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import datetime
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import registry
-from benchmarks.api import Diverged, MetaLearner, Predictor, State, TaskDistribution
-from benchmarks.clock import Clock, PeakMemory
+from benchmarks import machine, registry
+from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
+from benchmarks.clock import PeakMemory
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import (
+    Budget,
+    CurvePoint,
+    Evaluation,
+    Git,
+    Kind,
+    Machine,
+    Method,
+    Record,
+    Task,
+    Test,
+    Training,
+)
 from benchmarks.records.store import Store
-from benchmarks.records.tables import episode_table, score_table, summary
-from benchmarks.records.under_training import under_trained
-from benchmarks.run.fitting import Progress, episodes_at_once, planned, still_improving, train
+from benchmarks.records.tables import summary
+from benchmarks.run.cells import ENTRIES, program
+from benchmarks.run.code_hash import code_hash
+from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, Tested, evaluate, regimes_for
+from benchmarks.run.fitting import Progress, planned, still_improving, train
+from benchmarks.run.selection import Choice, choose
 
-#: the first so many test episodes are scored after every inner step, for the curves
-CURVE_EPISODES = 100
-#: the curves go at least this far for learners that take steps on labelled sets
-CURVE_STEPS = 10
+ROOT = Path(__file__).parents[2]
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def prepare(progress: Report, task: str, plugins: Sequence[str]) -> dict[str, Any]:
+def prepare(progress: Report, task: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
     """Make the data of a task ready and return their hash."""
     registry.discover(plugins)
-    tasks = registry.build_task(task)
+    tasks = registry.task_from(task)
     tasks.prepare(lambda line: progress({"line": line}))
     return {"digest": tasks.data_digest()}
 
 
-def run_fit(
-    progress: Report, key: str, spec: dict[str, Any], store: str, context: dict[str, Any], plugins: Sequence[str]
-) -> dict[str, Any]:
-    """Train, validate, keep the best state, and write the record."""
-    started = _now()
-    files = Store(store)
+def run_fit(progress: Report, key: str, spec: dict[str, Any], store: str, plugins: Sequence[str]) -> dict[str, Any]:
+    """Train, validate, keep the best and the last state, and write the record."""
+    started, files = now(), Store(store)
     with files.lock(key):
         if _is_finished(files, key):
             return {"status": "known"}
-        tasks, learner = _build(spec, plugins)
+        tasks, learner = _built("fit", spec, plugins)
         memory = PeakMemory(tasks.device)
         saved = files.checkpoint(key)
         fitted = Progress.from_plain(saved) if saved else Progress()
         if fitted.state is not None:
             fitted.state = fitted.state.to(tasks.device)
-        learner = planned(learner, tasks, spec["budget"]["meta_steps"], spec.get("plan", ""), fitted)
-        train(
-            learner,
-            tasks,
-            spec["seed"],
-            spec["budget"],
-            fitted,
-            progress,
-            lambda p: files.write_checkpoint(key, p.plain()),
-        )
-        if fitted.best_state is None:
+        budget = spec["budget"]
+        learner = planned(learner, tasks, budget["meta_steps"], spec.get("plan", ""), fitted)
+        keep = lambda progress: files.write_checkpoint(key, progress.plain())  # noqa: E731
+        train(learner, tasks, spec["seed"], budget, fitted, progress, keep)
+        if fitted.best_state is None or fitted.state is None:
             raise Diverged("no validation score was finite")
-        record = header(key, "fit", spec, tasks, context, started)
-        record["training"] = _training(key, fitted, learner, tasks, spec)
-        record["memory"] = {"peak_bytes": memory.bytes()}
-        record["plan"] = {**(fitted.plan or record["plan"]), "seconds": fitted.planning_seconds}
+        record = _record(
+            *(key, "fit", spec, tasks, started),
+            training=_training(key, fitted, learner, tasks, spec),
+            plan={"name": "eager", "compiled": False, **fitted.plan, "seconds": fitted.planning_seconds},
+            peak_bytes=memory.bytes(),
+        )
         arrays = {"step_seconds": np.array(fitted.step_seconds), "loss": np.array(fitted.losses)}
-        assert fitted.state is not None
         states = {"best": fitted.best_state, "last": fitted.state}
         files.write(record, arrays=arrays, state={model: vars(state.to("cpu")) for model, state in states.items()})
         files.remove_checkpoint(key)
@@ -80,245 +87,222 @@ def run_fit(
 
 
 def run_evaluation(
-    progress: Report, key: str, spec: dict[str, Any], store: str, context: dict[str, Any], plugins: Sequence[str]
+    progress: Report, key: str, spec: dict[str, Any], store: str, plugins: Sequence[str]
 ) -> dict[str, Any]:
-    """Adapt a fit's state to every test episode, keep every score, and write the record."""
-    started = _now()
-    files = Store(store)
+    """Adapt the states of a fit to every test episode, keep every score, and write the record."""
+    started, files = now(), Store(store)
     with files.lock(key):
         if _is_finished(files, key):
             return {"status": "known"}
-        trained_on, learner = _build(spec, plugins)
-        plan = spec["evaluation"]
-        tasks = _task(plan["task"], spec["device"])
-        if (twin := _finished_twin(files, spec)) is not None:
-            _write_as_twin(files, twin, header(key, "evaluation", spec, tasks, context, started), plan["model"])
-            return {"status": "ok"}
+        tasks, learner = _built("evaluation", spec, plugins)
+        test = spec["test"]
+        trained_on = registry.task_from(test["trained_on"], spec["device"])
+        trained_on.prepare()
         memory = PeakMemory(tasks.device)
-        state = _fitted(files, spec["fit"], plan["model"]).to(tasks.device) if spec["fit"] else State()
-        trials = 0
-        if plan["selection"] == "validation":
-            state, trials = learner.choose(state, trained_on, plan["validation_episodes"])
-        evaluated = evaluate(learner, state, tasks, plan, progress, exhibited=spec["seed"] == 0)
-        record = header(key, "evaluation", spec, tasks, context, started)
-        record["training"] = (files.get(spec["fit"]) or {}).get("training") if spec["fit"] else None
-        record["evaluation"] = {
-            **{name: plan[name] for name in ("split", "regime", "model", "episodes", "selection")},
-            "way": tasks.outputs if tasks.kind == "classification" else None,
-            "shots": plan["shots"] or tasks.config().get("shot"),
-            "queries": tasks.config().get("queries"),
-            "reported_steps": evaluated["reported"],
-            "headline_step": evaluated["reported"][-1],
-            "curve_episodes": min(CURVE_EPISODES, plan["episodes"]),
-            "trials": trials,
-            "chosen": state.chosen,
-            "seconds_per_task": evaluated["seconds"] / plan["episodes"],
-            "task_id": tasks.id,
-            "trained_on": trained_on.id,
-            "same_as": None,
-        }
-        record["label"] = spec["method"]["name"] + (" [tuned]" if plan["selection"] == "validation" else "")
-        record["method"]["facts"] = {"role": learner.role, **_chosen(learner, state).describe(tasks)}
-        record["plan"]["tasks"] = episodes_at_once(tasks, plan["regime"])
-        record["summary"] = summary(evaluated["scores"], evaluated["environment_steps"])
-        record["memory"] = {"peak_bytes": memory.bytes()}
-        record["evaluation"]["episodes_digest"] = None
-        if evaluated["items"] is not None:
-            record["evaluation"]["episodes_digest"] = files.write_episodes(episode_table(evaluated["items"]))
-        files.write(record, scores=score_table(evaluated["scores"], tasks.metric), arrays=evaluated["exhibit"])
+        states = _states(files, spec["fit"], test["models"], tasks.device)
+        choices = _choices(learner, states, trained_on, test)
+        evaluated = evaluate(learner, states, choices, tasks, test, progress, exhibited=spec["seed"] in (0, None))
+        digest = None if evaluated.items is None else files.write_episodes(evaluated.items)
+        fit = files.get(spec["fit"]) if spec["fit"] else None
+        record = _record(
+            *(key, "evaluation", spec, tasks, started),
+            training=fit.training if fit else None,
+            evaluation=_conditions(spec, tasks, digest),
+            tests=_tests(learner, tasks, evaluated, test["episodes"]),
+            plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
+            peak_bytes=memory.bytes(),
+        )
+        files.write(record, _scores(record, evaluated, tasks.metric), evaluated.exhibit or None)
     return {"status": "ok"}
 
 
-def _finished_twin(files: Store, spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a finished evaluation whose result is this one's, too: of a method without a fit, which knows no
-    seed, or of the best state of a fit where that is the last one."""
-    twin = files.get(spec["twin"]) if spec.get("twin") else None
-    if twin is None or twin["status"] != "ok" or (spec["seed"] == 0 and twin["seed"] != 0):  # 0 has the exhibit
-        return None
-    if spec["fit"]:
-        states = files.state(spec["fit"])
-        if states is None or states["best"]["step"] != states["last"]["step"]:
-            return None
-    return twin
-
-
-def _write_as_twin(files: Store, twin: Mapping[str, Any], record: dict[str, Any], model: str) -> None:
-    """Write a record with the result of another evaluation: its scores and all that was measured."""
-    for name in ("label", "training", "summary", "memory", "plan"):
-        record[name] = twin[name]
-    record["method"]["facts"] = twin["method"]["facts"]
-    record["evaluation"] = {**twin["evaluation"], "model": model, "same_as": twin["key"]}
-    arrays = files.arrays(twin["key"]) or {}
-    files.write(record, scores=files.score_columns(twin["key"]), arrays=arrays if record["seed"] == 0 else {})
-
-
 def write_failure(
-    store: Store, cell_kind: str, key: str, spec: dict[str, Any], context: dict[str, Any], outcome: Mapping[str, Any]
+    store: Store, kind: Kind, key: str, label: str, spec: Mapping[str, Any], outcome: Mapping[str, Any]
 ) -> None:
-    """The record of a cell that was skipped or that failed: status, reason and the end of its output."""
-    tasks = _task((spec.get("evaluation") or {}).get("task") or spec["task"], "cpu", prepare=False)
-    record = header(key, cell_kind, spec, tasks, context, _now()) | dict(outcome)
-    record["evaluation"] = spec.get("evaluation")
-    if record["evaluation"]:
-        record["evaluation"] = {**record["evaluation"], "task_id": tasks.id}
-    store.write(record)
+    """The record of a cell that was skipped or that failed. outcome: status, reason, the end of its output (stderr) and
+    the most memory it used (peak_bytes)."""
+    tasks = registry.task_from(spec["task"])
+    conditions = _conditions(spec, tasks, None) if spec.get("test") else None
+    store.write(_record(key, kind, spec, tasks, now(), evaluation=conditions, **{"label": label, **outcome}))
 
 
-def header(
-    key: str, cell: str, spec: Mapping[str, Any], tasks: TaskDistribution, context: Mapping[str, Any], started: str
-) -> dict[str, Any]:
-    """What every record has: identity, configuration, machine."""
-    facts = {name: getattr(tasks, name) for name in ("name", "version", "variant", "kind", "metric")}
-    margin = {"higher_is_better": tasks.higher_is_better, "equivalence_margin": tasks.equivalence_margin}
-    return {
-        "schema": 1,
-        "key": key,
-        "cell": cell,
-        "status": "ok",
-        "reason": None,
-        "stderr": "",
-        "label": spec["method"]["name"],
-        "method": {**spec["method"], "facts": {}},
-        "task": {"id": tasks.id, **facts, "fields": tasks.config(), **margin, "data": context["digests"].get(tasks.id)},
-        **{name: spec[name] for name in ("seed", "profile", "budget", "device")},
-        "training": None,
-        "evaluation": None,
-        "summary": [],
-        "threads": torch.get_num_threads(),
-        "plan": {"name": "eager", "compiled": False},
-        **{name: context[name] for name in ("machine", "versions", "git")},
-        "started": started,
-        "finished": _now(),
-    }
+# --- from plain arguments to task and method ---
 
 
-def evaluate(
-    learner: MetaLearner,
-    state: State,
-    tasks: TaskDistribution,
-    plan: Mapping[str, Any],
-    progress: Report,
-    exhibited: bool = True,
-) -> dict[str, Any]:
-    """Every score on the test episodes: ``scores`` maps a number of steps to ``[episodes, queries]``.
-
-    exhibited: whether the arrays for the figures are made, too."""
-    chosen = _chosen(learner, state)
-    reported = [state.chosen["steps"]] if "steps" in state.chosen else list(chosen.reported_steps())
-    goes_on = max(reported) > 0 and tasks.kind != "control"  # where each step costs new environment steps
-    furthest = max(*reported, CURVE_STEPS) if goes_on else max(reported)
-    scores: dict[int, list[np.ndarray]] = {}
-    played: dict[int, list[int]] = {}
-    items: list[dict[str, np.ndarray]] = []
-    exhibit: dict[str, np.ndarray] = {}
-    clock = Clock(tasks.device)
-    for first, indices in _chunks(plan["episodes"], tasks, plan["regime"]):
-        wanted = set(range(furthest + 1)) if first < CURVE_EPISODES else set(reported)
-        episodes = tasks.episodes(plan["split"], indices, shots=plan["shots"])
-        for step, predictor in timed(chosen.adapt(state, episodes.support, tasks), clock, reported[-1], max(wanted)):
-            if step in wanted:
-                if (steps := getattr(episodes.support, "environment_steps", None)) is not None:
-                    played.setdefault(step, []).append(steps)
-                with torch.no_grad():
-                    scores.setdefault(step, []).append(tasks.score(predictor, episodes.query).cpu().numpy())
-        if getattr(episodes.query, "classes", None) is not None:
-            items.append({name: getattr(episodes.query, name).cpu().numpy() for name in ("classes", "items")})
-        if first == 0 and exhibited:
-            cut = tasks.episodes(plan["split"], indices[: tasks.exhibited], shots=plan["shots"])
-            shown = {0, 1, reported[-1]}
-            adapted = timed(chosen.adapt(state, cut.support, tasks), Clock(tasks.device), 0, max(shown))
-            exhibit = tasks.exhibit({step: predictor for step, predictor in adapted if step in shown}, cut)
-        progress({"step": first + len(indices), "steps": plan["episodes"], "loss": None, "left": None})
-    return {
-        "scores": {step: np.concatenate(parts) for step, parts in scores.items()},
-        "environment_steps": {step: sum(parts) for step, parts in played.items()},
-        "items": {name: np.concatenate([part[name] for part in items]) for name in ("classes", "items")}
-        if items
-        else None,
-        "exhibit": exhibit,
-        "reported": [step for step in reported if step in scores],
-        "seconds": clock.total,
-    }
-
-
-def _build(spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple[TaskDistribution, MetaLearner]:
+def _built(kind: Kind, spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple[TaskDistribution, MetaLearner]:
+    """Task and method, after a look at whether data and code are still those that the key was made of."""
     registry.discover(plugins)
-    tasks = _task(spec["task"], spec["device"])
-    entry = registry.method_entry(spec["method"]["name"], tasks.kind)
-    return tasks, entry.cls(**_values(spec["method"]["fields"]))
+    tasks = registry.task_from(spec["task"], spec["device"])
+    tasks.prepare()
+    learner = registry.method_from(spec["method"], tasks.kind)
+    if tasks.data_digest() != spec["data"]:
+        raise MetabenchError(f"the data of {tasks.id} have changed since the run began: start it again")
+    if program(kind, learner, tasks) != spec["code"]:
+        raise MetabenchError("the code has changed since the run began: start it again")
+    return tasks, learner
 
 
-def _task(plain: Mapping[str, Any], device: str, prepare: bool = True) -> TaskDistribution:
-    entry = registry.task_entry(plain["id"].partition("/")[0].rpartition("-v")[0])
-    tasks: TaskDistribution = entry.cls(**_values(plain["fields"]), device=device)
-    if prepare:
-        tasks.prepare()
-    return tasks
+def _states(store: Store, fit: str | None, models: Sequence[str], device: str) -> dict[str, State]:
+    """The states to be tested, by name of the checkpoint; the best is left out of "last" where they are the same."""
+    if fit is None:
+        return {"best": State()}
+    record = store.get(fit)
+    found = store.state(record) if record else None
+    if found is None:
+        raise MetabenchError(f"the state of fit {fit} is not in {store.path}: forget the fit, then run again")
+    return {model: State(**found[model]).to(device) for model in models}
 
 
-def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def _choices(
+    learner: MetaLearner, states: Mapping[str, State], trained_on: TaskDistribution, test: Mapping[str, Any]
+) -> dict[tuple[str, str], Choice]:
+    """What is tested, by checkpoint and regime: the learner as published, or what validation tasks choose."""
+    choices: dict[tuple[str, str], Choice] = {}
+    for model, state in states.items():
+        regimes = regimes_for(learner, state, trained_on, test["regimes"])
+        if test["selection"] == "validation":
+            chosen = choose(learner, state, trained_on, test["validation_episodes"], regimes)
+        else:
+            chosen = dict.fromkeys(regimes, Choice())
+        choices |= {(model, regime): chosen[regime] for regime in regimes}
+    return choices
 
 
-def _chosen(learner: MetaLearner, state: State) -> MetaLearner:
-    return learner.replace(**{name: value for name, value in state.chosen.items() if name != "steps"})
+# --- from what was computed to the record ---
 
 
-def _chunks(episodes: int, tasks: TaskDistribution, regime: str) -> Iterator[tuple[int, range]]:
-    chunk = episodes_at_once(tasks, regime)
-    bounds = sorted({*range(0, episodes, chunk), min(CURVE_EPISODES, episodes), episodes})
-    for first, end in itertools.pairwise(bounds):
-        yield first, range(first, end)
+def _record(
+    key: str, kind: Kind, spec: Mapping[str, Any], tasks: TaskDistribution, started: str, **found: Any
+) -> Record:
+    """A record with what every one has: identity, configuration, machine."""
+    return Record(
+        **{
+            "key": key,
+            "cell": kind,
+            "label": spec["method"]["name"] + (" [tuned]" if _selection(spec) == "validation" else ""),
+            "method": _method(spec, tasks),
+            "task": _task(tasks, spec["data"]),
+            "seed": spec["seed"],
+            "profile": spec["profile"],
+            "device": spec["device"],
+            "budget": Budget(**spec["budget"]) if spec.get("budget") else None,
+            "threads": torch.get_num_threads(),
+            "code": spec.get("code"),
+            **_facts(spec["device"]),
+            "started": started,
+            "finished": now(),
+            **found,
+        }
+    )
 
 
-def timed(predictors: Iterator[Predictor], clock: Clock, until: int, last: int) -> Iterator[tuple[int, Predictor]]:
-    """Number the predictors from 0 to ``last`` (or to the learner's end), with the clock running up to ``until``."""
-    for step in range(last + 1):
-        with clock if step <= until else contextlib.nullcontext():
-            predictor = next(predictors, None)
-        if predictor is None:
-            return
-        yield step, predictor
+def _selection(spec: Mapping[str, Any]) -> str | None:
+    return (spec.get("test") or {}).get("selection")
+
+
+def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
+    learner = registry.method_from(spec["method"], tasks.kind)
+    facts = {"role": learner.role, **(learner.describe(tasks) if tasks.kind in learner.kinds else {})}
+    return Method(spec["method"]["name"], spec["method"]["fields"], facts)
+
+
+def _task(tasks: TaskDistribution, data: str | None) -> Task:
+    names = ("id", "name", "version", "variant", "kind", "metric", "higher_is_better", "equivalence_margin")
+    return Task(**{name: getattr(tasks, name) for name in names}, fields=tasks.config(), data=data)
+
+
+def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | None) -> Evaluation:
+    test, fields = spec["test"], tasks.config()
+    return Evaluation(
+        split=test["split"],
+        task_id=tasks.id,
+        trained_on=test["trained_on_id"],
+        way=tasks.outputs if tasks.kind == "classification" else None,
+        shots=test["shots"] or fields.get("shot"),
+        queries=fields.get("queries"),
+        episodes=test["episodes"],
+        selection=test["selection"],
+        validation_episodes=test["validation_episodes"],
+        curve_episodes=min(CURVE_EPISODES, test["episodes"]),
+        episodes_digest=digest,
+    )
+
+
+def _tests(learner: MetaLearner, tasks: TaskDistribution, evaluated: Evaluated, episodes: int) -> tuple[Test, ...]:
+    def test(where: tuple[str, str], tested: Tested) -> Test:
+        return Test(
+            *where,
+            reported_steps=tested.reported_steps,
+            summary=summary(tested.scores, tested.environment_steps),
+            seconds_per_task=tested.seconds / episodes,
+            trials=tested.choice.trials,
+            chosen=tested.choice.plain,
+            facts=learner.replace(**tested.choice.fields).describe(tasks),
+        )
+
+    return tuple(test(where, tested) for where, tested in evaluated.tests.items())
+
+
+def _scores(record: Record, evaluated: Evaluated, metric: str) -> dict[str, np.ndarray]:
+    """Every score as it is stored: right or wrong as bool, all else as float32."""
+    kind = bool if metric == "accuracy" else np.float32
+    return {
+        test.scores_name(step): values.astype(kind)
+        for test in record.tests
+        for step, values in evaluated.tests[test.model, test.regime].scores.items()
+    }
 
 
 def _training(
     key: str, fitted: Progress, learner: MetaLearner, tasks: TaskDistribution, spec: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Training:
     assert fitted.state is not None
     published = registry.for_task(learner.published_meta_steps, tasks)
-    share = fitted.state.step / published if published else None
-    improving = still_improving(fitted, tasks.higher_is_better)
-    facts = {
-        "fit": key,
-        "method": spec["method"]["name"],
-        "meta_steps": fitted.state.step,
-        "published_meta_steps": published,
-        "share": share,
-        "still_improving": improving,
-        "seconds": fitted.seconds,
-        "examples": fitted.state.examples,
-        "environment_steps": fitted.state.environment_steps,
-        "stopped_by": fitted.stopped_by,
-        "best_step": fitted.best["step"],
-        "best_validation": fitted.best["score"],
-        "curve": fitted.curve,
-        "parameters": sum(value.numel() for value in fitted.state.parameters.values()),
-        "regime": learner.describe(tasks).get("train_regime"),
-    }
-    return facts | {"under_trained": under_trained(facts)}
+    return Training(
+        fit=key,
+        method=spec["method"]["name"],
+        meta_steps=fitted.state.step,
+        published_meta_steps=published,
+        share=fitted.state.step / published if published else None,
+        still_improving=still_improving(fitted, tasks.higher_is_better),
+        seconds=fitted.seconds,
+        examples=fitted.state.examples,
+        environment_steps=fitted.state.environment_steps,
+        stopped_by=fitted.stopped_by,
+        best_step=fitted.best["step"],
+        best_validation=fitted.best["score"],
+        curve=tuple(CurvePoint(**row) for row in fitted.curve),
+        parameters=sum(value.numel() for value in fitted.state.parameters.values()),
+        regime=learner.describe(tasks).get("train_regime"),
+    )
 
 
-def _fitted(store: Store, key: str, model: str) -> State:
-    states = store.state(key)
-    if states is None:
-        raise MetabenchError(f"the state of fit {key} is not in {store.path}: run again without the record of the fit")
-    return State(**states[model])
+@functools.cache
+def _constants(device: str) -> tuple[Machine, dict[str, str], Git | None]:
+    """Machine, versions and commit. The server that cells are forked from measures them once, when it imports the
+    code that the cells then run."""
+    git = machine.git_state(ROOT)
+    return Machine(**machine.fingerprint(device)), machine.versions(), Git(**git) if git else None
+
+
+def _facts(device: str) -> dict[str, Any]:
+    here, versions, git = _constants(device)
+    return {"machine": dataclasses.replace(here, threads=machine.thread_settings()), "versions": versions, "git": git}
+
+
+def remember() -> None:
+    """Measure what stays the same for all cells that are forked from this process, and hash the code."""
+    _constants("cpu")
+    for table, kind in ((registry.methods(), "fit"), (registry.tasks(), "evaluation")):
+        for entry in table.values():
+            code_hash([each.cls for each in entry.all], ENTRIES[kind])
 
 
 def _is_finished(store: Store, key: str) -> bool:
     record = store.get(key)
-    return record is not None and record["status"] == "ok"
+    return record is not None and record.ok
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, UTC, as records have it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

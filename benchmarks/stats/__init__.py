@@ -1,8 +1,8 @@
-"""Which differences are real: paired comparisons over shared episodes, their intervals, verdicts and power.
+"""Statistics of paired comparisons over shared episodes: intervals, verdicts and power.
 
-Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md says
-in plain words what each interval means. Nothing here imports torch, and pandas and scipy only where they are used, so
-that records are read sooner.
+Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md
+explains every interval in plain words. Nothing here imports torch, and pandas and scipy only where needed, so that
+records load quickly.
 """
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
@@ -12,10 +12,12 @@ from benchmarks.stats.columns import (
     Row,
     TestProtocol,
     arranged,
+    at_step,
     columns,
     grouped,
     protocol_of,
     row_of,
+    superseded,
     task_scores,
 )
 from benchmarks.stats.contrasts import (
@@ -28,7 +30,6 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
-from benchmarks.stats.grids import Grid, StepMeans, episode_means, headline, shared
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 
@@ -42,27 +43,24 @@ __all__ = [
     "Comparison",
     "Components",
     "Contrast",
-    "Grid",
     "Interval",
     "Membership",
     "Need",
     "Pair",
     "Row",
     "Scores",
-    "StepMeans",
     "TaskScores",
     "TestProtocol",
     "aggregate",
     "arranged",
+    "at_step",
     "clusters_by_item",
     "columns",
     "compare",
     "components",
     "contrast",
-    "episode_means",
     "equivalence_power",
     "grouped",
-    "headline",
     "holm",
     "interquartile_mean",
     "interval_levels",
@@ -76,7 +74,7 @@ __all__ = [
     "quantile",
     "ranks",
     "row_of",
-    "shared",
+    "superseded",
     "task_scores",
     "top_group",
 ]

@@ -1,9 +1,8 @@
-"""From records to the columns that are compared: one column holds what may stand beside each other in pairs.
+"""From records to the columns that are compared: one column holds the tests that may be compared in pairs.
 
-A column is one test: task, data, way, shots, queries, split, batch-norm regime, and whether the model that was best on
-validation episodes is tested or the last one. A predictor without batch-norm
-(regime ``none``) depends on nobody's statistics and stands in every column of its test. Floor and ceiling stand beside
-the learners and are not compared with them.
+A column is one test: task, data, way, shots, queries, split, batch-norm regime, and checkpoint (the best on validation
+episodes, or the last). A predictor without batch-norm (regime ``none``) belongs to every column of its test. Floor and
+ceiling are shown with the learners and not compared with them.
 """
 
 from __future__ import annotations
@@ -12,36 +11,29 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records.under_training import under_trained
+from benchmarks.records.record import Record, Task, Tested
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.contrasts import Contrast, Interval
-from benchmarks.stats.grids import Grid, beside, grid, headline, shared
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Record = Mapping[str, Any]
-
-#: parts of an evaluation that tell what came out of it and not how it was made
-_OUTCOMES = ("chosen", "same_as", "seconds_per_task", "headline_step", "reported_steps", "trials")
+#: digest -> ``classes`` and ``items`` ``[episodes, queries]`` of test examples
+Examples = Callable[[str], Mapping[str, np.ndarray] | None]
 
 
 class Source(Protocol):
-    """Where scores and episodes are read from: a store."""
+    """Where scores and test examples are read from: a store."""
 
-    def score_columns(self, key: str) -> Mapping[str, np.ndarray] | None: ...
+    def scores(self, record: Record) -> Mapping[str, np.ndarray] | None: ...
 
-    def episodes(self, digest: str) -> pd.DataFrame | None: ...
+    def episodes(self, digest: str) -> Mapping[str, np.ndarray] | None: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +55,7 @@ class TestProtocol:
         return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
 
     def __str__(self) -> str:
-        last = ", last model" if self.model == "last" else ""
+        last = ", last checkpoint" if self.model == "last" else ""
         return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"
 
 
@@ -71,38 +63,41 @@ class TestProtocol:
 class Row:
     """A method under one protocol with all its seeds.
 
-    values: the score of every query at the headline step, ``[seeds, episodes, queries]``, for the episodes (numbers,
-    ``[episodes]``) that every seed has."""
+    tested: one test per seed. values: the score of every query at the headline step, ``[seeds, episodes, queries]``, of
+    the episodes that every seed has, from the first on."""
 
     name: str
-    records: tuple[Record, ...]
+    tested: tuple[Tested, ...]
     values: np.ndarray
-    episodes: np.ndarray
 
     @property
-    def first(self) -> Record:
-        return self.records[0]
+    def first(self) -> Tested:
+        """The test of the lowest seed: it stands for what all seeds share."""
+        return self.tested[0]
+
+    @property
+    def episodes(self) -> np.ndarray:
+        """The numbers of its episodes, ascending."""
+        return np.arange(self.values.shape[1])
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(int(record["seed"]) for record in self.records)
+        return tuple(each.seed for each in self.tested)
 
     @property
     def trained(self) -> bool:
-        return any(record.get("training") for record in self.records)
+        return any(each.record.training for each in self.tested)
 
     @property
     def under_trained(self) -> bool:
-        return any(under_trained(record.get("training")) for record in self.records)
+        return any(each.record.training.under_trained for each in self.tested if each.record.training)
 
     @property
     def own(self) -> bool:
         """Whether the test is of the task that the row was trained for, with as many shots: no further condition."""
-        evaluation, task = self.first["evaluation"], self.first["task"]
-        shot = (task.get("fields") or {}).get("shot")
-        trained_on = evaluation.get("trained_on") or evaluation.get("task_id")
-        same_shots = shot is None or evaluation.get("shots") in (shot, None)
-        return evaluation.get("task_id") == trained_on and same_shots and protocol_of(self.first).model == "best"
+        where, shot = self.first.conditions, self.first.task.shot
+        same_shots = shot is None or where.shots in (shot, None)
+        return where.task_id == where.trained_on and same_shots and self.first.test.model == "best"
 
     @property
     def interval(self) -> Interval:
@@ -112,11 +107,11 @@ class Row:
     @property
     def role(self) -> str:
         """ "learner", "floor" or "ceiling"."""
-        return str((self.first["method"].get("facts") or {}).get("role") or "learner")
+        return self.first.method.role
 
     def on(self, episodes: np.ndarray) -> np.ndarray:
         """The scores of these episodes, ``[seeds, episodes, queries]``."""
-        return self.values[:, np.searchsorted(self.episodes, episodes)]
+        return self.values[:, episodes]
 
     def scores(self, episodes: np.ndarray) -> Scores:
         """Episode means, as `compare` takes them."""
@@ -125,36 +120,35 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """The rows that may stand beside each other, over the test episodes that all of them have."""
+    """The rows that may be compared, over the test episodes that all of them have."""
 
     protocol: TestProtocol
     rows: tuple[Row, ...]
-    table: Callable[[str], pd.DataFrame | None]
+    examples: Examples
 
     @property
-    def task(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.rows[0].first["task"]
-        return found
+    def task(self) -> Task:
+        return self.rows[0].first.task
 
     @property
     def metric(self) -> str:
-        return str(self.task["metric"])
+        return self.task.metric
 
     @property
     def higher_is_better(self) -> bool:
-        return bool(self.task["higher_is_better"])
+        return self.task.higher_is_better
 
     @property
     def margin(self) -> float:
-        return float(self.task["equivalence_margin"])
+        return self.task.equivalence_margin
 
     @cached_property
     def episodes(self) -> np.ndarray:
         """The numbers of the episodes that every row has."""
-        found = shared([row.episodes for row in self.rows])
-        if not len(found):
+        fewest = min(row.values.shape[1] for row in self.rows)
+        if not fewest:
             raise MetabenchError(f"{self.protocol}: no test episode is shared by all of {', '.join(self.names)}")
-        return found
+        return np.arange(fewest)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,13 +161,12 @@ class Column:
     @cached_property
     def membership(self) -> Membership | None:
         """The classes of the shared episodes; None for tasks without."""
-        digest = next((d for row in self.rows if (d := row.first["evaluation"].get("episodes_digest"))), None)
-        frame = self.table(digest) if digest else None
-        if frame is None or not np.isin(self.episodes, frame["episode"]).all():
+        digest = next((d for row in self.rows if (d := row.first.conditions.episodes_digest)), None)
+        found = self.examples(digest) if digest else None
+        if found is None or len(found["classes"]) < len(self.episodes):
             return None
-        clusters = clusters_by_item(frame["class"].to_numpy(), frame["item"].to_numpy())
-        classes = grid(*(frame[name].to_numpy() for name in ("episode", "query", "class")))
-        return None if classes is None else Membership(classes.of(self.episodes), clusters)
+        clusters = clusters_by_item(found["classes"].reshape(-1), found["items"].reshape(-1))
+        return Membership(found["classes"][self.episodes], clusters)
 
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""
@@ -190,116 +183,140 @@ class Column:
 def columns(store: Source, records: Iterable[Record], step: int | None = None) -> list[Column]:
     """All columns of finished evaluations, in the order of their protocols. Damaged scores leave their record out.
 
-    step: the number of inner steps to look at, in place of each record's headline; rows without it are left out."""
-
-    def read(named: tuple[str, tuple[Record, ...]]) -> Row | None:
-        name, group = named
-        return row_of(name, group, [headline(record, store.score_columns(record["key"]), step) for record in group])
-
-    # reading parquet files waits and computes outside the interpreter's lock
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(read, grouped(records)))
+    step: the number of inner steps to look at, in place of each test's headline; rows without it are left out."""
+    groups = grouped(records)
+    scores = {key: store.scores(record) for key, record in _records_of(groups).items()}
+    found = [
+        row_of(name, group, [at_step(one, scores[one.record.key], step) for one in group]) for name, group in groups
+    ]
     return arranged([row for row in found if row is not None], store.episodes)
 
 
-def grouped(records: Iterable[Record]) -> list[tuple[str, tuple[Record, ...]]]:
-    """The finished evaluations that make one row, lowest seed first, with the name of the row.
+def _records_of(groups: Iterable[tuple[str, Sequence[Tested]]]) -> dict[str, Record]:
+    return {one.record.key: one.record for _, group in groups for one in group}
 
-    They differ in the seed only; the newest counts where a seed is there twice."""
-    done = [record for record in records if record["cell"] == "evaluation" and record["status"] == "ok"]
-    groups: dict[str, dict[int, Record]] = {}
-    for record in sorted(done, key=lambda record: (str(record.get("started")), record["key"])):
-        groups.setdefault(_identity(record), {})[int(record["seed"])] = record
-    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+
+def at_step(tested: Tested, scores: Mapping[str, np.ndarray] | None, step: int | None = None) -> np.ndarray | None:
+    """The scores ``[episodes, queries]`` at the headline step (or another); None without any."""
+    return (scores or {}).get(tested.test.scores_name(tested.test.headline_step if step is None else step))
+
+
+def grouped(records: Iterable[Record], older: bool = False) -> list[tuple[str, tuple[Tested, ...]]]:
+    """The tests that make one row, lowest seed first, with the name of the row.
+
+    They differ in the seed only, and are of the newest code; the newest counts where a seed is there twice.
+    older: older code makes rows too."""
+    groups: dict[str, list[Tested]] = {}
+    for record in sorted(records, key=lambda record: (record.started, record.key)):
+        for tested in record.tested:
+            groups.setdefault(_identity(tested) + (str(record.code) if older else ""), []).append(tested)
+    members = []
+    for group in groups.values():
+        by_seed = {tested.seed: tested for tested in group if tested.record.code == group[-1].record.code}
+        members.append(tuple(by_seed[seed] for seed in sorted(by_seed)))
     return list(zip(_names(members), members, strict=True))
 
 
-def arranged(rows: Sequence[Row], table: Callable[[str], pd.DataFrame | None]) -> list[Column]:
-    """The columns that these rows stand in, in the order of their protocols."""
+def superseded(records: Sequence[Record]) -> set[str]:
+    """The keys of records that failed or were skipped, and whose method has been run with newer code since."""
+    newest: dict[tuple[str, str, str, int | None], Record] = {}
+    for record in sorted(records, key=lambda record: (record.started, record.key)):
+        newest[record.cell, record.label, record.task.id if record.task else "", record.seed] = record
+    kept = {record.key for record in newest.values()}
+    return {record.key for record in records if not record.ok and record.key not in kept}
+
+
+def arranged(rows: Sequence[Row], examples: Examples) -> list[Column]:
+    """The columns that these rows belong to, in the order of their protocols."""
     placed = [(protocol_of(row.first), row) for row in rows]
     protocols = sorted({protocol for protocol, _ in placed})
     crowded = {protocol.test for protocol in protocols if protocol.regime != "none"}
     return [
-        Column(
-            here,
-            tuple(row for p, row in placed if _stands_in(row, p, here)),
-            table,
-        )
+        Column(here, tuple(row for own, row in placed if _belongs(row, own, here)), examples)
         for here in protocols
         if here.regime != "none" or here.test not in crowded
     ]
 
 
-def _stands_in(row: Row, own: TestProtocol, here: TestProtocol) -> bool:
-    """Whether a row may stand in a column: what has no training is its own best and last model."""
+def _belongs(row: Row, own: TestProtocol, here: TestProtocol) -> bool:
+    """Whether a row belongs to a column: a method without training is its own best and last checkpoint."""
     model = own.model if row.trained else here.model
     return own.regime in (here.regime, "none") and dataclasses.replace(own, model=model).test == here.test
 
 
-def protocol_of(record: Record) -> TestProtocol:
-    """The column that an evaluation belongs to."""
-    evaluation, task = record["evaluation"], record["task"]
+def protocol_of(tested: Tested) -> TestProtocol:
+    """The column that a test belongs to."""
+    where = tested.conditions
     return TestProtocol(
-        task=str(evaluation.get("task_id") or task["id"]),
-        data=str(task.get("data") or ""),
-        way=int(evaluation.get("way") or 0),
-        shots=int(evaluation.get("shots") or 0),
-        queries=int(evaluation.get("queries") or 0),
-        split=str(evaluation.get("split") or "test"),
-        regime=str(evaluation.get("regime") or "none"),
-        model=str(evaluation.get("model") or "best"),
+        task=where.task_id,
+        data=tested.task.data or "",
+        way=where.way or 0,
+        shots=where.shots or 0,
+        queries=where.queries or 0,
+        split=where.split,
+        regime=tested.test.regime,
+        model=tested.test.model,
     )
 
 
-def _identity(record: Record) -> str:
-    """All that decides a number except the seed."""
-    evaluation = {name: value for name, value in record["evaluation"].items() if name not in _OUTCOMES}
-    method = {name: record["method"].get(name) for name in ("name", "fields")}
-    return json.dumps([record["label"], method, record["task"], record.get("budget"), evaluation], sort_keys=True)
+def _identity(tested: Tested) -> str:
+    """All that decides a number except the seed and the code."""
+    record, where = tested.record, dataclasses.asdict(tested.conditions)
+    method = [tested.method.name, tested.method.fields]
+    test = [tested.test.model, tested.test.regime]
+    budget = record.budget and dataclasses.asdict(record.budget)
+    return json.dumps([record.label, method, dataclasses.asdict(tested.task), budget, where, test], sort_keys=True)
 
 
-def _names(groups: Sequence[Sequence[Record]]) -> list[str]:
-    """A name for each row: its label, and what tells it apart where a label stands twice in one column."""
-    names = [str(group[0]["label"]) for group in groups]
-    for describe in (_profile, _budget, _trained_on, _episodes, lambda record: str(record["key"])[:6]):
+def _names(groups: Sequence[Sequence[Tested]]) -> list[str]:
+    """A name for each row: its label, and the settings that differ where a label is there twice in one column."""
+    names = [group[0].record.label for group in groups]
+    for settings in (_fields, _budget, _trained_on, _episodes, _code, _key):
         places = [(name, protocol_of(group[0])) for name, group in zip(names, groups, strict=True)]
-        for place in {place for place, count in Counter(places).items() if count > 1}:
+        for place in [place for place, count in Counter(places).items() if count > 1]:
             members = [number for number, other in enumerate(places) if other == place]
-            additions = [describe(groups[number][0]) for number in members]
-            if len(set(additions)) > 1:
-                for number, addition in zip(members, additions, strict=True):
-                    names[number] = f"{names[number]} ({addition})"
+            told = {number: settings(groups[number][0]) for number in members}
+            differ = [
+                name for name in next(iter(told.values())) if len({str(one.get(name)) for one in told.values()}) > 1
+            ]
+            for number in members if differ else ():
+                names[number] += f" ({', '.join(f'{name}={told[number].get(name)}' for name in differ)})"
     return names
 
 
-def _profile(record: Record) -> str:
-    return f"{record.get('profile')} profile"
+def _fields(tested: Tested) -> dict[str, Any]:
+    return tested.method.fields
 
 
-def _budget(record: Record) -> str:
-    return f"{(record.get('budget') or {}).get('meta_steps')} meta-steps"
+def _budget(tested: Tested) -> dict[str, Any]:
+    return dataclasses.asdict(tested.record.budget) if tested.record.budget else {"meta_steps": 0}
 
 
-def _trained_on(record: Record) -> str:
-    return f"trained on {record['evaluation'].get('trained_on') or record['task']['id']}"
+def _trained_on(tested: Tested) -> dict[str, Any]:
+    return {"trained on": tested.conditions.trained_on}
 
 
-def _episodes(record: Record) -> str:
-    return f"{record['evaluation'].get('episodes')} episodes"
+def _episodes(tested: Tested) -> dict[str, Any]:
+    return {"episodes": tested.conditions.episodes}
 
 
-def row_of(name: str, group: Sequence[Record], found: Sequence[Grid | None]) -> Row | None:
-    """The scores of all seeds (`headline`) beside each other; None where none can be read."""
-    grids: list[Grid] = []
-    kept: list[Record] = []
-    for record, one in zip(group, found, strict=True):
-        if one is not None and (not grids or one.values.shape[1] == grids[0].values.shape[1]):
-            grids.append(one)
-            kept.append(record)
-    if not grids:
+def _code(tested: Tested) -> dict[str, Any]:
+    return {"code": str(tested.record.code)[:6]}
+
+
+def _key(tested: Tested) -> dict[str, Any]:
+    return {"record": tested.record.key[:6]}
+
+
+def row_of(name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None]) -> Row | None:
+    """The scores of all seeds, ``[episodes, queries]`` each, in one row; None where there are none."""
+    kept = [(tested, values) for tested, values in zip(group, found, strict=True) if values is not None]
+    kept = [(tested, values) for tested, values in kept if values.shape[1] == kept[0][1].shape[1]]
+    if not kept:
         return None
-    together = beside(grids)
-    return Row(name, tuple(kept), together.values, together.episodes)
+    fewest = min(len(values) for _, values in kept)
+    together = np.stack([values[:fewest] for _, values in kept], dtype=np.float64, casting="unsafe")
+    return Row(name, tuple(tested for tested, _ in kept), together)
 
 
 def task_scores(found: Iterable[Column], regime: str) -> tuple[list[TaskScores], dict[str, str]]:

@@ -206,7 +206,7 @@ def test_records_of_one_kind_and_quickly(store):
 def test_reading_headers_imports_no_heavy_library(store):
     store.write(header())
     code = (
-        "import sys; from benchmarks.store import Store; "
+        "import sys; from benchmarks.records.store import Store; "
         f"assert Store({str(store.path)!r}).records(); "
         "print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy') if m in sys.modules])"
     )

@@ -236,7 +236,7 @@ WRITER = """
 import sys
 import numpy as np
 import pandas as pd
-from benchmarks.store import Store, content_key
+from benchmarks.records.store import Store, content_key
 store, me = Store(sys.argv[1]), int(sys.argv[2])
 frame = pd.DataFrame({"step": 0, "episode": range(200 + me), "query": 0, "score": True})
 for round in range(int(sys.argv[3])):

@@ -227,7 +227,7 @@ def test_freed_memory_is_kept_where_the_c_library_can_be_told():
         pytest.skip("resource counts page faults on Linux")
     code = (
         "import resource, sys, numpy\n"
-        "from benchmarks.isolate.child import keep_freed_memory\n"
+        "from benchmarks.run.isolate.child import keep_freed_memory\n"
         "told = keep_freed_memory() if sys.argv[1] == 'kept' else False\n"
         "numpy.ones(5_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -30,7 +30,7 @@ import signal
 import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
-from benchmarks.isolate import Job, run
+from benchmarks.run.isolate import Job, run
 folder = Path(sys.argv[1])
 with (folder / "started").open("a") as file:
     file.write("x")

@@ -33,7 +33,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import fitting
+from benchmarks.run import fitting
 from benchmarks.registry import register_method
 from maml.maml import MAML
 

@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 import torch
+from control_steps_by_hand import Doubled, learner_of, navigation, states
 from small_process import CHOICES, HORIZON, Process
-from test_maml_control import Doubled, learner_of, navigation, states
 
 from benchmarks import conformance, registry
 from benchmarks.api import MetabenchError

@@ -1,0 +1,405 @@
+"""What a record holds, and the one reader and writer of its JSON.
+
+A record says what was run (method, task, seed, budget), what came out, and on what it was computed. Its JSON is read by
+type: a field that is missing, unknown or of another type makes the record unreadable (`Unreadable` names the field).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+SCHEMA = 2
+
+Kind = Literal["fit", "evaluation", "cost"]
+Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
+CELLS: tuple[str, ...] = typing.get_args(Kind)
+STATUSES: tuple[str, ...] = typing.get_args(Status)
+
+#: a fit with less of the published budget than this is under-trained even where validation stands still: an early
+#: plateau is no sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
+LEAST_SHARE = 0.1
+
+T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """JSON that is not a record of this schema; the text names the field."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """The method: its registered name and all its fields. facts: what its fields amount to (role, backbone, ...)."""
+
+    name: str
+    fields: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def role(self) -> str:
+        """ "learner", "floor" or "ceiling"."""
+        return str(self.facts.get("role") or "learner")
+
+
+@dataclass(frozen=True)
+class Task:
+    """The task distribution whose episodes were used. data: the hash of the decoded data where it was computed."""
+
+    id: str
+    name: str
+    version: int
+    variant: str
+    kind: str
+    metric: str
+    higher_is_better: bool
+    equivalence_margin: float
+    fields: dict[str, Any]
+    data: str | None = None
+
+    @property
+    def shot(self) -> int | None:
+        """Support examples per class (or per task) of the variant; None for tasks without."""
+        return self.fields.get("shot")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a fit may take; seconds of training alone."""
+
+    meta_steps: int
+    seconds: float
+    validation_episodes: int
+    validations: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite."""
+
+    step: int
+    seconds: float
+    examples: int
+    environment_steps: int
+    loss: float | None
+    score: float | None
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training."""
+
+    fit: str
+    method: str
+    meta_steps: int
+    published_meta_steps: int | None
+    share: float | None
+    still_improving: bool
+    seconds: float
+    examples: int
+    environment_steps: int
+    stopped_by: str
+    best_step: int | None
+    best_validation: float | None
+    curve: tuple[CurvePoint, ...]
+    parameters: int
+    regime: str | None = None
+
+    @property
+    def under_trained(self) -> bool:
+        """Whether the fit had too little training: less than the published budget, and either validation that still
+        improved in the last quarter or less than a tenth of that budget. Without a published budget improvement alone
+        decides."""
+        if self.share is None:
+            return self.still_improving
+        return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The conditions that all tests of an evaluation share.
+
+    trained_on: the task id of the fit. shots, queries: per class (or task); None where the task has none.
+    selection: "published" or "validation". curve_episodes: the first episodes, scored after every inner step.
+    episodes_digest: of the table of test examples, None for tasks that draw them afresh."""
+
+    split: str
+    task_id: str
+    trained_on: str
+    way: int | None
+    shots: int | None
+    queries: int | None
+    episodes: int
+    selection: str
+    validation_episodes: int
+    curve_episodes: int
+    episodes_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """Scores after some inner steps over episodes (an episode's score is the mean over its queries). half_width: of the
+    95 % interval. environment_steps: taken by then, per task."""
+
+    step: int
+    mean: float | None
+    standard_error: float | None
+    half_width: float | None
+    episodes: int
+    deviation: float | None
+    environment_steps: float | None = None
+
+
+@dataclass(frozen=True)
+class Test:
+    """One checkpoint under one batch-norm regime. chosen: what selection on validation tasks picked (adaptation fields,
+    and "steps"), from ``trials`` settings. facts: of the method with these fields."""
+
+    model: str
+    regime: str
+    reported_steps: tuple[int, ...]
+    summary: tuple[StepSummary, ...]
+    seconds_per_task: float
+    trials: int = 0
+    chosen: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    __test__ = False  # not a test case of pytest's
+
+    @property
+    def headline_step(self) -> int:
+        """The number of inner steps whose score stands for the method."""
+        return self.reported_steps[-1]
+
+    def at(self, step: int) -> StepSummary | None:
+        """The summary after so many inner steps; None where they were not scored."""
+        return next((row for row in self.summary if row.step == step), None)
+
+    def scores_name(self, step: int) -> str:
+        """The name of its array ``[episodes, queries]`` among the evaluation's scores."""
+        return f"{self.model}/{self.regime}/{step}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A setting of the cost benchmark and its timed variants, one row each; ``benchmarks.cost`` says what a row has."""
+
+    setting: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    ceilings: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
+    stages: dict[str, Any] = field(default_factory=dict)
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`benchmarks.machine.fingerprint` of the process that computed the record."""
+
+    id: str
+    cpu: str
+    architecture: str
+    physical_cores: int | None
+    logical_cores: int | None
+    usable_cores: int | None
+    memory_gib: int | None
+    system: str
+    os: str
+    gpu: dict[str, Any] | None = None
+    threads: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Git:
+    """The checked-out commit, and whether files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A file of the record: its size in bytes and the SHA-256 of its content. The key and the kind give its place."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished cell. key: of what determines the result. seed: None where nothing is fitted. plan: how the steps were
+    executed. peak_bytes: the most memory in use. code: the hash of the code that computed it. files: by kind (see
+    `benchmarks.records.store.FILES`). started, finished: UTC."""
+
+    key: str
+    cell: Kind
+    label: str
+    status: Status = "ok"
+    reason: str | None = None
+    stderr: str = ""
+    method: Method | None = None
+    task: Task | None = None
+    seed: int | None = None
+    profile: str = ""
+    device: str = "cpu"
+    budget: Budget | None = None
+    training: Training | None = None
+    evaluation: Evaluation | None = None
+    tests: tuple[Test, ...] = ()
+    cost: Cost | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    peak_bytes: int | None = None
+    code: str | None = None
+    machine: Machine | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    git: Git | None = None
+    started: str = ""
+    finished: str = ""
+    files: dict[str, SideFile] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def ok(self) -> bool:
+        """Whether the cell was computed."""
+        return self.status == "ok"
+
+    @property
+    def selected(self) -> bool:
+        """Whether rates or steps were chosen on validation tasks."""
+        return self.evaluation is not None and self.evaluation.selection == "validation"
+
+    @property
+    def tested(self) -> tuple[Tested, ...]:
+        """Its tests; none unless it is a finished evaluation."""
+        return tuple(Tested(self, test) for test in self.tests) if self.ok and self.cell == "evaluation" else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON can hold it."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+    @classmethod
+    def from_json(cls, value: Any) -> Record:
+        """The record that `to_json` wrote; raises `Unreadable`."""
+        record = _read(cls, value, "record")
+        for what, name in (("evaluation", "evaluation"), ("fit", "training"), ("cost", "cost")):
+            if record.ok and record.cell == what and getattr(record, name) is None:
+                raise Unreadable(f"a finished {what} has no {name}")
+        if record.cell != "cost" and (record.method is None or record.task is None):
+            raise Unreadable(f"{record.cell} without method or task")
+        return record
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One test of a finished evaluation, with the record that it is part of."""
+
+    record: Record
+    test: Test
+
+    @property
+    def task(self) -> Task:
+        """The task that was tested on."""
+        return _present(self.record.task, "task")
+
+    @property
+    def method(self) -> Method:
+        """The method, with the facts of the fields that were chosen for this test."""
+        found = _present(self.record.method, "method")
+        return dataclasses.replace(found, facts={**found.facts, **self.test.facts})
+
+    @property
+    def conditions(self) -> Evaluation:
+        """The conditions of the evaluation."""
+        return _present(self.record.evaluation, "evaluation")
+
+    @property
+    def seed(self) -> int:
+        """The seed of the fit; 0 where nothing is fitted."""
+        return self.record.seed or 0
+
+
+def _present(value: T | None, name: str) -> T:
+    if value is None:
+        raise ValueError(f"a record without {name}")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: dataclasses become dicts, numpy's numbers Python's, tuples lists, and numbers that
+    are not finite None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} is no plain value")
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _required(cls: Any) -> frozenset[str]:
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cls)
+    return frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
+
+
+def _read(cls: type[T], value: Any, where: str) -> T:
+    """A dataclass from the plain dict that `plain` made of it."""
+    if not isinstance(value, dict):
+        raise Unreadable(f"{where} is {type(value).__name__}, not an object")
+    hints = _hints(typing.cast(Any, cls))
+    if unknown := sorted(value.keys() - hints.keys()):
+        raise Unreadable(f"{where} has an unknown field {unknown[0]!r}")
+    if missing := sorted(_required(typing.cast(Any, cls)) - value.keys()):
+        raise Unreadable(f"{where} has no {missing[0]!r}")
+    return cls(**{name: _typed(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """A value of an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None or a plain type."""
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(next(each for each in arguments if each is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise Unreadable(f"{where} is {value!r}; known: {', '.join(arguments)}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(arguments[0], entry, where) for entry in value)
+    if origin is dict and isinstance(value, dict):
+        return (
+            value if arguments[1] is Any else {name: _typed(arguments[1], each, where) for name, each in value.items()}
+        )
+    if dataclasses.is_dataclass(kind):
+        return _read(typing.cast(type, kind), value, where)
+    expected = origin or kind
+    if expected is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
+        return float(value)
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise Unreadable(f"{where} is {type(value).__name__}, not {expected.__name__}")
+    if expected is int and abs(value) >= 2**63:
+        raise Unreadable(f"{where} is {value}, which no number of steps or bytes is")
+    return value

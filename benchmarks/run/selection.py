@@ -1,0 +1,52 @@
+"""Choosing the adaptation fields and the number of inner steps of a learner on validation tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.api import MetaLearner, State, TaskDistribution, in_regime
+
+#: every learner is tried after 0 to 10 inner steps, so that none is tuned more than the others
+GRID_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Field values and a number of inner steps (None: the learner's own headline), picked from ``trials`` settings."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    trials: int = 0
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The choice as a record holds it."""
+        return {**self.fields, **({} if self.steps is None else {"steps": self.steps})}
+
+
+def choose(
+    learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int, regimes: Sequence[str]
+) -> dict[str, Choice]:
+    """For each batch-norm regime the values of the learner's ``grid`` and the number of inner steps that score best on
+    the first ``episodes`` validation tasks. A setting whose mean score is not finite is never chosen."""
+    if (own := learner.choose(state, tasks, episodes)) is not None:
+        return dict.fromkeys(regimes, Choice(own[0], None, own[1]))
+    cut = tasks.episodes("validation", range(episodes))
+    best: dict[str, tuple[float, Choice]] = {regime: (-math.inf, Choice()) for regime in regimes}
+    trials = 0
+    for values in itertools.product(*learner.grid.values()):
+        fields = dict(zip(learner.grid, values, strict=True))
+        adapted = learner.replace(**fields).adapt(state, cut.support, tasks)
+        for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
+            trials += 1
+            for regime in regimes:
+                score = float(tasks.score(in_regime(predictor, regime), cut.query).double().mean())
+                score = score if tasks.higher_is_better else -score
+                if math.isfinite(score) and score > best[regime][0]:
+                    best[regime] = score, Choice(fields, step)
+    return {regime: dataclasses.replace(choice, trials=trials) for regime, (_, choice) in best.items()}
