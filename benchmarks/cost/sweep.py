@@ -20,7 +20,8 @@ from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.machine import fingerprint, git_state, usable_cores, versions
-from benchmarks.records.store import Store, content_key
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
 from benchmarks.run import isolate
 from benchmarks.run.code_hash import essence
 from benchmarks.run.isolate import Event, Job, Outcome

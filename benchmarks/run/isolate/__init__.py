@@ -25,11 +25,12 @@ from typing import Any, Literal
 
 from benchmarks.run.isolate.process import POLL, PRELOAD, Outcome, Process, warm
 
-__all__ = ["PRELOAD", "Event", "Job", "Outcome", "Verdict", "run", "warm"]
+__all__ = ["PRELOAD", "Event", "Job", "Outcome", "run", "warm"]
 
-Verdict = Literal["start", "wait", "done"]
+#: what `admit` says of a job: start it, ask again later, or how it has ended elsewhere
+Admission = Literal["start", "wait"] | Outcome
 
-#: seconds after which a job that `admit` told to wait is asked about again
+#: seconds until `admit` is asked again about a job that waits
 PATIENCE = 1.0
 
 
@@ -67,15 +68,15 @@ def run(
     on_event: Callable[[Event], None],
     *,
     threads: int | None = 1,
-    admit: Callable[[Job], Verdict] = lambda job: "start",
+    admit: Callable[[Job], Admission] = lambda job: "start",
     preload: Sequence[str] = PRELOAD,
 ) -> dict[str, Outcome]:
     """Run all jobs, at most ``workers`` at once and in their order where nothing speaks against it, and return the
     outcomes by key.
 
     on_event: told of everything; a job whose prerequisite failed is ``finished`` as skipped without having started.
-    threads: each process's CPU threads (None: as the libraries like). admit: asked just before a job would start:
-    "wait" (somebody else works on it: ask again later, others go first), "done" (it needs no run and counts as ok).
+    threads: each process's CPU threads (None: as the libraries like). admit: asked just before a job would start; where
+    it says "wait", others go first.
     Whatever ends this function early (Ctrl-C, an exception of ``on_event``) kills all processes first.
     Raises ValueError for a key that is there twice or an ``after`` that names no job before it."""
     jobs = list(jobs)
@@ -111,7 +112,7 @@ class _Crew:
         workers: int,
         on_event: Callable[[Event], None],
         threads: int | None,
-        admit: Callable[[Job], Verdict],
+        admit: Callable[[Job], Admission],
     ) -> None:
         self.waiting = jobs
         self.running: list[tuple[Job, Process]] = []
@@ -139,13 +140,13 @@ class _Crew:
     def _ask_and_start(self, job: Job) -> None:
         if time.monotonic() - self._asked.get(job.key, -PATIENCE) < PATIENCE:
             return
-        verdict = self._admit(job)
-        if verdict == "wait":
+        admission = self._admit(job)
+        if admission == "wait":
             self._asked[job.key] = time.monotonic()
             return
         self.waiting.remove(job)
-        if verdict == "done":
-            self._finish(job, Outcome("ok"))
+        if isinstance(admission, Outcome):
+            self._finish(job, admission)
             return
         try:
             process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)
