@@ -136,6 +136,8 @@ def essence(node: Any) -> Any:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             value = value[_documented(value) :]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to nested format specifications
+            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
         if name not in ("ctx", "kind", "type_comment") and value not in (None, []):
             found.append((name, essence(value)))
     return type(node).__name__, *found
