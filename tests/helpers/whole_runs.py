@@ -51,7 +51,7 @@ class Answer:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin ``metabench`` with these arguments in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
