@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-RUNS = Path(__file__).parents[2] / "reports" / "runs"
+from benchmarks.commands import options
 
 
 def cost(
@@ -43,7 +43,7 @@ def cost(
     store: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
     ] = None,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """What second order costs against first: time, memory and operations, all implementations interleaved.
 
     A setting that has a record is not measured again. An option that can be given more than once, as in
@@ -61,7 +61,7 @@ def cost(
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(device, 1, memory).memory_bytes
-    files, began = Store(store or RUNS / profile), time.monotonic()
+    files, began = Store(store or options.default_store(profile)), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
     if asked == grid.Choice() and device == "cpu" and in_time and grid.environments(profile):

@@ -1,4 +1,4 @@
-"""What the distributions over control tasks share: tasks and noise by index, returns as scores."""
+"""The base of all control tasks: tasks and noise by index, returns as scores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ Indices = Sequence[int] | np.ndarray
 
 @dataclass(frozen=True)
 class ControlTasks(TaskDistribution):
-    """A distribution over environments. A subclass says what `model` it has and how `draw` makes a task of an index.
+    """A distribution over environments. A subclass has a `model` and a `draw` that makes a task from an index.
 
-    shot: trajectories per step of the inner loop. queries: trajectories that are scored, with random numbers of their
-    own, the same after every number of inner steps. A split is a stream of its own. The support and query sources have
-    the tasks' `parameters`, for oracles.
+    shot: trajectories per step of the inner loop
+    queries: scored trajectories, with their own random numbers, the same after every number of inner steps
+    discount: the discount factor of learners of values; the score is not discounted
+
+    Each split is a separate stream. The support and query sources have the tasks' `parameters`, for oracles.
     """
 
     kind: ClassVar[str] = "control"
@@ -37,10 +39,13 @@ class ControlTasks(TaskDistribution):
 
     shot: int = 20
     queries: int = 20
+    discount: float = 0.99
 
     def __post_init__(self) -> None:
         for name in ("shot", "queries"):
             self._at_least_one(name)
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     def _at_least_one(self, name: str) -> None:
         if getattr(self, name) < 1:
@@ -53,7 +58,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
-        """What steps the environments: (model, tasks) -> `BatchEnv`."""
+        """Constructor of the simulators: (model, tasks) -> `BatchEnv`."""
         return TensorEnv
 
     @property
@@ -67,7 +72,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def actions(self) -> ActionSpace:
-        """What a prediction means."""
+        """The action space, which says how an output is read."""
         return self.model.actions
 
     @property
@@ -90,7 +95,9 @@ class ControlTasks(TaskDistribution):
     def episodes(
         self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
     ) -> Episodes:
-        """T environments each, to learn in and to be scored in; shots, queries: trajectories."""
+        """T environments to adapt in (support) and to be scored in (query).
+
+        shots, queries: trajectories"""
         shots = self.shot if shots is None else shots
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 1:
@@ -110,7 +117,7 @@ class ControlTasks(TaskDistribution):
         return _stream(f"{self.name}-v{self.version}", split, purpose)
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
-        """The undiscounted return of each trial, ``[T, queries]``."""
+        """Undiscounted return of each trial, ``[T, queries]``."""
         trajectories: Trajectories = query.batch(predictor, 0)
         return trajectories.returns
 
