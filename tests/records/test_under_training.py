@@ -1,7 +1,6 @@
 """When a fit counts as under-trained."""
 
 import pytest
-
 from benchmarks.records.under_training import under_trained
 
 
