@@ -122,6 +122,7 @@ def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path,
     answer = command_line("run", "-p", "./mine.toml", "-m", "constant,chance", "--episodes", "5", "--threads", "1")
     assert answer.code == 0, answer.out
     (result,) = load(tmp_path / "reports" / "runs" / "tiny").results
+    assert result.first.record.threads == 1
     assert len(result.row.episodes) == 5
     end = answer.out.splitlines()[-4:]
     assert end[0].split() == ["test", "method", "score", "seeds"]
