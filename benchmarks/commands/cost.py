@@ -43,7 +43,7 @@ def cost(
     store: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
     ] = None,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """What second order costs against first: time, memory and operations, all implementations interleaved.
 
     A setting that has a record is not measured again. An option that can be given more than once, as in

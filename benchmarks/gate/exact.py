@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import registry
 from benchmarks.api import State
-from benchmarks.cost import counters
+from benchmarks.cost import counting
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 from benchmarks.models import network_for
@@ -39,10 +39,10 @@ class Finding:
     message: str = ""
 
 
-def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counters.Step, int]]:
+def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counting.Step, int]]:
     """A meta-step of a registered method after a first one, and the number of its parameters."""
 
-    def prepare() -> tuple[counters.Step, int]:
+    def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
         fixed = workload.tasks(workload.episodes(tasks))
         learner = registry.build_method(method, meta_batch=tasks, training_queries=workload.queries, **fields)
@@ -53,10 +53,10 @@ def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callabl
     return prepare
 
 
-def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counters.Step, int]]:
+def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counting.Step, int]]:
     """Adapting to ``tasks`` tasks with so many inner steps, and the number of parameters."""
 
-    def prepare() -> tuple[counters.Step, int]:
+    def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
         episodes = workload.episodes(tasks)
         fixed = workload.tasks(episodes)
@@ -74,7 +74,7 @@ def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[
 
 
 #: the named steps; each returns a step and the number of parameters
-STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
+STEPS: dict[str, Callable[[], tuple[counting.Step, int]]] = {
     "maml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("maml", "mlp-40-40", 4, inner_steps=5),
     "fomaml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("fomaml", "mlp-40-40", 4, inner_steps=5),
     "maml meta-step, conv4-64-strided, 2 tasks, 1 inner step": _meta_step("maml", "conv4-64-strided", 2),
@@ -84,17 +84,17 @@ STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
 }
 
 
-def measure(names: Mapping[str, Callable[[], tuple[counters.Step, int]]] = STEPS) -> dict[str, Counts]:
+def measure(names: Mapping[str, Callable[[], tuple[counting.Step, int]]] = STEPS) -> dict[str, Counts]:
     """The counts of every named step, on one thread: what another thread does is not seen."""
     torch.set_num_threads(1)
     found = {}
     for name, prepare in names.items():
         step, parameters = prepare()
         found[name] = {
-            "flops": counters.flops(step),
-            "operations": counters.operations(step),
+            "flops": counting.flops(step),
+            "operations": counting.operations(step),
             "parameters": parameters,
-            "saved_bytes": counters.saved_bytes(step),
+            "saved_bytes": counting.saved_bytes(step),
         }
     return found
 

@@ -337,7 +337,7 @@ def test_the_example_of_the_docs_trains(tmp_path: Path, given: Any, monkeypatch:
     monkeypatch.setitem(BACKBONES, "wide", None)
     path = tmp_path / "wide.py"
     path.write_text(example, encoding="utf-8")
-    assert command_line.plugins([str(path), "maml"], []) == (["maml"], [], [str(path)])
+    assert plugins([str(path), "maml"], []) == (["maml"], [], [str(path)])
     tasks = given.waves()
     state = next(given.maml(tasks, backbone="wide").fit(tasks, 0, _start(tasks, "wide")))
     assert state.parameters["1.weight"].shape == (80, 1)
