@@ -98,9 +98,9 @@ class ImageTasks(TaskDistribution):
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"pooled", "classes"})
-    #: channels, height, width
     #: whether its pictures may be passed on
     redistributable: ClassVar[bool] = True
+    #: channels, height, width
     image_shape: ClassVar[tuple[int, int, int]]
 
     way: int = 5
