@@ -144,7 +144,9 @@ def load_file(path: Path) -> list[Entry]:
     registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
     own = [entry for entry in registered if entry.path == path]
     if not own and path not in other_files:
-        raise MetabenchError(f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)")
+        raise MetabenchError(
+            f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)"
+        )
     return own
 
 

@@ -23,7 +23,7 @@ from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.per_task import PerTask, applied
-from maml.inner_loop import InnerLoop, UpdateRule, per_task
+from maml.inner_loop import InnerLoop, UpdateRule, gradients_of, per_task
 from maml.losses import supervised_loss
 
 #: parameters without a task axis, support set and query set of T tasks -> loss and the gradient of each parameter
@@ -72,7 +72,7 @@ class QueryLoss:
         steps = self.inner.steps(per_task(leaves, len(support)), support)
         adapted = next(islice(steps, self.inner_steps, None))
         loss = self.at(adapted, support, query)
-        return loss.detach(), torch.autograd.grad(loss, list(leaves.values()))
+        return loss.detach(), gradients_of(loss, leaves, graph=False)
 
     def checkpointed_gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
@@ -88,7 +88,7 @@ class QueryLoss:
             between.append(forwards.step(*between[-1], support, number))
         leaves = _leaves(between[-1][0])
         loss = self.at(leaves, support, query)
-        gradients = list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True))
+        gradients = list(gradients_of(loss, leaves, graph=False))
         into = [torch.zeros_like(value) for value in between[-1][1].values()]
         for number in reversed(range(self.inner_steps)):
             theta, memory = map(_leaves, between[number])

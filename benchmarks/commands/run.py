@@ -72,7 +72,7 @@ def run(
     from benchmarks.run.cells import Request, resolve
 
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    methods, tasks, plugins = _plugins(options.names(method), options.names(task))
+    methods, tasks, paths = plugins(options.names(method), options.names(task))
     if not (chosen.blocks or tasks):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some with -t")
     if only not in ONLY:
@@ -94,10 +94,10 @@ def run(
     try:
         with console.RunView(console.plain()) as view:
             watcher = schedule.Watcher(view.line, view.event)
-            data = schedule.prepare(found, machine, plugins, watcher)
+            data = schedule.prepare(found, machine, paths, watcher)
             todo = schedule.plan(found, data, files, only)  # type: ignore[arg-type]
             view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, plugins, watcher)
+            outcomes = schedule.run(todo, files, machine, paths, watcher)
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None
@@ -120,7 +120,7 @@ def prepare(task: TasksOption = None) -> None:
     from benchmarks import registry
     from benchmarks.errors import Unavailable
 
-    _, tasks, _ = _plugins([], options.names(task))
+    _, tasks, _ = plugins([], options.names(task))
     for name in tasks or registry.tasks():
         built = registry.build_task(name)
         try:
@@ -133,7 +133,7 @@ def prepare(task: TasksOption = None) -> None:
             typer.echo(f"{name}: ready")
 
 
-def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
+def plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Names of methods and tasks, where a file stands for those that it registers, and the paths of these files."""
     from benchmarks import registry
 

@@ -70,7 +70,11 @@ def test_a_file_that_holds_the_contract(tmp_path: Path, command_line: Callable[.
             "import os; os._exit(0)\nfrom dataclasses",
             "exited with code 0 in the middle (in: import)",
         ),
-        ("\nfrom dataclasses", "import sys; sys.exit(0)\nfrom dataclasses", "mine.py:1 can't be imported: SystemExit: 0"),
+        (
+            "\nfrom dataclasses",
+            "import sys; sys.exit(0)\nfrom dataclasses",
+            "mine.py:1 can't be imported: SystemExit: 0",
+        ),
         (
             "        yield",
             "        os._exit(0)\n        yield",
