@@ -1,0 +1,172 @@
+"""The public functions of ``import benchmarks as mb``: `results`, `load` and `run`.
+
+They take and return values of Python. `metabench export` and `metabench run` share their code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record, Tested
+from benchmarks.records.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmarks.api import MetaLearner, State, TaskDistribution
+
+
+def results(store: str | Path) -> pd.DataFrame:
+    """Every score of a store, one row per query.
+
+    ========== ======== ==========================================================================================
+    column     type     content
+    ========== ======== ==========================================================================================
+    task       category the task that was tested on, ``omniglot-v1/5w1s``
+    method     category the method as `metabench show` names it; settings are in the name where they differ
+    seed       int32    of the fit; 0 for a method without a fit
+    checkpoint category the state of the fit: "best" on validation episodes, or "last"
+    regime     category batch-norm regime ("none" without batch-norm), see docs/protocol.md
+    shots      int32    support examples per class, or per task of regression; 0 where the task has none
+    step       int32    inner steps taken before the prediction
+    headline   bool     whether the tables report this step; other steps have the first 100 episodes only
+    episode    int32    number of the test episode, the same for every method and seed
+    query      int32    number of the query (or of the trajectory) in its episode
+    score      float32  1 or 0 (right or wrong), squared error in squared units of the target, or return
+    class      int32    class of the query in the whole data set, item: its number there; -1 where there is none
+    key        category of the record
+    commit     category the checked-out commit of the suite
+    ========== ======== ==========================================================================================
+
+    Results of older code are left out where a method has run with newer code since. An episode's score is the mean of
+    its queries, a method's score the mean over episodes and seeds. Accuracy of each method on each task::
+
+        frame = mb.results("reports/runs/quick")
+        reported = frame[frame.headline & (frame.checkpoint == "best")]
+        reported.pivot_table("score", "method", ["task", "shots", "regime"], observed=True)
+
+    Two methods share their episodes, so subtract before you average: the standard error of the mean of a - b is much
+    smaller than that of either mean.
+
+    Raises `MetabenchError` where there is no store or no finished test."""
+    from benchmarks.stats import frame
+
+    return frame.frame(_existing(store))
+
+
+def load(
+    store: str | Path, method: str, task: str, seed: int = 0, checkpoint: str = "best", device: str = "cpu"
+) -> tuple[MetaLearner, State, TaskDistribution]:
+    """A trained learner from a store: the learner, its state, and the task distribution it was tested on.
+
+    method: a name as `metabench show` prints it ("maml", "maml (inner_lr=0.1)", "pretrained [tuned]"), or the path of
+        the plug-in file that defines the method. Fields chosen on validation tasks are set.
+    task: ``omniglot-v1/5w1s`` or ``omniglot/5w1s``; or ``omniglot`` where the store has one variant of it.
+    seed: of the fit. Methods without a fit have an empty state for every seed.
+    checkpoint: "best" on validation episodes, or "last".
+    device: where the state goes, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    ``adapt`` yields one predictor after 0, 1, 2 ... inner steps; ``learner.reported_steps()[-1]`` is the number that
+    the tables report. A predictor maps inputs ``[T, n, *tasks.input_shape]`` to class scores ``[T, n, way]`` or values
+    ``[T, n, outputs]``, and the memory of a recurrent learner. T is the number of tasks, learned independently. Images
+    are float32 from 0 to 1. Five images of your own, one per class, and three questions::
+
+        learner, state, tasks = mb.load("reports/runs/quick", method="maml", task="omniglot/5w1s")
+        support = mb.LabelledSet(x=images[None], y=torch.arange(5)[None])      # [1, 5, 1, 28, 28] and [1, 5]
+        for predictor in itertools.islice(learner.adapt(state, support, tasks), 6):
+            scores, _ = predictor(questions[None])                            # [1, 3, 1, 28, 28] -> [1, 3, 5]
+
+    Raises `MetabenchError` for an unknown method, task, seed or checkpoint (and names the known ones), where the method
+    has several rows on the task, and where the store holds no trained states (``metabench keep`` leaves them out)."""
+    from benchmarks.api import State
+
+    files = _existing(store)
+    tested = _chosen(files, method, task, seed)
+    record = tested.record
+    learner, tasks = _built(record, checkpoint, device)
+    if record.training is None:
+        return learner, State(), tasks
+    fit = files.get(record.training.fit)
+    states = files.state(fit) if fit else None
+    if states is None:
+        raise MetabenchError(
+            f"{files.path} has no trained state of {record.label} on {record.task.id if record.task else task}, seed "
+            f"{seed}: copies made by `metabench keep` have none; load from the store of the run, or run again"
+        )
+    if checkpoint not in states:
+        from benchmarks.registry import unknown
+
+        raise unknown("checkpoint", checkpoint, states)
+    return learner, State(**states[checkpoint]).to(device), tasks
+
+
+def _existing(store: str | Path) -> Store:
+    """A store to read; raises `MetabenchError` where there is none."""
+    if not Path(store).is_dir():
+        raise MetabenchError(f"no store at {store}: it is the folder that `run` names, as in reports/runs/quick")
+    return Store(store, read_only=True)
+
+
+def _chosen(files: Store, method: str, task: str, seed: int) -> Tested:
+    """The test of a row and a seed, with the shots that its fit was trained for where there is such a test."""
+    from benchmarks.registry import unknown
+    from benchmarks.stats.columns import grouped
+
+    tests = [(name, tested) for name, group in grouped(files.records("evaluation")) for tested in group]
+    if not tests:
+        raise MetabenchError(f"no finished evaluation in {files.path}: run methods into it first")
+    task_id = _task_id(files, task, {tested.conditions.task_id for _, tested in tests})
+    tests = [(name, tested) for name, tested in tests if tested.conditions.task_id == task_id]
+    own = [(name, tested) for name, tested in tests if tested.conditions.shots in (None, tested.task.shot)]
+    rows: dict[str, dict[int, Tested]] = {}
+    for name, tested in own or tests:
+        rows.setdefault(name, {}).setdefault(tested.seed, tested)
+    found = [name for name in rows if name == method]
+    found = found or [name for name, seeds in rows.items() if next(iter(seeds.values())).record.label == method]
+    if not found:
+        raise unknown(f"method on {task_id} in {files.path}", method, rows)
+    if len(found) > 1:
+        raise MetabenchError(f"{method} has several rows on {task_id} in {files.path}: name one of {', '.join(found)}")
+    seeds = rows[found[0]]
+    if seed not in seeds and next(iter(seeds.values())).record.training is not None:
+        raise unknown(f"seed of {found[0]} on {task_id} in {files.path}", str(seed), map(str, seeds))
+    return seeds.get(seed) or next(iter(seeds.values()))
+
+
+def _task_id(files: Store, task: str, known: Iterable[str]) -> str:
+    """The task of the store that is meant, with or without version, or by the name alone where it has one variant."""
+    from benchmarks.registry import unknown
+
+    forms = {name: (name, re.sub(r"-v\d+/", "/", name), re.sub(r"-v\d+/.*", "", name)) for name in known}
+    found = sorted(name for name in forms if task in forms[name])
+    if not found:
+        raise unknown(f"task in {files.path}", task, known)
+    if len(found) > 1:
+        raise MetabenchError(f"{files.path} has several variants of {task}: name one of {', '.join(found)}")
+    return found[0]
+
+
+def _built(record: Record, checkpoint: str, device: str) -> tuple[MetaLearner, TaskDistribution]:
+    """Learner and tasks as the record describes them, with the fields that were chosen for this checkpoint."""
+    from benchmarks import registry
+
+    assert record.method is not None
+    assert record.task is not None
+    if record.method.name not in registry.methods():
+        raise MetabenchError(f"{record.method.name} is no method of the suite: give the path of its file as `method`")
+    try:
+        tasks = registry.task_from(vars(record.task), device)
+        learner = registry.method_from(vars(record.method), tasks.kind)
+    except TypeError as error:
+        raise MetabenchError(f"{record.label} on {record.task.id} was run by code with other fields: {error}") from None
+    if tasks.id != record.task.id:
+        raise MetabenchError(f"{record.label} was run on {record.task.id}, and this is {tasks.id}")
+    if not record.selected:
+        return learner, tasks
+    test = next((test for test in record.tests if test.model == checkpoint), None)
+    if test is None:
+        raise registry.unknown(f"checkpoint of {record.label}", checkpoint, {test.model for test in record.tests})
+    return learner.replace(**{name: test.chosen[name] for name in test.chosen if name in learner.config()}), tasks
