@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from benchmarks.api import TaskDistribution as TaskDistribution
     from benchmarks.errors import MetabenchError as MetabenchError
     from benchmarks.models import register_backbone as register_backbone
-    from benchmarks.python_api import load as load
-    from benchmarks.python_api import results as results
-    from benchmarks.python_api import run as run
+    from benchmarks.python_api.load import load as load
+    from benchmarks.python_api.results import results as results
+    from benchmarks.python_api.run import run as run
     from benchmarks.registry import register_method as register_method
     from benchmarks.registry import register_task as register_task
 
 #: public name -> its module
 _MODULES = {
-    "results": "benchmarks.python_api",
-    "load": "benchmarks.python_api",
-    "run": "benchmarks.python_api",
+    "results": "benchmarks.python_api.results",
+    "load": "benchmarks.python_api.load",
+    "run": "benchmarks.python_api.run",
     "LabelledSet": "benchmarks.api",
     "State": "benchmarks.api",
     "MetaLearner": "benchmarks.api",
@@ -45,7 +45,7 @@ _MODULES = {
     "register_backbone": "benchmarks.models",
 }
 
-__all__ = list(_MODULES)  # noqa: PLE0605
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import functools
 import gc
 import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.commands import cost as costs
-from benchmarks.commands import stores
+from benchmarks.commands import options, stores
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
-from benchmarks.commands.options import existing as _existing
-from benchmarks.commands.options import store_of as _store
+from benchmarks.commands.run import prepare, run
 from benchmarks.errors import MetabenchError
-
-if TYPE_CHECKING:
-    from benchmarks.run.schedule import Only
 
 app = typer.Typer(
     name="metabench",
@@ -40,101 +34,9 @@ _UsageError: Any = typer.BadParameter.__base__
 
 PAGE = Path(__file__).parents[2] / "reports" / "index.html"
 
-MethodsOption = Annotated[
-    list[str] | None, typer.Option("-m", "--method", metavar="NAME", help="A method, or a path to your own file.")
-]
-TasksOption = Annotated[
-    list[str] | None, typer.Option("-t", "--task", metavar="NAME", help="A task, or a path to your own file.")
-]
 
-
-@app.command()
-def run(
-    profile: ProfileOption = "quick",
-    method: MethodsOption = None,
-    task: TasksOption = None,
-    seeds: Annotated[str | None, typer.Option(metavar="N", help="How many (3), or which (0,2,5).")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes at once; default: one per core.", min=1)
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(metavar="GB", help="Limit of each process; default: its share of 80 % of the machine's.", min=0.1),
-    ] = None,
-    only: Annotated[str, typer.Option(metavar="WHICH", help="all, failed or missing.")] = "all",
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.FIELD=VALUE", help="As in maml.inner_lr=0.1")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(metavar="N", help="More test shots: 1,5,10")] = None,
-    plan: Annotated[
-        str,
-        typer.Option(
-            metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4 (default: a rule)."
-        ),
-    ] = "",
-    store: StoreOption = None,
-) -> None:
-    """Run methods on tasks; the same command goes on where it was stopped.
-
-    Exit code: 0 when every cell that was run is finished, 1 when some failed (the others are kept, and `show` and
-    `report` name the failed ones), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks.run import isolate
-
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # its imports go on beside those here
-    from benchmarks import registry
-    from benchmarks.commands import console
-    from benchmarks.execution import plans
-    from benchmarks.records.store import Store
-    from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, resolve
-
-    chosen = profiles.load(profile)
-    methods, tasks, plugins = _plugins(method or [], task or [])
-    if only not in ("all", "failed", "missing"):
-        raise registry.unknown("value of --only", only, ("all", "failed", "missing"))
-    request = Request(
-        methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots", 1)
-    )
-    request = dataclasses.replace(request, plan=plan)
-    plans.check_device(plan, request.device)
-    found = resolve(chosen, request)
-    files = Store(_store(store, profile))
-    machine = schedule.Machine.default(device, jobs, memory)
-
-    try:
-        with console.RunView(console.plain()) as view:
-            watcher = schedule.Watcher(view.line, view.event)
-            data = schedule.prepare(found, machine, plugins, watcher)
-            todo = schedule.plan(found, data, files, _only(only))
-            view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, plugins, watcher)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
-    failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
-    typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def prepare(task: TasksOption = None) -> None:
-    """Find, download and decode the data of tasks (all of them, if none is named)."""
-    from benchmarks import registry
-    from benchmarks.errors import Unavailable
-
-    _, tasks, _ = _plugins([], task or [])
-    for name in tasks or registry.tasks():
-        built = registry.build_task(name)
-        try:
-            built.prepare(lambda line, name=name: typer.echo(f"{name}: {line}"))  # type: ignore[misc]
-        except Unavailable as reason:
-            if task:
-                raise
-            typer.echo(f"{name}: {reason}")
-        else:
-            typer.echo(f"{name}: ready")
+app.command()(run)
+app.command()(prepare)
 
 
 @app.command(name="list")
@@ -155,7 +57,7 @@ def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
     from benchmarks.commands import console
     from reports import terminal
 
-    terminal.show(_existing(_store(store, profile)), console.plain())
+    terminal.show(options.existing(options.store_of(store, profile)), console.plain())
 
 
 @app.command()
@@ -170,17 +72,17 @@ def report(
     """One self-contained HTML page from the records."""
     from reports.page import page
 
-    typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output, figures)}")
+    typer.echo(f"wrote {page.write_report(options.existing(options.store_of(store, profile)), output, figures)}")
 
 
 @app.command()
 @functools.wraps(costs.cost)
-def cost(**options: Any) -> None:
+def cost(**given: Any) -> None:
     from benchmarks.commands import console
     from reports.cost import terminal as tables
 
-    options["device"] = _device(options["device"])
-    tables.show(costs.cost(**options), console.plain())
+    given["device"] = options.device(given["device"])
+    tables.show(costs.cost(**given), console.plain())
 
 
 app.command()(gate)
@@ -210,83 +112,6 @@ def check(path: Annotated[Path, typer.Argument(help="A file with your method or 
     if complaints:
         raise MetabenchError(f"{path}: {len(complaints)} of its promises to the contract are broken")
     typer.echo(f"{path}: holds the contract")
-
-
-def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Names of methods and tasks, with those that the given files register in the place of the files, and the files."""
-    from benchmarks import registry
-
-    files = [name for name in (*methods, *tasks) if name.endswith(".py")]
-    registry.discover(files)
-
-    def names(given: list[str], table: dict[str, registry.Entry]) -> list[str]:
-        found = []
-        for name in given:
-            own = [e.name for e in table.values() if name.endswith(".py") and e.path == Path(name).resolve()]
-            if name.endswith(".py") and not own and Path(name).resolve() in registry.other_files:
-                continue
-            if name.endswith(".py") and not own:
-                raise MetabenchError(f"{name} registers nothing of the kind that is asked for here")
-            found += own or [name]
-        return found
-
-    own_tasks = names(tasks, registry.tasks())
-    return names(methods, registry.methods()), own_tasks, [str(Path(name).resolve()) for name in files]
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    settings = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or "." not in key:
-            raise MetabenchError(f"--set {text!r}: write name.field=value, as in maml.inner_lr=0.1")
-        settings[key] = _value(value)
-    return settings
-
-
-def _value(text: str) -> Any:
-    constants = {"true": True, "false": False, "none": None}
-    if text.lower() in constants:
-        return constants[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _seeds(text: str | None) -> tuple[int, ...]:
-    if text is not None and "," not in text:
-        return tuple(range(_whole(text, "--seeds", 1)[0]))
-    return _whole(text, "--seeds", 0)
-
-
-def _whole(text: str | None, option: str, least: int) -> tuple[int, ...]:
-    """The numbers of a list like 0,2,5, each once; a comma at the end makes a list of one number."""
-    if text is None:
-        return ()
-    try:
-        numbers = tuple(dict.fromkeys(int(part) for part in text.removesuffix(",").split(",")))
-    except ValueError:
-        raise MetabenchError(f"{option} {text!r}: write whole numbers, as in 3 or 0,2,5") from None
-    if min(numbers) < least:
-        raise MetabenchError(f"{option} {text!r}: {min(numbers)} is too small, {least} is the least")
-    return numbers
-
-
-def _device(name: str) -> str:
-    import torch
-
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MetabenchError(f"device {name!r} is not here: torch {torch.__version__} finds no CUDA device")
-    return name
-
-
-def _only(text: str) -> Only:
-    return text  # type: ignore[return-value]
 
 
 def main() -> None:

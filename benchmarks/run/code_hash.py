@@ -54,12 +54,26 @@ def _hash_of(files: frozenset[Path]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-@functools.cache
+def forget_own_files() -> None:
+    """Read files outside the suite again when they are next asked for: a long session may have changed them. Those of
+    the suite stay as this process, and the server that it forks cells from, have imported them."""
+    _hash_of.cache_clear()
+    _own_source.cache_clear()
+    _module_files.cache_clear()
+
+
 def _source(path: Path) -> tuple[str, frozenset[Path]]:
     """The hash of a file's program, and the files it imports that belong to the suite or to its own folder."""
+    return _suite_source(path) if path.is_relative_to(ROOT) else _own_source(path)
+
+
+def _read(path: Path) -> tuple[str, frozenset[Path]]:
     tree = ast.parse(path.read_bytes())
     found = {file for name in _imported(tree) for file in _module_files(name, path.parent)}
     return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), frozenset(found - {path})
+
+
+_suite_source, _own_source = functools.cache(_read), functools.cache(_read)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

@@ -6,6 +6,7 @@ Cells are independent except that an evaluation needs its fit, so the same list 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,23 +37,38 @@ class Machine:
     memory_bytes: int | None
 
     @classmethod
-    def default(cls, device: str, jobs: int | None = None, gigabytes: float | None = None) -> Machine:
-        """One thread per process and a process per core; on a GPU one process that has all cores.
+    def default(
+        cls, device: str, jobs: int | None = None, gigabytes: float | None = None, threads: int | None = None
+    ) -> Machine:
+        """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
-        gigabytes: each process's memory limit, where it isn't to be its share of the machine's."""
+        threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
+        process; None: its share of the machine's memory."""
         cores = usable_cores() or 1
-        jobs = jobs or (cores if device == "cpu" else 1)
+        threads = threads or _named_threads()
+        jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
         if gigabytes is None and (gibibytes := memory_gib()) is not None:
             gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
-        return cls(jobs, max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+        return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+
+
+def _named_threads() -> int | None:
+    """OMP_NUM_THREADS, of a list like "4,2" the first; None where it is not set or names no number, as in OpenMP."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 @dataclass(frozen=True)
 class Todo:
-    """What a run will do: cells to run, and pairs of method and task that are skipped. finished: cells that stay."""
+    """Cells to run, and pairs of method and task to skip. done: cells that have finished before."""
 
     cells: Sequence[Cell]
-    finished: int = 0
+    done: Sequence[Cell] = ()
+
+    @property
+    def finished(self) -> int:
+        """The number of cells that have finished before."""
+        return len(self.done)
 
     @property
     def to_run(self) -> list[Cell]:
@@ -69,10 +85,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told what happens: ``line`` gets sentences, ``event`` gets what a cell's process reports."""
+    """Functions that follow a run: ``line`` gets sentences, ``plan`` the cells to run, ``event`` what a cell's process
+    reports. By default nothing is shown."""
 
-    line: Callable[[str], None]
-    event: Callable[[Cell, Event], None]
+    line: Callable[[str], None] = lambda text: None
+    event: Callable[[Cell, Event], None] = lambda cell, event: None
+    plan: Callable[[Todo], None] = lambda todo: None
 
 
 def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
@@ -114,7 +132,7 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
     expanded = cells.expand(found, data.digests, data.unavailable)
     keep: list[Cell] = []
-    finished = 0
+    done: list[Cell] = []
     for cell in expanded:
         record = store.get(cell.key)
         failed = record is not None and record.status not in ("ok", "skipped")
@@ -122,12 +140,12 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
         if cell.skip is not None:
             keep.append(cell)
         elif record is not None and not failed and not blocked:
-            finished += 1
+            done.append(cell)
         elif (only == "failed" and record is None) or (only == "missing" and failed):
             continue
         else:
             keep.append(cell)
-    return Todo(_with_fits(keep, store), finished)
+    return Todo(_with_fits(keep, store), done)
 
 
 def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:

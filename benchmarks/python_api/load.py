@@ -1,60 +1,20 @@
-"""The public functions of ``import benchmarks as mb``: `results`, `load` and `run`.
-
-They take and return values of Python. `metabench export` and `metabench run` share their code."""
+"""`load`: a trained learner from a store."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from benchmarks import registry
+from benchmarks.api import MetaLearner, State, TaskDistribution
 from benchmarks.errors import MetabenchError
+from benchmarks.python_api.names import named
+from benchmarks.python_api.results import existing
 from benchmarks.records.record import Record, Tested
 from benchmarks.records.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from benchmarks.api import MetaLearner, State, TaskDistribution
-
-
-def results(store: str | Path) -> pd.DataFrame:
-    """Every score of a store, one row per query.
-
-    ========== ======== ==========================================================================================
-    column     type     content
-    ========== ======== ==========================================================================================
-    task       category the task that was tested on, ``omniglot-v1/5w1s``
-    method     category the method as `metabench show` names it; settings are in the name where they differ
-    seed       int32    of the fit; 0 for a method without a fit
-    checkpoint category the state of the fit: "best" on validation episodes, or "last"
-    regime     category batch-norm regime ("none" without batch-norm), see docs/protocol.md
-    shots      int32    support examples per class, or per task of regression; 0 where the task has none
-    step       int32    inner steps taken before the prediction
-    headline   bool     whether the tables report this step; other steps have the first 100 episodes only
-    episode    int32    number of the test episode, the same for every method and seed
-    query      int32    number of the query (or of the trajectory) in its episode
-    score      float32  1 or 0 (right or wrong), squared error in squared units of the target, or return
-    class      int32    class of the query in the whole data set, item: its number there; -1 where there is none
-    key        category of the record
-    commit     category the checked-out commit of the suite
-    ========== ======== ==========================================================================================
-
-    Results of older code are left out where a method has run with newer code since. An episode's score is the mean of
-    its queries, a method's score the mean over episodes and seeds. Accuracy of each method on each task::
-
-        frame = mb.results("reports/runs/quick")
-        reported = frame[frame.headline & (frame.checkpoint == "best")]
-        reported.pivot_table("score", "method", ["task", "shots", "regime"], observed=True)
-
-    Two methods share their episodes, so subtract before you average: the standard error of the mean of a - b is much
-    smaller than that of either mean.
-
-    Raises `MetabenchError` where there is no store or no finished test."""
-    from benchmarks.stats import frame
-
-    return frame.frame(_existing(store))
+from benchmarks.registry import unknown
+from benchmarks.stats.columns import grouped
 
 
 def load(
@@ -81,10 +41,9 @@ def load(
 
     Raises `MetabenchError` for an unknown method, task, seed or checkpoint (and names the known ones), where the method
     has several rows on the task, and where the store holds no trained states (``metabench keep`` leaves them out)."""
-    from benchmarks.api import State
-
-    files = _existing(store)
-    tested = _chosen(files, method, task, seed)
+    files = existing(store)
+    methods, tasks_named, _ = named(method, task)
+    tested = _chosen(files, _only(method, methods), _only(task, tasks_named), seed)
     record = tested.record
     learner, tasks = _built(record, checkpoint, device)
     if record.training is None:
@@ -97,24 +56,18 @@ def load(
             f"{seed}: copies made by `metabench keep` have none; load from the store of the run, or run again"
         )
     if checkpoint not in states:
-        from benchmarks.registry import unknown
-
         raise unknown("checkpoint", checkpoint, states)
     return learner, State(**states[checkpoint]).to(device), tasks
 
 
-def _existing(store: str | Path) -> Store:
-    """A store to read; raises `MetabenchError` where there is none."""
-    if not Path(store).is_dir():
-        raise MetabenchError(f"no store at {store}: it is the folder that `run` names, as in reports/runs/quick")
-    return Store(store, read_only=True)
+def _only(given: str, names: Sequence[str]) -> str:
+    if len(names) != 1:
+        raise MetabenchError(f"{given} registers {', '.join(names) or 'nothing'}: import it and give one of the names")
+    return names[0]
 
 
 def _chosen(files: Store, method: str, task: str, seed: int) -> Tested:
     """The test of a row and a seed, with the shots that its fit was trained for where there is such a test."""
-    from benchmarks.registry import unknown
-    from benchmarks.stats.columns import grouped
-
     tests = [(name, tested) for name, group in grouped(files.records("evaluation")) for tested in group]
     if not tests:
         raise MetabenchError(f"no finished evaluation in {files.path}: run methods into it first")
@@ -138,8 +91,6 @@ def _chosen(files: Store, method: str, task: str, seed: int) -> Tested:
 
 def _task_id(files: Store, task: str, known: Iterable[str]) -> str:
     """The task of the store that is meant, with or without version, or by the name alone where it has one variant."""
-    from benchmarks.registry import unknown
-
     forms = {name: (name, re.sub(r"-v\d+/", "/", name), re.sub(r"-v\d+/.*", "", name)) for name in known}
     found = sorted(name for name in forms if task in forms[name])
     if not found:
@@ -151,8 +102,6 @@ def _task_id(files: Store, task: str, known: Iterable[str]) -> str:
 
 def _built(record: Record, checkpoint: str, device: str) -> tuple[MetaLearner, TaskDistribution]:
     """Learner and tasks as the record describes them, with the fields that were chosen for this checkpoint."""
-    from benchmarks import registry
-
     assert record.method is not None
     assert record.task is not None
     if record.method.name not in registry.methods():
@@ -168,5 +117,5 @@ def _built(record: Record, checkpoint: str, device: str) -> tuple[MetaLearner, T
         return learner, tasks
     test = next((test for test in record.tests if test.model == checkpoint), None)
     if test is None:
-        raise registry.unknown(f"checkpoint of {record.label}", checkpoint, {test.model for test in record.tests})
+        raise unknown(f"checkpoint of {record.label}", checkpoint, {test.model for test in record.tests})
     return learner.replace(**{name: test.chosen[name] for name in test.chosen if name in learner.config()}), tasks

@@ -22,8 +22,51 @@ COLUMNS = (
 )
 
 
+def results(store: str | Path) -> pd.DataFrame:
+    """Every score of a store, one row per query.
+
+    ========== ======== ==========================================================================================
+    column     type     content
+    ========== ======== ==========================================================================================
+    task       category the task that was tested on, ``omniglot-v1/5w1s``
+    method     category the method as `metabench show` names it; settings are in the name where they differ
+    seed       int32    of the fit; 0 for a method without a fit
+    checkpoint category the state of the fit: "best" on validation episodes, or "last"
+    regime     category batch-norm regime ("none" without batch-norm), see docs/protocol.md
+    shots      int32    support examples per class, or per task of regression; 0 where the task has none
+    step       int32    inner steps taken before the prediction
+    headline   bool     whether the tables report this step; other steps have the first 100 episodes only
+    episode    int32    number of the test episode, the same for every method and seed
+    query      int32    number of the query (or of the trajectory) in its episode
+    score      float32  1 or 0 (right or wrong), squared error in squared units of the target, or return
+    class      int32    class of the query in the whole data set, item: its number there; -1 where there is none
+    key        category of the record
+    commit     category the checked-out commit of the suite
+    ========== ======== ==========================================================================================
+
+    Results of older code are left out where a method has run with newer code since. An episode's score is the mean of
+    its queries, a method's score the mean over episodes and seeds. Accuracy of each method on each task::
+
+        frame = mb.results("reports/runs/quick")
+        reported = frame[frame.headline & (frame.checkpoint == "best")]
+        reported.pivot_table("score", "method", ["task", "shots", "regime"], observed=True)
+
+    Two methods share their episodes, so subtract before you average: the standard error of the mean of a - b is much
+    smaller than that of either mean.
+
+    Raises `MetabenchError` where there is no store or no finished test."""
+    return frame(existing(store))
+
+
+def existing(store: str | Path) -> Store:
+    """A store to read; raises `MetabenchError` where there is none."""
+    if not Path(store).is_dir():
+        raise MetabenchError(f"no store at {store}: it is the folder that `run` names, as in reports/runs/quick")
+    return Store(store, read_only=True)
+
+
 def frame(store: Store, keys: frozenset[str] | None = None) -> pd.DataFrame:
-    """All scores (or those of the records with these keys) in one frame with `COLUMNS`; see `benchmarks.results`."""
+    """All scores (or those of the records with these keys) in one frame with `COLUMNS`; see `results`."""
     import pandas as pd
 
     return pd.concat(list(_pieces(store, keys)), ignore_index=True)
