@@ -96,8 +96,8 @@ def _pieces(store: Store, keys: frozenset[str] | None = None) -> Iterator[pd.Dat
     Damaged scores leave their record out. Raises `MetabenchError` where there are no scores at all."""
     import pandas as pd
 
-    named = [(name, tested) for name, group in grouped(store.records("evaluation")) for tested in group]
-    named = [each for each in named if keys is None or each[1].record.key in keys]
+    records = [record for record in store.records("evaluation") if keys is None or record.key in keys]
+    named = [(name, tested) for name, group in grouped(records) for tested in group]
     named.sort(key=lambda each: (each[1].conditions.task_id, each[0], each[1].seed))
     by_record: dict[str, list[int]] = {}
     for number, (_, tested) in enumerate(named):
