@@ -10,10 +10,6 @@ OWN = ("benchmarks", "baselines", "maml", "reports")
 def main() -> None:
     """The entry point. A library that this Python lacks is one line and exit code 2."""
     try:
-        if sys.argv[1:2] == ["report"]:
-            from reports import artist
-
-            artist.begin()  # it imports for as long as all the rest takes to read the records
         from benchmarks.commands import app
 
         app.main()
@@ -23,6 +19,9 @@ def main() -> None:
         needed = f"{error.name} is not installed for {sys.executable}, and this command needs it"
         print(f"metabench: {needed}: `make install` sets up .venv, which has it", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while the command line itself is imported
+        print("metabench: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

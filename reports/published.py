@@ -153,24 +153,23 @@ def _parse(line: dict[str, str], where: str) -> Published:
 
 def ours(row: Row, step: int | None = None) -> Ours:
     """Our number for a row of the tables, which `benchmarks.stats.columns` reads at its headline step."""
-    record, means = row.first, row.values.mean(axis=2)
+    first, means = row.first, row.values.mean(axis=2)
     seeds, episodes = means.shape
     error = float(means.mean(axis=0).var(ddof=1)) / episodes if episodes > 1 else math.nan
     seed_variance = float(means.mean(axis=1).var(ddof=1)) if seeds > 1 and row.trained else None
-    fits = [one["training"] for one in row.records if one.get("training")]
-    shares = [fit.get("share") for fit in fits]
-    full = all(share >= 1 if share is not None else record.get("profile") == "paper" for share in shares)
+    shares = [tested.record.training.share for tested in row.tested if tested.record.training]
+    full = all(share >= 1 if share is not None else first.record.profile == "paper" for share in shares)
     return Ours(
-        str(record["method"]["name"]),
-        protocol_of(record),
-        str((record["method"].get("facts") or {}).get("backbone") or ""),
-        int(record["evaluation"]["headline_step"]) if step is None else step,
+        first.method.name,
+        protocol_of(first),
+        str(first.method.facts.get("backbone") or ""),
+        first.test.headline_step if step is None else step,
         float(means.mean()),
         math.sqrt(error + (seed_variance or 0.0) / seeds),
         seed_variance if row.trained else 0.0,
         full,
         row.under_trained,
-        str(record["evaluation"].get("selection") or "published"),
+        first.conditions.selection,
     )
 
 

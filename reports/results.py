@@ -4,7 +4,7 @@ pandas is imported where a frame is made, so that records can be read before it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,32 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record, Tested, Training
 from benchmarks.records.store import Store
 from benchmarks.stats import (
     Column,
     Comparison,
     Contrast,
-    Grid,
     Interval,
     Row,
-    StepMeans,
     TestProtocol,
     arranged,
-    episode_means,
+    at_step,
     grouped,
-    headline,
     protocol_of,
     row_of,
-    shared,
+    superseded,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Record = Mapping[str, Any]
-
-#: kinds of cells that the tables of scores are about; costs have tables of their own
-SCORED = ("fit", "evaluation")
 
 #: batch-norm regimes in the order of the tables
 REGIMES = ("query", "support", "single", "running", "none")
@@ -48,10 +41,10 @@ REGIMES = ("query", "support", "single", "running", "none")
 class Result:
     """A row of a column with its scores at every inner step.
 
-    scores: per seed: inner step -> the numbers of its episodes and the mean score of each."""
+    by_step: inner step -> the score of each episode ``[seeds, episodes]``, ascending; the first episodes of the row."""
 
     row: Row
-    scores: tuple[StepMeans, ...] = field(repr=False)
+    by_step: Mapping[int, np.ndarray] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -59,16 +52,21 @@ class Result:
 
     @property
     def label(self) -> str:
-        return str(self.first["label"])
+        return self.first.record.label
 
     @property
-    def records(self) -> tuple[Record, ...]:
-        return self.row.records
+    def tested(self) -> tuple[Tested, ...]:
+        return self.row.tested
 
     @property
-    def first(self) -> Record:
-        """The evaluation of the lowest seed: it stands for what all seeds share."""
+    def first(self) -> Tested:
+        """The test of the lowest seed: it stands for what all seeds share."""
         return self.row.first
+
+    @property
+    def keys(self) -> str:
+        """The keys of its records."""
+        return " ".join(tested.record.key for tested in self.tested)
 
     @cached_property
     def column(self) -> TestProtocol:
@@ -76,20 +74,20 @@ class Result:
 
     @property
     def metric(self) -> str:
-        return str(self.first["task"]["metric"])
+        return self.first.task.metric
 
     @property
     def higher_is_better(self) -> bool:
-        return bool(self.first["task"]["higher_is_better"])
+        return self.first.task.higher_is_better
 
     @property
     def seeds(self) -> tuple[int, ...]:
         return self.row.seeds
 
     @property
-    def training(self) -> list[Mapping[str, Any]]:
+    def training(self) -> list[Training]:
         """How each seed was fitted; empty for a method without a fit."""
-        return [record["training"] for record in self.records if record.get("training")]
+        return [tested.record.training for tested in self.tested if tested.record.training]
 
     @property
     def under_trained(self) -> bool:
@@ -98,111 +96,76 @@ class Result:
 
     @property
     def competes(self) -> bool:
-        """Whether it is ranked: no floor, no ceiling, and with a mean that is a number."""
+        """Whether it is ranked: no floor, no ceiling, and with a finite mean."""
         return self.row.role not in ("floor", "ceiling") and bool(np.isfinite(self.interval.estimate))
 
     @property
     def headline_steps(self) -> list[int]:
-        return [int(record["evaluation"]["headline_step"]) for record in self.records]
-
-    @cached_property
-    def by_step(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Inner step -> the numbers of the episodes that every seed has, ascending, and their scores ``[episodes,
-        seeds]``."""
-        steps = sorted(set.intersection(*(set(scores) for scores in self.scores)))
-        return {step: _beside([scores[step] for scores in self.scores]) for step in steps}
-
-    def frame(self, step: int) -> pd.DataFrame:
-        """The scores after a number of inner steps by episode (rows) and seed (columns)."""
-        import pandas as pd
-
-        episodes, scores = self.by_step[step]
-        return pd.DataFrame(scores, index=episodes)
+        return [tested.test.headline_step for tested in self.tested]
 
     @cached_property
     def interval(self) -> Interval:
         """The mean over seeds and episodes at the headline step, with its 95 % interval over episodes."""
         return self.row.interval
 
-    def curve(self, episodes: np.ndarray) -> pd.DataFrame:
-        """Mean and half-width at each inner step over those of ``episodes`` that it has: step, mean, half_width."""
+    def curve(self, episodes: int) -> pd.DataFrame:
+        """Mean and half-width at each inner step over the first ``episodes``: step, mean, half_width."""
         import pandas as pd
 
         rows = []
-        for step, (known, scores) in self.by_step.items():
-            values = scores[np.isin(known, episodes)]
-            if len(values):
-                interval = Contrast(values.T).interval("models")
+        for step, scores in self.by_step.items():
+            if scores[:, :episodes].size:
+                interval = Contrast(scores[:, :episodes]).interval("models")
                 rows.append((step, interval.estimate, interval.half_width))
         return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
 
 @dataclass(eq=False)
 class Results:
-    """All that the records of one or several stores say."""
+    """All that the records of one or several stores say.
+
+    holders: key -> the store of the record's side files.
+    costs: what `metabench cost` measured, which has tables of its own.
+    complaints: lists that grow, a line per file of a store that could not be read.
+    older: whether older code of a method makes rows too."""
 
     records: list[Record]
     stores: list[Path]
-    #: key -> the store that holds the scores and arrays of the record
     holders: Mapping[str, Store]
-    #: what `metabench cost` measured, which has tables of its own
     costs: list[Record] = field(default_factory=list)
-    #: lists that grow, a line per file of a store that could not be read
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
-
-    def scores(self, record: Record) -> Mapping[str, np.ndarray] | None:
-        return self.holders[record["key"]].score_columns(record["key"])
+    older: bool = False
 
     def arrays(self, record: Record) -> Mapping[str, np.ndarray] | None:
-        return self.holders[record["key"]].arrays(record["key"])
+        return self.holders[record.key].arrays(record)
 
-    def episodes(self, digest: str) -> pd.DataFrame | None:
-        """The classes and items of the queries of a list of episodes, by its digest."""
-        import pandas as pd
-
-        columns = self.lists.get(digest)
-        return None if columns is None else pd.DataFrame(columns, copy=False)
-
-    @cached_property
-    def lists(self) -> dict[str, Mapping[str, np.ndarray] | None]:
-        """Digest -> the columns of a list of test episodes."""
-        named = dict.fromkeys((record.get("evaluation") or {}).get("episodes_digest") for record in self.records)
-        stores = list(dict.fromkeys(self.holders.values()))
-        return {
-            digest: next((found for store in stores if (found := store.episode_columns(digest)) is not None), None)
-            for digest in named
-            if digest
-        }
-
-    @cached_property
-    def read(self) -> dict[str, tuple[Grid | None, StepMeans]]:
-        """key -> the scores at the headline step, and the episode means at every step."""
-        # one after the other: two threads take twice as long, waiting for the interpreter's lock
-        return {record["key"]: self._read(record) for _, group in grouped(self.records) for record in group}
+    def examples(self, digest: str) -> Mapping[str, np.ndarray] | None:
+        """The classes and items of test episodes ``[episodes, queries]``, by their digest."""
+        stores = dict.fromkeys(self.holders.values())
+        return next((found for store in stores if (found := store.episodes(digest)) is not None), None)
 
     @cached_property
     def results(self) -> list[Result]:
         """One per number, in the order of `columns` and then best first."""
-        found = []
-        for name, group in grouped(self.records):
-            row = row_of(name, group, [self.read[record["key"]][0] for record in group])
+        found, groups = [], grouped(self.records, self.older)
+        tested = {one.record.key: one.record for _, group in groups for one in group}
+        scores = {key: self.holders[key].scores(record) or {} for key, record in tested.items()}
+        for name, group in groups:
+            headline = [at_step(one, scores[one.record.key]) for one in group]
+            for one, values in zip(group, headline, strict=True):
+                if values is None:
+                    told = f"record {one.record.key} ({one.record.label}) has no scores at its headline step"
+                    self.complaints[0].append(f"{told}, {one.test.headline_step}")
+            row = row_of(name, group, headline)
             if row is not None:
-                found.append(Result(row, tuple(self.read[record["key"]][1] for record in row.records)))
+                found.append(Result(row, _by_step(row, [scores[one.record.key] for one in row.tested])))
         return sorted(found, key=_order)
-
-    def _read(self, record: Record) -> tuple[Grid | None, StepMeans]:
-        scores = self.scores(record)
-        at_headline = headline(record, scores)
-        if at_headline is None:
-            step = record["evaluation"]["headline_step"]
-            self.complaints[0].append(f"record {record['key']} ({record['label']}) has no scores at its step {step}")
-        return at_headline, StepMeans(np.empty(0), np.empty(0), {}) if scores is None else episode_means(scores)
 
     @cached_property
     def compared(self) -> list[Column]:
-        """What may stand beside each other in pairs; tests in the order of `tests`, the fullest regime first."""
+        """What may be compared in pairs; tests in the order of `tests`, the fullest regime first."""
         order = {test: place for place, test in enumerate(self.tests)}
-        found = arranged([result.row for result in self.results], self.episodes)
+        found = arranged([result.row for result in self.results], self.examples)
         return sorted(found, key=lambda one: (order[one.protocol.test], -len(one.rows), _regime(one.protocol)))
 
     @cached_property
@@ -237,7 +200,7 @@ class Results:
 
     @cached_property
     def tests(self) -> list[tuple[Any, ...]]:
-        """The tests in the order of the page: those that somebody was trained for first, then the most learners."""
+        """The tests in the order of the page: those that a method was trained for, then by their number of learners."""
         found: dict[tuple[Any, ...], set[str]] = {}
         own: set[tuple[Any, ...]] = set()
         for result in self.results:
@@ -247,7 +210,7 @@ class Results:
         return sorted(found, key=lambda test: (test not in own, -len(found[test]), test))
 
     def own(self, test: tuple[Any, ...]) -> bool:
-        """Whether anybody was trained for this test."""
+        """Whether a method was trained for this test."""
         return any(result.row.own for result in self.results if result.column.test == test)
 
     @property
@@ -265,7 +228,7 @@ class Results:
     @property
     def labels(self) -> list[str]:
         """The method labels, those without a number included, in alphabetical order."""
-        return sorted({str(record["label"]) for record in self.records})
+        return sorted({record.label for record in self.records})
 
     @property
     def measured(self) -> list[Record]:
@@ -274,48 +237,51 @@ class Results:
 
     @property
     def unfinished(self) -> list[Record]:
-        """The records of cells that were skipped or failed."""
-        return [record for record in self.records if record["status"] != "ok"]
+        """The records of runs that were skipped or failed, but for those that newer code has replaced."""
+        replaced = set() if self.older else superseded(self.records)
+        return [record for record in self.records if not record.ok and record.key not in replaced]
 
 
-def load(paths: Path | str | Iterable[Path | str]) -> Results:
-    """The records of one store or several; raises `MetabenchError` where there are none."""
+def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Results:
+    """The records of one store or several, which stay untouched; raises `MetabenchError` where there are none.
+
+    older: whether older code of a method makes rows too."""
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    records: dict[str, Record] = {}
+    found: dict[str, Record] = {}
     holders: dict[str, Store] = {}
-    costs: dict[str, Record] = {}
     opened = []
     for folder in folders:
         if not folder.is_dir():
             raise MetabenchError(f"no store at {folder}: run `metabench run` first, or name another with --store")
-        store = Store(folder)
+        store = Store(folder, read_only=True)
         opened.append(store)
         for record in store.records():
-            if record["cell"] == "cost":
-                costs.setdefault(record["key"], record)
-            if record["cell"] not in SCORED:
-                continue
-            records.setdefault(record["key"], record)
-            holders.setdefault(record["key"], store)
-    if not records and not costs:
+            found.setdefault(record.key, record)
+            holders.setdefault(record.key, store)
+    if not found:
         damaged = sum(len(store.problems) for store in opened)
         hint = f"{damaged} files can't be read" if damaged else "run `metabench run` first"
         raise MetabenchError(f"no records in {', '.join(map(str, folders))}: {hint}")
-    ordered = sorted(records.values(), key=lambda record: (str(record.get("started")), record["key"]))
     return Results(
-        ordered,
+        sorted((r for r in found.values() if r.cell != "cost"), key=lambda record: (record.started, record.key)),
         folders,
         holders=holders,
-        costs=sorted(costs.values(), key=lambda record: (str(record.get("finished")), record["key"])),
+        costs=sorted((r for r in found.values() if r.cell == "cost"), key=lambda r: (r.finished, r.key)),
         complaints=[[], *(store.problems for store in opened)],
+        older=older,
     )
 
 
-def _beside(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of several seeds (episodes, means) as columns, for the episodes that all have."""
-    found = shared([episodes for episodes, _ in seeds])
-    kept = [means if len(means) == len(found) else means[np.isin(episodes, found)] for episodes, means in seeds]
-    return found, np.column_stack(kept)
+def _by_step(row: Row, scores: list[Mapping[str, np.ndarray]]) -> dict[int, np.ndarray]:
+    """Inner step -> the score of each episode ``[seeds, episodes]``, of the episodes that every seed has."""
+    found = {}
+    for step in sorted(summary.step for summary in row.first.test.summary):
+        seeds = [at_step(tested, own, step) for tested, own in zip(row.tested, scores, strict=True)]
+        known = [values.mean(axis=1, dtype=np.float64) for values in seeds if values is not None]
+        if len(known) == len(seeds):
+            fewest = min(map(len, known))
+            found[step] = np.stack([values[:fewest] for values in known])
+    return found
 
 
 def _regime(column: TestProtocol) -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 #: (on white, on dark); more methods than colours go round with another marker and dash
 COLOURS = (
@@ -128,6 +129,16 @@ def implementation(label: str) -> Look:
     known = PLANS.index(plan) if plan in PLANS else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
     other = known if plan else 0
     return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], "cost")
+
+
+def mapped(table: Mapping[str, Look]) -> dict[str, Any]:
+    """Looks as seaborn takes them: palette, markers and dashes by label."""
+    return {
+        "palette": {label: look.light for label, look in table.items()},
+        "markers": {label: look.marker for label, look in table.items()},
+        "dashes": {label: "" if look.dash == "-" else look.dash[1] for label, look in table.items()},
+        "markeredgewidth": 0,
+    }
 
 
 def css_variables(table: dict[str, Look], dark: bool) -> str:

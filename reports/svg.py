@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 #: colours that stand for the page's own; unlikely enough never to be meant literally
-INK, QUIET, RULE, PAPER = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe"
-PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper"}
+INK, QUIET, RULE, PAPER, GOOD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d"
+PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper", GOOD: "--good"}
 
 #: inches from the axes down to the upper edge of the label below, and from the figure's left to the right edge of the
 #: label beside
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Drawing(str):
-    """The text of an ``<svg>`` element that knows the figure it was made from, in the process that drew it."""
+    """The text of an ``<svg>`` element that knows the figure it was made from."""
 
     figure: Any
 
@@ -68,7 +68,9 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc has no part in a report
+        matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
         start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height
@@ -89,6 +91,11 @@ def band(axes: Any, x: Any, low: Any, high: Any, **style: Any) -> None:
         # half the time of `fill_between`, which could shade several pieces
         edge = np.concatenate([low[there], high[there][::-1]])
         axes.fill(np.concatenate([x[there], x[there][::-1]]), edge, linewidth=0, **style)
+
+
+def legend_above(axes: Any) -> None:
+    """A legend above the axes, three names a line."""
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
 
 
 def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing:

@@ -6,7 +6,6 @@ fingerprint and never compared.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 
 from benchmarks.stats.changes import changes
 from reports import svg, words
-from reports.scores.figures import HEIGHT, WIDTH, Panel
+from reports.panels import Panel
 
 FILE = "gate-history.jsonl"
 #: what a line must hold to be of use
@@ -90,18 +89,19 @@ def trend_panels(times: pd.DataFrame) -> list[Panel]:
 
 
 def _panel(machine: str, cpu: str, step: str, seconds: np.ndarray) -> Panel:
-    name, found = words.slug(f"trend {machine} {step}"), changes(seconds)
-    ends = [0, *(change.at for change in found), len(seconds)]
-    scaled: Any = 1e3 * seconds
-
-    def draw() -> svg.Drawing:
-        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-            axes.plot(range(1, len(seconds) + 1), scaled, "o", color=svg.QUIET, markersize=3.5)
-            for start, end in itertools.pairwise(ends):
-                axes.plot([start + 0.6, end + 0.4], [float(np.median(scaled[start:end]))] * 2, color=svg.INK)
-            axes.set(xlabel="run of the gate", ylabel="milliseconds", ylim=(0, 1.15 * float(scaled.max())))
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            return svg.render(figure, {}, f"milliseconds by run of the gate, {step}, {cpu}")
-
+    found = changes(seconds)
+    frame = pd.DataFrame({"x": range(1, len(seconds) + 1), "value": 1e3 * seconds})
+    frame["level"] = [sum(change.at < x for change in found) for x in frame["x"]]
     said = "; ".join(f"{change.ratio - 1:+.1%} from run {change.at + 1} on" for change in found) or "no change of level"
-    return Panel(name, f"{step} · {cpu} ({machine})", f"{said[0].upper()}{said[1:]}.", draw, ())
+    described = f"milliseconds by run of the gate, {step}, {cpu}"
+    name, title = words.slug(f"trend {machine} {step}"), f"{step} · {cpu} ({machine})"
+    return Panel(name, title, f"{said[0].upper()}{said[1:]}.", described, frame, _draw, {})
+
+
+def _draw(axes: Any, frame: pd.DataFrame) -> None:
+    axes.plot(frame["x"], frame["value"], "o", color=svg.QUIET, markersize=3.5)
+    for _, level in frame.groupby("level"):
+        ends = [level["x"].min() - 0.4, level["x"].max() + 0.4]
+        axes.plot(ends, [level["value"].median()] * 2, color=svg.INK)
+    axes.set(xlabel="run of the gate", ylabel="milliseconds", ylim=(0, 1.15 * float(frame["value"].max())))
+    axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,9 +1,11 @@
-"""The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
+"""The command line. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
+import codecs
 import functools
 import gc
+import io
 import json
 import logging
 import sys
@@ -22,26 +24,46 @@ from benchmarks.errors import MetabenchError
 
 app = typer.Typer(
     name="metabench",
-    help="Compare meta-learners on shared tasks: run, look, report.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: what the parser raises for a mistake; typer exports its subclass alone
+#: what stands for characters that the encoding of the output lacks
+PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."}
+
+#: the parser's exception for a mistake; typer exports its subclass alone
 _UsageError: Any = typer.BadParameter.__base__
 
-PAGE = Path(__file__).parents[2] / "reports" / "index.html"
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        try:
+            typer.echo(f"metabench {metadata.version('metabench')}")
+        except metadata.PackageNotFoundError:
+            typer.echo(f"metabench from {options.ROOT}, not installed")
+        raise typer.Exit
 
 
-app.command()(run)
-app.command()(prepare)
+@app.callback()
+def metabench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Compare meta-learners on shared tasks."""
 
 
-@app.command(name="list")
+app.command(short_help="Train methods and test them on tasks.")(run)
+app.command(short_help="Find, download and decode the data of tasks.")(prepare)
+
+
+@app.command(name="list", short_help="Methods, tasks and profiles.")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Methods, tasks, profiles, and which method fits which task."""
+    """Methods, tasks, profiles, and the methods that fit each task."""
     from benchmarks.commands import catalogue
 
     found = catalogue.load()
@@ -51,57 +73,75 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
         catalogue.show(found)
 
 
-@app.command()
-def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
-    """The first screen in the terminal: who leads on each test, what is separated, and the main table."""
+@app.command(short_help="Results in the terminal.")
+def show(
+    profile: ProfileOption = "quick",
+    store: StoreOption = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only the tests whose name contains this, in full.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every test and condition, in full.")] = False,
+) -> None:
+    """Results in the terminal: the scores of every method on every test, and the main questions answered in short."""
     from benchmarks.commands import console
     from reports import terminal
 
-    terminal.show(options.existing(options.store_of(store, profile)), console.plain())
+    where = options.existing(options.store_of(store, profile))
+    terminal.show(where, console.screen(), test, everything)
 
 
-@app.command()
+@app.command(short_help="Write the HTML page.")
 def report(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = PAGE,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=options.folder, help="The page. [default: reports/index.html]"
+        ),
+    ] = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Every figure as SVG and PNG into this folder too.")
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=options.folder, help="Write every figure as SVG and PNG here too."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page from the records."""
+    """Write one HTML page from the records; it opens offline."""
     from reports.page import page
 
-    typer.echo(f"wrote {page.write_report(options.existing(options.store_of(store, profile)), output, figures)}")
+    where = options.existing(options.store_of(store, profile))
+    typer.echo(f"wrote {options.near(page.write_report(where, output or options.home() / 'index.html', figures))}")
 
 
-@app.command()
+@app.command(short_help="Measure what second order costs against first.")
 @functools.wraps(costs.cost)
 def cost(**given: Any) -> None:
     from benchmarks.commands import console
     from reports.cost import terminal as tables
 
     given["device"] = options.device(given["device"])
+    given["memory"] = options.above_zero(given["memory"], "--memory")
     tables.show(costs.cost(**given), console.plain())
 
 
-app.command()(gate)
-app.command()(compare)
-app.command()(power)
-app.command()(episodes)
-for command in (stores.keep, stores.merge, stores.forget, stores.export):
-    app.command()(command)
+app.command(short_help="Check that nothing became slower or worse.")(gate)
+app.command(short_help="Two methods, stores or commits in pairs.")(compare)
+app.command(short_help="Episodes or seeds needed to find a difference.")(power)
+app.command(short_help="Export the frozen test episodes of a task.")(episodes)
+app.command(short_help="Copy records without trained states.")(stores.keep)
+app.command(short_help="Join the records of several stores.")(stores.merge)
+app.command(short_help="Delete records.")(stores.forget)
+app.command(short_help="Write every score as a table.")(stores.export)
 
 
-@app.command()
+@app.command(short_help="Machine, versions and data.")
 def doctor() -> None:
-    """The machine, the versions, the data and the peers that are found here."""
-    from benchmarks.commands import doctor as surgery
+    """The machine, the versions, the data and the other libraries found here."""
+    from benchmarks.commands import doctor as examination
 
-    surgery.examine()
+    examination.examine()
 
 
-@app.command()
+@app.command(short_help="Check your own method or task.")
 def check(path: Annotated[Path, typer.Argument(help="A file with your method or your task.")]) -> None:
     """Check somebody's plug-in against the contract and say in words what is wrong."""
     from benchmarks import conformance, registry
@@ -114,9 +154,23 @@ def check(path: Annotated[Path, typer.Argument(help="A file with your method or 
     typer.echo(f"{path}: holds the contract")
 
 
+def _write_anywhere() -> None:
+    """Let stdout and stderr of any encoding take any text: ``±`` is "+-" where it is ASCII."""
+
+    def plainer(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("plainer", plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainer")
+
+
 def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     logging.basicConfig(format="metabench: %(message)s")
+    _write_anywhere()
     try:
         code = app(prog_name="metabench", standalone_mode=False)
     except _UsageError as error:

@@ -95,7 +95,9 @@ class Pair:
             return None
         membership = self.contrast.membership if self.scope == "classes" else None
         parts = components(self.contrast.values, membership)
-        return needed(self.contrast.estimate, self.margin, parts, self.scope, self.alpha / comparisons)
+        # methods that train nothing have one seed, and more episodes decide between them
+        scope = "models" if self.scope == "methods" and not self.contrast.trained else self.scope
+        return needed(self.contrast.estimate, self.margin, parts, scope, self.alpha / comparisons)
 
 
 @dataclass(frozen=True, eq=False)

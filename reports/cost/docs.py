@@ -1,7 +1,8 @@
-"""The tables of costs in docs/performance.md, from committed records: ``python -m reports.cost_docs`` writes them anew.
+"""The tables of costs in docs/performance.md and docs/results.md, from committed records; ``python -m reports.cost.docs``
+writes them.
 
 A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds those of the store of that name in
-``reports/reference/``. Nobody types a number there.
+``reports/reference/``. No number there is typed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from benchmarks.errors import MetabenchError
 from reports import words
 from reports.cost import frames
 
-ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs" / "performance.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 REFERENCE = ROOT / "reports" / "reference"
 
 BLOCK = re.compile(r"(<!-- costs ([a-z0-9-]+) -->\n).*?(<!-- /costs -->)", re.DOTALL)
@@ -80,9 +81,10 @@ def _source(records: Sequence[frames.Record]) -> str:
 
 
 def _where(record: frames.Record) -> str:
-    machine = record["machine"]
-    name = machine["cpu"] if record["device"] == "cpu" else machine["gpu"]["name"]
-    return f"{name}, torch {record['versions']['torch']}"
+    machine = record.machine
+    assert machine is not None
+    name = machine.cpu if record.device == "cpu" else (machine.gpu or {})["name"]
+    return f"{name}, torch {record.versions['torch']}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -95,7 +97,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def written(text: str, reference: Path = REFERENCE) -> str:
-    """The document with every block made anew; raises `MetabenchError` where a store holds no costs."""
+    """The document with every block made again; raises `MetabenchError` where a store holds no costs."""
 
     def block(found: re.Match[str]) -> str:
         begin, store, end = found.groups()
@@ -107,11 +109,12 @@ def written(text: str, reference: Path = REFERENCE) -> str:
 def main() -> int:
     """The command: a mistake is one line and exit code 2."""
     try:
-        DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+        for document in DOCUMENTS:
+            document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")
     except MetabenchError as error:
         print(f"reports.cost.docs: {error}", file=sys.stderr)
         return 2
-    print(f"wrote the tables of {DOCUMENT.name}")
+    print(f"wrote the tables of costs in {words.listed([document.name for document in DOCUMENTS])}")
     return 0
 
 

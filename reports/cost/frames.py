@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Cost, Machine, Record
 from benchmarks.stats import timing
-
-Record = Mapping[str, Any]
 
 #: what Finn et al. (2017, section 5.2) report of leaving the second derivatives out
 PAPER = "roughly 33 %"
@@ -48,10 +47,10 @@ def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
     from benchmarks.records.store import Store
 
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
-    found = {record["key"]: record for folder in folders for record in Store(folder).records("cost")}
+    found = {record.key: record for folder in folders for record in Store(folder, read_only=True).records("cost")}
     if not found:
         raise MetabenchError(f"no costs in {', '.join(map(str, folders))}: run `metabench cost` first")
-    return sorted(found.values(), key=lambda record: (str(record["finished"]), record["key"]))
+    return sorted(found.values(), key=lambda record: (record.finished, record.key))
 
 
 def rows(records: Sequence[Record]) -> pd.DataFrame:
@@ -60,12 +59,12 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
     Where a setting was measured more than once on a machine, the newest record counts."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        if record["setting"].get("work") != ENVIRONMENT:
+        if work_of(record) != ENVIRONMENT:
             newest[place_of(record)] = record
     found = [
         {**dict(zip(SETTING, place, strict=True)), **row}
         for place, record in newest.items()
-        for row in (record["rows"] or _unmeasured(record))
+        for row in (_cost(record).rows or _unmeasured(record))
     ]
     frame = pd.DataFrame(found)
     frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *SHOWN])))
@@ -93,9 +92,24 @@ def described(row: Mapping[str, Any]) -> str:
 
 def place_of(record: Record) -> tuple[Any, ...]:
     """The values of `SETTING`."""
-    setting = record["setting"]
-    own = (setting.get("work", "meta-step"), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
-    return record["machine"]["id"], record["device"], *own
+    setting = _cost(record).setting
+    own = (work_of(record), setting["backbone"], setting["meta_batch"], setting["inner_steps"])
+    return _machine(record).id, record.device, *own
+
+
+def work_of(record: Record) -> str:
+    """The kind of work that was timed."""
+    return str(_cost(record).setting.get("work", "meta-step"))
+
+
+def _cost(record: Record) -> Cost:
+    assert record.cost is not None, record.key
+    return record.cost
+
+
+def _machine(record: Record) -> Machine:
+    assert record.machine is not None, record.key
+    return record.machine
 
 
 def untimed(records: Sequence[Record]) -> dict[str, int]:
@@ -107,18 +121,18 @@ def untimed(records: Sequence[Record]) -> dict[str, int]:
 
 def _unmeasured(record: Record) -> list[dict[str, Any]]:
     """The row of a setting whose process was ended: out of memory is a result."""
-    facts = {"order": "", "implementation": "", "label": "all", "status": record["status"]}
-    return [{**facts, "reason": record["reason"], "samples_milliseconds": []}]
+    facts = {"order": "", "implementation": "", "label": "all", "status": record.status}
+    return [{**facts, "reason": record.reason, "samples_milliseconds": []}]
 
 
 def environments(records: Sequence[Record]) -> pd.DataFrame:
     """Control steps per second, one row per machine and way to step: those of `benchmarks.cost.control_steps`."""
-    newest = {record["machine"]["id"]: record for record in records if record["setting"].get("work") == ENVIRONMENT}
+    newest = {_machine(record).id: record for record in records if work_of(record) == ENVIRONMENT}
     return pd.DataFrame(
         [
-            {"machine": machine, "task": record["task"], "threads": record["threads"], **row}
+            {"machine": machine, "task": _cost(record).setting["task"], "threads": record.threads, **row}
             for machine, record in newest.items()
-            for row in record["rows"] or [{"label": "all", **{n: record[n] for n in ("status", "reason")}}]
+            for row in _cost(record).rows or [{"label": "all", "status": record.status, "reason": record.reason}]
         ]
     )
 
@@ -175,7 +189,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
     interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
     speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
     where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
-    unstable = "" if row["stable"] else " (unstable: the machine did something else as well)"
+    unstable = "" if row["stable"] else " (unstable: noisy timing)"
     return f"{speed}{memory} {where}{unstable}; the paper: {PAPER}, {_readings(row['low'], row['high'])}."
 
 
@@ -206,7 +220,7 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
             else f"{most.time:.2f} times ({_where(most)})"
         )
         counts = [_counted(group, meaning, number) for meaning, number in READINGS.items()]
-        unsure = disturbed(group, "settings")
+        unsure = noisy(group, "settings")
         told.append(
             f"On {device_name(records, machine, device)} a meta-step of second order takes {span} as long "
             f"as one of first order{unsure and f' ({unsure})'}. The paper's {PAPER} is {' and '.join(counts)}."
@@ -217,9 +231,12 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
 def device_name(records: Iterable[Record], machine: str, device: str) -> str:
     """``the CPU``, with its model where costs of several machines' are known; ``the GPU (its model)``."""
     kind = device.partition(":")[0]
-    models = {record["machine"]["id"]: record["machine"] for record in records if record["device"] == device}
-    known = models.get(machine, {})
-    model = (known.get("gpu") or {}).get("name") if kind == "cuda" else known.get("cpu") if len(models) > 1 else None
+    models = {_machine(record).id: _machine(record) for record in records if record.device == device}
+    known, model = models.get(machine), None
+    if known and kind == "cuda":
+        model = (known.gpu or {}).get("name")
+    elif known and len(models) > 1:
+        model = known.cpu
     return DEVICES.get(kind, device) + (f" ({model})" if model else "")
 
 
@@ -228,12 +245,12 @@ def unstable(group: pd.DataFrame) -> int:
     return int((~group["stable"].astype(bool)).sum())
 
 
-def disturbed(group: pd.DataFrame, what: str) -> str:
-    """That so many rows, which are ``what``, are unstable; empty where none is."""
+def noisy(group: pd.DataFrame, what: str) -> str:
+    """``2 of 5 points are unstable: noisy timing``; empty where none is."""
     if not (found := unstable(group)):
         return ""
     are = "is" if found == 1 else "are"
-    return f"{found} of {len(group)} {what} {are} unstable: the machine did something else as well"
+    return f"{found} of {len(group)} {what} {are} unstable: noisy timing"
 
 
 def _where(row: Any) -> str:

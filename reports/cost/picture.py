@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from reports import style, svg
-from reports.cost import frames
+from reports.cost import figures, frames
+from reports.panels import Panel, curves
+from reports.style import Look
 
 #: inches
 WIDTH, HEIGHT = 7.2, 3.0
@@ -37,27 +41,22 @@ def drawn(records: Sequence[frames.Record]) -> svg.Drawing | None:
     shown = lines(records)
     if not shown:
         return None
+    marks = [figures.ratio_marks(line).assign(name=label, label=label) for label, line in shown.items()]
+    names, looks = 0.1 + 0.2 * len(shown), style.looks(shown)
+    described = "time of a meta-step of second order over one of first order, by inner steps"
+    draw = functools.partial(_draw, looks=looks)
+    size = (WIDTH, HEIGHT + names)
+    return Panel("readme-second-order", "", "", described, pd.concat(marks), draw, {}, size, above=names).svg
+
+
+def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     from matplotlib.patches import Rectangle
 
-    names = 0.1 + 0.2 * len(shown)
-    with svg.drawing("readme-second-order", WIDTH, HEIGHT + names, above=names) as (figure, axes):
-        # a README may be read on a dark page
-        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, color="white", zorder=-1))
-        for meaning, number in frames.READINGS.items():
-            axes.axhline(number, color=svg.QUIET, linewidth=1, linestyle=(0, (1, 2)))
-            note = {"fontsize": 7.5, "color": svg.QUIET, "ha": "right", "va": "bottom"}
-            axes.text(0.995, number, f"33 % {meaning}", transform=axes.get_yaxis_transform(), **note)
-        looks = style.looks(shown)
-        for label, line in shown.items():
-            look = looks[label]
-            mark = {"color": look.light, "marker": look.marker, "linestyle": look.dash}
-            axes.plot(line["inner_steps"], line["time"], label=label, **mark)
-            svg.band(axes, line["inner_steps"], line["low"], line["high"], color=look.light, alpha=0.12)
-        every = pd.concat(list(shown.values()))
-        axes.set(xlabel="inner steps", ylabel="time, second over first order")
-        axes.set_xticks(sorted(every["inner_steps"].unique()))
-        # bands of a disturbed machine may reach anywhere; the lines are what is to be seen
-        axes.set_ylim(min(0.9, every["time"].min() / 1.1), max(1.6, every["time"].max() * 1.15))
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.2}
-        axes.legend(ncols=1, fontsize=8.5, **place)
-        return svg.render(figure, {}, "time of a meta-step of second order over one of first order, by inner steps")
+    # a README may be read on a dark page
+    figure = axes.figure
+    figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, color="white", zorder=-1))
+    curves(axes, frame, looks, alpha=0.12)
+    figures.ratio_axes(axes, frame, room=1.15)
+    names = frame["name"].unique()
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.2}
+    axes.legend(axes.get_lines()[: len(names)], names, ncols=1, fontsize=8.5, **place)

@@ -46,14 +46,8 @@ def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] 
         "sentences": frames.sentences(results.costs),
         "ratios": ratio_table(results.costs),
         "implementations": _legend(results.costs),
+        "panels": worth_panels(worth, looks) + figures.ratio_panels(results.costs),
     }
-
-
-def second_order_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
-    if frames.rows(results.costs).empty:
-        return {"panels": []}
-    worth = worth_panels(worth_rows(results), looks)
-    return {"panels": worth + figures.ratio_panels(results.costs)}
 
 
 def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
@@ -67,11 +61,8 @@ def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, An
         "costs": full_table(frame) if len(frame) else None,
         "implementations": _legend(results.costs),
         "absent": sorted({f"{row.implementation}: {row.reason}" for row in _skipped(frame).itertuples()}),
+        "panels": figures.time_panels(results.costs) + figures.memory_panels(results.costs),
     }
-
-
-def implementation_figures(results: Results, looks: Mapping[str, Look]) -> dict[str, Any]:
-    return {"panels": figures.bar_panels(results.costs) + figures.memory_panels(results.costs)}
 
 
 def _skipped(frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,8 +71,7 @@ def _skipped(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _legend(records: Sequence[frames.Record]) -> list[tuple[str, Look]]:
     frame = frames.rows(records)
-    labels = [] if frame.empty else figures.ordered(frame.loc[frame["status"] == "ok", "label"])
-    return [(label, style.implementation(label)) for label in labels]
+    return [] if frame.empty else list(figures.looks_of(frame.loc[frame["status"] == "ok", "label"]).items())
 
 
 def ratio_table(records: Sequence[frames.Record]) -> layout.Table | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats import Comparison, Pair
 from reports import svg, words
 from reports.cost import frames
+from reports.panels import Panel
 from reports.results import Result, Results
 from reports.scores import layout
-from reports.scores.figures import HEIGHT, WIDTH, Panel, colours
 from reports.scores.pair_sentences import pair_sentence
 from reports.scores.pairs import shown
 from reports.style import Look
@@ -22,6 +23,9 @@ from reports.words import slug
 
 #: in place of a verdict
 UNDER_TRAINED = "under-trained: no verdict"
+#: the ratio of times, and the difference of scores, with their intervals
+PRICE = ("time", "low", "high")
+ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
 
 
 def worth_rows(results: Results) -> list[dict[str, Any]]:
@@ -41,9 +45,9 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
     here = [result for row in column.rows if (result := results.of(row)).name in judged.names]
     for second in here:
         for first in here:
-            if (second.first["method"]["name"], first.first["method"]["name"]) != ("maml", "fomaml"):
+            if (second.first.method.name, first.first.method.name) != ("maml", "fomaml"):
                 continue
-            if _fields(second).get("inner_steps") != _fields(first).get("inner_steps"):
+            if second.first.method.fields.get("inner_steps") != first.first.method.fields.get("inner_steps"):
                 continue
             try:
                 pair = judged.pair(second.name, first.name)
@@ -54,7 +58,7 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
                 "leading": column.protocol == results.leading(column.protocol.test),
                 "metric": column.metric,
                 "label": second.label,
-                "steps": _fields(second).get("inner_steps"),
+                "steps": second.first.method.fields.get("inner_steps"),
                 "verdict": UNDER_TRAINED
                 if {second.name, first.name} & set(judged.under_trained)
                 else judged.verdict(second.name, first.name),
@@ -69,11 +73,6 @@ def _regime(regime: str) -> str:
     return "" if regime == "none" else f" ({words.REGIME_TITLES.get(regime, regime)})"
 
 
-def _fields(result: Result) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = result.first["method"].get("fields") or {}
-    return fields
-
-
 def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
     """From the side of second order, in the unit shown: points of accuracy, or a factor of errors."""
     sign = 1 if pair.first == second else -1
@@ -85,18 +84,18 @@ def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
 def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
     """The cost ratio of the network and steps of a method, at the meta-batch nearest to the one it was trained with;
     on its own device, and on its own machine where that was measured."""
-    facts, fields = result.first["method"].get("facts") or {}, _fields(result)
+    facts, fields, record = result.first.method.facts, result.first.method.fields, result.first.record
     same = ratios[
         (ratios["label"] == frames.OURS)
         & (ratios["backbone"] == facts.get("backbone"))
         & (ratios["inner_steps"] == fields.get("inner_steps"))
-        & (ratios["device"] == result.first.get("device", "cpu"))
+        & (ratios["device"] == record.device)
     ]
     nothing = dict.fromkeys(("time", "low", "high", "memory"), float("nan"))
     if same.empty:
         return {**nothing, "backbone": facts.get("backbone"), "inner_steps": fields.get("inner_steps")}
     away = (same["meta_batch"] - int(fields.get("meta_batch") or 0)).abs()
-    own = same["machine"] != (result.first.get("machine") or {}).get("id")
+    own = same["machine"] != (record.machine and record.machine.id)
     best = same.assign(own=own, away=away).sort_values(["own", "away"]).iloc[0]
     return {name: best[name] for name in (*nothing, "backbone", "inner_steps")}
 
@@ -159,25 +158,27 @@ def _named(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _worth_panel(metric: str, rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]) -> Panel:
+    return Panel(
+        slug(f"cost worth {metric}"),
+        f"Is second order worth it? · {words.axis(metric)}",
+        "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio.",
+        f"advantage of MAML over FOMAML against its price, {metric}",
+        pd.DataFrame(rows)[["test", "steps", "label", *PRICE, *ADVANTAGE]],
+        functools.partial(_draw, looks=looks, metric=metric),
+        looks,
+    )
+
+
+def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str) -> None:
     factor = metric == "squared error"
-    title = f"Is second order worth it? · {words.axis(metric)}"
-    name = slug(f"cost worth {metric}")
-
-    def draw() -> svg.Drawing:
-        with svg.drawing(name, WIDTH, HEIGHT) as (figure, axes):
-            axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
-            left, most = min(0.9, *(row["low"] for row in rows)), 1.1 * max(row["high"] for row in rows)
-            for row in rows:
-                look = looks[row["label"]]
-                along = [[row["time"] - row["low"]], [row["high"] - row["time"]]]
-                up = [[row["advantage"] - row["advantage_low"]], [row["advantage_high"] - row["advantage"]]]
-                style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
-                axes.errorbar([row["time"]], [row["advantage"]], up, along, **style_of)
-            axes.set_xlim(left, most)
-            _named(axes, rows)
-            advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
-            axes.set(xlabel="time, second over first order", ylabel=advantage)
-            return svg.render(figure, colours(looks), f"advantage of MAML over FOMAML against its price, {metric}")
-
-    caption = "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio."
-    return Panel(name, title, caption, draw, tuple(dict.fromkeys(row["label"] for row in rows)))
+    axes.axhline(1.0 if factor else 0.0, color=svg.QUIET, linewidth=1)
+    for row in frame.itertuples():
+        look = looks[row.label]
+        along = [[row.time - row.low], [row.high - row.time]]
+        up = [[row.advantage - row.advantage_low], [row.advantage_high - row.advantage]]
+        style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
+        axes.errorbar([row.time], [row.advantage], up, along, **style_of)
+    axes.set_xlim(min(0.9, frame["low"].min()), 1.1 * frame["high"].max())
+    _named(axes, frame.to_dict("records"))
+    advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"
+    axes.set(xlabel="time, second over first order", ylabel=advantage)

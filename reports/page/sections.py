@@ -2,8 +2,7 @@
 
 Another section is a line in `SECTIONS`, functions that answer what its template shows (None where the records hold
 nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
-legends are in ``templates/macros.html.j2``. Figures under the key "panels" are drawn while tables are made, and by two
-processes (`reports.artist`); ``report --figures`` writes them too.
+legends are in ``templates/macros.html.j2``. ``report --figures`` writes the figures under the key "panels" as files.
 """
 
 from __future__ import annotations
@@ -18,8 +17,21 @@ import pandas as pd
 from reports import trend, words
 from reports.cost import frames, sections
 from reports.page import short
+from reports.panels import Panel
 from reports.results import Results
-from reports.scores import across, claims, control, exhibits, figures, forest, layout, pairs, sentences, tables, trades
+from reports.scores import (
+    across,
+    claims,
+    control,
+    curves,
+    exhibits,
+    forest,
+    layout,
+    pairs,
+    sentences,
+    tables,
+    trade_offs,
+)
 from reports.style import Look
 
 Looks = Mapping[str, Look]
@@ -28,14 +40,12 @@ Context = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """name: its id on the page and its template. link: how the navigation calls it, "" for the first screen. build:
-    what the template shows; figures: what of that is drawn by two processes, asked for before everything else. The
-    section is left out where the first of the two that it has finds nothing."""
+    """name: its id on the page and its template. link: its name in the navigation, "" on the first screen. build: what
+    the template shows; None leaves the section out."""
 
     name: str
     link: str
-    build: Callable[[Results, Looks], Context | None] | None = None
-    figures: Callable[[Results, Looks], Context | None] | None = None
+    build: Callable[[Results, Looks], Context | None]
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
@@ -90,19 +100,19 @@ def _across_group(results: Results, looks: Looks, group: across.Group, name: str
 
 
 def steps(results: Results, looks: Looks) -> Context | None:
-    return _panels(figures.steps_panels(results, looks))
+    return _panels(curves.steps_panels(results, looks))
 
 
 def shots(results: Results, looks: Looks) -> Context | None:
-    return _panels(trades.shot_panels(results, looks))
+    return _panels(trade_offs.shot_panels(results, looks))
 
 
 def learning(results: Results, looks: Looks) -> Context | None:
-    return _panels([panel for task in figures.learning_panels(results, looks) for panel in task])
+    return _panels(curves.learning_panels(results, looks))
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
-    return _panels(trades.cost_panels(results, looks))
+    return _panels(trade_offs.cost_panels(results, looks))
 
 
 def functions(results: Results, looks: Looks) -> Context | None:
@@ -113,6 +123,7 @@ def functions(results: Results, looks: Looks) -> Context | None:
 def controlled(results: Results, looks: Looks) -> Context | None:
     """What only control tasks have; None where the records hold none."""
     by_step, totals = control.steps_table(results), control.totals_table(results)
+    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
     shown = {
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
@@ -120,12 +131,9 @@ def controlled(results: Results, looks: Looks) -> Context | None:
         "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
         "totals": _table("totals.csv", "Totals beside published ones", totals, RETURNS) if len(totals) else None,
     }
-    return shown if any(shown.values()) else None
-
-
-def controlled_figures(results: Results, looks: Looks) -> Context:
-    adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
-    return {"adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
+    if not any(shown.values()):
+        return None
+    return {**shown, "adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
 
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
@@ -146,12 +154,15 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     frame = pairs.pairs_table(results)
     if frame.empty:
         return None
-    return {"matrices": pairs.matrices(results), "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS)}
-
-
-def pairwise_figures(results: Results, looks: Looks) -> Context:
     leading, further = forest.forest_panels(results, looks)
-    return {"panels": leading + further, "leading": leading, "further": further}
+    heat = pairs.heat_panels(results, looks)
+    return {
+        "heat": heat,
+        "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
+        "leading": leading,
+        "further": further,
+        "panels": leading + further + heat,
+    }
 
 
 def claimed(results: Results, looks: Looks) -> Context | None:
@@ -174,11 +185,8 @@ def timed(results: Results, looks: Looks) -> Context | None:
     times = trend.history(results.stores)
     if times.empty:
         return None
-    return {"levels": _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)}
-
-
-def timed_figures(results: Results, looks: Looks) -> Context:
-    return {"panels": trend.trend_panels(trend.history(results.stores))}
+    levels = _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)
+    return {"levels": levels, "panels": trend.trend_panels(times)}
 
 
 #: how the columns of the protocol table are shown
@@ -218,7 +226,7 @@ def protocol(results: Results, looks: Looks) -> Context:
         "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
         "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
         "machines": tables.machines_table(results.measured).to_dict("records"),
-        "dirty": any((record.get("git") or {}).get("dirty") for record in results.measured),
+        "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
 
 
@@ -231,30 +239,30 @@ SECTIONS: Sequence[Section] = (
     # the first screen: the answers
     Section("short", "", in_short),
     Section("findings", "", findings),
-    Section("second-order", "Second order", sections.second_order, sections.second_order_figures),
+    Section("second-order", "Second order", sections.second_order),
     Section("published", "Published", published),
     Section("changes", "", changes),
     # what they rest on
     Section("results", "Results", score_tables),
     Section("across", "Across tasks", across_tasks),
-    Section("steps", "Inner steps", figures=steps),
-    Section("shots", "Shots", figures=shots),
-    Section("learning", "Learning curves", figures=learning),
-    Section("cost", "Cost", figures=training_cost),
-    Section("implementations", "Implementations", sections.implementations, sections.implementation_figures),
-    Section("functions", "Fits", figures=functions),
-    Section("control", "Control", controlled, controlled_figures),
+    Section("steps", "Inner steps", steps),
+    Section("shots", "Shots", shots),
+    Section("learning", "Learning curves", learning),
+    Section("cost", "Cost", training_cost),
+    Section("implementations", "Implementations", sections.implementations),
+    Section("functions", "Fits", functions),
+    Section("control", "Control", controlled),
     Section("episodes", "Episodes", episodes),
-    Section("pairs", "Pairs", pairwise, pairwise_figures),
+    Section("pairs", "Pairs", pairwise),
     Section("claims", "Claims", claimed),
-    Section("trend", "Trend", timed, timed_figures),
+    Section("trend", "Trend", timed),
     Section("failures", "Failures and skips", failures),
     Section("protocol", "Protocol and machine", protocol),
     Section("data", "Data", data),
 )
 
 
-def _panels(found: Sequence[figures.Panel]) -> Context | None:
+def _panels(found: Sequence[Panel]) -> Context | None:
     return {"panels": list(found)} if found else None
 
 

@@ -4,16 +4,18 @@ Only methods with a number on every task take part; who lacks what is said (`ben
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.stats import Aggregate, Column, TaskScores, aggregate, task_scores
-from reports import svg, words
+from reports import words
+from reports.panels import WIDTH, Panel
 from reports.results import REGIMES, Results
-from reports.scores.figures import HEIGHT, WIDTH, Panel, colours
 from reports.scores.pair_sentences import ABOUT
 from reports.style import Look
 from reports.words import slug
@@ -55,7 +57,7 @@ GROUPS = {False: "Classification and regression", True: "Control"}
 def groups(results: Results) -> list[Group]:
     """The aggregates over the tests that somebody was trained for, of labelled tasks and of control."""
     own = [column for column in results.compared if results.own(column.protocol.test)]
-    kinds = {control: [one for one in own if (one.task.get("kind") == "control") == control] for control in GROUPS}
+    kinds = {control: [one for one in own if (one.task.kind == "control") == control] for control in GROUPS}
     return [
         Group(name if all(kinds.values()) else "", *_fullest(results, kinds[control]))
         for control, name in GROUPS.items()
@@ -154,42 +156,54 @@ def _ordered(found: Aggregate) -> list:
     return sorted(found.interquartile_means.items(), key=lambda item: (-item[1].estimate, item[0]))
 
 
-def across_panels(results: Results, across: Across, table: Mapping[str, Look], group: str = "") -> list[Panel]:
+def across_panels(results: Results, across: Across, looks: Mapping[str, Look], group: str = "") -> list[Panel]:
     """The interquartile means with their intervals, and the performance profiles. group: what names and titles add."""
     of = f" · {group.lower()}" if group else ""
     label = {result.name: result.label for result in results.results}
-    ordered = _ordered(across.found)
-    labels = tuple(label[name] for name, _ in ordered)
-    room = 0.2 + 0.073 * max(len(name) for name, _ in ordered)
-
-    def draw_means() -> svg.Drawing:
-        with svg.drawing(slug(f"across means {group}"), WIDTH, 0.75 + 0.34 * len(ordered), left=room) as (figure, axes):
-            for place, (name, interval) in enumerate(ordered):
-                look = table[label[name]]
-                ends = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
-                reach = np.maximum(ends, 0) if interval.known else None
-                style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
-                axes.errorbar([interval.estimate], [place], xerr=reach, elinewidth=2, **style)
-            axes.set(xlabel="interquartile mean", ylim=(len(ordered) - 0.4, -0.6))
-            axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=8.5)
-            axes.grid(visible=False, axis="y")
-            return svg.render(figure, colours(table), "interquartile mean of normalised scores, a line per method")
-
-    def draw_profile() -> svg.Drawing:
-        with svg.drawing(slug(f"across profile {group}"), WIDTH, HEIGHT) as (figure, axes):
-            for name, _ in ordered:
-                look, one = table[label[name]], across.found.profile[across.found.profile["method"] == name]
-                style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.8}
-                axes.plot(one["score"], one["share"], drawstyle="steps-post", **style)
-                axes.fill_between(
-                    one["score"], one["low"], one["high"], step="post", color=look.light, alpha=0.12, lw=0
-                )
-            axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))
-            return svg.render(figure, colours(table), "share of runs above each normalised score, a line per method")
-
-    over = f"Over {words.listed(across.found.tasks)}; bar: 95 %."
-    runs = "Runs are seeds × tasks; band: 95 %."
+    means = pd.DataFrame(
+        [(name, label[name], one.estimate, one.low, one.high) for name, one in _ordered(across.found)],
+        columns=["name", "label", "value", "low", "high"],
+    )
+    profile = across.found.profile.rename(columns={"method": "name", "score": "x", "share": "value"})
+    profile = profile.assign(label=profile["name"].map(label), order=profile["name"].map(list(means["name"]).index))
     return [
-        Panel(slug(f"across means {group}"), f"Interquartile mean{of}", over, draw_means, labels),
-        Panel(slug(f"across profile {group}"), f"Performance profile{of}", runs, draw_profile, labels),
+        Panel(
+            slug(f"across means {group}"),
+            f"Interquartile mean{of}",
+            f"Over {words.listed(across.found.tasks)}; bar: 95 %.",
+            "interquartile mean of normalised scores, a line per method",
+            means,
+            functools.partial(_draw_means, looks=looks),
+            looks,
+            size=(WIDTH, 0.75 + 0.34 * len(means)),
+            left=0.2 + 0.073 * int(means["name"].str.len().max()),
+        ),
+        Panel(
+            slug(f"across profile {group}"),
+            f"Performance profile{of}",
+            "Runs are seeds × tasks; band: 95 %.",
+            "share of runs above each normalised score, a line per method",
+            profile.sort_values("order", kind="stable"),
+            functools.partial(_draw_profile, looks=looks),
+            looks,
+        ),
     ]
+
+
+def _draw_means(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    for row in frame.itertuples():
+        look = looks[row.label]
+        style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
+        bars = np.maximum([[row.value - row.low], [row.high - row.value]], 0)
+        axes.errorbar([row.value], [row.Index], xerr=bars if np.isfinite(row.low) else None, elinewidth=2, **style)
+    axes.set(xlabel="interquartile mean", ylim=(len(frame) - 0.4, -0.6))
+    axes.set_yticks(range(len(frame)), frame["name"], fontsize=8.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_profile(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    for label, own in frame.groupby("label", sort=False):
+        look = looks[str(label)]
+        axes.plot(own["x"], own["value"], color=look.light, linestyle=look.dash, drawstyle="steps-post")
+        axes.fill_between(own["x"], own["low"], own["high"], step="post", color=look.light, alpha=0.12, lw=0)
+    axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record
 from benchmarks.stats import Contrast, Pair, Scores, judge, margin_on_scale, paired_contrast
 from reports import words
 from reports.cost import frames
-from reports.results import Record, Result, Results
+from reports.results import Result, Results
 from reports.scores.pair_sentences import ABOUT, size_of
 
 MAML = "Finn, Abbeel, Levine 2017"
@@ -37,8 +39,9 @@ class Side:
     scale: float = 1.0
 
     @property
-    def frame(self) -> pd.DataFrame:
-        return self.result.frame(self.step) * self.scale
+    def scores(self) -> np.ndarray:
+        """``[seeds, episodes]``"""
+        return self.result.by_step[self.step] * self.scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +85,8 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
     ratios = frames.ratios(costs)
     keys: dict[tuple[object, ...], list[str]] = {}
     for record in costs:
-        if record["setting"].get("work") != frames.ENVIRONMENT:
-            keys.setdefault(frames.place_of(record), []).append(str(record["key"]))
+        if frames.work_of(record) != frames.ENVIRONMENT:
+            keys.setdefault(frames.place_of(record), []).append(record.key)
     for row in ratios[ratios["label"] == frames.OURS].to_dict("records"):
         place = tuple(row[name] for name in frames.SETTING)
         steps = words.count(row["inner_steps"], "inner step")
@@ -93,7 +96,7 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
             "outcome": saved_outcome(row["low"], row["high"]) if row["stable"] else "undecided",
             "finding": f"second order takes {row['time']:.2f} times as long as first "
             f"(95 % interval {row['low']:.2f} to {row['high']:.2f})"
-            + ("" if row["stable"] else "; unstable: the machine did something else as well"),
+            + ("" if row["stable"] else "; unstable: noisy timing"),
             "source": f"{MAML}, section 5.2",
             "records": " ".join(keys.get(place, [])),
         }
@@ -141,9 +144,9 @@ def _first_order(results: Results, maml: list[Result]) -> Iterator[tuple[str, Si
 
 def _more_steps(maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
     for result in maml:
-        trained = (result.first["method"].get("fields") or {}).get("inner_steps")
+        trained = result.first.method.fields.get("inner_steps")
         last = max(result.by_step)
-        if trained in result.by_step and last > trained:
+        if isinstance(trained, int) and trained in result.by_step and last > trained:
             test = f"{result.column.task}{_regime(result)}"
             yield test, Side(_after("maml", last), result, last), Side(_after("maml", trained), result, trained)
 
@@ -151,8 +154,8 @@ def _more_steps(maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
 def _any_shots(results: Results) -> Iterator[tuple[str, Side, Side]]:
     """After adaptation against before, for other numbers of test shots than the training's."""
     for result in results.results:
-        evaluation = result.first["evaluation"]
-        same_task = evaluation.get("trained_on") in (None, evaluation.get("task_id"))
+        where = result.first.conditions
+        same_task = where.trained_on == where.task_id
         if result.label != "maml" or result.row.own or not same_task or 0 not in result.by_step:
             continue
         if (side := _headline(result)) and side.step > 0:
@@ -162,7 +165,7 @@ def _any_shots(results: Results) -> Iterator[tuple[str, Side, Side]]:
 def _halves(results: Results) -> Iterator[Result]:
     """MAML on a test whose support points lie in one half of the range, with a fit for the whole of it."""
     for result in results.results:
-        trained_on = result.first["evaluation"].get("trained_on")
+        trained_on = result.first.conditions.trained_on
         if result.label == "maml" and trained_on and result.column.task == f"{trained_on}-half":
             yield result
 
@@ -187,7 +190,7 @@ def _half_against(results: Results, label: str) -> Iterator[tuple[str, Side, Sid
 def _half(results: Results, whole: list[Result]) -> Iterator[tuple[str, Side, Side]]:
     """MAML that is shown half of the range against MAML that is shown all of it."""
     for result in _halves(results):
-        trained_on = result.first["evaluation"]["trained_on"]
+        trained_on = result.first.conditions.trained_on
         for other in whole:
             if (other.column.task, other.column.regime) == (trained_on, result.column.regime):
                 first, second = _headline(result), _headline(other)
@@ -209,10 +212,9 @@ def _rows(claim: Claim) -> Iterator[dict[str, object]]:
     scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
     pairs = judge([(first.name, second.name) for _, first, second in kept], contrasts, scope, 0.0)
     for (test, first, second), pair in zip(kept, pairs, strict=True):
-        task = first.result.first["task"]
-        limit = margin_on_scale(float(task["equivalence_margin"]), first.result.metric)
+        limit = margin_on_scale(first.result.first.task.equivalence_margin, first.result.metric)
         (judged,) = judge([(pair.first, pair.second)], [pair.contrast], scope, limit)
-        records = dict.fromkeys(str(record["key"]) for record in _records(first, second))
+        records = dict.fromkeys(one.record.key for side in (first, second) for one in side.result.tested)
         yield {
             "claim": claim.text,
             "test": test,
@@ -235,11 +237,8 @@ def _short_of(first: Side, second: Side) -> str:
 
 
 def _contrast(first: Side, second: Side) -> Contrast | None:
-    shared = first.frame.index.intersection(second.frame.index)
-    sides = [
-        Scores(side.frame.loc[shared].to_numpy().T, side.result.seeds, side.result.row.trained)
-        for side in (first, second)
-    ]
+    shared = min(first.scores.shape[1], second.scores.shape[1])
+    sides = [Scores(side.scores[:, :shared], side.result.seeds, side.result.row.trained) for side in (first, second)]
     try:
         return paired_contrast(sides[0], sides[1], first.result.metric, first.result.higher_is_better)
     except MetabenchError:
@@ -251,10 +250,6 @@ def _finding(pair: Pair, first: Side, second: Side) -> str:
     said = f"{ahead.name} is ahead of {behind.name} by {size_of(pair, first.result.metric)}, {ABOUT[pair.scope]}"
     under = dict.fromkeys(side.result.name for side in (first, second) if side.result.under_trained)
     return said + (f"; under-trained: {', '.join(under)}" if under else "")
-
-
-def _records(first: Side, second: Side) -> tuple[Record, ...]:
-    return (*first.result.records, *second.result.records)
 
 
 def _headline(result: Result) -> Side | None:

@@ -7,6 +7,7 @@ The names of the arrays that a task's `exhibit` left decide which picture is dra
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from reports import published, svg, words
+from reports.panels import Panel, curves, far_apart, from_zero, levels, marks
 from reports.results import Result, Results
 from reports.scores.exhibits import exhibited
-from reports.scores.figures import HEIGHT, WIDTH, Panel, colours, far_apart, from_zero
 from reports.style import Look
 from reports.words import slug
 
@@ -35,7 +36,7 @@ ROBOT_FIELD = "simulator"
 LEARNED = "rl2"
 
 
-def adaptation_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
+def adaptation_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """For each control task with learners that adapt: return against the environment steps seen per task until then.
 
     Methods use different amounts in a step (RL^2 an episode, gradient steps many trajectories), so this is the axis on
@@ -43,50 +44,53 @@ def adaptation_panels(results: Results, table: Mapping[str, Look]) -> list[Panel
     panels = []
     for column in results.columns:
         here = [result for result in results.results if result.column == column and result.metric == "return"]
-        curves = {result.name: (result, _spent(result)) for result in here}
-        if any(len(curve) > 1 for _, curve in curves.values()):
-            panels.append(_adaptation_panel(words.title(column, results.columns), curves, table))
+        spent = {result: _spent(result) for result in here}
+        if any(len(curve) > 1 for curve in spent.values()):
+            frame = pd.concat([marks(result, curve, "environment_steps") for result, curve in spent.items()])
+            panels.append(_adaptation_panel(words.title(column, results.columns), frame, looks))
     return panels
 
 
 def _spent(result: Result) -> pd.DataFrame:
     """environment_steps (mean over seeds), mean and half_width at every step whose record counts them."""
     counts: dict[int, list[float]] = {}
-    for record in result.records:
-        for row in record.get("summary") or ():
-            if row.get("environment_steps") is not None:
-                counts.setdefault(int(row["step"]), []).append(float(row["environment_steps"]))
-    shared = [episodes for episodes, _ in result.by_step.values()]
-    curve = result.curve(shared[0] if shared else np.empty(0))
+    for tested in result.tested:
+        for row in tested.test.summary:
+            if row.environment_steps is not None:
+                counts.setdefault(row.step, []).append(row.environment_steps)
+    curve = result.curve(_fewest(result))
     known = curve[curve["step"].isin(counts)]
     return known.assign(environment_steps=[float(np.mean(counts[int(step)])) for step in known["step"]])
 
 
-def _adaptation_panel(
-    title: str, curves: Mapping[str, tuple[Result, pd.DataFrame]], table: Mapping[str, Look]
-) -> Panel:
-    spent = [float(x) for _, curve in curves.values() for x in curve["environment_steps"] if x > 0]
-    last = max(spent, default=1.0)
+def _fewest(result: Result) -> int:
+    """The episodes scored at the first step, which has no more than the others."""
+    return next((scores.shape[1] for scores in result.by_step.values()), 0)
 
-    def draw() -> svg.Drawing:
-        with svg.drawing(slug(f"adaptation {title}"), WIDTH, HEIGHT) as (figure, axes):
-            for result, curve in curves.values():
-                look = table[result.label]
-                mean, half = curve["mean"].to_numpy(), curve["half_width"].to_numpy()
-                style = {"color": look.light, "linestyle": look.dash}
-                if len(curve) > 1:
-                    x = curve["environment_steps"].to_numpy()
-                    axes.plot(x, mean, marker=look.marker, **style)
-                    svg.band(axes, x, mean - half, mean + half, color=look.light, alpha=0.16)
-                elif len(curve):  # without adaptation: a level to read the others against
-                    axes.plot([0, last], [mean[0]] * 2, linewidth=1.2, marker=look.marker, markevery=[1], **style)
-            from_zero(axes, spent)
-            axes.set(xlabel="environment steps per task in adaptation", ylabel="return")
-            return svg.render(figure, colours(table), f"return against environment steps of adaptation, {title}")
 
+def _adaptation_panel(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Panel:
     caption = "Bands: 95 % over test tasks."
-    caption += " Linear up to the first step, logarithmic from there." * far_apart(spent)
-    return Panel(slug(f"adaptation {title}"), title, caption, draw, tuple(r.label for r, _ in curves.values()))
+    caption += " Linear up to the first step, logarithmic from there." * far_apart(_amounts(frame))
+    described = f"return against environment steps of adaptation, {title}"
+    draw = functools.partial(_draw_adaptation, looks=looks)
+    return Panel(slug(f"adaptation {title}"), title, caption, described, frame, draw, looks)
+
+
+def _amounts(frame: pd.DataFrame) -> list[float]:
+    """The environment steps of the methods that adapt."""
+    return list(frame.loc[~_flat(frame), "x"])
+
+
+def _flat(frame: pd.DataFrame) -> pd.Series:
+    return frame.groupby("name")["x"].transform("size") == 1
+
+
+def _draw_adaptation(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    amounts, flat = _amounts(frame), _flat(frame)
+    curves(axes, frame[~flat], looks)
+    levels(axes, frame[flat], looks, max(amounts))
+    from_zero(axes, amounts)
+    axes.set(xlabel="environment steps per task in adaptation", ylabel="return")
 
 
 def steps_table(results: Results) -> pd.DataFrame:
@@ -96,7 +100,7 @@ def steps_table(results: Results) -> pd.DataFrame:
     for result in results.results:
         if result.metric != "return" or len(result.by_step) < 2:
             continue
-        curve, spent = result.curve(next(iter(result.by_step.values()))[0]), _spent(result)
+        curve, spent = result.curve(_fewest(result)), _spent(result)
         cells = {
             f"after {int(row.step)}": words.published(float(row.mean), float(row.half_width), result.metric)
             for row in curve.itertuples()
@@ -108,8 +112,8 @@ def steps_table(results: Results) -> pd.DataFrame:
                 "task": words.title(result.column, results.columns),
                 **cells,
                 "environment_steps_each": float(taken.mean()) if len(taken) else None,
-                "meta_training_environment_steps": _mean([one.get("environment_steps") for one in result.training]),
-                "seeds": len(result.records),
+                "meta_training_environment_steps": _mean([one.environment_steps for one in result.training]),
+                "seeds": len(result.tested),
             }
         )
     return pd.DataFrame(rows)
@@ -161,7 +165,7 @@ def _z(result: Result, theirs: float, instances: int) -> float:
 
 def _optimum(result: Result) -> float | None:
     """The expected total of the best strategy there is, where the method's facts know it."""
-    value = (result.first["method"].get("facts") or {}).get("bayes_optimum")
+    value = result.first.method.facts.get("bayes_optimum")
     return None if value is None else float(value)
 
 
@@ -170,7 +174,7 @@ def regret_sentences(results: Results) -> list[str]:
     found = []
     for result in results.results:
         optimum = _optimum(result)
-        if optimum is None or result.column.model != "best" or result.first["method"]["name"] != LEARNED:
+        if optimum is None or result.column.model != "best" or result.first.method.name != LEARNED:
             continue
         below = optimum - result.interval.estimate
         side = "below" if below >= 0 else "above, which only chance can bring about,"
@@ -180,41 +184,51 @@ def regret_sentences(results: Results) -> list[str]:
     return found
 
 
-def path_panels(results: Results, table: Mapping[str, Look]) -> list[Panel]:
+def path_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """A panel per method: the path of an agent in the plane before and after adaptation, one for each goal."""
     return [
-        _path_panel(result, arrays, words.title(result.column, results.columns), table)
+        _path_panel(result, arrays, words.title(result.column, results.columns), looks)
         for result, arrays in exhibited(results, PATH_ARRAYS)
         if result.column.model == "best"
     ]
 
 
-def _path_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, table: Mapping[str, Look]) -> Panel:
-    look, steps = table[result.label], [int(step) for step in arrays["steps"]]
-    shown: list[tuple[int, str, dict[str, Any]]] = []
-    if len(steps) > 1:
-        shown.append((0, "before", {"color": svg.QUIET, "linewidth": 1.0, "linestyle": (0, (2, 1))}))
-    last = len(steps) - 1
-    after = f"after {words.count(steps[last], 'step')}" if steps[last] else "paths"
-    shown.append((last, after, {"color": look.light, "linewidth": 1.8}))
-    goals = arrays["goals"]
+def _path_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, looks: Mapping[str, Look]) -> Panel:
+    last, goals = int(arrays["steps"][-1]), arrays["goals"]
+    paths = {f"after {words.count(last, 'step')}" if last else "paths": arrays["paths"][-1]}
+    if len(arrays["steps"]) > 1:
+        paths = {"before": arrays["paths"][0], **paths}
+    frames = [
+        pd.DataFrame({"name": name, "task": task, "x": path[:, 0], "value": path[:, 1]})
+        for name, found in paths.items()
+        for task, path in enumerate(found[:, 0])
+    ]
+    frames.append(pd.DataFrame({"name": "goals", "x": goals[:, 0], "value": goals[:, 1]}))
+    return Panel(
+        slug(f"paths {test} {result.name}"),
+        result.name,
+        f"{test}, one path in each of {words.count(len(goals), 'test task')}, seed {result.seeds[0]}",
+        f"{test}: paths of {result.name} before and after adaptation",
+        pd.concat(frames),
+        functools.partial(_draw_paths, look=looks[result.label]),
+        looks,
+        size=(3.3, 3.3),
+        above=0.42,
+    )
 
-    def draw() -> svg.Drawing:
-        with svg.drawing(slug(f"paths {test} {result.name}"), 3.3, 3.3, above=0.42) as (figure, axes):
-            for place, name, style in shown:
-                for task, path in enumerate(arrays["paths"][place][:, 0]):
-                    axes.plot(path[:, 0], path[:, 1], label=name if task == 0 else None, **style)
-            axes.plot(
-                goals[:, 0], goals[:, 1], linestyle="none", marker="*", markersize=11, color=svg.INK, label="goals"
-            )
-            # a policy that knows nothing wanders off: what leaves the frame is not shown
-            room = 1.6 * float(np.abs(goals).max()) + 0.1
-            axes.set(xlim=(-room, room), ylim=(-room, room), xlabel="x", ylabel="y", aspect="equal")
-            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
-            return svg.render(figure, colours(table), f"{test}: paths of {result.name} before and after adaptation")
 
-    caption = f"{test}, one path in each of {words.count(len(goals), 'test task')}, seed {result.seeds[0]}"
-    return Panel(slug(f"paths {test} {result.name}"), result.name, caption, draw, (result.label,))
+def _draw_paths(axes: Any, frame: pd.DataFrame, look: Look) -> None:
+    goals = frame[frame["name"] == "goals"]
+    for (name, task), path in frame.groupby(["name", "task"], sort=False):
+        style = {"color": look.light, "linewidth": 1.8}
+        if name == "before":
+            style = {"color": svg.QUIET, "linewidth": 1.0, "linestyle": (0, (2, 1))}
+        axes.plot(path["x"], path["value"], label=name if task == 0 else None, **style)
+    axes.plot(goals["x"], goals["value"], linestyle="none", marker="*", markersize=11, color=svg.INK, label="goals")
+    # a policy that knows nothing wanders off, out of the frame
+    room = 1.6 * float(goals[["x", "value"]].abs().to_numpy().max()) + 0.1
+    axes.set(xlim=(-room, room), ylim=(-room, room), xlabel="x", ylabel="y", aspect="equal")
+    svg.legend_above(axes)
 
 
 def films(results: Results) -> list[Mapping[str, Any]]:
@@ -239,7 +253,7 @@ def unfilmed(results: Results) -> str:
     found: dict[str, bool] = {}
     filmed = {(result.column.test, result.name) for result, _ in exhibited(results, FILM_ARRAYS)}
     for result in results.results:
-        if ROBOT_FIELD in (result.first["task"].get("fields") or {}) and result.column.model == "best":
+        if ROBOT_FIELD in result.first.task.fields and result.column.model == "best":
             title = words.title(result.column, results.columns)
             found[title] = found.get(title, False) or (result.column.test, result.name) in filmed
     missing = [title for title, there in found.items() if not there]

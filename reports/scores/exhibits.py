@@ -6,15 +6,18 @@ the names of the arrays, so that a task distribution of somebody else gets one t
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from reports import svg, words
-from reports.results import Record, Result, Results
-from reports.scores.figures import Panel, colours
+from reports.panels import Panel
+from reports.results import Result, Results
 from reports.style import Look
 from reports.words import slug
 
@@ -57,21 +60,21 @@ def exhibited(results: Results, needed: set[str]) -> Iterator[tuple[Result, Mapp
     for result in results.results:
         if (result.column.test, result.name) in seen:
             continue
-        arrays = _arrays(results, result.records)
+        arrays = _arrays(results, result)
         if needed <= set(arrays):
             seen.add((result.column.test, result.name))
             yield result, arrays
 
 
-def _arrays(results: Results, records: tuple[Record, ...]) -> Mapping[str, np.ndarray]:
-    """The arrays of the first seed that has some."""
-    for record in records:
-        if (record.get("files") or {}).get("arrays"):
-            return results.arrays(record) or {}
+def _arrays(results: Results, result: Result) -> Mapping[str, np.ndarray]:
+    """The arrays of the first seed that has some; they are of the first test of its evaluation."""
+    for tested in result.tested:
+        if "arrays" in tested.record.files and tested.test is tested.record.tests[0]:
+            return results.arrays(tested.record) or {}
     return {}
 
 
-def function_panels(results: Results, table: Mapping[str, Look]) -> dict[str, list[Panel]]:
+def function_panels(results: Results, looks: Mapping[str, Look]) -> dict[str, list[Panel]]:
     """For each regression test, the first that somebody was trained for, a panel per method: f before and after
     adaptation, with the support points.
 
@@ -80,48 +83,45 @@ def function_panels(results: Results, table: Mapping[str, Look]) -> dict[str, li
     found: dict[str, list[Panel]] = {}
     for result, arrays in exhibited(results, FUNCTION_ARRAYS):
         test = words.title(result.column, results.columns)
-        found.setdefault(test, []).append(_function_panel(result, arrays, test, table))
+        found.setdefault(test, []).append(_function_panel(result, arrays, test, looks))
     return {test: found[test] for test in order if test in found}
 
 
-def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, table: Mapping[str, Look]) -> Panel:
-    look = table[result.label]
+def _function_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, looks: Mapping[str, Look]) -> Panel:
     episode = int(np.ptp(arrays["truth"], axis=-1).argmax())
-    x, truth, predicted = arrays["x"], arrays["truth"][episode], arrays["predicted"][:, episode]
     steps = [int(step) for step in arrays["steps"]]
     wanted = sorted({steps[0], _nearest(steps, 1), _nearest(steps, result.headline_steps[0])})
-
-    def draw() -> svg.Drawing:
-        with svg.drawing(slug(f"fit {test} {result.name} {result.column.regime}"), 3.3, 2.8, above=0.42) as (
-            figure,
-            axes,
-        ):
-            axes.plot(x, truth, color=svg.QUIET, linewidth=1.4, label="truth")
-            for step in wanted:
-                last = step == wanted[-1]
-                name = (
-                    "before"
-                    if step == 0 and len(steps) > 1
-                    else f"{step} step{'s' * (step != 1)}"
-                    if step
-                    else "prediction"
-                )
-                width, dash, alpha = (2.0, "-", 1.0) if last else (1.3, (0, (4, 2)) if step else (0, (1, 1.5)), 0.8)
-                curve = predicted[steps.index(step)]
-                axes.plot(x, curve, color=look.light, linewidth=width, linestyle=dash, alpha=alpha, label=name)
-            points = {"linestyle": "none", "marker": "^", "markersize": 6, "color": svg.INK, "zorder": 5}
-            axes.plot(arrays["support_x"][episode], arrays["support_y"][episode], label="support", **points)
-            axes.set(xlabel="x", ylim=_limits(truth))
-            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
-            return svg.render(figure, colours(table), f"{test}: {result.name} before and after adaptation")
-
+    lines = {"truth": (arrays["x"], arrays["truth"][episode])}
+    for step in wanted:
+        name = words.count(step, "step") if step else "before" if len(steps) > 1 else "prediction"
+        lines[name] = arrays["x"], arrays["predicted"][steps.index(step), episode]
+    lines["support"] = arrays["support_x"][episode].ravel(), arrays["support_y"][episode].ravel()
+    frame = pd.concat([pd.DataFrame({"name": name, "x": x, "value": y}) for name, (x, y) in lines.items()])
     return Panel(
         slug(f"fit {test} {result.name}"),
         result.name,
         f"Test episode {episode}, seed {result.seeds[0]}.",
-        draw,
-        (result.label,),
+        f"{test}: {result.name} before and after adaptation",
+        frame,
+        functools.partial(_draw_function, look=looks[result.label]),
+        looks,
+        size=(3.3, 2.8),
+        above=0.42,
     )
+
+
+def _draw_function(axes: Any, frame: pd.DataFrame, look: Look) -> None:
+    """The truth, each prediction (the last one bold), and the support points."""
+    lines = {str(name): (own["x"], own["value"]) for name, own in frame.groupby("name", sort=False)}
+    truth, support = lines.pop("truth"), lines.pop("support")
+    last = list(lines)[-1]
+    axes.plot(*truth, color=svg.QUIET, linewidth=1.4, label="truth")
+    for name, line in lines.items():
+        thin = {"linewidth": 1.3, "linestyle": (0, (1, 1.5)) if name == "before" else (0, (4, 2)), "alpha": 0.8}
+        axes.plot(*line, color=look.light, label=name, **({"linewidth": 2.0} if name == last else thin))
+    axes.plot(*support, label="support", linestyle="none", marker="^", markersize=6, color=svg.INK, zorder=5)
+    axes.set(xlabel="x", ylim=_limits(truth[1].to_numpy()))
+    svg.legend_above(axes)
 
 
 def _limits(truth: np.ndarray) -> tuple[float, float]:

@@ -3,17 +3,19 @@ are called equivalent. An interval leaves zero out if and only if the verdict is
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.stats import Comparison, Pair, TestProtocol
 from reports import svg, words
+from reports.panels import WIDTH, Panel
 from reports.results import Results
-from reports.scores.figures import WIDTH, Panel, colours
-from reports.scores.pairs import judged_columns, shown, verdict
+from reports.scores.pairs import axis, judged_columns, shown, verdict
 from reports.style import Look
 from reports.words import slug
 
@@ -21,19 +23,18 @@ from reports.words import slug
 MOST = 28
 ROW = 0.31
 
-#: colours of the page (light), which stand for its variables
-SURE, OPEN = "#1b7f4d", svg.QUIET
+#: markers of the pairs without a winner, which are grey
 MARKERS = {"equivalent": "s", "undecided": "o"}
 
 
-def forest_panels(results: Results, table: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:
+def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:
     """A panel per column of the tests that somebody was trained for: the leading columns, and the others."""
     leading: list[Panel] = []
     further: list[Panel] = []
     for protocol, judged in judged_columns(results):
         if results.own(protocol.test) and drawn(judged):
             panels = leading if protocol == results.leading(protocol.test) else further
-            panels.append(_panel(results, protocol, judged, table))
+            panels.append(_panel(results, protocol, judged, looks))
     return leading, further
 
 
@@ -47,58 +48,51 @@ def drawn(judged: Comparison) -> list[Pair]:
     return [p for p in known if place[p.first] == 0 or abs(place[p.first] - place[p.second]) == 1]
 
 
-def _panel(results: Results, protocol: TestProtocol, judged: Comparison, table: Mapping[str, Look]) -> Panel:
+def _panel(results: Results, protocol: TestProtocol, judged: Comparison, looks: Mapping[str, Look]) -> Panel:
     metric, kept = results.metric(protocol), drawn(judged)
     test = words.title(protocol, results.columns)
-    regime = "" if protocol.regime == "none" else f" · {words.REGIME_TITLES.get(protocol.regime, protocol.regime)}"
+    title = test + words.in_regime(protocol, results.columns)
     margin = shown(kept[0].margin, metric)
-    none = shown(0.0, metric)
-    ends = [shown(end, metric) for pair in kept for end in (pair.adjusted.low, pair.adjusted.high)]
-    name = slug(f"forest {test} {protocol.regime}")
-
-    def draw() -> svg.Drawing:
-        with svg.drawing(name, WIDTH, 0.65 + ROW * len(kept), left=0.12) as (figure, axes):
-            axes.axvspan(1 / margin if metric == "squared error" else -margin, margin, color=svg.RULE, alpha=0.5, lw=0)
-            axes.axvline(none, color=svg.QUIET, linewidth=1)
-            words_of = [verdict(judged, pair) for pair in kept]
-            for place, (pair, word) in enumerate(zip(kept, words_of, strict=True)):
-                label = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center", "color": svg.INK}
-                label["bbox"] = {"facecolor": svg.PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
-                axes.text(0.005, place - 0.16, f"{pair.first} against {pair.second}: {word}", **label)
-            for word in dict.fromkeys(words_of):
-                places = np.flatnonzero(np.array(words_of) == word)
-                some = [kept[place] for place in places]
-                size, low, high = np.array(
-                    [[shown(v, metric) for v in (p.contrast.estimate, p.adjusted.low, p.adjusted.high)] for p in some]
-                ).T
-                style = {
-                    "color": OPEN if word in MARKERS else SURE,
-                    "marker": MARKERS.get(word, "D"),
-                    "markersize": 4.5,
-                }
-                axes.errorbar(
-                    size, places + 0.24, xerr=[size - low, high - size], linestyle="none", capsize=2.5, **style
-                )
-            axes.set(ylim=(len(kept) - 0.35, -0.55), yticks=[])
-            axes.grid(visible=False, axis="y")
-            _scale(axes, metric, ends, margin)
-            axes.set_xlabel(_axis(metric))
-            return svg.render(
-                figure,
-                {**colours(table), SURE: "--good"},
-                f"pairwise differences with adjusted intervals, {test}{regime}",
-            )
-
     caption = f"Grey band: the margin of equivalence, {_margin(margin, metric)}."
     if len(kept) < len(judged.pairs):
         caption += f" {len(kept)} of {len(judged.pairs)} pairs: those with the best mean and those of neighbours."
-    return Panel(name, f"{test}{regime}", caption, draw, ())
+    rows = [
+        (
+            f"{pair.first} against {pair.second}: {(word := verdict(judged, pair))}",
+            word,
+            *(shown(value, metric) for value in (pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high)),
+        )
+        for pair in kept
+    ]
+    return Panel(
+        slug(f"forest {test} {protocol.regime}"),
+        title,
+        caption,
+        f"pairwise differences with adjusted intervals, {title}",
+        pd.DataFrame(rows, columns=["name", "verdict", "value", "low", "high"]),
+        functools.partial(_draw, metric=metric, margin=margin),
+        looks,
+        size=(WIDTH, 0.65 + ROW * len(kept)),
+        left=0.12,
+    )
 
 
-def _axis(metric: str) -> str:
-    if metric == "squared error":
-        return "how many times smaller the first one's error is"
-    return f"advantage of the first ({'points of accuracy' if metric == 'accuracy' else metric})"
+def _draw(axes: Any, frame: pd.DataFrame, metric: str, margin: float) -> None:
+    axes.axvspan(1 / margin if metric == "squared error" else -margin, margin, color=svg.RULE, alpha=0.5, lw=0)
+    axes.axvline(shown(0.0, metric), color=svg.QUIET, linewidth=1)
+    style: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 8, "va": "center", "color": svg.INK}
+    style["bbox"] = {"facecolor": svg.PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+    for place, name in enumerate(frame["name"]):
+        axes.text(0.005, place - 0.16, name, **style)
+    for word, some in frame.groupby("verdict", sort=False):
+        look = {"color": svg.QUIET if word in MARKERS else svg.GOOD, "marker": MARKERS.get(str(word), "D")}
+        bars = [some["value"] - some["low"], some["high"] - some["value"]]
+        axes.errorbar(
+            some["value"], some.index + 0.24, xerr=bars, linestyle="none", capsize=2.5, markersize=4.5, **look
+        )
+    axes.set(ylim=(len(frame) - 0.35, -0.55), yticks=[], xlabel=axis(metric))
+    axes.grid(visible=False, axis="y")
+    _scale(axes, metric, [*frame["low"], *frame["high"]], margin)
 
 
 def _margin(margin: float, metric: str) -> str:

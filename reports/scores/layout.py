@@ -16,7 +16,7 @@ from markupsafe import Markup
 from benchmarks.stats import Comparison
 from reports import words
 from reports.results import REGIMES, Result, Results
-from reports.scores.tables import main_table
+from reports.scores.tables import main_table, ordered
 from reports.style import Look
 from reports.words import slug
 
@@ -145,9 +145,7 @@ TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile"
 
 def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
     """One table per test: methods in rows, best first in the regime that most of them have."""
-    frame = main_table(results)
-    by_key = {" ".join(str(record["key"]) for record in result.records): result for result in results.results}
-    frame = frame.assign(result=[by_key[keys] for keys in frame["records"]])
+    frame = main_table(results).assign(result=ordered(results))
     return [_score_table(title, group, results, looks) for title, group in frame.groupby("task", sort=False)]
 
 

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.stats import Comparison, Pair, TestProtocol
-from reports import words
+from reports import svg, words
+from reports.panels import WIDTH, Panel
 from reports.results import Results
-from reports.scores.pair_sentences import pair_sentence
+from reports.style import Look
 
-#: verdict -> what stands behind a difference in a matrix; one that is sure needs nothing
-MARKS = {"equivalent": " =", "undecided": " ?"}
-
-
-@dataclass(frozen=True)
-class Square:
-    """A cell of a matrix: the difference of row minus column, its verdict, and the whole sentence."""
-
-    text: str
-    verdict: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One column of the main table: who is what against whom, rows and columns in the order of the means."""
-
-    title: str
-    regime: str
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    squares: list[list[Square | None]]
-    scope: str
+#: verdict -> its mark in a heat map, in place of a number
+MARKS = {"equivalent": "=", "undecided": "?"}
+#: inches per row; more entries than that have no room for numbers
+ROW, MOST = 0.24, 14
 
 
 def pairs_table(results: Results) -> pd.DataFrame:
@@ -70,18 +55,65 @@ def pairs_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matrices(results: Results) -> list[Matrix]:
-    """A matrix per column with at least two methods, in the order of the page."""
+def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
+    """A heat map per column: every entry against those with a worse mean, coloured where the difference is real."""
     found = []
     for protocol, judged in judged_columns(results):
-        labels = {row.name: str(row.first["label"]) for column in results.compared for row in column.rows}
-        metric = results.metric(protocol)
-        squares = [[_square(judged, row, other, metric) for other in judged.names] for row in judged.names]
-        title = words.title(protocol, results.columns)
-        regime = "" if protocol.regime == "none" else words.REGIME_TITLES.get(protocol.regime, protocol.regime)
-        named = tuple(labels[name] for name in judged.names)
-        found.append(Matrix(title, regime, judged.names, named, squares, judged.scope))
+        metric, test = results.metric(protocol), words.title(protocol, results.columns)
+        title = test + words.in_regime(protocol, results.columns)
+        rows = [
+            (pair.first, pair.second, shown(pair.contrast.estimate, metric), verdict(judged, pair))
+            for pair in judged.pairs
+        ]
+        found.append(
+            Panel(
+                words.slug(f"heat {test} {protocol.regime}"),
+                title,
+                f"{axis(metric).capitalize()}. Green: real; =: equivalent; ?: undecided. Best mean first.",
+                f"pairwise differences, {title}",
+                pd.DataFrame(rows, columns=["first", "second", "value", "verdict"]),
+                functools.partial(_draw_heat, names=judged.names, factors=metric == "squared error"),
+                looks,
+                size=(WIDTH, 0.75 + ROW * len(judged.names)),
+                above=0.3,
+                left=0.4 + 0.073 * max(map(len, judged.names)),
+            )
+        )
     return found
+
+
+def _draw_heat(axes: Any, frame: pd.DataFrame, names: Sequence[str], factors: bool) -> None:
+    import seaborn
+
+    def square(column: str) -> pd.DataFrame:
+        return frame.pivot(index="first", columns="second", values=column).reindex(index=names, columns=names)
+
+    marks = frame["verdict"].map(MARKS)
+    size = np.log(frame["value"]) if factors else frame["value"]
+    frame = frame.assign(real=size.where(marks.isna(), 0), said=marks.fillna(frame["value"].map(_brief)))
+    said, real = square("said").fillna(""), square("real").astype(float)
+    palette = seaborn.light_palette(svg.GOOD, as_cmap=True)
+    note = {"annot": said if len(names) <= MOST else None, "fmt": "", "annot_kws": {"fontsize": 6.5}}
+    seaborn.heatmap(real, vmin=0, cmap=palette, cbar=False, linewidths=1, linecolor=svg.PAPER, ax=axes, **note)
+    numbered = [f"{place}  {name}" for place, name in enumerate(names, start=1)]
+    axes.set_yticks(np.arange(len(names)) + 0.5, numbered, fontsize=8, rotation=0)
+    axes.set_xticks(np.arange(len(names)) + 0.5, range(1, len(names) + 1), fontsize=8, rotation=0)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="", ylabel="")
+
+
+def _brief(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def axis(metric: str) -> str:
+    """The name of an axis of differences."""
+    if metric == "squared error":
+        return "how many times smaller the first one's error is"
+    return f"advantage of the first ({'points of accuracy' if metric == 'accuracy' else metric})"
 
 
 def verdict(judged: Comparison, pair: Pair) -> str:
@@ -95,15 +127,6 @@ def judged_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:
     """The columns in which there are pairs, in the order of the page."""
     found = [(column.protocol, results.verdicts[column.protocol]) for column in results.compared]
     return [(protocol, judged) for protocol, judged in found if isinstance(judged, Comparison) and judged.pairs]
-
-
-def _square(judged: Comparison, row: str, other: str, metric: str) -> Square | None:
-    if row == other or (row, other) in judged.unpaired or (other, row) in judged.unpaired:
-        return None
-    pair, word = judged.pair(row, other), judged.verdict(row, other)
-    size = shown(pair.contrast.estimate if pair.first == row else -pair.contrast.estimate, metric)
-    text = f"{size:.2f}×" if metric == "squared error" else f"{size:+.2f}".replace("-", "−")
-    return Square(text + MARKS.get(word, ""), word, pair_sentence(pair, metric, judged.under_trained))
 
 
 def shown(value: float, metric: str) -> float:

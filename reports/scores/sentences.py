@@ -217,11 +217,11 @@ def _context(ranked: list[Result]) -> str:
     """Seeds, episodes and share of the published budget of those compared."""
     parts = []
     if ranked:
-        seeds = sorted({len(result.records) for result in ranked})
+        seeds = sorted({len(result.tested) for result in ranked})
         parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
-        episodes = words.spread(sorted({len(r.row.episodes) for r in ranked}))
+        episodes = words.spread(sorted({r.row.values.shape[1] for r in ranked}))
         parts.append(f"{episodes} test episode{'' if episodes == '1' else 's'}")
-    shares = [training.get("share") for result in ranked for training in result.training]
+    shares = [training.share for result in ranked for training in result.training]
     known = [share for share in shares if share is not None]
     if known:
         low, high = words.percent(min(known)), words.percent(max(known))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.records.under_training import under_trained
+from benchmarks.records.record import Record
 from benchmarks.stats import Comparison
 from reports import published, words
-from reports.results import Record, Result, Results
+from reports.results import Result, Results
 
 
 @functools.lru_cache(maxsize=1)
@@ -23,16 +23,20 @@ def main_table(results: Results) -> pd.DataFrame:
     ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
     each episode at the headline step, then mean and Student's 95 % interval over episodes."""
     columns = results.columns
-    order = {test: place for place, test in enumerate(results.tests)}
-    ordered = sorted(results.results, key=lambda result: order[result.column.test])
     numbers = published.load()
     return pd.DataFrame(
         [
             _row(result, words.title(result.column, columns), results.judged(result))
             | _published(result, reproduced(result, numbers))
-            for result in ordered
+            for result in ordered(results)
         ]
     )
+
+
+def ordered(results: Results) -> list[Result]:
+    """The results in the order of the rows of `main_table`."""
+    order = {test: place for place, test in enumerate(results.tests)}
+    return sorted(results.results, key=lambda result: order[result.column.test])
 
 
 def reproduced(result: Result, numbers: Sequence[published.Published]) -> published.Reproduction | None:
@@ -109,7 +113,7 @@ def published_sentence(results: Results) -> str:
     said = [f"{count} {OUTCOMES.get(outcome, outcome)}" for outcome, count in judged.items()]
     waiting = [result for result, one in found if one.outcome == "not run"]
     if waiting:
-        shares = [fit["share"] for result in waiting for fit in result.training if fit.get("share") is not None]
+        shares = [fit.share for result in waiting for fit in result.training if fit.share is not None]
         ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
         spent = f" (they had {' to '.join(ends)} of it)" if ends else ""
         said.append(f"{len(waiting)} not asked, as the fits are under-trained or short of the published budget{spent}")
@@ -119,9 +123,7 @@ def published_sentence(results: Results) -> str:
 def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
     interval, column, first = result.interval, result.column, result.first
     scale = words.factor(result.metric)
-    fields, facts = first["method"].get("fields") or {}, first["method"].get("facts") or {}
-    training = result.training
-    evaluation = first["evaluation"]
+    fields, facts, training = first.method.fields, first.method.facts, result.training
     return {
         "method": result.name,
         "task": test,
@@ -131,29 +133,29 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,
-        "seeds": len(result.records),
+        "seeds": len(result.tested),
         "under_trained": result.under_trained,
         "headline_step": _shared(result.headline_steps),
-        "selection": evaluation.get("selection"),
-        "trials": max(int(record["evaluation"].get("trials") or 0) for record in result.records),
+        "selection": first.conditions.selection,
+        "trials": max(tested.test.trials for tested in result.tested),
         "backbone": facts.get("backbone"),
         "training_inner_steps": fields.get("inner_steps"),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
-        "meta_steps": _shared(one.get("meta_steps") for one in training),
-        "published_meta_steps": _shared(one.get("published_meta_steps") for one in training),
-        "share_of_published": _least(one.get("share") for one in training),
-        "training_seconds": _mean(one.get("seconds") for one in training),
-        "examples_seen": _mean(one.get("examples") for one in training),
-        "training_batch_norm": _shared(one.get("regime") for one in training),
-        "parameters": _shared(one.get("parameters") for one in training),
+        "meta_steps": _shared(one.meta_steps for one in training),
+        "published_meta_steps": _shared(one.published_meta_steps for one in training),
+        "share_of_published": _least(one.share for one in training),
+        "training_seconds": _mean(one.seconds for one in training),
+        "examples_seen": _mean(one.examples for one in training),
+        "training_batch_norm": _shared(one.regime for one in training),
+        "parameters": _shared(one.parameters for one in training),
         "split": column.split,
         "way": column.way or None,
         "shot": column.shots,
         "queries_per_class": column.queries,
-        "episodes": len(result.row.episodes),
-        "profile": first.get("profile"),
+        "episodes": result.row.values.shape[1],
+        "profile": first.record.profile or None,
         "role": result.row.role,
-        "records": " ".join(str(record["key"]) for record in result.records),
+        "records": result.keys,
     }
 
 
@@ -161,14 +163,14 @@ def failures_table(results: Results) -> pd.DataFrame:
     """Cells without a number, grouped by status and reason: status, reason, cells, where, stderr."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in results.unfinished:
-        groups.setdefault((record["status"], str(record.get("reason") or "no reason given")), []).append(record)
+        groups.setdefault((record.status, record.reason or "no reason given"), []).append(record)
     rows = [
         {
             "status": status,
             "reason": reason,
             "cells": len(records),
             "where": "; ".join(_places(records)),
-            "stderr": next((record["stderr"] for record in records if record.get("stderr")), ""),
+            "stderr": next((record.stderr for record in records if record.stderr), ""),
         }
         for (status, reason), records in groups.items()
     ]
@@ -181,10 +183,10 @@ def _places(records: Iterable[Record]) -> list[str]:
     """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task."""
     places: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
     for record in records:
-        kinds, seeds = places.setdefault((str(record["label"]), str(record["task"]["id"])), (set(), set()))
-        kinds.add(str(record["cell"]))
-        if record.get("seed") is not None:
-            seeds.add(int(record["seed"]))
+        kinds, seeds = places.setdefault((record.label, record.task.id if record.task else ""), (set(), set()))
+        kinds.add(record.cell)
+        if record.seed is not None:
+            seeds.add(record.seed)
     return [
         f"{label} on {task} ({' and '.join(sorted(kinds, reverse=True))}"
         + (f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "")
@@ -195,23 +197,21 @@ def _places(records: Iterable[Record]) -> list[str]:
 
 def under_trained_table(results: Results) -> pd.DataFrame:
     """The fits whose numbers carry the mark, and why: method, task, seed, meta_steps, share, improving, seconds."""
-    rows = {}
-    for record in results.records:
-        training = record.get("training") or {}
-        if under_trained(training) and record["status"] == "ok":
-            key = str(training.get("fit") or record["key"])
-            if key not in rows or record["cell"] == "fit":
-                rows[key] = {
-                    "method": record["label"],
-                    "task": record["task"]["id"],
-                    "seed": record["seed"],
-                    "meta_steps": training.get("meta_steps"),
-                    "published_meta_steps": training.get("published_meta_steps"),
-                    "share_of_published": training.get("share"),
-                    "still_improving": bool(training.get("still_improving")),
-                    "stopped_by": training.get("stopped_by"),
-                    "training_seconds": training.get("seconds"),
-                }
+    rows: dict[str, dict[str, Any]] = {}
+    for record in sorted(results.records, key=lambda record: record.cell != "fit"):
+        if (training := record.training) and training.under_trained and record.ok and record.task:
+            row = {
+                "method": record.label,
+                "task": record.task.id,
+                "seed": record.seed,
+                "meta_steps": training.meta_steps,
+                "published_meta_steps": training.published_meta_steps,
+                "share_of_published": training.share,
+                "still_improving": training.still_improving,
+                "stopped_by": training.stopped_by,
+                "training_seconds": training.seconds,
+            }
+            rows.setdefault(training.fit, row)
     return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["task"], row["method"], row["seed"])))
 
 
@@ -219,23 +219,23 @@ def machines_table(records: Iterable[Record]) -> pd.DataFrame:
     """Where the numbers come from: one row per machine, set of versions, commit and device."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
-        machine, versions, git = (record.get(name) or {} for name in ("machine", "versions", "git"))
+        machine, git = record.machine, record.git
         facts = {
-            "machine": machine.get("id"),
-            "processor": machine.get("cpu"),
-            "cores": machine.get("usable_cores"),
-            "memory": f"{machine['memory_gib']} GiB" if machine.get("memory_gib") else None,
-            "gpu": (machine.get("gpu") or {}).get("name"),
-            "system": machine.get("os"),
-            "device": record.get("device"),
-            "threads": record.get("threads"),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
-            "commit": str(git.get("commit") or "unknown")[:12] + (" (with changes)" if git.get("dirty") else ""),
+            "machine": machine and machine.id,
+            "processor": machine and machine.cpu,
+            "cores": machine and machine.usable_cores,
+            "memory": f"{machine.memory_gib} GiB" if machine and machine.memory_gib else None,
+            "gpu": machine and (machine.gpu or {}).get("name"),
+            "system": machine and machine.os,
+            "device": record.device,
+            "threads": record.threads,
+            "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items() if version),
+            "commit": (git.commit[:12] + " (with changes)" * git.dirty) if git else "unknown",
         }
         row = rows.setdefault(tuple(map(str, facts.values())), {**facts, "records": 0, "first": None, "last": None})
         row["records"] += 1
-        row["first"] = min(filter(None, [row["first"], record.get("started")]), default=None)
-        row["last"] = max(filter(None, [row["last"], record.get("finished")]), default=None)
+        row["first"] = min(filter(None, [row["first"], record.started or None]), default=None)
+        row["last"] = max(filter(None, [row["last"], record.finished or None]), default=None)
     return pd.DataFrame(list(rows.values()))
 
 

@@ -1,0 +1,135 @@
+"""Curves of scores: against inner steps at test, and of validation during meta-training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.records.record import Task, Training
+from benchmarks.stats import TestProtocol
+from reports import style, words
+from reports.panels import Panel, curves, levels, log_if_wide, marks
+from reports.results import Result, Results
+from reports.style import Look
+from reports.words import slug
+
+
+def steps_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
+    """A panel per column in which a method takes inner steps."""
+    panels = []
+    for column in results.columns:
+        here = [result for result in results.results if result.column == column]
+        if any(len(result.by_step) > 1 for result in here):
+            without = [
+                result
+                for result in results.results
+                if result.column.test == column.test and result.column.regime == "none" and column.regime != "none"
+            ]
+            panels.append(_steps_panel(column, here + without, results.columns, looks))
+    return panels
+
+
+def _steps_panel(
+    column: TestProtocol, here: list[Result], columns: Sequence[TestProtocol], looks: Mapping[str, Look]
+) -> Panel:
+    episodes = min(v.shape[1] for result in here if len(result.by_step) > 1 for v in result.by_step.values())
+    metric, test = here[0].metric, words.title(column, columns)
+    title = test + words.in_regime(column, columns)
+    return Panel(
+        slug(f"steps {test} {column.regime}"),
+        title,
+        f"Over {words.count(episodes, 'episode')} scored at every step.",
+        f"{words.axis(metric)} against inner steps, {title}",
+        pd.concat([marks(result, result.curve(episodes), "step") for result in here]),
+        functools.partial(_draw_steps, looks=looks, metric=metric),
+        looks,
+    )
+
+
+def _draw_steps(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str) -> None:
+    last, flat = int(frame["x"].max()), frame.groupby("name")["x"].transform("size") == 1
+    curves(axes, frame[~flat], looks)
+    levels(axes, frame[flat], looks, last)
+    axes.set(xlabel="inner steps at test", ylabel=words.axis(metric), xlim=(-0.15, last + 0.15 + 0.02 * last))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    log_if_wide(axes, frame["value"], metric)
+
+
+#: label, task and training of a fit
+Fit = tuple[str, Task, Training]
+
+#: the amounts that training curves are drawn against
+AMOUNTS = {
+    "step": "meta-steps",
+    "examples": "training examples",
+    "environment_steps": "environment steps",
+    "seconds": "training seconds",
+}
+
+
+def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
+    """For each training task, validation score against meta-steps, examples (environment steps) and seconds."""
+    tasks: dict[str, list[Fit]] = {}
+    for fit in fits_with_curves(results):
+        tasks.setdefault(fit[1].id, []).append(fit)
+    panels = []
+    for task, fits in sorted(tasks.items()):
+        points, about = _validations(fits), fits[0][1]
+        for amount in ("step", "environment_steps" if about.kind == "control" else "examples", "seconds"):
+            panels.append(_learning_panel(task, points, amount, about.metric, looks))
+    return panels
+
+
+def fits_with_curves(results: Results) -> list[Fit]:
+    """Each fit that has a learning curve: from its own record, else from an evaluation's copy."""
+    found: dict[str, Fit] = {}
+    for record in sorted(results.records, key=lambda record: record.cell != "fit"):
+        if record.ok and record.task and record.training and record.training.curve:
+            found.setdefault(record.training.fit, (record.label, record.task, record.training))
+    return list(found.values())
+
+
+def _validations(fits: Sequence[Fit]) -> pd.DataFrame:
+    """A row per validation that all seeds of a method reached: label, seed, the amounts, value (in the unit shown).
+
+    Validations without a finite score are left out."""
+    rows = [
+        (label, number, *(getattr(point, name) for name in AMOUNTS), point.score * words.factor(task.metric))
+        for number, (label, task, training) in enumerate(fits)
+        for point in training.curve
+        if point.score is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "seed", *AMOUNTS, "value"])
+    reached = frame.groupby(["label", "step"])["seed"].transform("size")
+    return frame[reached == frame.groupby("label")["seed"].transform("nunique")]
+
+
+def _learning_panel(task: str, points: pd.DataFrame, amount: str, metric: str, looks: Mapping[str, Look]) -> Panel:
+    against = AMOUNTS[amount]
+    frame = points.assign(x=points.groupby(["label", "step"])[amount].transform("mean"))
+    return Panel(
+        slug(f"learning {task} {amount}"),
+        f"{task} · against {against}",
+        "",
+        f"validation {words.axis(metric)} against {against}, {task}",
+        frame[["label", "seed", "x", "value"]],
+        functools.partial(_draw_learning, looks=looks, metric=metric, against=against),
+        looks,
+    )
+
+
+def _draw_learning(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str, against: str) -> None:
+    import seaborn
+    from matplotlib.ticker import EngFormatter
+
+    every = max(1, int(frame.groupby("label")["x"].nunique().max()) // 8)
+    how = {"errorbar": ("pi", 100), "markevery": every, "legend": False, "ax": axes}
+    seaborn.lineplot(frame, x="x", y="value", hue="label", style="label", **style.mapped(looks), **how)
+    axes.set(xlabel=against, ylabel=f"validation {words.axis(metric)}")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
+    axes.xaxis.get_major_locator().set_params(nbins=6)
+    log_if_wide(axes, frame["value"], metric)
