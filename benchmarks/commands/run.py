@@ -57,9 +57,7 @@ def run(
 
     An interrupted run resumes with the same command. Exit code: 0 when every cell finished, 1 when some failed (`show`
     and `report` name them), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks.commands import console
-    from benchmarks.python_api import run as runs
-    from benchmarks.records.store import Store
+    from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
     try:
         done = runs.run(
@@ -76,7 +74,7 @@ def run(
             device=device,
             jobs=jobs,
             threads=threads,
-            memory=memory,
+            memory=options.above_zero(memory, "--memory"),
             only=only,
             store=store,
             verbose=True,
@@ -84,6 +82,9 @@ def run(
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None
+    from benchmarks.commands import console
+    from benchmarks.records.store import Store
+
     console.scores(Store(done.store), done.cells)
     _next(done.store, profile, store, len(done.failed), len(done.outcomes))
     if done.failed:
