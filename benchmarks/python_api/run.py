@@ -109,8 +109,8 @@ def run(
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     if only not in ONLY:
         raise registry.unknown("value of only", only, ONLY)
-    limits = {"jobs": jobs, "threads": threads, "memory": memory, **{f"shots {each}": each for each in shots}}
-    for what, number in limits.items():
+    numbers = [("jobs", jobs), ("threads", threads), ("memory", memory), *(("shots", each) for each in shots)]
+    for what, number in numbers:
         if number is not None and not 0 < number < 1e9:
             raise MetabenchError(f"{what} = {number!r} is not above 0 and below 1e9")
     plans.check_device(plan, options.device(device))
