@@ -277,6 +277,18 @@ class TaskDistribution(Configured):
         trajectory."""
         raise NotImplementedError
 
+    def predictions(self, predictor: Predictor, query: LabelledSet) -> Tensor:
+        """The predictions ``[T, n, outputs]`` for the queries, for `score`.
+
+        Raises `MetabenchError` for another shape: broadcasting would give it a score."""
+        found, _ = predictor(query.x)
+        expected = (*query.x.shape[:2], self.outputs)
+        if tuple(found.shape) != expected:
+            raise MetabenchError(
+                f"{self.id}: predictions have shape {tuple(found.shape)}, not {expected} (tasks, queries, outputs)"
+            )
+        return found
+
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Arrays for the figures: predictions on a few episodes after some numbers of steps.
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -113,29 +115,36 @@ def discover(paths: Iterable[str | Path] = ()) -> None:
 
 
 def load_file(path: Path) -> list[Entry]:
-    """Import a plug-in from a path and return what it registered."""
+    """Import a plug-in from a path and return its entries; the modules in its folder can be imported, too.
+
+    A file that fails registers nothing. Raises `MetabenchError`, with the line where an exception came from."""
     if not path.is_file():
         raise MetabenchError(f"no such plug-in file: {path}")
     path = path.resolve()
-    module_name = "metabench_plugin_" + path.stem.replace("-", "_")
-    known = sys.modules.get(module_name)
-    if known is None or Path(known.__file__ or "") != path:
+    module_name = f"metabench_plugin_{path.stem.replace('-', '_')}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:
             raise MetabenchError(f"{path} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))  # last, so that it hides no other module
+        before = dict(_methods), dict(_tasks)
+        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except MetabenchError:
-            raise
         except BaseException as error:
             del sys.modules[module_name]
-            raise MetabenchError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
+            for table, entries in zip((_methods, _tasks), before, strict=True):
+                table.clear()
+                table.update(entries)
+            if isinstance(error, MetabenchError):
+                raise
+            where = raised_at(error, path) or str(path)
+            raise MetabenchError(f"{where} can't be imported: {type(error).__name__}: {error}") from error
     registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
     own = [entry for entry in registered if entry.path == path]
     if not own and path not in other_files:
-        raise MetabenchError(f"{path} registers no method and no task (use @register_method or @register_task)")
+        raise MetabenchError(f"{path} registers nothing: use @register_method, @register_task or register_backbone")
     return own
 
 
@@ -152,6 +161,16 @@ def forget_file(path: Path) -> None:
             if kept:
                 table[name] = dataclasses.replace(kept[0], further=tuple(kept[1:]))
     other_files.discard(path)
+
+
+def raised_at(error: BaseException, path: Path) -> str:
+    """``path:line`` of the innermost frame of an exception, or of its cause, in a file; "" if it passed none."""
+    if error.__cause__ is not None and (found := raised_at(error.__cause__, path)):
+        return found
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno}"
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else ""
 
 
 def methods() -> dict[str, Entry]:

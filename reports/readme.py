@@ -1,4 +1,4 @@
-"""The README's table and picture and the tables of docs/results.md, from committed records: ``python -m reports.readme``.
+"""The README's table and picture and docs/results.md, from committed records; ``python -m reports.readme`` writes them.
 
 Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. Only this
 module writes between the markers of these documents; no number there is typed.
@@ -81,7 +81,7 @@ def _overview(results: Results) -> str:
     table = words.pipe_table(titles, (bool(index) for index, _ in enumerate(titles)), rows)
     profiles = words.listed(sorted({result.first.record.profile for result in results.results}))
     return (
-        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: no other method is significantly better. "
+        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: no method is significantly better. "
         f"{words.UNDER_TRAINED}: under-trained at this budget ([protocol](docs/protocol.md)). "
         "Every test and condition: [results](docs/results.md)."
     )

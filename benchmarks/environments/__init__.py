@@ -1,5 +1,7 @@
-"""Simulators behind the control tasks: T tasks x K trajectories stepped at once, and the sources that roll policies out
-in them. An environment is defined once, by pure functions (`Model`); a back end (`BatchEnv`) says how it is stepped."""
+"""Environments of the control tasks, T tasks x K trajectories stepped at once, and the rollouts of policies in them.
+
+An environment is defined once, by pure functions (`Model`). A back end (`BatchEnv`) steps it.
+"""
 
 from benchmarks.environments.actions import ActionSpace as ActionSpace
 from benchmarks.environments.actions import Categorical as Categorical

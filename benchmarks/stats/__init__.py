@@ -1,8 +1,8 @@
-"""Which differences are real: paired comparisons over shared episodes, their intervals, verdicts and power.
+"""Statistics of paired comparisons over shared episodes: intervals, verdicts and power.
 
-Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md says
-in plain words what each interval means. Nothing here imports torch, and pandas and scipy only where they are used, so
-that records are read sooner.
+Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md
+explains every interval in plain words. Nothing here imports torch, and pandas and scipy only where needed, so that
+records load quickly.
 """
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean

@@ -1,5 +1,4 @@
-"""The tables of costs in docs/performance.md and docs/results.md, from committed records; ``python -m reports.cost.docs``
-writes them.
+"""The tables of costs in docs/, from committed records; ``python -m reports.cost.docs`` writes them.
 
 A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds those of the store of that name in
 ``reports/reference/``. No number there is typed.

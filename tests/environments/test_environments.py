@@ -1,5 +1,5 @@
-"""The seam between policies and simulators: ends of episodes, masks, what a policy is fed with, and that a trajectory
-is a function of its task's index alone."""
+"""Policies in simulators: ends of episodes, masks, inputs of a policy, and trajectories that depend on their task's
+index alone."""
 
 import importlib.util
 import math
@@ -226,8 +226,8 @@ def test_arms_pay_with_their_probability():
 
 
 def test_transitions_and_rewards_follow_the_tables():
-    tasks = registry.build_task("tabular-mdp", states=3, choices=2, rounds=400)
-    source = tasks.episodes("test", [5], shots=10).support
+    tasks = registry.build_task("tabular-mdp", states=3, choices=2, rounds=20)
+    source = tasks.episodes("test", [5], shots=200).support
     seen = source.batch(lambda x, memory=None: (x.new_zeros(*x.shape[:2], 2), None), 0)
     transitions, means = source.model.tables(source.parameters)
     assert torch.allclose(transitions.sum(-1), torch.ones(1, 3, 2))
