@@ -1,7 +1,6 @@
-"""The README's tables and its picture, from committed records: ``python -m reports.readme`` writes them anew.
+"""The README's tables and picture: ``python -m reports.readme [STORE ...]`` writes them from committed records.
 
-Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. What
-stands between the markers, and the picture that it names, is written by this module only; nobody types a number there.
+The default is every store in ``reports/reference/``. Only this module writes between the markers.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ REFERENCE = ROOT / "reports" / "reference"
 BEGIN, END = "<!-- table -->\n", "\n<!-- /table -->"
 NOTHING = "No record is committed yet; `make bench` makes your own."
 
-#: the file of the picture, beside the README, and what is said of it
+#: the picture, relative to the README, with its title and a note
 PICTURE = "docs/second-order.svg"
 PICTURE_TITLE = "Time of a meta-step of second order over one of first order, by inner steps"
 PICTURE_MORE = "The paper's roughly 33 % may mean either dotted line ([performance](docs/performance.md))."
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
-#: columns beside the scores
-DETAILS = ("rank", "letters", "steps at test", "meta-steps", "of published", "training")
+#: columns next to the scores
+DETAILS = ("rank", "groups", "steps at test", "meta-steps", "of published", "training")
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:
@@ -43,7 +42,7 @@ def stores(folder: Path = REFERENCE) -> list[Path]:
 
 
 def section(paths: Sequence[Path], root: Path = ROOT) -> str:
-    """What belongs between the markers: the tables of these stores, or one sentence where there are none.
+    """The text between the markers: the tables of these stores, or one sentence without any.
 
     root: the folder that links are relative to."""
     parts = [_store(Path(path), root) for path in paths]
@@ -53,7 +52,7 @@ def section(paths: Sequence[Path], root: Path = ROOT) -> str:
 
 
 def picture(paths: Sequence[Path]) -> svg.Drawing | None:
-    """What second order costs, from the costs of these stores; None where they hold none to draw."""
+    """The cost of second order in these stores; None without costs to draw."""
     return drawn([record for path in paths for record in load(path).costs])
 
 
@@ -63,7 +62,7 @@ def _store(path: Path, root: Path) -> str:
     if not own and results.costs:
         return f"{_costs(results)}\n\n{_origin(results, path, root)}"
     if not own:
-        raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
+        raise MetabenchError(f"no finished evaluation in {path}")
     looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
     parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
@@ -92,22 +91,22 @@ def _text(cell: layout.Cell) -> str:
 
 
 def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
-    """What the numbers are, and where they come from."""
+    """What the numbers mean and where they come from."""
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
-        lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](docs/protocol.md)).")
+        lines.append(f"{words.UNDER_TRAINED} under-trained fit ([protocol](docs/protocol.md)).")
     return " ".join([*lines, _origin(results, path, root)])
 
 
 def _costs(results: Results) -> str:
-    """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
+    """Sentences for a store of costs alone; docs/performance.md has the tables."""
     profiles = words.listed(sorted({record.profile for record in results.costs if record.profile}))
     told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
     return "\n\n".join([*told, *frames.overview(results.costs)])
 
 
 def _origin(results: Results, path: Path, root: Path) -> str:
-    """Where the records are, and what they were made with."""
+    """The place of the records, their machine and commit."""
     machines = tables.machines_table(results.records or results.costs)
     where = "; ".join(dict.fromkeys(str(row["gpu"] or row["processor"]) for row in machines.to_dict("records")))
     commits = ", ".join(dict.fromkeys(map(str, machines["commit"])))
@@ -116,7 +115,7 @@ def _origin(results: Results, path: Path, root: Path) -> str:
 
 
 def current(text: str) -> str:
-    """What stands between the markers of a README's text."""
+    """The text between the markers of a README."""
     _, begin, rest = text.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not (begin and end):
@@ -125,7 +124,7 @@ def current(text: str) -> str:
 
 
 def update(readme: Path, paths: Sequence[Path]) -> None:
-    """Write the tables of these stores between the markers of a README, and the picture beside it."""
+    """Write the tables of these stores between the markers of a README, and the picture."""
     text, root = readme.read_text(encoding="utf-8"), readme.resolve().parent
     old, new = current(text), section(paths, root)
     if (drawing := picture(paths)) is not None:

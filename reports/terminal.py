@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from reports import style, words
-from reports.page import short
+from reports.page import answers
 from reports.results import Results, load
-from reports.scores import layout, sentences, tables
+from reports.scores import findings, layout, tables
 
 #: details shown beside the scores; the page and `main_table` have all of them
-SHOWN = ("rank", "letters", "seeds", "of published", "training")
+SHOWN = ("rank", "groups", "seeds", "of published", "training")
 
 #: columns of a terminal from which details are shown
 WIDE = 100
@@ -24,26 +24,26 @@ COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", 
 
 
 def show(store_path: Path | str | Iterable[Path | str], console: Console) -> None:
-    """Print what can be said about each test, its table, the page in short, and what failed; raises `MetabenchError`
+    """Print the table and verdict of each test, the answers of the first screen, and failures; raises `MetabenchError`
     without records."""
     results = load(store_path)
     looks = style.looks(results.labels)
     scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
-    for regimes in sentences.findings(results):
+    for regimes in findings.findings(results):
         console.print(_table(scores[regimes[0].test], console.width))
         for finding in regimes:
             console.print(_sentence(finding))
         console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
     if not scores and results.records:
         console.print("No evaluation has finished yet.")
-    for answer in short.answers(results):
+    for answer in answers.answers(results):
         console.print(Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold"))
     if any(result.under_trained for result in results.results):
-        console.print(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")
+        console.print(f"{words.UNDER_TRAINED} under-trained fit", style="dim")
     _failures(results, console)
 
 
-def _sentence(finding: sentences.Finding) -> Text:
+def _sentence(finding: findings.Finding) -> Text:
     where = f" with {words.REGIME_TITLES[finding.regime].replace(':', '')}" if finding.regime != "none" else ""
     return Text(f"{finding.headline}{where}. ", style="bold").append(finding.sentence, style="not bold")
 

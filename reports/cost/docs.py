@@ -1,7 +1,6 @@
-"""The tables of costs in docs/performance.md, from committed records: ``python -m reports.cost_docs`` writes them anew.
+"""The tables of costs in docs/performance.md: ``python -m reports.cost.docs`` writes them from committed records.
 
-A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds those of the store of that name in
-``reports/reference/``. Nobody types a number there.
+A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds the tables of ``reports/reference/STORE``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BLOCK = re.compile(r"(<!-- costs ([a-z0-9-]+) -->\n).*?(<!-- /costs -->)", re.DO
 
 
 def section(records: Sequence[frames.Record]) -> str:
-    """What second order costs against first, and what others take against ours: two tables and where they come from."""
+    """Two tables, second order over first and others over ours, and their source."""
     return "\n\n".join([_orders(records), _others(records), _source(records)])
 
 
@@ -41,7 +40,7 @@ def _orders(records: Sequence[frames.Record]) -> str:
 
 
 def _others(records: Sequence[frames.Record]) -> str:
-    """Every implementation's time over ours, a row per setting and order."""
+    """The time of every implementation over ours, a row per setting and order."""
     frame = frames.against(records)
     frame = frame[~frame["label"].str.startswith("ours")]
     labels = sorted(frame["label"].unique(), key=lambda label: (label != "learn2learn", label))
@@ -96,7 +95,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def written(text: str, reference: Path = REFERENCE) -> str:
-    """The document with every block made anew; raises `MetabenchError` where a store holds no costs."""
+    """The document with every block rewritten; raises `MetabenchError` for a store without costs."""
 
     def block(found: re.Match[str]) -> str:
         begin, store, end = found.groups()
