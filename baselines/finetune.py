@@ -1,31 +1,35 @@
 """Fine-tuning: train one network on everything, then fit it to the support set.
 
 The baseline of Ravi and Larochelle, "Optimization as a Model for Few-Shot Learning", ICLR 2017, section 5: one
-classifier of all meta-training classes, whose last layer is replaced by one of the new classes and which then takes
-gradient steps on the support set. By default that layer alone does: the "Baseline" of Chen et al., "A Closer Look at
-Few-shot Classification", ICLR 2019. Steps of all layers under running statistics make a straw man: on Omniglot (5-way
-1-shot, 2,500 meta-steps, ten steps, 40 episodes) they reach 63, 77 and 44 % at the rates 0.001, 0.004 and 0.01, the
-default 89 %. On regression it is the "pretrained" network of Finn, Abbeel and Levine, ICML 2017,
-section 5.1: x to y over all tasks at once, its last layer kept.
+classifier of all meta-training classes. A new last layer for the new classes replaces its own and takes gradient steps
+on the support set. By default that layer alone does: the "Baseline" of Chen et al., "A Closer Look at Few-shot
+Classification", ICLR 2019. Steps of all layers under running statistics make a straw man: on Omniglot (5-way 1-shot,
+2,500 meta-steps, ten steps, 40 episodes) they reach 63, 77 and 44 % at the rates 0.001, 0.004 and 0.01, the default
+89 %. On regression it is the "pretrained" network of Finn, Abbeel and Levine, ICML 2017, section 5.1: x to y over all
+tasks at once, and the last layer stays.
 
-The new last layer starts at random, or imprinted: Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", CVPR
-2018: each row is the normalised mean of the normalised embeddings of its class, so that before the first step a query
-goes to the class mean with the highest cosine.
+The new last layer starts at random, or imprinted (Qi, Brown and Lowe, "Low-Shot Learning with Imprinted Weights", CVPR
+2018): each row is the normalised mean of the normalised embeddings of its class, so before the first step a query goes
+to the class mean with the highest cosine.
+
+The steps use the running statistics of training when queries are predicted with them (regime "running"), and the
+support set's own statistics, as MAML's do, in all other regimes.
 
 Deviations:
 - training examples are drawn one by one, class (or task) first; MAML's code draws 25 tasks with K points of each;
-- imprinted rows are used in a linear layer with bias 0: embeddings are not normalised and there is no learned scale,
-  which changes no prediction before the first step;
+- imprinted rows form a linear layer with bias 0, without normalised embeddings or a learned scale; this changes no
+  prediction before the first step;
 - Ravi and Larochelle also search a decay of the rate; here the rate is constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,16 +43,15 @@ from benchmarks.api import (
     TaskDistribution,
     adaptation_field,
 )
-from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
+from benchmarks.models import NetworkPredictor, Statistics, network_for
 from benchmarks.models.backbones import linear
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
-from maml.inner_loop import RATES, inner_loop, per_task
+from benchmarks.training import descend, training_indices
+from maml.inner_loop import RATES, GradientDescent, InnerLoop, per_task
 from maml.losses import LossScale, loss_factor, supervised_loss
 
 Layers = Literal["", "all", "head"]
 Head = Literal["random", "imprinted"]
-Regime = Literal["running", "query", "support", "single"]
 
 HEAD = ("head.weight", "head.bias")
 
@@ -61,18 +64,15 @@ class FineTune(MetaLearner):
     batch_size, meta_lr, training_weight_decay: examples per meta-step, Adam's rate, and its decoupled weight decay.
     inner_lr: the rate of the steps on the support set, in the units of `loss_scale` ("sum/K" as in MAML, or "mean").
     test_steps: the numbers of steps reported, headline last.
-    layers: which parameters take steps: "all", batch-norm's included, or the "head" alone; "": the head for
+    layers: the parameters that take steps: "all", batch-norm's included, or the "head" alone; "": the head for
         classification, all for regression.
     head: how the new last layer of a classifier starts; regression keeps the trained one.
     weight_decay: of the parameters that take steps.
-    test_regime: batch-norm's statistics when queries are predicted. In the regime "running" the steps use the running
-        statistics of training too; in the others they use the support set's own, as MAML's do.
     backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
-    regimes: ClassVar[tuple[str, ...]] = ("running", "query", "support", "single")
     #: MAML, section 5.1 and cbfinn/maml's README (25 tasks of K = 10 points); the paper tunes the rate, here MAML's
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sinusoid": {"batch_size": 250, "inner_lr": 0.01}}
     published_meta_steps: ClassVar[Mapping[str, int]] = {"sinusoid": 70_000}
@@ -87,15 +87,11 @@ class FineTune(MetaLearner):
     layers: Layers = adaptation_field("")
     head: Head = adaptation_field("random")
     weight_decay: float = adaptation_field(0.0)
-    test_regime: Regime = adaptation_field("running")
     backbone: str = ""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError("batch_size must be at least 1")
-
-    def test_regimes(self, tasks: TaskDistribution) -> tuple[str, ...]:
-        return self.regimes if network_for(tasks, self.backbone).backbone.normalised else ("none",)
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
@@ -103,16 +99,15 @@ class FineTune(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = network_for(tasks, self.backbone, outputs=tasks.pooled_outputs("train"))
 
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             batch = tasks.pooled("train", training_indices(seed, step, self.batch_size))
             shared, statistics = per_task(parameters, 1), Statistics(running=buffers, update=True)
-            loss = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch).sum()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, batch.y.shape[:2].numel())
+            losses = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch)
+            return losses.sum(), batch.y.shape[:2].numel()
 
         yield from descend(
             network.initialise(seed, tasks.device),
-            meta_gradient,
+            loss,
             learning_rate=self.meta_lr,
             buffers=network.running_statistics(tasks.device),
             start=start,
@@ -120,83 +115,19 @@ class FineTune(MetaLearner):
         )
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        network = network_for(tasks, self.backbone)
-        trained = {name: value.detach() for name, value in state.parameters.items()}
-        steps = self._steps_of_all if self._moves_all(tasks) else self._steps_of_the_head
-        yield from steps(network, trained, state, support, tasks)
+        tuning = Tuning(self, state, support, tasks)
+        for number in itertools.count():
+            yield Tuned(tuning, number, tuning.after(number, "running"))
 
-    def _steps_of_all(
-        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
-    ) -> Iterator[Predictor]:
-        """Every layer takes steps, each task its own copy."""
-
-        def predictor(theta: Mapping[str, Tensor], regime: str) -> Predictor:
-            return NetworkPredictor(network, theta, regime, support.x, state.buffers)
-
-        body = {name: value for name, value in per_task(trained, len(support)).items() if name not in HEAD}
-        start = {**body, **self._new_head(network, trained, state, support, tasks)}
-        adapted = self._descend(start, support, lambda theta: predictor(theta, self._support_regime), tasks)
-        for theta in adapted:
-            yield predictor(theta, self.test_regime)
-
-    def _steps_of_the_head(
-        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
-    ) -> Iterator[Predictor]:
-        """The head takes steps on embeddings that stay: each input is embedded once, however many steps there are."""
-        embedded, _ = self._embedding(network, trained, state, support, self._support_regime)(support.x)
-        embed = Remembering(self._embedding(network, trained, state, support, self.test_regime))
-        heads = self._new_head(network, trained, state, support, tasks)
-        seen = LabelledSet(embedded, support.y)
-        for head in self._descend(heads, seen, LastLayer, tasks):
-            yield OnTop(embed, LastLayer(head))
-
-    @property
-    def _support_regime(self) -> str:
-        return "running" if self.test_regime == "running" else "query"
-
-    def _descend(
-        self,
-        start: Parameters,
-        support: LabelledSet,
-        predictor_of: Callable[[Mapping[str, Tensor]], Predictor],
-        tasks: TaskDistribution,
-    ) -> Iterator[Parameters]:
-        return inner_loop(
-            start,
-            support,
-            predictor_of,
-            supervised_loss,
-            self.inner_lr * loss_factor(tasks, self.loss_scale),
-            second_order=False,
-            weight_decay=self.weight_decay,
-        )
-
-    def _moves_all(self, tasks: TaskDistribution) -> bool:
+    def moves_all(self, tasks: TaskDistribution) -> bool:
+        """Whether all layers take steps."""
         return (self.layers or ("all" if tasks.kind == "regression" else "head")) == "all"
-
-    def _embedding(
-        self, network: Network, trained: Parameters, state: State, support: LabelledSet, regime: str
-    ) -> NetworkPredictor:
-        return NetworkPredictor(network, per_task(trained, 1), regime, support.x, state.buffers, embed=True)
-
-    def _new_head(
-        self, network: Network, trained: Parameters, state: State, support: LabelledSet, tasks: TaskDistribution
-    ) -> Parameters:
-        """The last layer before the first step, ``[T, ...]``."""
-        if tasks.kind == "regression":
-            return per_task({name: trained[name] for name in HEAD}, len(support))
-        if self.head == "random":
-            # The step of the state is its only number that every machine and every call agrees on.
-            drawn = network.initialise(state.step, support.x.device)
-            return per_task({name: drawn[name] for name in HEAD}, len(support))
-        embedded, _ = self._embedding(network, trained, state, support, self._support_regime)(support.x)
-        return imprinted(embedded, support.y, network.outputs)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         return {
             "backbone": self.backbone or tasks.backbone,
             "mean_loss_inner_lr": self.inner_lr * loss_factor(tasks, self.loss_scale),
-            "layers": "all" if self._moves_all(tasks) else "head",
+            "layers": "all" if self.moves_all(tasks) else "head",
             "head": self.head if tasks.kind == "classification" else "trained",
             "train_regime": "running",
         }
@@ -236,17 +167,94 @@ class Remembering:
         return self._embedded
 
 
-@dataclass(frozen=True)
-class OnTop:
-    """A head on an embedding."""
+class Tuning:
+    """The steps on one support set, with the running statistics of training and, if asked, with its own."""
 
-    embed: Remembering
-    head: LastLayer
+    def __init__(self, learner: FineTune, state: State, support: LabelledSet, tasks: TaskDistribution) -> None:
+        self.network = network_for(tasks, learner.backbone)
+        self.running, self.support = state.buffers, support
+        self._learner, self._tasks, self._draw = learner, tasks, state.step
+        self._trained = {name: value.detach() for name, value in state.parameters.items()}
+        self._embeddings: dict[str, Remembering] = {}
+        self._paths: dict[str, tuple[Iterator[Parameters], int, Parameters]] = {}
+
+    def after(self, number: int, statistics: str) -> Parameters:
+        """The parameters ``[T, ...]`` after ``number`` steps; one that was passed before is reached again from the
+        start. statistics: of batch-norm in the steps, "running" or "query" (the support set's own)."""
+        path, taken, theta = self._paths.get(statistics, (None, -1, {}))
+        if path is None or number < taken:
+            path, taken = self._steps(statistics), -1
+        for _ in range(number - taken):
+            theta = next(path)
+        self._paths[statistics] = path, number, theta
+        return theta
+
+    def predict(self, theta: Mapping[str, Tensor], regime: str, x: Tensor) -> Tensor:
+        """The outputs ``[T, n, outputs]`` of queries under a regime."""
+        if self._learner.moves_all(self._tasks):
+            return NetworkPredictor(self.network, theta, regime, self.support.x, self.running)(x)[0]
+        # each input is embedded once, however many steps there are
+        embed = self._embeddings.setdefault(regime, Remembering(self._embedding(regime)))
+        return LastLayer(theta)(embed(x))[0]
+
+    def _steps(self, statistics: str) -> Iterator[Parameters]:
+        learner, support, network = self._learner, self.support, self.network
+        inner = InnerLoop(
+            lambda theta, step: LastLayer(theta),
+            supervised_loss,
+            GradientDescent(learner.inner_lr * loss_factor(self._tasks, learner.loss_scale), learner.weight_decay),
+            second_order=False,
+        )
+        start = self._new_head(statistics)
+        if not learner.moves_all(self._tasks):
+            embedded, _ = self._embedding(statistics)(support.x)
+            return inner.steps(start, LabelledSet(embedded, support.y))
+        body = {name: value for name, value in per_task(self._trained, len(support)).items() if name not in HEAD}
+        whole = dataclasses.replace(
+            inner,
+            predictor_of=lambda theta, step: NetworkPredictor(network, theta, statistics, support.x, self.running),
+        )
+        return whole.steps({**body, **start}, support)
+
+    def _embedding(self, regime: str) -> NetworkPredictor:
+        shared = per_task(self._trained, 1)
+        return NetworkPredictor(self.network, shared, regime, self.support.x, self.running, embed=True)
+
+    def _new_head(self, statistics: str) -> Parameters:
+        """The last layer before the first step, ``[T, ...]``."""
+        tasks = len(self.support)
+        if self._tasks.kind == "regression":
+            return per_task({name: self._trained[name] for name in HEAD}, tasks)
+        if self._learner.head == "random":
+            # The step of the state is its only number that every machine and every call agrees on.
+            drawn = self.network.initialise(self._draw, self.support.x.device)
+            return per_task({name: drawn[name] for name in HEAD}, tasks)
+        embedded, _ = self._embedding(statistics)(self.support.x)
+        return imprinted(embedded, self.support.y, self.network.outputs)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The predictor after ``number`` steps. In another regime it has taken the steps with that regime's statistics.
+
+    parameters: those that took the steps, ``[T, ...]``. regime: "": the first of `regimes`."""
+
+    tuning: Tuning
+    number: int
+    parameters: Mapping[str, Tensor]
+    regime: str = ""
 
     @property
-    def parameters(self) -> Mapping[str, Tensor]:
-        """What is a task's own, ``[T, ...]``."""
-        return self.head.parameters
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes it answers under, the default first; ("none",) for a network without batch-norm."""
+        tuning = self.tuning
+        return NetworkPredictor(tuning.network, {}, "", tuning.support.x, tuning.running).regimes
+
+    def in_regime(self, name: str) -> Tuned:
+        """The same number of steps under another regime."""
+        now, then = ("running" if regime in ("", "running", "none") else "query" for regime in (self.regime, name))
+        parameters = self.parameters if now == then else self.tuning.after(self.number, then)
+        return dataclasses.replace(self, regime=name, parameters=parameters)
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        return self.head(self.embed(x))
+        return self.tuning.predict(self.parameters, self.regime or self.regimes[0], x), None

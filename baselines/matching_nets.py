@@ -10,154 +10,76 @@ On regression the same sum goes over the support targets: kernel regression (Nad
 kernel.
 
 Deviations and choices:
-- the cosines are multiplied by `attention_scale` before the softmax. The paper has 1, under which five classes
-  can't get a probability above 0.65; Chen et al., "A Closer Look at Few-shot Classification", ICLR 2019, take 100.
+- the cosines are multiplied by `attention_scale` before the softmax. The paper has 1, which keeps probabilities of
+  five classes below 0.65; Chen et al., "A Closer Look at Few-shot Classification", ICLR 2019, take 100.
   The default learns fastest of 1, 10 and 100 on Omniglot (5-way 1-shot, 120 meta-steps: 70, 86 and 81 %);
 - support set and queries share one network below the LSTMs (the paper: "potentially with f = g");
 - the bidirectional LSTM reads the support set in the order of the episode, which is shuffled;
 - the attention LSTM starts from h = 0, so its first read-out is the mean of the support embeddings;
-- batch-norm in training takes the statistics of all examples of a meta-batch at once, support and queries of all its
-  tasks, and moves the running statistics that the default regime uses at test;
+- batch-norm: see `baselines.episodic`;
 - no fine-tuning of the embedding at test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.shared.embedding import embed_both
+from baselines.episodic import Episodic
 from baselines.shared.similarity import highest_of_class, similarity
-from benchmarks.api import (
-    LabelledSet,
-    Memory,
-    MetaLearner,
-    Parameters,
-    Predictor,
-    State,
-    TaskDistribution,
-    adaptation_field,
-)
-from benchmarks.models import Network, Statistics, lstm, network_for
+from benchmarks.api import Parameters, TaskDistribution
+from benchmarks.models import Network, lstm
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
-from maml.inner_loop import per_task
-from maml.losses import supervised_loss
-
-Regime = Literal["running", "query", "support", "single"]
 
 
 @register_method("matching-nets-fce", full_context=True)
 @register_method("matching-nets")
 @dataclass(frozen=True)
-class MatchingNets(MetaLearner):
+class MatchingNets(Episodic):
     """Learn an embedding in which a query's label is the attention-weighted sum of the support labels.
 
     full_context: embed with the whole support set in view (FCE).
     processing_steps: steps of the attention LSTM over a query.
     attention_scale: factor of the cosine in the softmax.
-    meta_batch, meta_lr: tasks per meta-step, and Adam's rate.
-    training_queries: queries per class (per task in regression) in training.
-    test_regime: batch-norm's statistics when queries are predicted (`baselines.shared.embedding.embed_both`).
-    backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
+
+    All other fields: see `baselines.episodic.Episodic`.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
-    regimes: ClassVar[tuple[str, ...]] = ("running", "query", "support", "single")
 
     full_context: bool = False
     processing_steps: int = 5
     attention_scale: float = 10.0
-    meta_batch: int = 16
-    meta_lr: float = 1e-3
-    training_queries: int = 5
-    test_regime: Regime = adaptation_field("running")
-    backbone: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("processing_steps", "meta_batch", "training_queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        super().__post_init__()
+        if self.processing_steps < 1:
+            raise ValueError(f"processing_steps = {self.processing_steps} is less than 1")
 
-    def test_regimes(self, tasks: TaskDistribution) -> tuple[str, ...]:
-        return self.regimes if network_for(tasks, self.backbone).backbone.normalised else ("none",)
-
-    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        network = network_for(tasks, self.backbone)
-
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
-            indices = training_indices(seed, step, self.meta_batch)
-            episodes = tasks.episodes("train", indices, queries=self.training_queries)
-            support, query = episodes.support, episodes.query
-            both = torch.cat((support.x, query.x), 1)
-            statistics = Statistics(running=buffers, update=True)
-            embedded = network.features(per_task(parameters, 1), both, statistics)
-            k = support.x.shape[1]
-            output = self._match(parameters, embedded[:, :k], embedded[:, k:], support.y, tasks.outputs)
-            loss = supervised_loss(lambda x, memory=None: (output, None), query).mean()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, both.shape[:2].numel())
-
-        yield from descend(
-            self._initialise(network, seed, tasks.device),
-            meta_gradient,
-            learning_rate=self.meta_lr,
-            buffers=network.running_statistics(tasks.device),
-            start=start,
-        )
-
-    def _initialise(self, network: Network, seed: int, device: str) -> Parameters:
-        """The network without its last layer and, for full context embeddings, three LSTM cells."""
-        drawn = network.initialise(seed, device)
-        parameters = {name: value for name, value in drawn.items() if not name.startswith("head.")}
+    def extra(self, network: Network, generator: torch.Generator) -> Parameters:
+        """For full context embeddings, three LSTM cells."""
+        parameters: Parameters = {}
         if self.full_context:
-            generator, size = torch.Generator().manual_seed(seed), network.embedding_size
+            size = network.embedding_size
             for name, fed_back in (("forward", size), ("backward", size), ("attention", 2 * size)):
-                cell = lstm.initialise(name, size, size, fed_back, generator)
-                parameters |= {part: value.to(device) for part, value in cell.items()}
+                parameters |= lstm.initialise(name, size, size, fed_back, generator)
         return parameters
 
-    def _match(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
-        """The prediction ``[T, n, outputs]`` from embeddings ``[T, k, d]`` and ``[T, n, d]``."""
+    def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
+        """Log-probabilities of the classes ``[T, n, way]``, or values ``[T, n, outputs]``."""
         if self.full_context:
             support = support_in_context(parameters, support)
             query = query_in_context(parameters, query, support, self.processing_steps)
         return weighted_sum(log_attention(query, support, self.attention_scale), y, outputs)
 
-    def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = {name: value.detach() for name, value in state.parameters.items()}
-        yield Matching(self, network_for(tasks, self.backbone), parameters, state.buffers, support)
-
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
-        return {
-            "backbone": self.backbone or tasks.backbone,
-            "metric": "cosine",
-            "attention_scale": self.attention_scale,
-            "full_context": self.full_context,
-            "train_regime": "running",
-        }
-
-
-@dataclass(frozen=True)
-class Matching:
-    """A predictor: log-probabilities of the classes ``[T, n, way]``, or values ``[T, n, outputs]``."""
-
-    learner: MatchingNets
-    network: Network
-    parameters: Parameters
-    running: Mapping[str, Tensor]
-    support: LabelledSet
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        regime, shared = self.learner.test_regime, per_task(self.parameters, 1)
-        support, query = embed_both(self.network, shared, self.support.x, x, regime, self.running)
-        return self.learner._match(self.parameters, support, query, self.support.y, self.network.outputs), None
+        facts = {"metric": "cosine", "attention_scale": self.attention_scale, "full_context": self.full_context}
+        return super().describe(tasks) | facts
 
 
 def support_in_context(parameters: Mapping[str, Tensor], embedded: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.models import Network, network_for
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 from maml.inner_loop import per_task
 from maml.losses import supervised_loss
 
@@ -51,24 +51,20 @@ class Oracle(MetaLearner):
             raise ValueError("meta_batch must be at least 1")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
-        normalised = network_for(tasks, self.backbone).backbone.normalised
+        normalised = network_for(tasks, self.backbone).normalised
         return "oracle takes a backbone without batch-norm" if normalised else None
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = self._network(tasks, tasks.episodes("train", training_indices(seed, 0, 1)).support)
 
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             episodes = tasks.episodes("train", training_indices(seed, step, self.meta_batch))
             support, query = episodes.support, episodes.query
             both = LabelledSet(torch.cat((support.x, query.x), 1), torch.cat((support.y, query.y), 1))
             predictor = Informed(network, per_task(parameters, 1), support.parameters)
-            loss = supervised_loss(predictor, both).mean()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, both.y.shape[:2].numel())
+            return supervised_loss(predictor, both).mean(), both.y.shape[:2].numel()
 
-        yield from descend(
-            network.initialise(seed, tasks.device), meta_gradient, learning_rate=self.meta_lr, start=start
-        )
+        yield from descend(network.initialise(seed, tasks.device), loss, learning_rate=self.meta_lr, start=start)
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, 1)

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.models import lstm
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 from maml.losses import supervised_loss
 
 #: pixels are averaged over windows of this size, and multiplied: drawings are mostly background
@@ -69,18 +69,16 @@ class Recurrent(MetaLearner):
             raise ValueError(f"sequence_weight = {self.sequence_weight} is below 0")
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             indices = training_indices(seed, step, self.meta_batch)
             episodes = tasks.episodes("train", indices, queries=self.training_queries)
             reader = Reader(parameters, tasks.outputs)
             along, state = reader.read(episodes.support)
             asked = Reader(parameters, tasks.outputs, state)
-            loss = _loss(asked(episodes.query.x)[0], episodes.query)
-            total = loss + self.sequence_weight * _loss(along, episodes.support)
-            gradients = torch.autograd.grad(total, list(parameters.values()))
-            return MetaGradient(float(loss.detach()), gradients, _examples(episodes))
+            queries = _loss(asked(episodes.query.x)[0], episodes.query)
+            return queries + self.sequence_weight * _loss(along, episodes.support), _examples(episodes)
 
-        yield from descend(self._initialise(tasks, seed), meta_gradient, learning_rate=self.meta_lr, start=start)
+        yield from descend(self._initialise(tasks, seed), loss, learning_rate=self.meta_lr, start=start)
 
     def _initialise(self, tasks: TaskDistribution, seed: int) -> Parameters:
         """The cell, which keeps its memory at first (forget gates with a bias of 1), and a linear head."""

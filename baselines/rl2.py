@@ -38,7 +38,7 @@ from baselines.shared.trials import Trials, entropy_of, natural_step, play, seen
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import descend, training_indices
 
 #: our own settings: what learned fastest of a few tries on the smallest variants (docs/meta-rl.md)
 _ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
@@ -125,20 +125,18 @@ class RL2(MetaLearner):
         updates = self.epochs * self.minibatches
         trials: list[Trials] = []
 
-        def gradient(parameters: Parameters, buffers: Parameters, update: int) -> MetaGradient:
+        def loss(parameters: Parameters, buffers: Parameters, update: int) -> tuple[Tensor, int]:
             iteration, number = divmod(update, updates)
             if number == 0:
                 trials[:] = [self._play(tasks, parameters, buffers, seed, iteration)]
             part = slice(number % self.minibatches, None, self.minibatches)
             entropy = self.entropy * max(0.0, 1 - iteration / self.entropy_iterations)
-            loss = self._loss(parameters, trials[0][part], tasks, entropy)
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            length = torch.stack([value.norm() for value in gradients]).norm()
-            bounded = torch._foreach_mul(gradients, (self.gradient_norm / (length + 1e-6)).clamp(max=1.0))
-            return MetaGradient(float(loss.detach()), bounded, 0)
+            return self._loss(parameters, trials[0][part], tasks, entropy), 0
 
         begin = dataclasses.replace(start, step=start.step * updates)
-        for state in descend(start.parameters, gradient, learning_rate=self.meta_lr, start=begin):
+        for state in descend(
+            start.parameters, loss, learning_rate=self.meta_lr, clip_norm=self.gradient_norm, start=begin
+        ):
             if state.step % updates == 0:
                 state.environment_steps += trials[0].environment_steps
                 state.loss = -trials[0].mean_return
@@ -165,7 +163,7 @@ class RL2(MetaLearner):
         episodes = tasks.episodes("train", training_indices(seed, iteration, self.meta_batch), shots=1)
         whole = episodes.support.episodes * self.trial_episodes
         source = dataclasses.replace(episodes.support, episodes=whole)
-        return play(source, parameters, buffers, tasks.config()["discount"], self.trace)
+        return play(source, parameters, buffers, tasks.discount, self.trace)
 
     def _loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""

@@ -19,6 +19,9 @@ def main() -> None:
         needed = f"{error.name} is not installed for {sys.executable}, and this command needs it"
         print(f"metabench: {needed}: `make install` sets up .venv, which has it", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # while the command line itself is imported
+        print("metabench: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 Every tensor that belongs to tasks has a leading task axis: ``[T, ...]``, T tasks at once. A task distribution cuts
 episodes, a meta-learner turns a support source into predictors, the task distribution scores predictors on the query
-source. Neither knows the other, and neither knows the clock, the files or the command line: the runner has those.
+source. Neither knows the other. The runner alone holds the clock, the files and the command line.
 
-The same three calls serve every kind of task::
+Three calls serve every kind of task::
 
     episodes = tasks.episodes("test", indices)                 # support and query sources of T tasks
-    for predictor in learner.adapt(state, episodes.support):   # after 0, 1, 2 ... steps
-        scores = tasks.score(predictor, episodes.query)        # [T, n]
+    for predictor in learner.adapt(state, episodes.support, tasks):    # after 0, 1, 2 ... steps
+        for regime in regimes_of(predictor):                           # batch-norm regimes, the default first
+            scores = tasks.score(in_regime(predictor, regime), episodes.query)     # [T, n]
 
-A labelled set is a source that returns itself. An environment is a source that rolls the given predictor out, so a
+A labelled set is a source that returns itself. An environment is a source that rolls the given predictor out: a
 policy-gradient inner step draws fresh trajectories from the policy it improves, and ``score`` returns one return per
-trajectory. A recurrent learner (RL^2, MANN) yields predictors that carry the memory which the support left behind;
-for the first query every copy of that memory is the same.
+trajectory. A recurrent learner (RL^2, MANN) yields predictors that carry the memory of the support set. Every query
+starts from a copy of that memory.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
 
-#: Batch-norm regimes: which examples give the statistics when queries are predicted (docs/protocol.md).
-#: ``none`` is the label of a predictor without batch-norm; it depends on nobody's statistics.
+#: Batch-norm regimes: the examples whose statistics normalise the queries (docs/protocol.md).
+#: ``none`` labels a predictor without batch statistics.
 REGIMES = ("query", "support", "single", "running", "none")
 
 Parameters = dict[str, Tensor]
@@ -42,12 +44,12 @@ Memory = Any
 Self = TypeVar("Self", bound="Configured")
 
 
-class Diverged(Exception):
-    """Training produced a loss or a parameter that is not finite."""
-
-
 class Predictor(Protocol):
-    """A learner adapted to T tasks."""
+    """A learner adapted to T tasks.
+
+    A predictor with batch-norm also has ``regimes``, the names of `REGIMES` it answers under, the default first, and
+    ``in_regime(name)``, the same predictor under another one. See `regimes_of` and `in_regime`, which also serve a
+    plain function."""
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         """Predict for inputs ``[T, n, *input_shape]``: class scores ``[T, n, way]``, values ``[T, n, outputs]`` or the
@@ -71,7 +73,7 @@ def in_regime(predictor: Predictor, name: str) -> Predictor:
 
 
 class Source(Protocol):
-    """Where the inner loop gets its data from."""
+    """Data of the inner loop."""
 
     def batch(self, predictor: Predictor | None, step: int) -> Any:
         """The data of inner step ``step`` for all T tasks; an environment rolls ``predictor`` out for them."""
@@ -85,9 +87,9 @@ class LabelledSet:
     x: inputs ``[T, n, *input_shape]``, float.
     y: labels ``[T, n]``, int64, from 0 to way - 1 within the episode; or targets ``[T, n, outputs]``, float.
     classes: ``[T, n]`` int64, the class of each example in the whole data set (None for regression).
-    items: ``[T, n]`` int64, the example's number in the whole data set (None where examples are drawn afresh).
-    parameters: ``[T, p]``, on support sets of task distributions that offer "parameters": what an oracle is told of
-        each task. Only methods that need "parameters" read it.
+    items: ``[T, n]`` int64, the example's number in the whole data set (None where every example is a new draw).
+    parameters: ``[T, p]``, what an oracle knows of each task, on support sets of task distributions that offer
+        "parameters". Only methods that need "parameters" read it.
     """
 
     x: Tensor
@@ -110,7 +112,7 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A source that replays ``batches[step]``: the data that an earlier run of the inner loop has seen."""
+    """A source that replays ``batches[step]``, the data of an earlier inner loop."""
 
     batches: Sequence[Any]
 
@@ -128,13 +130,16 @@ class Episodes:
 
 @dataclass
 class State:
-    """What a meta-learner has learned after ``step`` meta-steps; a value that `torch.save` can write.
+    """The result of ``step`` meta-steps; a value that `torch.save` can write.
 
-    parameters, buffers, moments: tensors by name (weights; running statistics; the optimiser's).
-    examples, environment_steps: how much of p(T) the learner has seen so far.
-    loss: the training loss of the last meta-step, None for a learner without one; one that is not finite is divergence.
+    parameters: weights by name. Names with a prefix (``head.``, ``rule.``, ``extra.``) are not the backbone's; see
+        `benchmarks.models.split`.
+    buffers, moments: running statistics, and the optimiser's moments.
+    examples, environment_steps: data used so far.
+    loss: the training loss of the last meta-step; None for a learner without one. A loss that is not finite counts as
+        divergence.
 
-    A learner may yield the same tensors, changed in place, again and again; who keeps a state copies it.
+    A learner may yield one state whose tensors change in place. Copy a state if you keep it.
     """
 
     parameters: Parameters = field(default_factory=dict)
@@ -187,9 +192,9 @@ class TaskDistribution(Configured):
     """p(T): a distribution over tasks, in three splits that share no class (or, where tasks are drawn from a
     continuum, no task).
 
-    A subclass is a frozen dataclass registered with `@register_task`; its class data say what it is, its fields say
-    which variant. The docstring is the data sheet: what an input and an output are, with units, how tasks are drawn,
-    the source, and how it differs from the original.
+    A subclass is a frozen dataclass registered with `@register_task`. Its class data state its kind, its fields select
+    a variant. The docstring is the data sheet: inputs and outputs with units, how tasks are drawn, the source, and
+    differences from the original. A control task also declares ``discount``, the discount factor of returns.
     """
 
     #: one of KINDS
@@ -198,7 +203,7 @@ class TaskDistribution(Configured):
     version: ClassVar[int] = 1
     #: variant name -> field values; the first is the default
     variants: ClassVar[Mapping[str, Mapping[str, Any]]]
-    #: what `score` returns: "accuracy", "squared error" or "return"
+    #: the unit of `score`: "accuracy", "squared error" or "return"
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool]
     #: differences smaller than this are called equal (score units; for squared errors a ratio of means, 1.1)
@@ -230,17 +235,22 @@ class TaskDistribution(Configured):
         """The network that the papers use on this task, a name known to `benchmarks.models`."""
         raise NotImplementedError
 
-    def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
-        """Make the data ready (find, download, decode, count); raises `Unavailable` where that cannot be done.
+    @property
+    def discount(self) -> float:
+        """The discount factor of a control task's returns; a field or a property of the subclass."""
+        raise MetabenchError(f"{self.id} has no discount; a control task declares one, e.g. `discount: float = 0.99`")
 
-        Called once by the runner before any episode is cut; cheap when everything is ready."""
+    def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
+        """Make the data ready (find, download, decode, count); raises `Unavailable` where that fails.
+
+        The runner calls it once before it cuts episodes. Cheap when everything is ready."""
 
     def data_digest(self) -> str | None:
-        """A hash of the decoded data, for the record; None where there are none."""
+        """A hash of the decoded data, for the record; None for a task without data files."""
         return None
 
     def for_training(self) -> TaskDistribution:
-        """The distribution that a learner is fitted on; a variant that differs only at test time returns the other."""
+        """The distribution to train on. A variant that differs only at test time returns the plain one."""
         return self
 
     def episodes(
@@ -268,7 +278,7 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """Arrays for the figures: what predictors after some numbers of steps make of a few episodes.
+        """Arrays for the figures: predictions on a few episodes after some numbers of steps.
 
         predictors: number of inner steps -> predictor for the T tasks of ``episodes``."""
         return {}
@@ -282,16 +292,14 @@ class MetaLearner(Configured):
     docstring names the paper and lists where the code deviates from it.
     """
 
-    #: which kinds of task it can be run on
+    #: the kinds of task it learns
     kinds: ClassVar[frozenset[str]]
-    #: what it needs of a task distribution, of `TaskDistribution.offers`
+    #: the `TaskDistribution.offers` it relies on
     needs: ClassVar[frozenset[str]] = frozenset()
-    #: "learner", or the "floor" or "ceiling" of what can be reached; a ceiling is told more, so it isn't ranked
+    #: "learner", "floor" or "ceiling"; a ceiling knows more than a learner may, so it is not ranked
     role: ClassVar[str] = "learner"
-    #: False for a learner with nothing to meta-learn: it has no fit, only evaluations
+    #: False for a learner without anything to train: it has evaluations, but no fit
     fits: ClassVar[bool] = True
-    #: the batch-norm regimes it can be tested under; "none" alone for one without batch-norm
-    regimes: ClassVar[tuple[str, ...]] = ("none",)
     #: the papers' settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: the papers' budgets in meta-steps, by the same keys
@@ -300,42 +308,45 @@ class MetaLearner(Configured):
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     def fit_method(self) -> str | None:
-        """The registered method whose fit this one uses, where it has none of its own; None: its own."""
+        """The registered method whose fit this one shares; None: it has its own."""
         return None
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
-        """Why this learner, with these fields, cannot be run on these tasks; None if it can."""
+        """Why this learner, with these fields, does not run on these tasks; None if it does."""
         return None
-
-    def test_regimes(self, tasks: TaskDistribution) -> tuple[str, ...]:
-        """The regimes to test under on these tasks, the default first: ("none",) for a network without batch-norm."""
-        return self.regimes
-
-    def in_regime(self: Self, regime: str) -> Self:
-        """The same learner, tested under another batch-norm regime."""
-        return self if regime == "none" else self.replace(test_regime=regime)
 
     def reported_steps(self) -> tuple[int, ...]:
         """The numbers of inner steps whose scores are reported, the headline last; (0,) for one without steps."""
         return (0,)
 
+    def for_budget(self: Self, meta_steps: int) -> Self:
+        """The learner for a fit of ``meta_steps``: a schedule that ends with the budget puts the number in a field.
+
+        A field, because the record and the key of the fit hold all fields. The runner calls it before it builds the
+        fit. Default: the learner itself. A learner with a linear decay writes
+        ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
+        return self
+
     def planned(self: Self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
-        """The same learner with its execution plan (`benchmarks.execution.plans`) settled for ``meta_steps``
-        more steps, or as ``forced``; and the plan as plain data, for the record. Compiles what is to be compiled."""
+        """The learner with its execution plan (`benchmarks.execution.plans`) settled, and the plan as plain data.
+
+        meta_steps: how many remain. forced: a spelled plan in place of the rule's. Compiles if the plan says so.
+        Changes nothing that is learned."""
         return self, {}
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         """Meta-learn on ``tasks``, for ever: yield the state after each meta-step.
 
-        The randomness of meta-step i is a function of (seed, i) alone, so that ``start=`` goes on bit for bit. Raises
+        The randomness of meta-step i is a function of (seed, i) alone, so ``start=`` resumes bit for bit. Raises
         `Diverged` if the loss is not finite."""
         raise NotImplementedError
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        """Learn T new tasks: yield predictors after 0, 1, 2 ... steps, for as long as asked.
+        """Learn T new tasks: yield predictors after 0, 1, 2 ... steps.
 
-        Leaves ``state`` unchanged, keeps no graph, and answers the same when called again. A learner without steps
-        yields once. ``tasks`` is for facts (kind, outputs, floor), never for data."""
+        Leaves ``state`` unchanged, keeps no graph, and answers the same when called again. It may go on for ever or
+        end: a learner without steps yields once, one with a learned rate ends after the steps it was trained with.
+        ``tasks`` is for facts (kind, outputs, floor), never for data."""
         raise NotImplementedError
 
     def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int] | None:
@@ -343,11 +354,6 @@ class MetaLearner(Configured):
 
         None, as here: the suite tries the values of `grid` (`benchmarks.run.selection`)."""
         return None
-
-    def for_budget(self: Self, meta_steps: int) -> Self:
-        """The learner for a fit of this many meta-steps, where a schedule ends with the budget. The number is a field
-        then, so it is in the record and in the key."""
-        return self
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         """Facts for the tables that follow from the fields: backbone, mean-loss equivalent of the rate, ..."""

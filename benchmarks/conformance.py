@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from benchmarks import registry
-from benchmarks.api import KINDS, REGIMES, SPLITS, Episodes, MetaLearner, State, TaskDistribution
+from benchmarks.api import (
+    KINDS,
+    REGIMES,
+    SPLITS,
+    Episodes,
+    MetaLearner,
+    State,
+    TaskDistribution,
+    in_regime,
+    regimes_of,
+)
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.registry import Entry
 
@@ -64,9 +74,6 @@ def check_method(entry: Entry) -> Iterator[str]:
     kinds = getattr(cls, "kinds", None)
     if not kinds or not set(kinds) <= set(KINDS):
         yield f"kinds = {kinds!r}: name one or more of {', '.join(KINDS)}"
-    for regime in cls.regimes:
-        if regime not in REGIMES:
-            yield f"regimes names {regime!r}; known: {', '.join(REGIMES)}"
 
 
 def check_pair(learner: MetaLearner, tasks: TaskDistribution) -> Iterator[str]:
@@ -112,13 +119,16 @@ def _check_adaptation(learner: MetaLearner, tasks: TaskDistribution, state: Stat
     before = copy.deepcopy(state.copy())
     episodes = _cut(tasks, INDICES)
     last = max(learner.reported_steps())
-    for regime in learner.test_regimes(tasks):
-        tested = learner.in_regime(regime)
-        outputs = _outputs(tested, state, episodes, tasks, last)
+    regimes = regimes_of(next(iter(learner.adapt(state, episodes.support, tasks))))
+    for regime in regimes:
+        if regime not in REGIMES:
+            yield f"a predictor's regimes name {regime!r}; known: {', '.join(REGIMES)}"
+            return
+        outputs = _outputs(learner, state, episodes, tasks, last, regime)
         if len(outputs) <= last:
             yield f"reports step {last} but adapt ends after {len(outputs) - 1} steps"
             return
-        yield from _check_outputs(outputs, tested, state, episodes, tasks, regime)
+        yield from _check_outputs(outputs, learner, state, episodes, tasks, regime)
     if not _same(state.copy(), before):
         yield "adapt changes the state that it was given"
 
@@ -128,9 +138,10 @@ def _cut(tasks: TaskDistribution, indices: tuple[int, ...]) -> Episodes:
 
 
 def _outputs(
-    learner: MetaLearner, state: State, episodes: Episodes, tasks: TaskDistribution, last: int
+    learner: MetaLearner, state: State, episodes: Episodes, tasks: TaskDistribution, last: int, regime: str
 ) -> list[Tensor]:
-    predictors = islice(learner.adapt(state, episodes.support, tasks), last + 1)
+    adapted = islice(learner.adapt(state, episodes.support, tasks), last + 1)
+    predictors = (in_regime(predictor, regime) for predictor in adapted)
     if tasks.kind == "control":
         return [tasks.score(predictor, episodes.query) for predictor in predictors]
     return [predictor(episodes.query.x)[0] for predictor in predictors]
@@ -154,16 +165,16 @@ def _check_outputs(
         if output.requires_grad:
             yield f"step {step} keeps a graph: adapt runs without gradients of its own"
     last = len(outputs) - 1
-    again = _outputs(learner, state, episodes, tasks, last)
+    again = _outputs(learner, state, episodes, tasks, last, regime)
     if not all(torch.equal(a, b) for a, b in zip(outputs, again, strict=True)):
         yield f"adapt gives another answer when called again (regime {regime})"
     alone = _cut(tasks, INDICES[1:2])
-    single = _outputs(learner, state, alone, tasks, last)[-1]
+    single = _outputs(learner, state, alone, tasks, last, regime)[-1]
     if not torch.allclose(single, outputs[-1][1:2], rtol=1e-3, atol=1e-4):
         yield f"a task's predictions depend on the other tasks of the batch (regime {regime})"
     if tasks.kind != "control" and regime in ("support", "single", "running", "none"):
         fewer = Episodes(episodes.support, type(episodes.query)(episodes.query.x[:, :1], episodes.query.y[:, :1]))
-        first = _outputs(learner, state, fewer, tasks, last)[-1]
+        first = _outputs(learner, state, fewer, tasks, last, regime)[-1]
         if not torch.allclose(first, outputs[-1][:, :1], rtol=1e-3, atol=1e-4):
             yield f"a query's prediction depends on the other queries, which regime {regime!r} forbids"
 

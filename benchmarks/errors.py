@@ -1,4 +1,9 @@
-"""What can go wrong without a bug: importable without torch, for the store, the reports and the command line."""
+"""Errors of the suite, importable without torch by the store, the reports and the command line."""
+
+from __future__ import annotations
+
+#: parts of the messages that libraries raise when memory is short, besides MemoryError and torch.OutOfMemoryError
+OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
 
 
 class MetabenchError(Exception):
@@ -6,4 +11,29 @@ class MetabenchError(Exception):
 
 
 class Unavailable(MetabenchError):
-    """Something the cell needs is not here (data, a package, a device); its cells are skipped with this reason."""
+    """Data, a package or a device that a cell needs is not here; its cells are skipped with this reason."""
+
+
+class Diverged(Exception):
+    """Training produced a loss or a parameter that is not finite."""
+
+
+def status_of(error: BaseException) -> tuple[str, str]:
+    """The status and the reason of a record for an exception."""
+    text = str(error).strip()
+    full = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, Unavailable):
+        return "skipped", text
+    if isinstance(error, MetabenchError):
+        return "out-of-memory" if short_of_memory(text) else "error", text
+    if isinstance(error, Diverged):
+        return "diverged", text or "the training loss is not finite"
+    said = isinstance(error, (RuntimeError, OSError)) and short_of_memory(text)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said:
+        return "out-of-memory", full.splitlines()[0]
+    return "error", full
+
+
+def short_of_memory(text: str) -> bool:
+    """Whether a message says that memory is short."""
+    return any(sign in text.lower() for sign in OUT_OF_MEMORY)

@@ -293,7 +293,6 @@ def _method_facts(entry: Entry) -> dict[str, Any]:
         "kinds": sorted(entry.cls.kinds),
         "needs": sorted(entry.cls.needs),
         "fits": entry.cls.fits,
-        "regimes": list(entry.cls.regimes),
         "fields": _fields(entry),
     }
 
@@ -321,6 +320,11 @@ def mismatch(method: MetaLearner, name: str, tasks: TaskDistribution) -> str | N
     if tasks.kind not in method.kinds:
         kinds = set().union(*(_kinds(entry.cls) for entry in method_entry(name).all))
         return f"{name} is for {' and '.join(sorted(kinds))}, {tasks.name} is {tasks.kind}"
+    if tasks.kind == "control":
+        try:
+            _ = tasks.discount
+        except MetabenchError as reason:
+            return str(reason)
     for need in sorted(method.needs - tasks.offers):
         return f"{name} needs {need}, which {tasks.name} does not offer"
     return method.refuses(tasks)

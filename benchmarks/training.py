@@ -1,4 +1,4 @@
-"""The outer loop that learners trained by gradient descent share: Adam over meta-steps, as a stream of states."""
+"""The outer loop of every learner trained by gradient descent: Adam over meta-steps, as a stream of states."""
 
 from __future__ import annotations
 
@@ -10,64 +10,81 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The optimiser as a function. Its class imports torch's compiler at the first step: 1.4 s in every process that fits.
+from torch.optim.adamw import adamw
+
 from benchmarks.api import Diverged, Parameters, State
+
+#: (parameters, buffers, step) -> a scalar loss with its graph, and the number of examples used
+Loss = Callable[[Parameters, Parameters, int], tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """What one meta-step computed: the loss, the gradient of each parameter in their order, and the examples used."""
+    """Result of one meta-step: the loss, the gradient of each parameter in their order, and the examples used."""
 
     loss: float
     gradients: Sequence[Tensor]
     examples: int
 
 
+#: (parameters, buffers, step) -> the gradient, for learners that compute their own
+Gradient = Callable[[Parameters, Parameters, int], MetaGradient]
+
+
 def descend(
     parameters: Parameters,
-    meta_gradient: Callable[[Parameters, Parameters, int], MetaGradient],
+    loss: Loss | None = None,
     *,
+    gradient: Gradient | None = None,
     learning_rate: float,
+    schedule: Callable[[int], float] | None = None,
+    clip_norm: float = 0.0,
+    clip_value: float = 0.0,
+    weight_decay: float = 0.0,
     buffers: Parameters | None = None,
     start: State | None = None,
-    weight_decay: float = 0.0,
 ) -> Iterator[State]:
     """Yield the state after each step of Adam (Kingma and Ba 2015), for ever.
 
-    parameters, buffers: the initial values; those of ``start`` replace them.
-    meta_gradient: (parameters, buffers, step) -> MetaGradient; may change the buffers in place.
+    parameters, buffers: initial values; those of ``start`` replace them.
+    loss: differentiated here; may change the buffers in place.
+    gradient: in place of ``loss``, for a learner that differentiates its own way.
+    schedule: factor of the learning rate as a function of the step, from 0; None: constant.
+    clip_norm: bound on the norm of the whole gradient; 0: none.
+    clip_value: bound on each element of the gradient; 0: none.
     weight_decay: decoupled (Loshchilov and Hutter 2019); 0 is plain Adam.
 
-    The yielded state is the same object with the same tensors, changed in place by the next step. Raises `Diverged`
-    when a loss is not finite."""
+    The yielded state is one object whose tensors the next step changes in place. Raises `Diverged` when a loss is not
+    finite."""
+    if (loss is None) == (gradient is None):
+        raise TypeError("descend takes either a loss or a gradient")
+    compute = gradient or _gradient_of(loss)  # type: ignore[arg-type]
     state = start.copy() if start else State(parameters=parameters, buffers=buffers or {}).copy()
     for value in state.parameters.values():
         value.requires_grad_()
     leaves = list(state.parameters.values())
     moments = [_moments(state, name, leaf) for name, leaf in state.parameters.items()]
     first, second, counts = (list(column) for column in zip(*moments, strict=True))
-    # all parameters take the same steps, so one count that they share is added to
-    state.moments |= {f"{name}/step": counts[0] for name in state.parameters}
-    counts = [counts[0]] * len(leaves)
     while True:
-        computed = meta_gradient(state.parameters, state.buffers, state.step)
+        computed = compute(state.parameters, state.buffers, state.step)
         if not math.isfinite(computed.loss):
             raise Diverged(f"training loss is {computed.loss} at meta-step {state.step + 1}")
         with torch.no_grad():
-            # torch.optim's own function comes to the same call, after sorting the tensors at every step
-            counts[0] += 1
-            torch._fused_adamw_(
+            adamw(
                 leaves,
-                list(computed.gradients),
+                _clipped(list(computed.gradients), clip_norm, clip_value),
                 first,
                 second,
                 [],
                 counts,
+                fused=True,
                 amsgrad=False,
                 maximize=False,
                 beta1=0.9,
                 beta2=0.999,
                 eps=1e-8,
-                lr=learning_rate,
+                lr=learning_rate * (schedule(state.step) if schedule else 1.0),
                 weight_decay=weight_decay,
             )
         state.step += 1
@@ -76,8 +93,25 @@ def descend(
         yield state
 
 
+def _gradient_of(loss: Loss) -> Gradient:
+    def gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+        value, examples = loss(parameters, buffers, step)
+        return MetaGradient(float(value.detach()), torch.autograd.grad(value, list(parameters.values())), examples)
+
+    return gradient
+
+
+def _clipped(gradients: list[Tensor], norm: float, value: float) -> list[Tensor]:
+    if value:
+        gradients = [each.clamp(-value, value) for each in gradients]
+    if norm:
+        length = torch.stack([each.norm() for each in gradients]).norm()
+        gradients = list(torch._foreach_mul(gradients, (norm / (length + 1e-6)).clamp(max=1.0)))
+    return gradients
+
+
 def _moments(state: State, name: str, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's moments and step count of a parameter: the tensors of ``state.moments``, made here if there are none."""
+    """Adam's moments and step count of a parameter: the tensors of ``state.moments``, zeros at the start."""
     zero = torch.zeros_like(leaf, requires_grad=False)
     first = state.moments.setdefault(f"{name}/exp_avg", zero)
     second = state.moments.setdefault(f"{name}/exp_avg_sq", zero.clone())

@@ -1,27 +1,29 @@
 """The meta-gradient of MAML under an execution plan, and the rule that chooses the plan.
 
-Every form goes through the same loss and the same inner loop; `gradient_of` says which. docs/performance.md has what
-each gains.
+Every form has the same loss and the same inner loop; `gradient_of` picks the form. docs/performance.md has the gains.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.api import LabelledSet, Parameters
+from benchmarks.api import Episodes, LabelledSet, MetabenchError, Parameters
 from benchmarks.execution.compiled import Function, capture_function, compile_function
-from benchmarks.execution.plans import Plan
+from benchmarks.execution.plans import Plan, rehearsed
 from benchmarks.execution.precision import precision
-from benchmarks.models import NORMALISATION, Network, NetworkPredictor
+from benchmarks.execution.threads import in_order
+from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
-from maml.inner_loop import inner_loop, per_task
+from benchmarks.models.per_task import PerTask, applied
+from maml.inner_loop import InnerLoop, UpdateRule, per_task
 from maml.losses import supervised_loss
 
 #: parameters without a task axis, support set and query set of T tasks -> loss and the gradient of each parameter
@@ -30,29 +32,31 @@ Gradient = Callable[[Parameters, LabelledSet, LabelledSet], tuple[Tensor, Sequen
 
 @dataclass(frozen=True)
 class QueryLoss:
-    """The loss on the queries after the inner steps: what a meta-step differentiates.
+    """The loss on the queries after the inner steps, which a meta-step differentiates.
 
-    rate: for a mean loss. regime: of batch-norm, for the queries. weight: of the mean loss of each task in the sum.
-    adapt_normalisation: whether batch-norm's scale and shift take inner steps."""
+    rule: of the inner steps on mean losses.
+    fixed: names of the parameters that take no inner steps.
+    regime: batch-norm regime of the queries; "": the network's default.
+    weight: of the mean loss of each task in the sum.
+    """
 
     network: Network
-    rate: float
+    rule: UpdateRule
     inner_steps: int
     second_order: bool
-    adapt_normalisation: bool
+    fixed: frozenset[str]
     regime: str
     weight: float
 
-    def steps(self, parameters: Mapping[str, Tensor], support: LabelledSet) -> Iterator[Parameters]:
-        """The parameters ``[T, ...]`` after 0, 1, 2 ... inner steps."""
-        return inner_loop(
-            parameters,
-            support,
-            lambda theta: NetworkPredictor(self.network, theta),
+    @property
+    def inner(self) -> InnerLoop:
+        """The inner loop; the support set always has its own statistics."""
+        return InnerLoop(
+            lambda theta, step: NetworkPredictor(self.network, theta),
             supervised_loss,
-            self.rate,
-            second_order=self.second_order,
-            adapted=lambda name: self.adapt_normalisation or not name.endswith(NORMALISATION),
+            self.rule,
+            self.second_order,
+            adapted=lambda name: name not in self.fixed,
         )
 
     def at(self, adapted: Mapping[str, Tensor], support: LabelledSet, query: LabelledSet) -> Tensor:
@@ -65,7 +69,7 @@ class QueryLoss:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss, and its gradient by the initial parameters through all inner steps."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        steps = self.steps(per_task(leaves, len(support)), support)
+        steps = self.inner.steps(per_task(leaves, len(support)), support)
         adapted = next(islice(steps, self.inner_steps, None))
         loss = self.at(adapted, support, query)
         return loss.detach(), torch.autograd.grad(loss, list(leaves.values()))
@@ -73,20 +77,47 @@ class QueryLoss:
     def checkpointed_gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The same with the graph of one inner step at a time: forwards only the parameters between steps are kept, and
-        backwards each step is taken again, for its vector-Jacobian product."""
-        start = {name: value.detach() for name, value in per_task(parameters, len(support)).items()}
-        between = list(
-            islice(dataclasses.replace(self, second_order=False).steps(start, support), self.inner_steps + 1)
-        )
-        leaves = {name: value.detach().requires_grad_() for name, value in between[-1].items()}
+        """The same with the graph of one inner step at a time.
+
+        Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
+        for its vector-Jacobian product."""
+        theta = {name: value.detach() for name, value in per_task(parameters, len(support)).items()}
+        forwards = dataclasses.replace(self.inner, second_order=False)
+        between = [(theta, self.rule.start(theta))]
+        for number in range(self.inner_steps):
+            between.append(forwards.step(*between[-1], support, number))
+        leaves = _leaves(between[-1][0])
         loss = self.at(leaves, support, query)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        for theta in reversed(between[:-1] if self.second_order else []):
-            leaves = {name: value.detach().requires_grad_() for name, value in theta.items()}
-            after = next(islice(self.steps(leaves, support), 1, None))
-            gradients = torch.autograd.grad(list(after.values()), list(leaves.values()), gradients)
+        gradients = list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True))
+        into = [torch.zeros_like(value) for value in between[-1][1].values()]
+        for number in reversed(range(self.inner_steps)):
+            theta, memory = map(_leaves, between[number])
+            after, left = self.inner.step(theta, memory, support, number)
+            gradients, into = _pulled_back((theta, memory), (after, left), (gradients, into))
+        if into:
+            theta = _leaves(between[0][0])
+            gradients, _ = _pulled_back((theta, {}), (theta, self.rule.start(theta)), (gradients, into))
         return loss.detach(), [gradient.sum(0) for gradient in gradients]
+
+
+def _leaves(tensors: Mapping[str, Tensor]) -> Parameters:
+    return {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in tensors.items()}
+
+
+Pair = tuple[Parameters, Parameters]
+
+
+def _pulled_back(
+    before: Pair, after: Pair, gradients: tuple[list[Tensor], list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The vector-Jacobian product of a step from parameters and memory to parameters and memory."""
+    pairs = zip([*after[0].values(), *after[1].values()], [*gradients[0], *gradients[1]], strict=True)
+    kept = [(value, gradient) for value, gradient in pairs if value.requires_grad]
+    inputs = [*before[0].values(), *before[1].values()]
+    outputs, weights = zip(*kept, strict=True)
+    found = torch.autograd.grad(outputs, inputs, weights, allow_unused=True, materialize_grads=True)
+    count = len(before[0])
+    return list(found[:count]), list(found[count:])
 
 
 def gradient_of(objective: QueryLoss, plan: Plan) -> Gradient:
@@ -139,8 +170,67 @@ class _Fixed:
         return capture_function(function, examples) if self.plan.captured else function
 
 
+def summed_gradient(
+    gradient: Gradient, parameters: Parameters, passes: Iterable[Episodes], threads: int
+) -> tuple[float, list[Tensor]]:
+    """The loss and the gradient, summed over passes of some tasks each, in their order."""
+    total: list[Tensor] = []
+    losses: list[Tensor] = []
+    for loss, part in in_order(lambda each: gradient(parameters, each.support, each.query), passes, threads):
+        total = list(torch._foreach_add(total, list(part)) if total else part)
+        losses.append(loss)
+    return float(sum(losses[1:], losses[0])), total
+
+
+def steps_in_threads(
+    inner: InnerLoop, parameters: Parameters, support: LabelledSet, threads: int
+) -> Iterator[Parameters]:
+    """The parameters ``[T, ...]`` after 0, 1, 2 ... inner steps, each thread with tasks of its own.
+
+    parameters: without a task axis."""
+    size = -(-len(support) // threads)
+    parts = [support[first : first + size] for first in range(0, len(support), size)]
+    loops = [inner.steps(per_task(parameters, len(part)), part) for part in parts]
+    while True:
+        thetas = list(in_order(lambda loop: next(loop), loops, threads))
+        yield thetas[0] if len(thetas) == 1 else {name: torch.cat([t[name] for t in thetas]) for name in parameters}
+
+
+def planned_gradient(
+    objective_of: Callable[[Plan], QueryLoss],
+    episodes_of: Callable[[slice], Episodes],
+    initial: Callable[[], Parameters],
+    sizes: tuple[int, int, int],
+    device: str,
+    forced: str,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan of the gradient, after one rehearsal where it compiles; and its facts, for the record.
+
+    episodes_of: some tasks of a meta-batch. sizes: tasks of a meta-step, meta-steps to come, examples of a task.
+    forced: words in place of the rule's; raises `MetabenchError` where the device or the network refuses them."""
+    tasks, meta_steps, examples = sizes
+    plain = objective_of(Plan(tasks))
+
+    def rehearse(plan: Plan) -> None:
+        gradient = gradient_of(objective_of(plan), plan)
+        last = (tasks - 1) // plan.tasks * plan.tasks  # may be a smaller pass
+        for first in {0, last}:
+            episodes = episodes_of(slice(first, first + plan.tasks))
+            # episodes in double precision are for parameters in double precision
+            parameters = {name: value.to(episodes.support.x.dtype) for name, value in initial().items()}
+            gradient(parameters, episodes.support, episodes.query)
+
+    chosen, why = rule(plain.network, device, tasks, plain.inner_steps, meta_steps, examples)
+    plan, facts = rehearsed(chosen, why, forced, device, rehearse)
+    if isinstance(used := applied(plain.network, plan.per_task).backbone, PerTask):
+        if plan.threads > 1:
+            raise MetabenchError(f"plan {forced!r}: {plan.threads} threads would share one module")
+        facts |= {"per_task": used.how, "per_task_why": used.why}
+    return plan, facts
+
+
 def held_bytes(objective: QueryLoss, plan: Plan) -> int | None:
-    """What the newest captured program of an objective holds for itself at its peak; None where nothing is captured."""
+    """Peak memory of the last CUDA graph captured for this objective; None if there is none."""
     found = [program for key, program in _PROGRAMS.items() if key[:2] == (objective, plan)]
     return getattr(found[-1], "held_bytes", None) if found else None
 
@@ -149,19 +239,18 @@ def held_bytes(objective: QueryLoss, plan: Plan) -> int | None:
 _PROGRAMS: dict[tuple[object, ...], Function] = {}
 
 
-#: seconds that compiling saves per meta-step for each network pass (inner steps and queries), and seconds that it takes
-#: for the first inner step and adds for each: careful guesses (0.0006 where 0.0008 was seen), not measured on a quiet
-#: machine
+#: seconds that compiling saves per meta-step and network pass (inner steps and queries), and its own seconds, once and
+#: per inner step: careful guesses (0.0006 where 0.0008 was seen), not measured on a quiet machine
 SAVED_PER_PASS = 0.0006
 COMPILING, COMPILING_PER_PASS = 12.0, 4.0
-#: numbers of input that all passes of a convolutional network at once may have on a CPU
+#: input numbers that all simultaneous passes of a convolutional network may have on a CPU
 CACHED_NUMBERS = 130_000
 
 
 def rule(
     network: Network, device: str, tasks: int, inner_steps: int, meta_steps: int, examples: int
 ) -> tuple[Plan, str]:
-    """The plan for so many meta-steps to come, and in words why.
+    """The plan for the meta-steps to come, and the reason in words.
 
     tasks, inner_steps: of a meta-step. examples: support and queries of one task."""
     if device.startswith("cuda"):
@@ -170,9 +259,9 @@ def rule(
         threads = min(tasks, torch.get_num_threads())
         cached = CACHED_NUMBERS // (examples * math.prod(network.input_shape) * threads)
         at_once = max(1, min(cached, tasks // threads))
-        return Plan(at_once, threads=threads), "as many tasks per pass as stay in the cache, passes in threads"
+        return Plan(at_once, threads=threads), "as many tasks per pass as fit the cache, passes in threads"
     if not isinstance(network.backbone, MLP):
-        return Plan(tasks), "not compiled: what a module of torch's gains on a CPU is not known"
+        return Plan(tasks), "not compiled: the gain for a module of torch on a CPU is unknown"
     passes = inner_steps + 1
     saved, spent = SAVED_PER_PASS * passes * meta_steps, COMPILING + COMPILING_PER_PASS * inner_steps
     sums = f"{meta_steps} meta-steps save about {saved:.0f} s, compiling takes {spent:.0f} s"

@@ -1,25 +1,30 @@
-"""The inner loop: gradient steps on the support set, for T tasks at once.
+"""The inner loop: steps of an update rule on the support set, for T tasks at once.
 
 Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, equation 1:
-theta'_i = theta - alpha grad L_i(theta), repeated. This is the only place that asks for a graph of the gradient
+theta'_i = theta - alpha grad L_i(theta), repeated. This is the only file that asks for a graph of the gradient
 (``create_graph``): second order keeps it, first order (section 5.2, FOMAML) drops it.
+
+Other rules take the place of plain gradient descent: learned rates (Meta-SGD), a recurrent network (the meta-learner
+LSTM), a proximal term (iMAML).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from benchmarks.api import Parameters, Predictor, Source
 
-#: parameters ``[T, ...]`` by name -> the predictor that they make
-PredictorOf = Callable[[Mapping[str, Tensor]], Predictor]
+#: parameters ``[T, ...]`` by name and the number of steps taken -> a predictor
+PredictorOf = Callable[[Mapping[str, Tensor], int], Predictor]
 #: predictor and the data of this step -> one loss per task, ``[T]``
 TaskLoss = Callable[[Predictor, Any], Tensor]
-#: the rates that every method with inner steps chooses from on validation tasks, so that none is tuned more finely
+#: the inner rates that all methods choose from on validation tasks, so that none is tuned more finely
 RATES = (0.001, 0.004, 0.01, 0.04, 0.1, 0.4)
 
 
@@ -28,45 +33,91 @@ def per_task(parameters: Mapping[str, Tensor], tasks: int) -> Parameters:
     return {name: value.expand(tasks, *value.shape) for name, value in parameters.items()}
 
 
-def inner_loop(
-    parameters: Mapping[str, Tensor],
-    support: Source,
-    predictor_of: PredictorOf,
-    loss: TaskLoss,
-    rate: float | Sequence[float],
-    *,
-    second_order: bool,
-    adapted: Callable[[str], bool] = lambda name: True,
-    weight_decay: float = 0.0,
-) -> Iterator[Parameters]:
-    """Yield the parameters of T tasks after 0, 1, 2 ... gradient steps, for as long as asked.
+class UpdateRule(Protocol):
+    """How a gradient changes the parameters. A rule is a frozen dataclass without tensors.
 
-    parameters: ``[T, ...]`` by name; the tasks don't touch each other.
+    Its memory is a dict of tensors ``[T, ...]``. Parameters that the rule learns belong to the learner's state under
+    the prefix ``rule.``: `start` copies them into the memory, and the meta-gradient reaches them through it."""
+
+    def start(self, parameters: Mapping[str, Tensor]) -> Parameters:
+        """The memory before the first step; parameters: all of the learner's, ``[T, ...]``."""
+        ...
+
+    def step(
+        self, memory: Parameters, values: Parameters, gradients: Parameters, losses: Tensor, number: int
+    ) -> tuple[Parameters, Parameters]:
+        """The values after a step, and the memory.
+
+        values, gradients: of the parameters that take steps, by name. losses: ``[T]``. number: of the step, from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Plain gradient descent.
+
     rate: the step size, or one per step (the last one goes on).
-    second_order: keep the graph of each gradient, so that a later gradient passes through the step.
-    adapted: which parameters take steps; the others stay.
-    weight_decay: of the adapted parameters, added to their gradient.
+    weight_decay: factor of the values that are added to their gradients.
     """
-    rates = (rate,) if isinstance(rate, (int, float)) else tuple(rate)
-    parameters = dict(parameters)
-    names = [name for name in parameters if adapted(name)]
-    step = 0
-    while True:
-        yield parameters
+
+    rate: float | Sequence[float]
+    weight_decay: float = 0.0
+
+    def start(self, parameters: Mapping[str, Tensor]) -> Parameters:
+        return {}
+
+    def step(
+        self, memory: Parameters, values: Parameters, gradients: Parameters, losses: Tensor, number: int
+    ) -> tuple[Parameters, Parameters]:
+        rates = (self.rate,) if isinstance(self.rate, (int, float)) else self.rate
+        size, decay = rates[min(number, len(rates) - 1)], self.weight_decay
+        stepped = {}
+        for name, value in values.items():
+            gradient = gradients[name]
+            stepped[name] = value - size * (gradient + decay * value if decay else gradient)
+        return stepped, memory
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Steps on the losses of T tasks, which don't touch each other.
+
+    second_order: keep the graph of each gradient, so that a later gradient passes through the step.
+    adapted: which parameters take steps, by name; the others stay. Those of the rule (``rule.``) never do.
+    """
+
+    predictor_of: PredictorOf
+    loss: TaskLoss
+    rule: UpdateRule
+    second_order: bool
+    adapted: Callable[[str], bool] = lambda name: True
+
+    def steps(self, parameters: Mapping[str, Tensor], support: Source) -> Iterator[Parameters]:
+        """Yield the parameters ``[T, ...]`` after 0, 1, 2 ... steps, for as long as asked."""
+        parameters, memory = dict(parameters), self.rule.start(parameters)
+        for number in itertools.count():
+            yield parameters
+            parameters, memory = self.step(parameters, memory, support, number)
+
+    def step(
+        self, parameters: Parameters, memory: Parameters, support: Source, number: int
+    ) -> tuple[Parameters, Parameters]:
+        """The parameters and the rule's memory after step ``number``."""
         with torch.enable_grad():
             leaves = {
                 name: value if value.requires_grad else value.detach().requires_grad_()
                 for name, value in parameters.items()
-                if name in names
+                if not name.startswith("rule.") and self.adapted(name)
             }
-            predictor = predictor_of({**parameters, **leaves})
-            losses = loss(predictor, support.batch(predictor, step))
-            gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), create_graph=second_order)
-        size = rates[min(step, len(rates) - 1)]
-        stepped = {}
-        for (name, value), gradient in zip(leaves.items(), gradients, strict=True):
-            stepped[name] = value - size * (gradient + weight_decay * value if weight_decay else gradient)
+            predictor = self.predictor_of({**parameters, **leaves}, number)
+            losses = self.loss(predictor, support.batch(predictor, number))
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), create_graph=self.second_order)
+        gradients = dict(zip(leaves, found, strict=True))
+        stepped, memory = self.rule.step(memory, leaves, gradients, losses, number)
         if not any(value.requires_grad for value in parameters.values()):
-            stepped = {name: value.detach() for name, value in stepped.items()}
-        parameters = {**parameters, **stepped}
-        step += 1
+            stepped, memory = _detached(stepped), _detached(memory)
+        return {**parameters, **stepped}, memory
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> Parameters:
+    return {name: value.detach() for name, value in tensors.items()}

@@ -68,7 +68,9 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc has no part in a report
+        matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
         start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height

@@ -1,75 +1,292 @@
-"""The first screen and the main table in a terminal."""
+"""Results in a terminal: an overview of at most 60 lines, or the tables of single tests in full."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.errors import MetabenchError
 from reports import style, words
 from reports.page import answers
-from reports.results import Results, load
-from reports.scores import findings, layout, tables
+from reports.results import Result, Results, load
+from reports.scores import layout, tables
+from reports.scores.findings import Entry, Finding, findings_of
 
-#: details shown beside the scores; the page and `main_table` have all of them
+#: lines of the overview, and of its parts that could grow without end
+LINES, LISTED = 60, 5
+#: details beside the scores of a full table, where there is room; the page has all of them
 SHOWN = ("rank", "groups", "seeds", "of published", "training")
-
-#: columns of a terminal from which details are shown
-WIDE = 100
+#: characters of a column's title in a line
+TITLE = 16
+#: columns between two tables
+GAP = 3
+#: share of its methods that a test must have in common with a table of the overview to become a column of it
+COMMON = 0.5
 
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
 
 
-def show(store_path: Path | str | Iterable[Path | str], console: Console) -> None:
-    """Print the table and verdict of each test, the answers of the first screen, and failures; raises `MetabenchError`
-    without records."""
-    results = load(store_path)
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its title, a text per row, and whether it holds numbers."""
+
+    title: str
+    cells: Sequence[Text]
+    numeric: bool = True
+
+    @property
+    def width(self) -> int:
+        return max([*map(len, self.title.split("\n")), *(len(cell) for cell in self.cells)]) + 2
+
+
+def show(
+    stores: Path | str | Iterable[Path | str], console: Console, test: str | None = None, everything: bool = False
+) -> None:
+    """Print the overview.
+
+    test: print the full tables of the tests whose names contain this instead.
+    everything: print those of all tests, older code of a method, and all failures.
+
+    Raises `MetabenchError` without records, and for a test that the records lack."""
+    results = load(stores, older=everything)
+    findings = findings_of(results)
+    if test is not None:
+        known = [regimes[0].test for regimes in findings]
+        findings = [regimes for regimes in findings if test in regimes[0].test]
+        if not findings:
+            raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
+    if test is None and not everything:
+        _overview(results, findings, console)
+        return
+    _in_full(results, findings, console)
+    if everything:
+        _print([*_answers(results), *_failures(results, None)], console)
+    _print(_legend(results), console)
+
+
+# --- the overview ------------------------------------------------------------------------------------------------
+
+
+def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console) -> None:
+    """The headline test conditions as tables of methods and tests, the answers in short, and the failures."""
+    leading = [regimes[0] for regimes in findings if regimes[0].own]
+    below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED), *_legend(results)]
+    if not results.results and results.records:
+        below.insert(0, Text("No evaluation has finished yet."))
+    left = LINES - sum(_height(part, console) for part in below) - 1
+    shown = 0
+    parts = [part for group in _groups(leading) for part in _group_tables(results, group, console.width)]
+    for line in _packed(parts, console):
+        row = Table.grid(padding=(0, GAP, 0, 0))
+        row.add_row(*(table for table, _ in line))
+        left -= _height(row, console) + 1
+        if left >= 0:
+            console.print(row)
+            console.print()
+            shown += sum(count for _, count in line)
+    further = len(findings) - shown
+    if further:
+        below.append(Text(f"{words.count(further, 'further test')}: metabench show --all, or --test NAME", style="dim"))
+    _print(below, console)
+
+
+def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
+    """Tables in lines, next to each other where there is room; the first fit in their order."""
+    lines: list[list[tuple[Table, int]]] = []
+    for part in parts:
+        widths = [sum(console.measure(table).maximum + GAP for table, _ in (*line, part)) for line in lines]
+        fitting = [line for line, width in zip(lines, widths, strict=True) if width - GAP <= console.width]
+        if fitting:
+            fitting[0].append(part)
+        else:
+            lines.append([part])
+    return lines
+
+
+def _height(part: RenderableType, console: Console) -> int:
+    return len(console.render_lines(part, pad=False))
+
+
+def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Tests that most methods share, so that their table has few gaps."""
+    groups: list[list[Finding]] = []
+    for finding in findings:
+        names = _names([finding])
+        near = [group for group in groups if _shared(names, _names(group)) >= COMMON]
+        if near:
+            near[0].append(finding)
+        else:
+            groups.append([finding])
+    return groups
+
+
+def _shared(first: set[str], second: set[str]) -> float:
+    return len(first & second) / max(1, min(len(first), len(second)))
+
+
+def _names(findings: Iterable[Finding]) -> set[str]:
+    return {entry.result.name for finding in findings for entry in finding.entries}
+
+
+def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Iterator[tuple[Table, int]]:
+    """The tables of a group and the number of tests in each; rows in the order of the first test that has them."""
+    order = list(dict.fromkeys(entry.result.name for finding in group for entry in _best_first(finding)))
+    looks = style.looks(results.labels)
+    labels = {entry.result.name: entry.result.label for finding in group for entry in finding.entries}
+    names = Column("method", [_name(name, looks[labels[name]]) for name in order], numeric=False)
+    columns = []
+    for finding in group:
+        entries = {entry.result.name: entry for entry in finding.entries}
+        cells = [_number(entries.get(name)) for name in order]
+        columns.append(Column(f"{_heading(finding.test)}\n{_metric(finding)}", cells))
+    for chunk in _chunks(names, columns, width):
+        kept = [row for row, _ in enumerate(order) if any(column.cells[row].plain for column in chunk)]
+        yield _table([names, *chunk], kept), len(chunk)
+
+
+def _best_first(finding: Finding) -> list[Entry]:
+    sign = -1 if any(entry.result.higher_is_better for entry in finding.entries) else 1
+    return sorted(finding.entries, key=lambda entry: sign * entry.result.interval.estimate)
+
+
+def _heading(title: str) -> str:
+    """A title in short lines, which break after a slash, a comma or a hyphen."""
+    lines = textwrap.wrap(title.replace("/", "/ "), TITLE, break_long_words=False)
+    return "\n".join(line.replace("/ ", "/") for line in lines)
+
+
+def _metric(finding: Finding) -> str:
+    """What is measured, with the batch-norm regime where there is one."""
+    entry = next(iter(finding.entries), None)
+    regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
+    return (words.axis(entry.result.metric).removeprefix("mean ") if entry else "") + regime
+
+
+def _number(entry: Entry | None) -> Text:
+    """A score; bold for the top group."""
+    if entry is None:
+        return Text("")
+    text = Text(entry.number, style="bold" if entry.rank == 1 else "")
+    return _marked(text, entry.result)
+
+
+def _marked(text: Text, result: Result) -> Text:
+    return text.append(words.UNDER_TRAINED, style="yellow") if result.under_trained else text
+
+
+# --- tables in full ----------------------------------------------------------------------------------------------
+
+
+def _in_full(results: Results, findings: Sequence[Sequence[Finding]], console: Console) -> None:
+    """The table of each test with its sentences."""
     looks = style.looks(results.labels)
     scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
-    for regimes in findings.findings(results):
-        console.print(_table(scores[regimes[0].test], console.width))
+    for regimes in findings:
+        table = scores[regimes[0].test]
+        console.print(Text(table.title, style="bold"))
+        for part in _full_tables(table, console.width):
+            console.print(part)
+        console.print(Text(", ".join(f"{name} {value}" for name, value in table.common), style="dim"))
         for finding in regimes:
             console.print(_sentence(finding))
         console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
     if not scores and results.records:
         console.print("No evaluation has finished yet.")
-    for answer in answers.answers(results):
-        console.print(Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold"))
-    if any(result.under_trained for result in results.results):
-        console.print(f"{words.UNDER_TRAINED} under-trained fit", style="dim")
-    _failures(results, console)
 
 
-def _sentence(finding: findings.Finding) -> Text:
+def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
+    """One table with its details where that is narrow enough, else the scores alone, in several tables if need be."""
+    columns = [
+        Column(
+            _heading(header.title.removeprefix("batch-norm: ")),
+            [_cell(row[index]) for row in table.rows],
+            header.numeric,
+        )
+        for index, header in enumerate(table.headers)
+    ]
+    names, kept = columns[0], [i for i, header in enumerate(table.headers) if header.score or header.title in SHOWN]
+    if sum(column.width for column in (names, *(columns[i] for i in kept))) > width:
+        kept = [i for i in kept if table.headers[i].score]
+    for chunk in _chunks(names, [columns[i] for i in kept], width):
+        known = [row for row, _ in enumerate(table.rows) if any(one.cells[row].plain != words.MISSING for one in chunk)]
+        yield _table([names, *chunk], known)
+
+
+def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
+    """The columns in groups that fit beside the names."""
+    chunks: list[list[Column]] = []
+    for column in columns:
+        if chunks and names.width + sum(each.width for each in (*chunks[-1], column)) <= width:
+            chunks[-1].append(column)
+        else:
+            chunks.append([column])
+    return chunks
+
+
+def _table(columns: Sequence[Column], rows: Iterable[int]) -> Table:
+    output = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        output.add_column(
+            Text(column.title), justify="right" if column.numeric else "left", no_wrap=place > 0, overflow="fold"
+        )
+    for row in rows:
+        output.add_row(*(column.cells[row] for column in columns))
+    return output
+
+
+def _cell(cell: layout.Cell) -> Text:
+    text = _name(cell.text, cell.look) if cell.look else Text(cell.text)
+    return text.append(words.UNDER_TRAINED, style="yellow") if cell.mark else text
+
+
+def _name(name: str, look: style.Look) -> Text:
+    return Text(name, style=COLOURS[look.index % len(COLOURS)])
+
+
+# --- what both have ----------------------------------------------------------------------------------------------
+
+
+def _sentence(finding: Finding) -> Text:
     where = f" with {words.REGIME_TITLES[finding.regime].replace(':', '')}" if finding.regime != "none" else ""
     return Text(f"{finding.headline}{where}. ", style="bold").append(finding.sentence, style="not bold")
 
 
-def _table(table: layout.Table, width: int) -> Table:
-    common = ", ".join(f"{name} {value}" for name, value in table.common)
-    output = Table(title=table.title, caption=common, title_justify="left", caption_justify="left", header_style="dim")
-    details = SHOWN if width >= WIDE else ()
-    kept = [index for index, header in enumerate(table.headers) if not index or header.score or header.title in details]
-    for index in kept:
-        header = table.headers[index]
-        title = header.title.removeprefix("batch-norm: ")
-        output.add_column(Text(title), justify="right" if header.numeric else "left", no_wrap=not index or header.score)
-    for row in table.rows:
-        output.add_row(*(_text(row[index]) for index in kept))
-    return output
+def _answers(results: Results) -> list[RenderableType]:
+    return [
+        Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold")
+        for answer in answers.answers(results)
+    ]
 
 
-def _text(cell: layout.Cell) -> Text:
-    text = Text(cell.text, style=COLOURS[cell.look.index % len(COLOURS)] if cell.look else "")
-    return text.append(words.UNDER_TRAINED, style="yellow") if cell.mark else text
+def _failures(results: Results, most: int | None) -> list[RenderableType]:
+    """A line per reason for failed runs, and per damaged file.
+
+    most: the most lines; skipped runs are then left out."""
+    found = [
+        Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
+        .append(f"{row['reason']} ", style="default")
+        .append(f"[{row['where']}]", style="dim")
+        for row in tables.failures_table(results).to_dict("records")
+        if most is None or row["status"] != "skipped"
+    ]
+    found += [Text(f"could not be read: {problem}", style="yellow") for problem in results.problems]
+    if most is None or len(found) <= most:
+        return list(found)
+    return [*found[:most], Text(f"{len(found) - most} further reasons: metabench show --all", style="dim")]
 
 
-def _failures(results: Results, console: Console) -> None:
-    for row in tables.failures_table(results).to_dict("records"):
-        line = Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
-        console.print(line.append(f"{row['reason']} ", style="default").append(f"[{row['where']}]", style="dim"))
-    for problem in results.problems:
-        console.print(f"could not be read: {problem}", style="yellow", markup=False)
+def _legend(results: Results) -> list[RenderableType]:
+    if not any(result.under_trained for result in results.results):
+        return []
+    return [Text(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")]
+
+
+def _print(parts: Iterable[RenderableType], console: Console) -> None:
+    for part in parts:
+        console.print(part)

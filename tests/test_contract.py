@@ -3,7 +3,7 @@ a policy-gradient MAML, and a learner with a memory between episodes, all throug
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,12 +12,22 @@ import pytest
 import torch
 
 from benchmarks import conformance, registry, sampling
-from benchmarks.api import Episodes, MetaLearner, Predictor, Recorded, State, TaskDistribution
+from benchmarks.api import (
+    Episodes,
+    MetabenchError,
+    MetaLearner,
+    Predictor,
+    Recorded,
+    State,
+    TaskDistribution,
+    in_regime,
+    regimes_of,
+)
 from benchmarks.registry import Entry
 from benchmarks.run import worker
 from benchmarks.run.fitting import Progress, train
-from benchmarks.training import MetaGradient, descend, training_indices
-from maml.inner_loop import inner_loop, per_task
+from benchmarks.training import descend, training_indices
+from maml.inner_loop import GradientDescent, InnerLoop, per_task
 
 HORIZON = 6
 
@@ -71,6 +81,7 @@ class Line(TaskDistribution):
     metric: ClassVar[str] = "return"
     higher_is_better: ClassVar[bool] = True
     equivalence_margin: ClassVar[float] = 0.1
+    discount = 0.99
     input_shape = (1,)
     outputs = 1
 
@@ -97,14 +108,13 @@ class PolicyGradient(MetaLearner):
     def fit(self, tasks, seed, start=None):
         initial = {"gain": torch.zeros(1), "bias": torch.zeros(1)}
 
-        def meta_gradient(parameters, buffers, step):
+        def loss(parameters, buffers, step):
             episodes = tasks.episodes("train", training_indices(seed, step, 10))
             (_, adapted) = islice(self.steps(per_task(parameters, 10), episodes.support, True), 2)
             trajectories = episodes.query.batch(self.policy(adapted), 0)
-            loss = self.surrogate(self.policy(adapted), trajectories).mean()
-            return MetaGradient(float(loss.detach()), torch.autograd.grad(loss, list(parameters.values())), 10)
+            return self.surrogate(self.policy(adapted), trajectories).mean(), 10
 
-        yield from descend(initial, meta_gradient, learning_rate=0.02, start=start)
+        yield from descend(initial, loss, learning_rate=0.02, start=start)
 
     def adapt(self, state, support, tasks):
         parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, len(support))
@@ -112,7 +122,8 @@ class PolicyGradient(MetaLearner):
             yield self.policy(adapted)
 
     def steps(self, parameters, support, second_order):
-        return inner_loop(parameters, support, self.policy, self.surrogate, 0.05, second_order=second_order)
+        inner = InnerLoop(lambda theta, step: self.policy(theta), self.surrogate, GradientDescent(0.05), second_order)
+        return inner.steps(parameters, support)
 
     @staticmethod
     def policy(parameters):
@@ -218,3 +229,54 @@ def test_a_recorded_source_replays_what_the_inner_loop_has_seen():
 def test_incompatible_pairs_say_why():
     assert "is for" in str(registry.incompatible("matching-nets", "line-sketch"))
     assert registry.incompatible("policy-gradient-sketch", "line-sketch") is None
+
+
+def test_a_control_task_without_a_discount_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delattr(Line, "discount")
+    for method in ("policy-gradient-sketch", "maml"):
+        assert "line-sketch-v1/short has no discount" in registry.incompatible(method, "line-sketch")
+
+
+@dataclass(frozen=True)
+class Decaying(MetaLearner):
+    """Gradient steps on a number, at a rate that falls linearly to 0 at the end of the budget."""
+
+    anneal_over: int = 0
+
+    def for_budget(self, meta_steps):
+        return self if self.anneal_over else self.replace(anneal_over=meta_steps)
+
+    def fit(self, tasks, seed, start=None):
+        left = self.anneal_over
+        yield from descend(
+            {"w": torch.ones(1)},
+            lambda parameters, buffers, step: (parameters["w"].square().sum(), 1),
+            learning_rate=0.01,
+            schedule=lambda step: max(0.0, 1 - step / left) if left else 1.0,
+            start=start,
+        )
+
+
+def test_a_schedule_that_ends_with_the_budget_is_a_field_of_the_learner():
+    assert PolicyGradient().for_budget(10) == PolicyGradient()
+    learner = Decaying().for_budget(10)
+    assert learner.config() == {"anneal_over": 10}
+    assert Decaying(anneal_over=5).for_budget(10) == Decaying(anneal_over=5)
+    steps = [float(state.parameters["w"].detach()) for state in islice(learner.fit(None, 0), 13)]
+    moves = [before - after for before, after in pairwise([1.0, *steps])]
+    assert moves[:9] == sorted(moves[:9], reverse=True)
+    assert moves[10:] == [0.0, 0.0, 0.0]
+    half = next(islice(learner.fit(None, 0), 4, None)).copy()
+    resumed = next(islice(learner.fit(None, 0, start=half), 7, None))
+    assert float(resumed.parameters["w"].detach()) == steps[-1]
+
+
+def plain(x, memory=None):
+    return x, memory
+
+
+def test_a_plain_function_is_a_predictor_without_batch_norm():
+    assert regimes_of(plain) == ("none",)
+    assert in_regime(plain, "none") is plain
+    with pytest.raises(MetabenchError, match="unknown batch-norm regime 'query' of this predictor; known: none"):
+        in_regime(plain, "query")

@@ -1,145 +1,69 @@
-"""The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
+"""The command line. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
+import codecs
 import functools
 import gc
+import io
 import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.commands import cost as costs
-from benchmarks.commands import stores
+from benchmarks.commands import options, stores
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
-from benchmarks.commands.options import existing as _existing
-from benchmarks.commands.options import store_of as _store
+from benchmarks.commands.run import prepare, run
 from benchmarks.errors import MetabenchError
-
-if TYPE_CHECKING:
-    from benchmarks.run.schedule import Only
 
 app = typer.Typer(
     name="metabench",
-    help="Compare meta-learners on shared tasks: run, look, report.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-#: what the parser raises for a mistake; typer exports its subclass alone
+#: what stands for characters that the encoding of the output lacks
+PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."}
+
+#: the parser's exception for a mistake; typer exports its subclass alone
 _UsageError: Any = typer.BadParameter.__base__
 
-PAGE = Path(__file__).parents[2] / "reports" / "index.html"
 
-MethodsOption = Annotated[
-    list[str] | None, typer.Option("-m", "--method", metavar="NAME", help="A method, or a path to your own file.")
-]
-TasksOption = Annotated[
-    list[str] | None, typer.Option("-t", "--task", metavar="NAME", help="A task, or a path to your own file.")
-]
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
 
-
-@app.command()
-def run(
-    profile: ProfileOption = "quick",
-    method: MethodsOption = None,
-    task: TasksOption = None,
-    seeds: Annotated[str | None, typer.Option(metavar="N", help="How many (3), or which (0,2,5).")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes at once; default: one per core.", min=1)
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(metavar="GB", help="Limit of each process; default: its share of 80 % of the machine's.", min=0.1),
-    ] = None,
-    only: Annotated[str, typer.Option(metavar="WHICH", help="all, failed or missing.")] = "all",
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.FIELD=VALUE", help="As in maml.inner_lr=0.1")
-    ] = None,
-    shots: Annotated[str | None, typer.Option(metavar="N", help="More test shots: 1,5,10")] = None,
-    plan: Annotated[
-        str,
-        typer.Option(
-            metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4 (default: a rule)."
-        ),
-    ] = "",
-    store: StoreOption = None,
-) -> None:
-    """Run methods on tasks; the same command goes on where it was stopped.
-
-    Exit code: 0 when every cell that was run is finished, 1 when some failed (the others are kept, and `show` and
-    `report` name the failed ones), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks.run import isolate
-
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # its imports go on beside those here
-    from benchmarks import registry
-    from benchmarks.commands import console
-    from benchmarks.execution import plans
-    from benchmarks.records.store import Store
-    from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, resolve
-
-    chosen = profiles.load(profile)
-    methods, tasks, plugins = _plugins(method or [], task or [])
-    if only not in ("all", "failed", "missing"):
-        raise registry.unknown("value of --only", only, ("all", "failed", "missing"))
-    request = Request(
-        methods, tasks, _seeds(seeds), _settings(setting or []), _device(device), _whole(shots, "--shots", 1)
-    )
-    request = dataclasses.replace(request, plan=plan)
-    plans.check_device(plan, request.device)
-    found = resolve(chosen, request)
-    files = Store(_store(store, profile))
-    machine = schedule.Machine.default(device, jobs, memory)
-
-    try:
-        with console.RunView(console.plain()) as view:
-            watcher = schedule.Watcher(view.line, view.event)
-            data = schedule.prepare(found, machine, plugins, watcher)
-            todo = schedule.plan(found, data, files, _only(only))
-            view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, plugins, watcher)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
-    failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
-    typer.echo(f"records in {files.path}" + (f"; {len(failed)} of {len(outcomes)} cells failed" if failed else ""))
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def prepare(task: TasksOption = None) -> None:
-    """Find, download and decode the data of tasks (all of them, if none is named)."""
-    from benchmarks import registry
-    from benchmarks.errors import Unavailable
-
-    _, tasks, _ = _plugins([], task or [])
-    for name in tasks or registry.tasks():
-        built = registry.build_task(name)
         try:
-            built.prepare(lambda line, name=name: typer.echo(f"{name}: {line}"))  # type: ignore[misc]
-        except Unavailable as reason:
-            if task:
-                raise
-            typer.echo(f"{name}: {reason}")
-        else:
-            typer.echo(f"{name}: ready")
+            typer.echo(f"metabench {metadata.version('metabench')}")
+        except metadata.PackageNotFoundError:
+            typer.echo(f"metabench from {options.ROOT}, not installed")
+        raise typer.Exit
 
 
-@app.command(name="list")
+@app.callback()
+def metabench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Compare meta-learners on shared tasks."""
+
+
+app.command(short_help="Train methods and test them on tasks.")(run)
+app.command(short_help="Find, download and decode the data of tasks.")(prepare)
+
+
+@app.command(name="list", short_help="Methods, tasks and profiles.")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Methods, tasks, profiles, and which method fits which task."""
+    """Methods, tasks, profiles, and the methods that fit each task."""
     from benchmarks.commands import catalogue
 
     found = catalogue.load()
@@ -149,57 +73,75 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")]
         catalogue.show(found)
 
 
-@app.command()
-def show(profile: ProfileOption = "quick", store: StoreOption = None) -> None:
-    """The first screen in the terminal: who leads on each test, what is separated, and the main table."""
+@app.command(short_help="Results in the terminal.")
+def show(
+    profile: ProfileOption = "quick",
+    store: StoreOption = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only the tests whose name contains this, in full.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every test and condition, in full.")] = False,
+) -> None:
+    """Results in the terminal: the scores of every method on every test, and the main questions answered in short."""
     from benchmarks.commands import console
     from reports import terminal
 
-    terminal.show(_existing(_store(store, profile)), console.plain())
+    where = options.existing(options.store_of(store, profile))
+    terminal.show(where, console.screen(), test, everything)
 
 
-@app.command()
+@app.command(short_help="Write the HTML page.")
 def report(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = PAGE,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=options.folder, help="The page. [default: reports/index.html]"
+        ),
+    ] = None,
     figures: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Every figure as SVG and PNG into this folder too.")
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=options.folder, help="Write every figure as SVG and PNG here too."),
     ] = None,
 ) -> None:
-    """One self-contained HTML page from the records."""
+    """Write one HTML page from the records; it opens offline."""
     from reports.page import page
 
-    typer.echo(f"wrote {page.write_report(_existing(_store(store, profile)), output, figures)}")
+    where = options.existing(options.store_of(store, profile))
+    typer.echo(f"wrote {options.near(page.write_report(where, output or options.home() / 'index.html', figures))}")
 
 
-@app.command()
+@app.command(short_help="Measure what second order costs against first.")
 @functools.wraps(costs.cost)
-def cost(**options: Any) -> None:
+def cost(**given: Any) -> None:
     from benchmarks.commands import console
     from reports.cost import terminal as tables
 
-    options["device"] = _device(options["device"])
-    tables.show(costs.cost(**options), console.plain())
+    given["device"] = options.device(given["device"])
+    given["memory"] = options.above_zero(given["memory"], "--memory")
+    tables.show(costs.cost(**given), console.plain())
 
 
-app.command()(gate)
-app.command()(compare)
-app.command()(power)
-app.command()(episodes)
-for command in (stores.keep, stores.merge, stores.forget, stores.export):
-    app.command()(command)
+app.command(short_help="Check that nothing became slower or worse.")(gate)
+app.command(short_help="Two methods, stores or commits in pairs.")(compare)
+app.command(short_help="Episodes or seeds needed to find a difference.")(power)
+app.command(short_help="Export the frozen test episodes of a task.")(episodes)
+app.command(short_help="Copy records without trained states.")(stores.keep)
+app.command(short_help="Join the records of several stores.")(stores.merge)
+app.command(short_help="Delete records.")(stores.forget)
+app.command(short_help="Write every score as a table.")(stores.export)
 
 
-@app.command()
+@app.command(short_help="Machine, versions and data.")
 def doctor() -> None:
-    """The machine, the versions, the data and the peers that are found here."""
-    from benchmarks.commands import doctor as surgery
+    """The machine, the versions, the data and the other libraries found here."""
+    from benchmarks.commands import doctor as examination
 
-    surgery.examine()
+    examination.examine()
 
 
-@app.command()
+@app.command(short_help="Check your own method or task.")
 def check(path: Annotated[Path, typer.Argument(help="A file with your method or your task.")]) -> None:
     """Check somebody's plug-in against the contract and say in words what is wrong."""
     from benchmarks import conformance, registry
@@ -212,86 +154,23 @@ def check(path: Annotated[Path, typer.Argument(help="A file with your method or 
     typer.echo(f"{path}: holds the contract")
 
 
-def _plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Names of methods and tasks, with those that the given files register in the place of the files, and the files."""
-    from benchmarks import registry
+def _write_anywhere() -> None:
+    """Let stdout and stderr of any encoding take any text: ``±`` is "+-" where it is ASCII."""
 
-    files = [name for name in (*methods, *tasks) if name.endswith(".py")]
-    registry.discover(files)
+    def plainer(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
 
-    def names(given: list[str], table: dict[str, registry.Entry]) -> list[str]:
-        found = []
-        for name in given:
-            own = [e.name for e in table.values() if name.endswith(".py") and e.path == Path(name).resolve()]
-            if name.endswith(".py") and not own and Path(name).resolve() in registry.other_files:
-                continue
-            if name.endswith(".py") and not own:
-                raise MetabenchError(f"{name} registers nothing of the kind that is asked for here")
-            found += own or [name]
-        return found
-
-    own_tasks = names(tasks, registry.tasks())
-    return names(methods, registry.methods()), own_tasks, [str(Path(name).resolve()) for name in files]
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    settings = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or "." not in key:
-            raise MetabenchError(f"--set {text!r}: write name.field=value, as in maml.inner_lr=0.1")
-        settings[key] = _value(value)
-    return settings
-
-
-def _value(text: str) -> Any:
-    constants = {"true": True, "false": False, "none": None}
-    if text.lower() in constants:
-        return constants[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _seeds(text: str | None) -> tuple[int, ...]:
-    if text is not None and "," not in text:
-        return tuple(range(_whole(text, "--seeds", 1)[0]))
-    return _whole(text, "--seeds", 0)
-
-
-def _whole(text: str | None, option: str, least: int) -> tuple[int, ...]:
-    """The numbers of a list like 0,2,5, each once; a comma at the end makes a list of one number."""
-    if text is None:
-        return ()
-    try:
-        numbers = tuple(dict.fromkeys(int(part) for part in text.removesuffix(",").split(",")))
-    except ValueError:
-        raise MetabenchError(f"{option} {text!r}: write whole numbers, as in 3 or 0,2,5") from None
-    if min(numbers) < least:
-        raise MetabenchError(f"{option} {text!r}: {min(numbers)} is too small, {least} is the least")
-    return numbers
-
-
-def _device(name: str) -> str:
-    import torch
-
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MetabenchError(f"device {name!r} is not here: torch {torch.__version__} finds no CUDA device")
-    return name
-
-
-def _only(text: str) -> Only:
-    return text  # type: ignore[return-value]
+    codecs.register_error("plainer", plainer)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainer")
 
 
 def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     logging.basicConfig(format="metabench: %(message)s")
+    _write_anywhere()
     try:
         code = app(prog_name="metabench", standalone_mode=False)
     except _UsageError as error:

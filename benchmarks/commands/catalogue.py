@@ -1,12 +1,15 @@
-"""What the suite knows, as plain data from a cache: importing every plug-in (and torch) takes a second or two."""
+"""Methods, tasks and profiles as plain data from a cache: importing every plug-in (and torch) takes a second or two."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from benchmarks.cache import cache_folder
 from benchmarks.records.formats import write_text
@@ -14,46 +17,68 @@ from benchmarks.run import profiles
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
+PARTS = {"methods", "tasks", "compatibility", "profiles"}
 
 
 def load() -> dict[str, Any]:
-    """Methods, tasks, compatibility, profiles; read again only when a file of the suite has changed."""
+    """Methods, tasks, compatibility, profiles; collected again only when a file of the suite has changed."""
     stamps = sorted((str(p), p.stat().st_mtime_ns, p.stat().st_size) for pattern in SOURCES for p in ROOT.glob(pattern))
     cache = cache_folder() / "catalogue" / f"{hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]}.json"
-    try:
-        return json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(cache.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and found.keys() == PARTS:
+            return found
     from benchmarks import registry
 
     found = {**registry.describe(), "profiles": profiles.names()}
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    for old in cache.parent.glob("*.json"):
-        old.unlink(missing_ok=True)
-    write_text(cache, json.dumps(found, default=list))
+    with contextlib.suppress(OSError):  # without a cache it is only slower
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        for old in cache.parent.glob("*.json"):
+            old.unlink(missing_ok=True)
+        write_text(cache, json.dumps(found, default=list))
     return found
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """Print it as tables."""
-    from rich.console import Console
-    from rich.table import Table
+def names(kind: str) -> list[str]:
+    """The names of all "methods", "profiles" or "tasks" (with their variants)."""
+    found = load()[kind]
+    if kind != "tasks":
+        return list(found)
+    return [name for task, entry in found.items() for name in (task, *(f"{task}/{one}" for one in entry["variants"]))]
 
-    console = Console()
-    for kind in ("methods", "tasks"):
-        table = Table("name", "summary", title=kind, title_justify="left", box=None, title_style="bold")
-        for name, entry in found[kind].items():
-            variants = f" [{', '.join(entry['variants'])}]" if kind == "tasks" else ""
-            table.add_row(name, entry["summary"] + variants.replace("[", "\\["))
-            for other in entry.get("further", ()):
-                table.add_row("", f"on {' and '.join(other['kinds'])}: {other['summary']}")
-        console.print(table)
-    names = list(found["tasks"])
-    table = Table("method", *names, title="which fits which", title_justify="left", box=None, title_style="bold")
-    for method, reasons in found["compatibility"].items():
-        table.add_row(method, *("-" if reasons[name] else "yes" for name in names))
-    console.print(table)
-    table = Table("profile", "for", title="profiles", title_justify="left", box=None, title_style="bold")
-    for name, about in found["profiles"].items():
-        table.add_row(name, about)
-    console.print(table)
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print methods, tasks with their variants and methods, and profiles, in the width of the terminal."""
+    _print("methods", _methods(found))
+    _print("tasks", _tasks(found))
+    _print("profiles", found["profiles"].items())
+
+
+def _methods(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, entry in found["methods"].items():
+        yield name, entry["summary"]
+        for other in entry.get("further", ()):
+            yield "", f"{' and '.join(other['kinds'])}: {other['summary']}"
+
+
+def _tasks(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, entry in found["tasks"].items():
+        fitting = [method for method, reasons in found["compatibility"].items() if reasons[name] is None]
+        yield name, entry["summary"]
+        yield "", f"variants: {', '.join(entry['variants'])}"
+        yield "", f"methods: {', '.join(fitting)}"
+
+
+def _print(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from benchmarks.commands import console
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(name, style="bold"), Text(" ".join(text.split())))
+    console.screen().print(table)
+    typer.echo()

@@ -1,4 +1,4 @@
-"""``metabench compare``, ``metabench power`` and ``metabench episodes``: `benchmarks.compare.stores` in a terminal."""
+"""``metabench compare``, ``metabench power`` and ``metabench episodes``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmarks.commands.options import ProfileOption, StoreOption, store_of
+from benchmarks.commands import options
+from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption, store_of
+from benchmarks.errors import MetabenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: of a list of test episodes; one of Omniglot 5-way 1-shot with so many takes minutes
+MOST_EPISODES = 100_000
+
 FileOption = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="The whole table as CSV, for programs.")
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", parser=options.folder, help="Write the whole table as CSV, for programs."
+    ),
 ]
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A store, a commit, a method, or a parquet file with your own scores.")],
-    second: Annotated[str | None, typer.Argument(help="Another of the same kind; none beside a parquet file.")] = None,
+    first: Annotated[
+        str, typer.Argument(metavar="FIRST", help="A store, a commit, a method, or a parquet file with your scores.")
+    ],
+    second: Annotated[
+        str | None, typer.Argument(metavar="[SECOND]", help="Another of the same kind; left out for a parquet file.")
+    ] = None,
     profile: ProfileOption = "quick",
     store: StoreOption = None,
     output: FileOption = None,
 ) -> None:
-    """Two stores, commits or methods in pairs over the same test episodes; or somebody's scores against ours.
+    """Compare two stores, commits or methods on the same test episodes; or your own scores with ours.
 
-    All pairs of a test are one family: the intervals are the adjusted ones, and verdicts are those of Holm's test."""
+    All pairs of a test are one family: intervals are adjusted, and verdicts are those of Holm's test."""
     from benchmarks.compare import stores
 
     where = store_of(store, profile)
@@ -46,7 +58,7 @@ def compare(
         for line in frame.to_dict("records")
         if isinstance(line.get("second"), str)
     ]
-    _show(shown, "What the first is, at this budget", frame, output)
+    _show(shown, "The first against the second, at this budget", frame, output)
     for text in _alone(frame.to_dict("records")):
         typer.echo(text)
 
@@ -54,25 +66,28 @@ def compare(
 def power(
     delta: Annotated[
         float,
-        typer.Option(help="Points of accuracy, percent of the mean squared error, or units of the return."),
+        typer.Option(
+            metavar="SIZE",
+            help="The difference: points of accuracy, percent of the mean squared error, or units of the return.",
+        ),
     ],
-    method: Annotated[list[str] | None, typer.Option("-m", "--method", metavar="NAME", help="Only these.")] = None,
+    method: MethodsOption = None,
     profile: ProfileOption = "quick",
     store: StoreOption = None,
     output: FileOption = None,
 ) -> None:
-    """How surely a difference would be found, and how many episodes or seeds it would take.
+    """The power to find a difference, and the episodes or seeds that a power of 80 % needs.
 
-    From the variances of seed, class, episode and query in the records; "found" is a test at 5 % of one pair alone, and
-    what is needed finds it with a probability of 80 %."""
+    Computed from the variances of seed, class, episode and query in the records, for a test of one pair at 5 %."""
     from benchmarks.compare import stores
 
-    frame = stores.power_table(store_of(store, profile), delta, method or ())
+    frame = stores.power_table(store_of(store, profile), _checked(delta), options.names(method))
     shown = [
         {
             "test": _test(line),
             "pair": f"{line['first']} - {line['second']}",
             "about": line["scope"],
+            "difference": _difference(delta, line),
             "seeds": line["seeds"],
             "episodes": line["episodes"],
             "power": f"{line['power']:.0%}",
@@ -81,35 +96,42 @@ def power(
         }
         for line in frame.to_dict("records")
     ]
-    _show(shown, f"Power to find a difference of {delta:g}", frame, output)
+    _show(shown, "Power to find a difference", frame, output)
 
 
 def episodes(
-    task: Annotated[str, typer.Argument(help="A task with its variant, as omniglot-v1/5w1s.")],
-    count: Annotated[int, typer.Option("-n", "--episodes", metavar="N", help="The first so many.")] = 600,
-    shots: Annotated[int | None, typer.Option(metavar="N", help="Other test shots than the task's.")] = None,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task with its variant, as in omniglot-v1/5w1s.")],
+    count: Annotated[int, typer.Option("-n", "--episodes", metavar="N", help="How many, from the first on.")] = 600,
+    shots: Annotated[int | None, typer.Option(metavar="N", help="Test shots. [default: the task's]")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A parquet file; default: named by the task.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=options.folder, help="A parquet file. [default: TASK-N.parquet]"
+        ),
     ] = None,
 ) -> None:
-    """The frozen test episodes of a task with their digest, so that anybody's scores can be compared with ours."""
+    """Export the frozen test episodes of a task with their digest, to score them with any other method.
+
+    The file goes into the current folder unless --output names another."""
     from benchmarks.compare import stores
 
+    if count > MOST_EPISODES:
+        raise MetabenchError(f"--episodes {count}: {MOST_EPISODES:,} is the most")
     frame = stores.export_episodes(task, count, shots)
     path = output or Path(f"{task.replace('/', '-')}-{count}.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(path, index=False)
-    typer.echo(f"wrote {path}: {count:,} episodes, digest {frame['episodes_digest'].iloc[0]}")
+    typer.echo(f"wrote {path.absolute()}: {count:,} episodes, digest {frame['episodes_digest'].iloc[0]}")
 
 
 def _test(line: dict[str, Any]) -> str:
     regime = "" if line["batch_norm"] == "none" else f", batch-norm {line['batch_norm']}"
-    last = ", last model" if line["model"] == "last" else ""
+    last = ", last checkpoint" if line["model"] == "last" else ""
     return f"{line['task']}, {line['shots']}-shot{regime}{last}"
 
 
 def _alone(lines: list[dict[str, Any]]) -> list[str]:
-    """``only in mine: maml, fomaml (sinusoid-v1/k10, 10-shot)``: what one side has and the other has not, by test."""
+    """``only in mine: maml, fomaml (sinusoid-v1/k10, 10-shot)``: rows of one side only, by test."""
     places: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         if not isinstance(line.get("second"), str):
@@ -131,12 +153,25 @@ def _advantage(line: dict[str, Any]) -> str:
     return f"{size}{unit}" + (f" [{low}, {high}]" if known else "")
 
 
+def _checked(delta: float) -> float:
+    """The difference; raises `MetabenchError` unless it is a finite number above 0."""
+    options.above_zero(delta, "--delta")
+    return delta
+
+
+def _difference(delta: float, line: dict[str, Any]) -> str:
+    """The difference in its unit, which depends on the test: points of accuracy, percent of an error, or return."""
+    if line["scale"] == "log ratio":
+        return f"{delta:g} % of the error"
+    return f"{delta:g} points" if not math.isclose(delta, line["delta"]) else f"{delta:g}"
+
+
 def _count(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
 def _show(lines: list[dict[str, Any]], title: str, frame: pd.DataFrame, output: Path | None) -> None:
-    """Columns that nobody filled are left out."""
+    """Print the lines as a table without its empty columns, and write the whole frame to a file if one is named."""
     from rich.table import Table
     from rich.text import Text
 

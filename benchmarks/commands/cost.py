@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-RUNS = Path(__file__).parents[2] / "reports" / "runs"
+from benchmarks.commands import options
 
 
 def cost(
@@ -61,7 +61,7 @@ def cost(
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(device, 1, memory).memory_bytes
-    files, began = Store(store or RUNS / profile), time.monotonic()
+    files, began = Store(store or options.default_store(profile)), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
     if asked == grid.Choice() and device == "cpu" and in_time and grid.environments(profile):

@@ -1,4 +1,4 @@
-"""What is here: the machine, the versions, the data of each task, the peers, and what would spoil a measurement."""
+"""Machine, versions, data of each task, other libraries, and what would spoil a measurement."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 
+import typer
 from rich.table import Table
 
 from benchmarks import machine, registry
@@ -17,7 +18,7 @@ PEERS = ("learn2learn", "higher", "torchopt", "jax")
 
 
 def examine() -> None:
-    """Print it."""
+    """Print the table, and a line for each data set that is decoded on the way."""
     import torch
 
     screen = console.plain()
@@ -33,12 +34,12 @@ def examine() -> None:
 
 
 def _data() -> Iterator[tuple[str, str]]:
-    os.environ["METABENCH_OFFLINE"] = "1"  # who asks what is here doesn't want a download
+    os.environ["METABENCH_OFFLINE"] = "1"  # a look at the data downloads nothing
     for name in registry.tasks():
         try:
-            registry.build_task(name).prepare()
+            registry.build_task(name).prepare(lambda line, name=name: typer.echo(f"{name}: {line}"))  # type: ignore[misc]
         except Unavailable as reason:
-            yield name, f"not here: {reason}"
+            yield name, f"missing: {reason}"
         except MetabenchError as error:
             yield name, f"broken: {error}"
         else:
@@ -55,4 +56,4 @@ def _peers() -> Iterator[tuple[str, str]]:
 
 def _warnings() -> Iterator[str]:
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1):
-        yield f"the machine is busy (load {os.getloadavg()[0]:.1f}): scores don't mind, times do"
+        yield f"the machine is busy (load {os.getloadavg()[0]:.1f}): scores are unaffected, times are not"

@@ -7,29 +7,35 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.commands.options import ProfileOption, StoreOption, existing, store_of
+from benchmarks.commands.options import ProfileOption, StoreOption, existing, folder, store_of
 from benchmarks.errors import MetabenchError
 
 
 def keep(
-    target: Annotated[Path, typer.Argument(help="A folder for the copies, for example reports/reference/quick.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=folder, help="Where the copies go, as in reports/reference/quick.")
+    ],
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:
     """Copy records with their scores and curves, without trained states: a small store to commit or to send.
 
-    Pictures of data that may not be passed on (mini-ImageNet's) are left out."""
+    Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
     from benchmarks.records import export
     from benchmarks.records.store import Store
 
     copied, bare = export.keep(Store(existing(store_of(store, profile)), read_only=True), Store(target))
-    without = f", {bare} of them without pictures, which may not be passed on" if bare else ""
+    without = f", {bare} of them without pictures, whose terms forbid redistribution" if bare else ""
     typer.echo(f"copied {copied} records to {target}{without}")
 
 
 def merge(
-    sources: Annotated[list[Path], typer.Argument(help="Stores, with their trained states.")],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="The store that gets all records.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", parser=folder, help="Stores, with their trained states.")
+    ],
+    into: Annotated[
+        Path, typer.Option("--into", metavar="FOLDER", parser=folder, help="The store that gets all records.")
+    ],
 ) -> None:
     """Join the records of several stores in one; the same key with other scores is an error."""
     from benchmarks.records import export
@@ -40,23 +46,25 @@ def merge(
 
 
 def forget(
-    method: Annotated[list[str] | None, typer.Argument(help="Methods, as `show` names them or as registered.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Methods, as `show` names them or as registered.")
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:
-    """Delete records: of some methods, or all that failed. The next run computes them again."""
+    """Delete the records of some methods, or of all cells that failed. The next run computes them again."""
     from benchmarks.records import export
     from benchmarks.records.store import Store
 
     if not method and not failed:
-        raise MetabenchError("forget what? name methods, or say --failed")
+        raise MetabenchError("name the methods to forget, or write --failed")
     found = existing(store_of(store, profile))
     typer.echo(f"deleted {export.forget(Store(found), method or [], failed)} records of {found}")
 
 
 def export(
-    output: Annotated[Path, typer.Argument(help="A parquet file.")],
+    output: Annotated[Path, typer.Argument(metavar="FILE", parser=folder, help="A parquet file.")],
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:

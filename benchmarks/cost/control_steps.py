@@ -29,9 +29,8 @@ from benchmarks import registry
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.environments.locomotion import ROBOTS, Locomotion
 from benchmarks.environments.simulators import BACK_ENDS, mujoco_module, physics, quiet
-from benchmarks.errors import Unavailable
+from benchmarks.errors import Unavailable, status_of
 from benchmarks.machine import usable_cores, versions
-from benchmarks.run.isolate.child import describe
 from benchmarks.stats import timing
 
 TASK = "half-cheetah-direction/quick"
@@ -84,7 +83,7 @@ class Contestant:
             self.steps = self.block()
             self.samples.append((time.perf_counter() - began) / self.steps)
         except Exception as error:
-            self.status, self.reason = describe(error)
+            self.status, self.reason = status_of(error)
 
 
 def measure(
@@ -132,7 +131,7 @@ def _contestants(tasks: int, threads: int, stack: contextlib.ExitStack) -> Itera
             block = _gymnasium(label, count, stack)
             yield Contestant(label, count, block)
         except Exception as error:
-            yield Contestant(label, count, lambda: 0, *describe(error))
+            yield Contestant(label, count, lambda: 0, *status_of(error))
 
 
 def _ours(source: Any, policy: Policy) -> int:

@@ -29,10 +29,9 @@ from benchmarks.cost.peers.adapter import Adapter, Settings
 from benchmarks.cost.turns import Turn, limit_threads
 from benchmarks.cost.work import KINDS
 from benchmarks.cost.workloads import WORKLOADS, Workload
-from benchmarks.errors import Unavailable
+from benchmarks.errors import Unavailable, status_of
 from benchmarks.execution.threads import one_thread
 from benchmarks.models import BACKBONES, Network
-from benchmarks.run.isolate.child import describe
 
 #: steps before the first timed one, the very first not counted, and the seconds that end them early (those of a first
 #: step that compiles apart)
@@ -153,7 +152,7 @@ class Contest:
         except _Late:
             contestant.ends("timeout", OUT_OF_TIME)
         except Exception as error:
-            contestant.ends(*describe(error))
+            contestant.ends(*status_of(error))
             self.free_memory()
         finally:
             self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - self.paused - began

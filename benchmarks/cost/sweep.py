@@ -19,12 +19,12 @@ from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.turns import Turn
 from benchmarks.cost.workloads import WORKLOADS
+from benchmarks.errors import short_of_memory
 from benchmarks.machine import fingerprint, git_state, usable_cores, versions
 from benchmarks.records.store import Store, content_key
 from benchmarks.run import isolate
 from benchmarks.run.code_hash import essence
 from benchmarks.run.isolate import Event, Job, Outcome
-from benchmarks.run.isolate.child import short_of_memory
 
 #: the code that decides a cost
 CODE = (

@@ -1,4 +1,4 @@
-"""What the distributions over control tasks share: tasks and noise by index, returns as scores."""
+"""The base of all control tasks: tasks and noise by index, returns as scores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ Indices = Sequence[int] | np.ndarray
 
 @dataclass(frozen=True)
 class ControlTasks(TaskDistribution):
-    """A distribution over environments. A subclass says what `model` it has and how `draw` makes a task of an index.
+    """A distribution over environments. A subclass has a `model` and a `draw` that makes a task from an index.
 
-    shot: trajectories per step of the inner loop. queries: trajectories that are scored, with random numbers of their
-    own, the same after every number of inner steps. A split is a stream of its own. The support and query sources have
-    the tasks' `parameters`, for oracles.
+    shot: trajectories per step of the inner loop.
+    queries: scored trajectories, with random numbers of their own, the same after every number of inner steps.
+    discount: the discount factor for learners of values; the score is not discounted.
+
+    A split is a stream of its own. The support and query sources have the tasks' `parameters`, for oracles.
     """
 
     kind: ClassVar[str] = "control"
@@ -37,10 +39,13 @@ class ControlTasks(TaskDistribution):
 
     shot: int = 20
     queries: int = 20
+    discount: float = 0.99
 
     def __post_init__(self) -> None:
         for name in ("shot", "queries"):
             self._at_least_one(name)
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     def _at_least_one(self, name: str) -> None:
         if getattr(self, name) < 1:
@@ -53,7 +58,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
-        """What steps the environments: (model, tasks) -> `BatchEnv`."""
+        """The simulator of the environments: (model, tasks) -> `BatchEnv`."""
         return TensorEnv
 
     @property
@@ -67,7 +72,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def actions(self) -> ActionSpace:
-        """What a prediction means."""
+        """The action space: how a prediction is read."""
         return self.model.actions
 
     @property

@@ -32,8 +32,7 @@ Observation = Literal["joints", "joints-torso"]
 class LocomotionTasks(ControlTasks):
     """A robot of `benchmarks.environments.locomotion`, and how its tasks are drawn.
 
-    simulator: what steps the physics, see `benchmarks.environments.simulators`. discount: what learners of values are
-    told; the score is not discounted."""
+    simulator: what steps the physics, see `benchmarks.environments.simulators`."""
 
     robot: ClassVar[str]
     aim: ClassVar[str]
@@ -45,7 +44,6 @@ class LocomotionTasks(ControlTasks):
     control_cost: float = 0.05
     bonus: float = 0.0
     reset_noise: float = 0.1
-    discount: float = 0.99
     simulator: Simulator = "batch"
 
     def __post_init__(self) -> None:
@@ -60,8 +58,6 @@ class LocomotionTasks(ControlTasks):
                 raise ValueError(f"{name} = {getattr(self, name)} is below 0")
         if not math.isfinite(self.bonus):
             raise ValueError(f"bonus = {self.bonus} is not a finite number")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     @property
     def heights(self) -> tuple[float, float] | None:

@@ -1,12 +1,13 @@
-"""Execution plans: how a meta-step is run, never what it computes.
+"""Execution plans: how a meta-step is run, never its result.
 
-A plan is spelled as words with commas between them: ``compiled``, ``eager,tasks=4``, ``bf16``. What is not said is left
-to the rule of the method. Records hold the plan in full.
+A plan is words with commas between them: ``compiled``, ``eager,tasks=4``, ``bf16``. The method's rule fills in the
+rest. Records hold the plan in full.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,7 @@ _WORDS: dict[str, tuple[str, Any]] = {
     "checkpointed": ("checkpointed", True),
 }
 _NUMBERS = ("tasks", "threads")
-#: what can be said in a plan
+#: the words of a plan
 WORDS = (*_WORDS, *(f"{name}=N" for name in _NUMBERS))
 
 
@@ -65,7 +66,7 @@ class Plan:
         return self.mode in ("graph", "compiled-graph")
 
     def __str__(self) -> str:
-        """The words that stand for this plan, whatever the rule would have said."""
+        """All words of this plan, so that the rule adds nothing."""
         words = [self.mode, f"tasks={self.tasks}", f"threads={self.threads}", self.precision, self.per_task]
         return ",".join(words + ["checkpointed"] * self.checkpointed)
 
@@ -100,7 +101,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def settle(rule: Plan, forced: str, device: str) -> Plan:
-    """The rule's plan with what is forced in its place; raises `MetabenchError` where the device can't do it."""
+    """The rule's plan with the forced words in place of its own; raises `MetabenchError` if the device lacks them."""
     fields = parse(forced)
     check_device(forced, device)
     if fields.get("threads", 1) > 1 or (fields.get("checkpointed") and rule.compiled):
@@ -110,13 +111,33 @@ def settle(rule: Plan, forced: str, device: str) -> Plan:
     return dataclasses.replace(rule, **fields)
 
 
+def rehearsed(
+    chosen: Plan, why: str, forced: str, device: str, rehearse: Callable[[Plan], None]
+) -> tuple[Plan, dict[str, Any]]:
+    """The rule's plan or the forced one, rehearsed if it compiles, captures or maps; and its facts, for the record.
+
+    why: the rule's reason. rehearse: runs one step under a plan. A rule's plan that fails falls back to eager; a forced
+    one raises `MetabenchError`."""
+    plan = settle(chosen, forced, device)
+    why = "forced" if forced else why
+    if plan.mode != "eager" or plan.per_task == "vmap":
+        try:
+            rehearse(plan)
+        except Exception as error:  # no compiler, or a network that can't be traced: many kinds
+            line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            if {"mode", "per_task"} & parse(forced).keys():
+                raise MetabenchError(f"plan {forced!r} fails here: {line}") from error
+            plan, why = dataclasses.replace(plan, mode="eager"), f"not {plan.mode}: {line}"
+    return plan, {**plan.facts(), "forced": forced or None, "why": why}
+
+
 def check_device(text: str, device: str) -> None:
-    """Refuse a spelled plan that asks for parts which only CUDA has on another device."""
+    """Refuse a spelled plan that asks for CUDA's words on another device."""
     fields = parse(text)
     needs_cuda = [fields[name] for name in ("mode", "precision") if fields.get(name) in CUDA_ONLY]
     if needs_cuda and not device.startswith("cuda"):
         raise MetabenchError(f"plan {text!r}: {' and '.join(needs_cuda)} needs a CUDA device, not {device!r}")
 
 
-#: words that ask for what only CUDA has
+#: words that need CUDA
 CUDA_ONLY = ("graph", "compiled-graph", "tf32")

@@ -2,15 +2,17 @@
 
 from benchmarks.models.backbones import BACKBONES
 from benchmarks.models.modules import register_backbone
-from benchmarks.models.network import NORMALISATION, Network, NetworkPredictor, network_for
+from benchmarks.models.network import Network, NetworkPredictor, network_for
 from benchmarks.models.normalisation import Statistics
+from benchmarks.models.parts import join, split
 
 __all__ = [
     "BACKBONES",
-    "NORMALISATION",
     "Network",
     "NetworkPredictor",
     "Statistics",
+    "join",
     "network_for",
     "register_backbone",
+    "split",
 ]

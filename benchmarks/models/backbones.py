@@ -1,10 +1,9 @@
 """Backbones: functions of parameters with a leading task axis.
 
-Inside a backbone the tasks stand beside the channels, ``[n, tasks * channels, ...]``, so that per-task weights are one
-grouped convolution or one batched matrix product. With one set of weights for all tasks (leading axis 1) the tasks are
-folded into the batch instead, which is an ordinary convolution. On a CPU, where grouped convolutions are slow, those
-with per-task weights are done task by task, with the channels last (`benchmarks.models.fast.channels_last`), but for
-small sets.
+Inside a backbone the task axis is part of the channels, ``[n, tasks * channels, ...]``, so that per-task weights are
+one grouped convolution or one batched matrix product. With one set of weights for all tasks (leading axis 1) the tasks
+are folded into the batch instead, an ordinary convolution. Grouped convolutions are slow on a CPU: except for small
+sets, it takes per-task weights task by task, channels last (`benchmarks.models.fast.channels_last`).
 """
 
 from __future__ import annotations
@@ -22,16 +21,15 @@ from benchmarks.models.normalisation import Statistics, batch_norm
 from benchmarks.models.resnet import ResNet12
 
 Parameters = dict[str, Tensor]
-#: numbers of input per task up to which strided convolutions of several tasks are one on a CPU (docs/performance.md)
+#: input numbers per task up to which a CPU groups the strided convolutions of several tasks (docs/performance.md)
 GROUPED_NUMBERS = 20_000
 
 
 class Backbone(Protocol):
     """The part of a network below its last layer."""
 
-    @property
-    def normalised(self) -> bool:
-        """Whether it has batch-norm."""
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        """The channels of each batch-norm layer by name; layer ``name`` has ``name.scale`` and ``name.shift``."""
         ...
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -72,6 +70,9 @@ class MLP:
                 yield f"layer{layer}.shift", (width,)
             size = width
 
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return {f"layer{layer}": width for layer, width in enumerate(self.widths)} if self.normalised else {}
+
     def embedding_size(self, input_shape: tuple[int, ...]) -> int:
         return self.widths[-1]
 
@@ -98,13 +99,12 @@ class MLP:
 class Conv4:
     """Four modules of 3x3 convolution, batch-norm and ReLU (Vinyals et al. 2016).
 
-    strided: convolutions of stride 2 and the mean over space, as the MAML code has it on Omniglot; else each module
-    ends in 2x2 max-pooling and the features are all that is left, 5 x 5 x filters on mini-ImageNet.
+    strided: convolutions of stride 2 and the mean over space, as the MAML code has it on Omniglot. Otherwise each
+    module ends in 2x2 max-pooling and the features keep their place, 5 x 5 x filters on mini-ImageNet.
     """
 
     filters: int
     strided: bool = False
-    normalised: bool = True
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         channels = input_shape[0]
@@ -115,14 +115,17 @@ class Conv4:
             yield f"layer{layer}.shift", (self.filters,)
             channels = self.filters
 
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return {f"layer{layer}": self.filters for layer in range(4)}
+
     def embedding_size(self, input_shape: tuple[int, ...]) -> int:
         if self.strided:
             return self.filters
         return self.filters * (input_shape[1] // 16) * (input_shape[2] // 16)
 
     def _grouped(self, x: Tensor) -> bool:
-        """Whether, on a CPU, tasks with weights of their own are better off as one grouped convolution: small sets of
-        which nothing is pooled, where calls take longer than what is computed."""
+        """Whether a CPU computes per-task weights faster as one grouped convolution: for small sets without pooling,
+        where the calls take longer than the arithmetic."""
         return self.strided and x[0].numel() <= GROUPED_NUMBERS
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
@@ -169,7 +172,7 @@ class Conv4:
         return x.mean((3, 4)).transpose(1, 2) if self.strided else x.transpose(1, 2).flatten(2)
 
 
-#: by name, as tasks and fields spell them
+#: backbones by the names that tasks and fields use
 BACKBONES: dict[str, Backbone] = {
     "mlp-40-40": MLP((40, 40)),
     "mlp-256-128-64-64": MLP((256, 128, 64, 64), normalised=True),

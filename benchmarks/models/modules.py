@@ -1,7 +1,7 @@
-"""Somebody's own `torch.nn.Module` as a backbone: called with other parameters, under `torch.vmap` where that works.
+"""A user's `torch.nn.Module` as a backbone: called with other parameters, under `torch.vmap` where that works.
 
-Batch-norm of torch is replaced by one whose statistics are an argument, so every regime is there; its weight and bias
-are called scale and shift, and running statistics of the module are not used.
+A batch-norm whose statistics are an argument replaces torch's, so the module has every regime. Its weight and bias are
+called scale and shift; running statistics of the module are not used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from benchmarks.errors import MetabenchError
 from benchmarks.models.backbones import BACKBONES
 from benchmarks.models.normalisation import Statistics, batch_norm
+from benchmarks.models.parts import PREFIXES
 from benchmarks.models.per_task import PerTask
 from benchmarks.registry import other_files
 
@@ -43,16 +44,16 @@ class TaskBatchNorm(nn.Module):
 
 @dataclass(frozen=True)
 class ModuleBackbone:
-    """A factory's module for one shape of input, with parameters ``[1, ...]``: the inner backbone of `PerTask`.
+    """A factory's module for one input shape, with parameters ``[1, ...]``: the inner backbone of `PerTask`.
 
-    Not to be called in several threads at once: parameters and statistics are set on the module during a call."""
+    Not thread-safe: a call sets parameters and statistics on the module."""
 
     factory: Factory
     input_shape: tuple[int, ...]
 
-    @property
-    def normalised(self) -> bool:
-        return any(isinstance(part, TaskBatchNorm) for part in _module(self).modules())
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        parts = (part for part in _module(self).modules() if isinstance(part, TaskBatchNorm))
+        return {part.name: part.scale.numel() for part in parts}
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         for name, value in _module(self).named_parameters():
@@ -83,7 +84,7 @@ class ModuleBackbone:
 
 @dataclass(frozen=True)
 class OwnBackbone:
-    """What `register_backbone` puts among the backbones: it becomes one when the shape of inputs is known."""
+    """The entry of `register_backbone`; a backbone once the shape of the inputs is known."""
 
     name: str
     factory: Factory
@@ -94,7 +95,7 @@ class OwnBackbone:
         return Path(getattr(sys.modules.get(self.factory.__module__), "__file__", None) or "")
 
     def for_inputs(self, input_shape: tuple[int, ...]) -> PerTask:
-        """The backbone for these inputs; raises `MetabenchError` where the module is none."""
+        """The backbone for these inputs; raises `MetabenchError` if the module does not serve as one."""
         return _backbone(self.name, self.factory, input_shape)
 
 
@@ -106,7 +107,7 @@ def register_backbone(name: str, factory: Factory) -> None:
 
 
 def own_factories(backbone: str | None) -> list[Factory]:
-    """The factory behind the name of a registered module, for what hashes the code that a cell runs."""
+    """The factory behind the name of a registered module, to hash its code."""
     found = BACKBONES.get(backbone or "")
     return [found.factory] if isinstance(found, OwnBackbone) else []
 
@@ -121,9 +122,11 @@ def _backbone(name: str, factory: Factory, input_shape: tuple[int, ...]) -> PerT
             features = _module(inner)(x[0])
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MetabenchError(f"backbone {name!r} can't be used on inputs of shape {input_shape}: {line}") from error
+        raise MetabenchError(f"backbone {name!r} fails on inputs of shape {input_shape}: {line}") from error
     if features.shape[0] != 3:
         raise MetabenchError(f"backbone {name!r} makes {tuple(features.shape)} of 3 inputs, not 3 rows of features")
+    if taken := [name for name in values if name.startswith(PREFIXES)]:
+        raise MetabenchError(f"backbone {name!r} has a parameter {taken[0]!r}; rename it: {PREFIXES} are taken")
     if next(_module(inner).buffers(), None) is not None:
         raise MetabenchError(f"backbone {name!r} has buffers, which tasks would share: only parameters are adapted")
     theta = {key: value.expand(2, *value.shape).clone().requires_grad_() for key, value in values.items()}

@@ -1,7 +1,8 @@
-"""A network: a backbone, a linear head, and the predictor that an adapted copy of it is."""
+"""A network: a backbone with a linear head, and the predictor that its adapted parameters make."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,6 @@ from benchmarks.models.backbones import BACKBONES, Backbone, linear
 from benchmarks.models.normalisation import Statistics
 from benchmarks.registry import unknown
 
-#: parameters of batch-norm, which the released MAML code leaves out of the inner loop
-NORMALISATION = ("scale", "shift")
-
 
 @dataclass(frozen=True)
 class Network:
@@ -28,8 +26,19 @@ class Network:
 
     @property
     def embedding_size(self) -> int:
-        """How many features the backbone makes of one input."""
+        """The number of features of one input."""
         return self.backbone.embedding_size(self.input_shape)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the backbone has batch-norm."""
+        return bool(self.backbone.batch_norms(self.input_shape))
+
+    @property
+    def normalisation(self) -> frozenset[str]:
+        """The names of batch-norm's scale and shift."""
+        layers = self.backbone.batch_norms(self.input_shape)
+        return frozenset(f"{layer}.{part}" for layer in layers for part in ("scale", "shift"))
 
     def initialise(self, seed: int, device: torch.device | str = "cpu") -> Parameters:
         """Parameters without a task axis, the same for the same seed on every device.
@@ -61,9 +70,9 @@ class Network:
 
     def running_statistics(self, device: torch.device | str = "cpu") -> Parameters:
         """Mean 0 and variance 1 for every batch-norm: the start of the running statistics."""
-        scales = {n: s for n, s in self.backbone.shapes(self.input_shape) if n.endswith(".scale")}
-        means = {n.replace("scale", "mean"): torch.zeros(s, device=device) for n, s in scales.items()}
-        return means | {n.replace("scale", "variance"): torch.ones(s, device=device) for n, s in scales.items()}
+        layers = self.backbone.batch_norms(self.input_shape)
+        means = {f"{layer}.mean": torch.zeros(channels, device=device) for layer, channels in layers.items()}
+        return means | {f"{layer}.variance": torch.ones(channels, device=device) for layer, channels in layers.items()}
 
     def features(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """The embedding ``[T, n, d]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``."""
@@ -91,32 +100,47 @@ class NetworkPredictor:
     """A network with (adapted) parameters ``[T or 1, ...]``, under a batch-norm regime.
 
     regime: "query" takes the statistics of the batch of queries; "support" those of the support set, passed through
-    these parameters; "single" those of the support set and one query at a time; "running" those of meta-training.
-    support: the support inputs ``[T, k, *input_shape]``, for the regimes that need them.
+        these parameters; "single" those of the support set and one query at a time; "running" those of meta-training.
+        "": the first of `regimes`.
+    support: the support inputs ``[T, k, *input_shape]``, for "support" and "single".
+    running: the running statistics, for "running".
     embed: predict the embedding instead of the outputs.
     """
 
     network: Network
     parameters: Mapping[str, Tensor]
-    regime: str = "query"
+    regime: str = ""
     support: Tensor | None = None
     running: Mapping[str, Tensor] | None = None
     embed: bool = False
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes it has the data for, the default first; ("none",) for a network without batch-norm."""
+        if not self.network.normalised:
+            return ("none",)
+        running = ("running",) if self.running is not None else ()
+        return (*running, "query", *(("support", "single") if self.support is not None else ()))
+
+    def in_regime(self, name: str) -> NetworkPredictor:
+        """The same predictor under another regime."""
+        return dataclasses.replace(self, regime=name)
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         return self._predict(x), None
 
     def _predict(self, x: Tensor) -> Tensor:
         apply = self.network.features if self.embed else self.network.__call__
-        if not self.network.backbone.normalised or self.regime in ("query", "none"):
+        regime = self.regime or self.regimes[0]
+        if not self.network.normalised or regime == "query":
             return apply(self.parameters, x)
-        if self.regime == "running":
+        if regime == "running":
             if self.running is None:
                 raise ValueError("the running regime needs running statistics")
             return apply(self.parameters, x, Statistics(running=self.running))
         if self.support is None:
-            raise ValueError(f"the {self.regime} regime needs the support inputs")
-        if self.regime == "support":
+            raise ValueError(f"the {regime} regime needs the support inputs")
+        if regime == "support":
             k = self.support.shape[1]
             return apply(self.parameters, torch.cat((self.support, x), 1), Statistics(first=k))[:, k:]
         return self._one_query_at_a_time(apply, x)

@@ -1,6 +1,6 @@
 """A backbone applied to T tasks by running it for one: under `torch.vmap`, or task after task.
 
-Layers that have a task axis of their own need neither (`benchmarks.models.backbones`); a module of somebody's own does.
+Layers with a task axis of their own need neither (`benchmarks.models.backbones`); a user's module does.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from benchmarks.models.normalisation import Statistics
 
 @dataclass(frozen=True)
 class PerTask:
-    """The same features as the inner backbone's, which sees parameters ``[1, ...]`` and one task's inputs.
+    """The features of the inner backbone, which sees parameters ``[1, ...]`` and the inputs of one task.
 
-    how: "vmap" or "loop"; why: what stood in the way of `torch.vmap`, if anything. Shared parameters (leading axis 1)
-    go to the inner backbone as they are."""
+    how: "vmap" or "loop". why: the reason against `torch.vmap`, if any. Shared parameters (leading axis 1) go to the
+    inner backbone as they are."""
 
     inner: Backbone
     how: str
     why: str = ""
 
-    @property
-    def normalised(self) -> bool:
-        return self.inner.normalised
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return self.inner.batch_norms(input_shape)
 
     @property
     def initial(self) -> Any:

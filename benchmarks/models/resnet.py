@@ -2,7 +2,7 @@
 
 Oreshkin et al., "TADAM", NeurIPS 2018, has four blocks of three convolutions; Lee et al., "Meta-Learning with
 Differentiable Convex Optimization", CVPR 2019, widens them to 64, 160, 320 and 640 channels. Different from theirs:
-no DropBlock, and features are the mean over space (Oreshkin et al.), where Lee et al. keep all 5 x 5 places.
+no DropBlock, and features are the mean over space (Oreshkin et al.), where Lee et al. keep all 5 x 5 positions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.models.normalisation import Statistics, batch_norm
 
-#: convolutions of a block on its straight way
+#: 3x3 convolutions of a block
 LAYERS = 3
 #: slope of the leaky ReLU below zero
 SLOPE = 0.1
@@ -23,13 +23,14 @@ SLOPE = 0.1
 
 @dataclass(frozen=True)
 class ResNet12:
-    """Blocks of three 3x3 convolutions with batch-norm, beside a 1x1 convolution with batch-norm; leaky ReLU after each
-    but the last, after the sum too, then 2x2 max-pooling. Convolutions have no bias: batch-norm would cancel it.
+    """Blocks of three 3x3 convolutions with batch-norm, added to a 1x1 convolution with batch-norm.
+
+    Leaky ReLU follows the first two convolutions and the sum, then 2x2 max-pooling. Convolutions have no bias, since
+    batch-norm would cancel it.
 
     widths: channels of each block."""
 
     widths: tuple[int, ...] = (64, 160, 320, 640)
-    normalised: bool = True
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         inputs = input_shape[0]
@@ -44,6 +45,10 @@ class ResNet12:
             yield f"block{block}.shortcut.scale", (width,)
             yield f"block{block}.shortcut.shift", (width,)
             inputs = width
+
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        names = (*(f"layer{layer}" for layer in range(LAYERS)), "shortcut")
+        return {f"block{block}.{name}": width for block, width in enumerate(self.widths) for name in names}
 
     def embedding_size(self, input_shape: tuple[int, ...]) -> int:
         return self.widths[-1]

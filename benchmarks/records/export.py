@@ -45,10 +45,11 @@ def merge(sources: Sequence[Store], target: Store) -> int:
     for store in (*sources, target):
         for record in store.records():
             known = chosen.get(record.key)
-            if known is None or (record.ok and not known[0].ok):
-                chosen[record.key] = record, store
-            elif record.ok and known[0].ok and not _same(record, store, *known):
+            if known is not None and record.ok and known[0].ok and not _same(record, store, *known):
                 contradictions.append(f"{record.label} ({record.key}): {known[1].path} and {store.path}")
+            # the one that is finished, and of two finished ones the one that has kept its states
+            if known is None or (record.ok, len(record.files)) > (known[0].ok, len(known[0].files)):
+                chosen[record.key] = record, store
     if contradictions:
         raise MetabenchError(f"the same key with other scores: {'; '.join(contradictions)}")
     for record, store in chosen.values():

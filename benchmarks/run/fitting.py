@@ -80,8 +80,8 @@ def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistributio
     headline = learner.reported_steps()[-1]
     for first in range(0, episodes, chunk := episodes_at_once(tasks, "query")):
         cut = tasks.episodes("validation", range(first, min(first + chunk, episodes)))
-        # the last of these, since a learner may end before its headline step
-        *_, predictor = itertools.islice(learner.adapt(state, cut.support, tasks), headline + 1)
+        predictors = learner.adapt(state, cut.support, tasks)
+        *_, predictor = itertools.islice(predictors, headline + 1)  # the last one of an adaptation that ends before
         scores.append(tasks.score(predictor, cut.query).double().mean(1).cpu().numpy())
     return np.concatenate(scores)
 
@@ -134,7 +134,7 @@ def train(
             _validate(learner, tasks, budget["validation_episodes"], progress)
         if now - reported >= REPORT_EVERY:
             reported = now
-            left = min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds)
+            left = max(0.0, min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds))
             report({"step": step, "steps": steps, "loss": state.loss, "left": left, "best": progress.best.get("score")})
         if now - saved >= CHECKPOINT_EVERY:
             checkpoint(progress)

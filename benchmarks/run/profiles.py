@@ -1,8 +1,9 @@
-"""Profiles: the plain data of `profiles.toml`, or of somebody's own file like it, checked key by key."""
+"""Profiles: the plain data of `profiles.toml`, or of a user's own file, checked key by key."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +12,21 @@ from typing import Any
 
 from benchmarks.errors import MetabenchError
 
-#: how the rates and the number of steps of a learner are set
+#: where the rates and the number of steps of a learner come from
 SELECTIONS = ("published", "validation")
-#: which state of a fit is tested: the best on validation episodes, or the last
+#: the state of a fit that is tested: the best on validation episodes, or the last
 MODELS = ("best", "last")
 FILE = Path(__file__).with_name("profiles.toml")
+#: a profile's name is also the name of its store's folder
+_NAME = re.compile(r"\w[\w.-]*")
+#: the largest number that a key may hold: more is a typing mistake
+_MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7}
+_LARGEST = 10**9
 
 
 @dataclass(frozen=True)
 class Block:
-    """One task of a profile: what is run on it and for how long. `profiles.toml` explains each field."""
+    """One task of a profile: its methods and budgets. `profiles.toml` explains each field."""
 
     task: str
     methods: tuple[str, ...]
@@ -41,7 +47,7 @@ class Block:
 
     @property
     def limit(self) -> float:
-        """Seconds after which a cell's process is killed: room for validation and slow starts beside the training."""
+        """Seconds after which a cell's process is killed: leaves room for validation and slow starts."""
         return 2 * self.seconds + 60 if self.kill_after is None else self.kill_after
 
 
@@ -58,30 +64,54 @@ class Profile:
 def load(name: str) -> Profile:
     """The profile of this name, or of a path: ``./mine.toml`` for a file with one profile, ``./mine.toml:short``.
 
-    A mistake in the file is an error that names the key."""
+    Raises `MetabenchError` for a mistake in the file; the message names the key."""
     title, body = _find(name)
     common = dict(body)
     about, tasks = common.pop("about", ""), common.pop("tasks", [])
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "task" in task for task in tasks):
-        raise MetabenchError(f'profile {title!r}: write each task as a block, [[{title}.tasks]] with task = "name"')
     blocks = tuple(_block(title, {**common, **task}) for task in tasks)
     return Profile(title, about, blocks, _block(title, {**common, "task": ""}))
 
 
+def override(
+    profile: Profile, meta_steps: int | None = None, episodes: int | None = None, seconds: float | None = None
+) -> Profile:
+    """The profile with other budgets in each of its blocks. None keeps what the profile says.
+
+    meta_steps: of every fit. episodes: of every test. seconds: cut-off for the training of each fit; a longer one also
+    moves the limit after which a cell's process is killed."""
+    changes: dict[str, Any] = {}
+    if meta_steps is not None:
+        changes |= {"meta_steps": meta_steps, "meta_steps_of": {}}
+    if episodes is not None:
+        changes["episodes"] = episodes
+    if seconds is not None:
+        changes["seconds"] = seconds
+    for key, value in changes.items():
+        _check(f"--{key.replace('_', '-')}", value, _TYPES[key], _MOST.get(key, _LARGEST))
+
+    def changed(block: Block) -> Block:
+        new = dataclasses.replace(block, **changes)
+        return dataclasses.replace(new, kill_after=max(block.limit, 2 * new.seconds + 60)) if seconds else new
+
+    return dataclasses.replace(profile, blocks=tuple(map(changed, profile.blocks)), other=changed(profile.other))
+
+
 def title(name: str) -> str:
-    """What the profile is called that `load` finds under a name or a path."""
+    """The name of the profile that `load` finds under a name or a path."""
     return _find(name)[0]
 
 
 def names() -> dict[str, str]:
-    """The suite's profiles and what each is for."""
+    """The suite's profiles and their purpose."""
     return {name: str(body.get("about", "")) for name, body in _read(FILE).items()}
 
 
-def _find(name: str) -> tuple[str, Mapping[str, Any]]:
+def _find(name: str) -> tuple[str, dict[str, Any]]:
+    """The title of a profile and its body, with all that it extends."""
     path, colon, wanted = name.rpartition(":") if not name.endswith(".toml") else (name, "", "")
     own = path.endswith(".toml")
-    known = _read(Path(path) if own else FILE)
+    file = Path(path) if own else FILE
+    known = _read(file)
     if not own:
         wanted = name
     elif not colon and len(known) == 1:
@@ -92,7 +122,42 @@ def _find(name: str) -> tuple[str, Mapping[str, Any]]:
         from benchmarks.registry import unknown
 
         raise unknown(f"profile in {path}" if own else "profile", wanted, known)
-    return wanted, known[wanted]
+    if not _NAME.fullmatch(wanted):
+        raise MetabenchError(f"{path}: profile name {wanted!r}: use letters, digits, '-', '_' and '.'")
+    return wanted, _extended(wanted, file, ())
+
+
+def _extended(name: str, file: Path, above: tuple[tuple[str, Path], ...]) -> dict[str, Any]:
+    """The body of a profile, merged into that of the profile that it extends: one of the same file, or of the suite.
+
+    Settings of the profile win over those of the extended one, also over those of its tasks. A profile with tasks of
+    its own has only these; each takes the settings that the extended profile has for the same task."""
+    body = _read(file)[name]
+    tasks = body.get("tasks", [])
+    if not isinstance(tasks, list) or not all(_is_block(task) for task in tasks):
+        raise MetabenchError(f'profile {name!r}: write each task as a block, [[{name}.tasks]] with task = "name"')
+    parent = body.get("extends")
+    if parent is None:
+        return dict(body)
+    above = (*above, (name, file))
+    places = [place for place in (file, FILE) if parent in _read(place) and (parent, place) not in above]
+    if not isinstance(parent, str) or not places:
+        from benchmarks.registry import unknown
+
+        raise unknown(f"profile in extends of {name!r}", str(parent), {*_read(file), *_read(FILE)} - {name})
+    base = _extended(parent, places[0], above)
+    common = {key: value for key, value in body.items() if key not in ("extends", "tasks", "about")}
+    if "meta_steps" in common:
+        common.setdefault("meta_steps_of", {})
+    inherited = [{**task, **common} for task in base.pop("tasks", [])]
+    by_task = {task["task"]: task for task in inherited}
+    own = [{**by_task.get(task["task"], {}), **task} for task in tasks]
+    about = body.get("about", f"{parent}, changed")
+    return {**base, **common, "about": about, "tasks": own or inherited}
+
+
+def _is_block(task: Any) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("task"), str)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -104,7 +169,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise MetabenchError(f"{path} is not TOML: {error}") from None
     for name, body in known.items():
         if not isinstance(body, dict):
-            raise MetabenchError(f"{path}: {name} = {body!r} stands outside of a profile: begin with [name]")
+            raise MetabenchError(f"{path}: {name} = {body!r} stands outside a profile: begin with [name]")
     return known
 
 
@@ -137,10 +202,12 @@ def _block(profile: str, settings: Mapping[str, Any]) -> Block:
     for key, value in settings.items():
         if key not in _TYPES:
             raise unknown(f"key of profile {profile!r}", key, _TYPES)
-        _check(f"profile {profile}: {key}", value, _TYPES[key])
+        _check(f"profile {profile}: {key}", value, _TYPES[key], _MOST.get(key, _LARGEST))
         for entry in value if key in choices else ():
             if entry not in choices[key]:
                 raise unknown(f"entry of {key} in profile {profile!r}", entry, choices[key])
+    if settings.get("methods") == []:
+        raise MetabenchError(f"profile {profile!r}: methods = [] leaves nothing to run")
     fields = dataclasses.fields(Block)
     missing = [f.name for f in fields if f.default is f.default_factory and f.name not in settings]
     if missing:
@@ -149,15 +216,19 @@ def _block(profile: str, settings: Mapping[str, Any]) -> Block:
     return Block(**values)
 
 
-def _check(what: str, value: Any, expected: Any) -> None:
+def _check(what: str, value: Any, expected: Any, most: int) -> None:
     from benchmarks.registry import check_type
 
     if isinstance(expected, list):
         check_type(what, value, list)
         for entry in value:
-            _check(what, entry, expected[0])
+            _check(what, entry, expected[0], most)
         return
     check_type(what, value, expected)
     for number in value.values() if isinstance(value, dict) else (value,):
-        if isinstance(number, (int, float)) and number <= 0:
+        if not isinstance(number, (int, float)):
+            continue
+        if not number > 0:
             raise MetabenchError(f"{what} = {number!r} is not above 0")
+        if not number <= most:
+            raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")

@@ -6,6 +6,7 @@ Cells are independent except that an evaluation needs its fit, so the same list 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,15 +37,25 @@ class Machine:
     memory_bytes: int | None
 
     @classmethod
-    def default(cls, device: str, jobs: int | None = None, gigabytes: float | None = None) -> Machine:
-        """One thread per process and a process per core; on a GPU one process that has all cores.
+    def default(
+        cls, device: str, jobs: int | None = None, gigabytes: float | None = None, threads: int | None = None
+    ) -> Machine:
+        """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
-        gigabytes: each process's memory limit, where it isn't to be its share of the machine's."""
+        threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
+        process; None: its share of the machine's memory."""
         cores = usable_cores() or 1
-        jobs = jobs or (cores if device == "cpu" else 1)
+        threads = threads or _named_threads()
+        jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
         if gigabytes is None and (gibibytes := memory_gib()) is not None:
             gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
-        return cls(jobs, max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+        return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
+
+
+def _named_threads() -> int | None:
+    """OMP_NUM_THREADS, of a list like "4,2" the first; None where it is not set or names no number, as in OpenMP."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class Bandit(ControlTasks):
     | trial | n pulls, each an episode of one step; a learner with a memory keeps it from pull to pull |
 
     The score is the total reward of a trial; n/2 is chance. queries: trials per task, each from the beginning; the
-    paper has one in each of 1000 tasks. arms: k; pulls: n; discount: what learners of values are told. Splits are
-    streams in the continuum of bandits, and the first arms are the same for every k.
+    paper has one in each of 1000 tasks. arms: k; pulls: n. Splits are streams in the continuum of
+    bandits, and the first arms are the same for every k.
     """
 
     equivalence_margin: ClassVar[float] = 0.05
@@ -73,15 +73,12 @@ class Bandit(ControlTasks):
 
     arms: int = 5
     pulls: int = 10
-    discount: float = 0.99
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("pulls")
         if self.arms < 2:
             raise ValueError(f"arms = {self.arms} is less than 2")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     @property
     def model(self) -> Arms:

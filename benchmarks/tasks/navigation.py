@@ -106,8 +106,8 @@ class Navigation(ControlTasks):
     "corner-progress", the distance gained in the step, paid only in the quadrant of the goal and no nearer to the
     origin than 0.5 (L1). goals: "box", uniform in ± `goal_range` on both axes; "corners", one of the four (± range,
     ± range), so that test tasks are no other than training tasks; "semicircle", on the upper half of the circle with
-    radius `goal_range`. discount: what learners of values are told; the score is not discounted. Reward after an early
-    end is 0, so an agent that arrives is not punished for the rest.
+    radius `goal_range`. Reward after an early end is 0, so an agent that arrives
+    is not punished for the rest.
 
     Presets: "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``): the distance
     is *not* squared there, though the paper's text says so, and the returns of its table 4 fit the distance only;
@@ -135,7 +135,6 @@ class Navigation(ControlTasks):
     action_bound: float = 0.1
     start_range: float = 0.0
     tolerance: float = 0.01
-    discount: float = 0.99
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,8 +145,6 @@ class Navigation(ControlTasks):
         for name in ("start_range", "tolerance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} is below 0")
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     @property
     def model(self) -> Model:

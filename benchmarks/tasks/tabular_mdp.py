@@ -83,8 +83,7 @@ class TabularMDP(ControlTasks):
     | trial | `rounds` episodes; a learner with a memory keeps it from episode to episode |
 
     The score is the total reward of a trial, in units of the rewards' deviation; a random policy earns 1 per step.
-    queries: trials per task, each from the beginning. discount: what learners of values are told. Splits are streams in
-    the continuum of processes.
+    queries: trials per task, each from the beginning. Splits are streams in the continuum of processes.
     """
 
     equivalence_margin: ClassVar[float] = 1.0
@@ -96,14 +95,11 @@ class TabularMDP(ControlTasks):
     choices: int = 5
     horizon: int = 10
     rounds: int = 10
-    discount: float = 0.99
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("states", "choices", "horizon", "rounds"):
             self._at_least_one(name)
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
 
     @property
     def model(self) -> Model:

@@ -102,7 +102,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         """Trajectories for each inner step, and trajectories of the adapted policies."""
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=self.trajectories, queries=self.trajectories)
-        discount = tasks.config()["discount"]
+        discount = tasks.discount
         inner = Experiences(episodes.support, discount, self.trace)
         thetas = self.steps(policy, per_task(parameters, self.meta_batch), inner, self.inner_lr)
         for _ in range(self.inner_steps + 1):
@@ -138,7 +138,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
 
         begin = dataclasses.replace(start, step=start.step * self.epochs) if start else None
         initial = policy.initialise(seed, tasks.device)
-        for state in descend(initial, meta_gradient, learning_rate=self.meta_lr, start=begin):
+        for state in descend(initial, gradient=meta_gradient, learning_rate=self.meta_lr, start=begin):
             if state.step % self.epochs == 0:
                 state.environment_steps += environment_steps(recorded[0])
                 state.loss = -float(recorded[0].outer.trajectories.returns.mean())

@@ -32,8 +32,8 @@ from maml.control.policy_gradient import (
     surrogate_loss,
     weighted_loss,
 )
-from maml.control.trust_region import InnerSteps, Product, every_one, fisher_product, take_steps
-from maml.inner_loop import PredictorOf, per_task
+from maml.control.trust_region import InnerSteps, PolicyOf, Product, every_one, fisher_product, take_steps
+from maml.inner_loop import per_task
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class MetaObjective:
 
         return take_steps(point, batches, self._acting(part), loss, rates, second_order=second_order, moves=self.moves)
 
-    def _acting(self, part: Part) -> PredictorOf:
+    def _acting(self, part: Part) -> PolicyOf:
         return lambda parameters: Acting(self.policy, parameters, part.told)
 
     def _outer(self, part: Part, adapted: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, u
 from maml.control.policies import Acting, Activation, Policy, policy_for
 from maml.control.policy_gradient import Experience, Experiences, surrogate_loss
 from maml.control.trust_region import trust_region_step
-from maml.inner_loop import inner_loop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, per_task
 
 #: rates of the first step that fine-tuned policies choose from on validation tasks, for each number of steps
 POLICY_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -148,15 +148,14 @@ class AdaptedPolicy(PolicyLearner):
 
     def steps(self, policy: Policy, parameters: Parameters, support: Source, rate: float) -> Iterator[Parameters]:
         """The parameters after 0, 1, 2 ... steps. At the policy that acted all surrogates have the same gradient."""
-        return inner_loop(
-            parameters,
-            support,
-            lambda theta: Acting(policy, theta),
+        inner = InnerLoop(
+            lambda theta, step: Acting(policy, theta),
             lambda predictor, seen: surrogate_loss(predictor, seen, policy.actions, "log-likelihood"),
-            step_sizes(rate),
+            GradientDescent(step_sizes(rate)),
             second_order=False,
             adapted=self.moves,
         )
+        return inner.steps(parameters, support)
 
     def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int]:
         """Pick the rate with the highest return on validation tasks, for each number of steps by itself. What a policy
@@ -183,7 +182,7 @@ class Paths:
     trajectories, which are played once."""
 
     def __init__(self, learner: AdaptedPolicy, state: State, support: Rollouts, tasks: TaskDistribution) -> None:
-        self._learner, self._support, self._discount = learner, support, tasks.config()["discount"]
+        self._learner, self._support, self._discount = learner, support, tasks.discount
         self._policy, self._start = learner.policy(tasks), learner.initial(state, support, tasks)
         self._first: Experience | None = None
         self._paths: dict[float, tuple[Experiences, Iterator[Parameters], int]] = {}
@@ -250,7 +249,7 @@ class TrustRegionLearner(PolicyLearner):
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=2 * self.trajectories, queries=1)
         told = episodes.support.parameters if self.informed else None
-        source = Experiences(episodes.support, tasks.config()["discount"], self.trace)
+        source = Experiences(episodes.support, tasks.discount, self.trace)
         experience = source.batch(Acting(policy, per_task(parameters, self.meta_batch), told), 0)
         return Part((), experience, told, credits_of(experience))
 

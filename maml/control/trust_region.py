@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.api import Parameters, Recorded
+from benchmarks.api import Parameters, Predictor, Recorded
 from benchmarks.environments import ActionSpace, Trajectories
-from maml.inner_loop import PredictorOf, TaskLoss, inner_loop
+from maml.inner_loop import GradientDescent, InnerLoop, TaskLoss
 
 Product = Callable[[Tensor], Tensor]
+#: parameters ``[T, ...]`` by name -> the policy that they make
+PolicyOf = Callable[[Mapping[str, Tensor]], Predictor]
 
 
 def every_one(name: str) -> bool:
@@ -84,7 +85,7 @@ def _pulled_back(before: Parameters, after: Parameters, vector: Mapping[str, Ten
 def take_steps(
     parameters: Mapping[str, Tensor],
     batches: Sequence[Any],
-    predictor_of: PredictorOf,
+    predictor_of: PolicyOf,
     loss: TaskLoss,
     rates: Sequence[float],
     *,
@@ -94,12 +95,11 @@ def take_steps(
     """One inner step for each of the batches; first order leaves the Jacobians out (they are the identity).
 
     moves: which parameters take the steps; the others stay."""
+    inner = InnerLoop(lambda theta, step: predictor_of(theta), loss, GradientDescent(tuple(rates)), second_order)
     points, graphs = [{name: value.detach() for name, value in parameters.items()}], []
-    for number, batch in enumerate(batches):
+    for number in range(len(batches)):
         before = {name: value.clone().requires_grad_() for name, value in points[-1].items()}
-        rate = rates[min(number, len(rates) - 1)]
-        loop = inner_loop(before, Recorded([batch]), predictor_of, loss, rate, second_order=second_order)
-        after = next(islice(loop, 1, None))
+        after, _ = inner.step(before, {}, Recorded(batches), number)
         points.append({name: (value if moves(name) else before[name]).detach() for name, value in after.items()})
         if second_order:
             graphs.append((before, after))
@@ -107,7 +107,7 @@ def take_steps(
 
 
 def fisher_product(
-    predictor_of: PredictorOf, adapted: Parameters, trajectories: Trajectories, actions: ActionSpace
+    predictor_of: PolicyOf, adapted: Parameters, trajectories: Trajectories, actions: ActionSpace
 ) -> Callable[[Parameters], Parameters]:
     """The Fisher information of the adapted parameters ``[T, ...]``, a mean over the live steps of each task, as a
     function that multiplies with it. For policies without a memory."""

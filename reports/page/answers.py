@@ -27,7 +27,7 @@ class Answer:
 
 def answers(results: Results) -> list[Answer]:
     """The questions that these records can answer."""
-    leading = [regimes[0] for regimes in findings.findings(results) if regimes[0].own]
+    leading = [regimes[0] for regimes in findings.findings_of(results) if regimes[0].own]
     found = [
         Answer("Which is best?", "findings", tuple(best(leading))),
         Answer("Is second order worth it?", "second-order" if results.costs else "claims", tuple(worth(results))),

@@ -31,7 +31,7 @@ from reports.scores import (
     tables,
     trade_offs,
 )
-from reports.scores import findings as cards
+from reports.scores.findings import findings_of
 from reports.style import Look
 
 Looks = Mapping[str, Look]
@@ -57,7 +57,7 @@ def findings(results: Results, looks: Looks) -> Context | None:
     """None for a store of costs alone."""
     if not results.records:
         return None
-    return {"findings": cards.findings(results)}
+    return {"findings": findings_of(results)}
 
 
 AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}

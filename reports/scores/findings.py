@@ -92,7 +92,7 @@ class Finding:
         return words.mean_with_unit(self.leader.interval, self.leader.metric) if self.leader else ""
 
 
-def findings(results: Results) -> list[list[Finding]]:
+def findings_of(results: Results) -> list[list[Finding]]:
     """For each test, a finding per regime; the regime with most methods first."""
     found: dict[tuple, list[Finding]] = {}
     for column in results.compared:

@@ -18,7 +18,17 @@ from torch import Tensor
 from baselines.chance import fingerprints
 from baselines.finetune import FineTune
 from benchmarks import sampling
-from benchmarks.api import GRID_STEPS, Episodes, LabelledSet, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.api import (
+    GRID_STEPS,
+    Episodes,
+    LabelledSet,
+    MetaLearner,
+    Predictor,
+    State,
+    TaskDistribution,
+    in_regime,
+    regimes_of,
+)
 from benchmarks.registry import build_method, build_task, incompatible
 from maml.inner_loop import RATES
 from maml.maml import MAML
@@ -137,14 +147,13 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-def predictions(learner: MetaLearner, state: State, support: LabelledSet, x: Tensor, tasks: TaskDistribution) -> Tensor:
-    """After 0, 1, 2 ... steps, ``[S, T, n, outputs]``."""
+def predictions(
+    learner: MetaLearner, state: State, support: LabelledSet, x: Tensor, tasks: TaskDistribution
+) -> dict[str, Tensor]:
+    """After 0, 1, 2 ... steps, ``[S, T, n, outputs]``, under each regime."""
     steps = max(learner.reported_steps()) + 1
-    return torch.stack([p(x)[0] for p in itertools.islice(learner.adapt(state, support, tasks), steps)])
-
-
-def each_regime(learner: MetaLearner, tasks: TaskDistribution) -> list[MetaLearner]:
-    return [learner.in_regime(regime) for regime in learner.test_regimes(tasks)]
+    adapted = list(itertools.islice(learner.adapt(state, support, tasks), steps))
+    return {name: torch.stack([in_regime(p, name)(x)[0] for p in adapted]) for name in regimes_of(adapted[0])}
 
 
 def accuracy(learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int = 100) -> float:
@@ -164,11 +173,11 @@ def equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 def test_adapting_twice_says_the_same_and_leaves_the_state_alone(pair: tuple[str, str]) -> None:
     (learner, state), tasks = fitted(*pair), tasks_of(pair[1])
     cut, before = tasks.episodes("test", range(3)), state.copy()
-    for tested in each_regime(learner, tasks):
-        first, second = (predictions(tested, state, cut.support, cut.query.x, tasks) for _ in range(2))
-        assert torch.equal(first, second)
-        assert first.shape[1:] == (3, cut.query.x.shape[1], tasks.outputs)
-        assert bool(first.isfinite().all())
+    first, second = (predictions(learner, state, cut.support, cut.query.x, tasks) for _ in range(2))
+    assert equal(first, second)
+    for output in first.values():
+        assert output.shape[1:] == (3, cut.query.x.shape[1], tasks.outputs)
+        assert bool(output.isfinite().all())
     assert equal(before.parameters, state.parameters)
     assert equal(before.buffers, state.buffers)
 
@@ -179,8 +188,8 @@ def test_no_graph_is_left_even_when_the_state_asks_for_gradients(pair: tuple[str
     for value in live.parameters.values():
         value.requires_grad_()
     cut = tasks.episodes("test", range(2))
-    for tested in each_regime(learner, tasks):
-        assert not predictions(tested, live, cut.support, cut.query.x, tasks).requires_grad
+    found = predictions(learner, live, cut.support, cut.query.x, tasks)
+    assert not any(output.requires_grad for output in found.values())
 
 
 def test_tasks_do_not_touch_each_other(pair: tuple[str, str]) -> None:
@@ -188,13 +197,13 @@ def test_tasks_do_not_touch_each_other(pair: tuple[str, str]) -> None:
     cut = tasks.episodes("test", range(4))
     order = torch.tensor([2, 0, 3, 1])
     shuffled = tasks.episodes("test", order.tolist())
-    for tested in each_regime(learner, tasks):
-        together = predictions(tested, state, cut.support, cut.query.x, tasks)
-        permuted = predictions(tested, state, shuffled.support, shuffled.query.x, tasks)
-        torch.testing.assert_close(permuted, together[:, order], atol=1e-4, rtol=1e-4)
-        for task in range(4):
-            alone = predictions(tested, state, cut.support[task : task + 1], cut.query.x[task : task + 1], tasks)
-            torch.testing.assert_close(alone, together[:, task : task + 1], atol=1e-4, rtol=1e-4)
+    together = predictions(learner, state, cut.support, cut.query.x, tasks)
+    permuted = predictions(learner, state, shuffled.support, shuffled.query.x, tasks)
+    shuffle = {regime: output[:, order] for regime, output in together.items()}
+    torch.testing.assert_close(permuted, shuffle, atol=1e-4, rtol=1e-4)
+    for task in (slice(number, number + 1) for number in range(4)):
+        alone = predictions(learner, state, cut.support[task], cut.query.x[task], tasks)
+        torch.testing.assert_close(alone, {r: output[:, task] for r, output in together.items()}, atol=1e-4, rtol=1e-4)
 
 
 def test_only_the_oracle_is_told_of_the_task(pair: tuple[str, str]) -> None:
@@ -204,7 +213,7 @@ def test_only_the_oracle_is_told_of_the_task(pair: tuple[str, str]) -> None:
     told = dataclasses.replace(cut.support, parameters=torch.full((2, 2), 1.0))
     lied_to = dataclasses.replace(cut.support, parameters=torch.full((2, 2), 1e3))
     true, false = (predictions(learner, state, support, cut.query.x, tasks) for support in (told, lied_to))
-    assert torch.equal(true, false) == ("parameters" not in learner.needs)
+    assert equal(true, false) == ("parameters" not in learner.needs)
     assert ("parameters" in learner.needs) == (name == "oracle")
 
 
@@ -226,12 +235,11 @@ def test_fitting_goes_on_bit_for_bit(pair: tuple[str, str]) -> None:
 def test_only_the_query_regime_lets_queries_see_each_other(name: str) -> None:
     (learner, state), tasks = fitted(name, "classification"), tasks_of("classification")
     cut = tasks.episodes("test", range(2))
-    assert learner.test_regimes(tasks) == ("running", "query", "support", "single")
-    for regime in learner.test_regimes(tasks):
-        tested = learner.in_regime(regime)
-        together = predictions(tested, state, cut.support, cut.query.x, tasks)[:, :, :4]
-        fewer = predictions(tested, state, cut.support, cut.query.x[:, :4], tasks)
-        assert torch.allclose(together, fewer, atol=1e-4) == (regime != "query")
+    together = predictions(learner, state, cut.support, cut.query.x, tasks)
+    fewer = predictions(learner, state, cut.support, cut.query.x[:, :4], tasks)
+    assert tuple(together) == ("running", "query", "support", "single")
+    for regime, output in together.items():
+        assert torch.allclose(output[:, :, :4], fewer[regime], atol=1e-4) == (regime != "query")
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)

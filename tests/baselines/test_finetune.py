@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from baselines.finetune import HEAD, FineTune, imprinted
-from benchmarks.api import LabelledSet, State
+from benchmarks.api import LabelledSet, State, in_regime
 from benchmarks.models import NetworkPredictor, network_for
 from benchmarks.registry import build_task
 from maml.inner_loop import per_task
 
 #: for its facts alone; no data are read
 TASKS = build_task("omniglot/5w1s")
+REGIMES = ("running", "query", "support", "single")
 LEARNER = FineTune(backbone="mlp-256-128-64-64", layers="all")
 
 
@@ -43,12 +44,12 @@ def embedding(state: State, support: LabelledSet, regime: str) -> NetworkPredict
 
 
 @pytest.mark.parametrize("layers", ["all", "head"])
-@pytest.mark.parametrize("regime", FineTune.regimes)
+@pytest.mark.parametrize("regime", REGIMES)
 def test_an_imprinted_head_starts_as_the_nearest_class_mean(
     state: State, support: LabelledSet, regime: str, layers: str
 ) -> None:
-    learner, x = LEARNER.replace(head="imprinted", layers=layers).in_regime(regime), drawn(3, 12, 1, 28, 28, seed=1)
-    start = next(learner.adapt(state, support, TASKS))
+    learner, x = LEARNER.replace(head="imprinted", layers=layers), drawn(3, 12, 1, 28, 28, seed=1)
+    start = in_regime(next(learner.adapt(state, support, TASKS)), regime)
     answers = start(x)[0].argmax(-1)
     known = embedding(state, support, "running" if regime == "running" else "query")(support.x)[0]
     asked = embedding(state, support, regime)(x)[0]
@@ -76,13 +77,13 @@ def test_only_the_head_or_all_layers_move(state: State, support: LabelledSet, he
 
 
 @pytest.mark.parametrize("layers", ["all", "head"])
-@pytest.mark.parametrize("regime", FineTune.regimes)
+@pytest.mark.parametrize("regime", REGIMES)
 def test_tasks_at_once_are_the_same_as_one_by_one(state: State, support: LabelledSet, regime: str, layers: str) -> None:
-    learner, x = LEARNER.replace(layers=layers).in_regime(regime), drawn(3, 4, 1, 28, 28, seed=1)
+    learner, x = LEARNER.replace(layers=layers), drawn(3, 4, 1, 28, 28, seed=1)
 
     def predicted(tasks: slice) -> Tensor:
-        adapted = learner.adapt(state, support[tasks], TASKS)
-        return torch.stack([predictor(x[tasks])[0] for predictor in itertools.islice(adapted, 6)], 1)
+        adapted = itertools.islice(learner.adapt(state, support[tasks], TASKS), 6)
+        return torch.stack([in_regime(predictor, regime)(x[tasks])[0] for predictor in adapted], 1)
 
     alone = torch.cat([predicted(slice(task, task + 1)) for task in range(3)])
     torch.testing.assert_close(alone, predicted(slice(None)), atol=1e-4, rtol=1e-4)
@@ -124,12 +125,30 @@ def test_regression_keeps_the_trained_last_layer() -> None:
 
 def test_steps_fit_the_support_set(state: State, support: LabelledSet) -> None:
     for regime, layers in itertools.product(("running", "query"), ("all", "head")):
-        learner = LEARNER.replace(test_regime=regime, layers=layers, inner_lr=0.05)
+        learner = LEARNER.replace(layers=layers, inner_lr=0.05)
         losses = [
-            torch.nn.functional.cross_entropy(predictor(support.x)[0].flatten(0, 1), support.y.flatten())
+            torch.nn.functional.cross_entropy(
+                in_regime(predictor, regime)(support.x)[0].flatten(0, 1), support.y.flatten()
+            )
             for predictor in itertools.islice(learner.adapt(state, support, TASKS), 6)
         ]
         assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("layers", ["all", "head"])
+def test_steps_in_any_order_and_regime_are_the_same(state: State, support: LabelledSet, layers: str) -> None:
+    learner, x = LEARNER.replace(layers=layers), drawn(3, 4, 1, 28, 28, seed=1)
+    predictors = list(itertools.islice(learner.adapt(state, support, TASKS), 4))
+
+    def answers(order: list[int], regimes: list[str]) -> dict[tuple[int, str], Tensor]:
+        pairs = itertools.product(order, regimes)
+        return {(number, name): in_regime(predictors[number], name)(x)[0] for number, name in pairs}
+
+    there, back = answers([0, 1, 2, 3], ["running", "query"]), answers([3, 1, 2, 0], ["query", "running"])
+    assert all(torch.equal(there[at], back[at]) for at in there)
+    again = in_regime(in_regime(predictors[2], "query"), "running")(x)[0]
+    assert torch.equal(again, predictors[2](x)[0])
+    assert not torch.equal(there[3, "running"], there[3, "query"])
 
 
 def test_weight_decay_holds_the_weights_back(state: State, support: LabelledSet) -> None:

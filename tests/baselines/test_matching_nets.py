@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baselines.matching_nets import MatchingNets, log_attention, query_in_context, support_in_context, weighted_sum
 from benchmarks.api import Parameters, State
-from benchmarks.models import lstm
+from benchmarks.models import lstm, split
 from benchmarks.registry import build_task
 
 
@@ -123,7 +123,9 @@ def test_the_order_of_the_support_set_does_not_matter_to_the_query_alone() -> No
 def test_full_context_adds_three_cells_of_the_size_of_the_embedding() -> None:
     waves = build_task("sinusoid/k5")
     plain, full = (next(MatchingNets(full_context=flag).fit(waves, 0)).parameters for flag in (False, True))
-    assert {name.partition(".")[0] for name in set(full) - set(plain)} == {"forward", "backward", "attention"}
-    assert full["attention.recurrent"].shape == (160, 80)
+    cells, _ = split(full, "extra.")
+    assert {name.partition(".")[0] for name in cells} == {"forward", "backward", "attention"}
+    assert set(full) - set(plain) == {f"extra.{name}" for name in cells}
+    assert cells["attention.recurrent"].shape == (160, 80)
     assert not any(name.startswith("head.") for name in plain)
     assert isinstance(State(plain).copy().parameters, dict)

@@ -69,5 +69,5 @@ def test_a_class_without_examples_is_never_the_answer() -> None:
 
 
 def test_the_metric_follows_from_the_kind_of_task_unless_named() -> None:
-    assert [chosen_metric("", tasks) for tasks in (IMAGES, WAVES)] == ["cosine", "l2"]
+    assert [chosen_metric("", regression) for regression in (False, True)] == ["cosine", "l2"]
     assert NearestNeighbour(metric="l2").describe(IMAGES) == {"metric": "l2"}

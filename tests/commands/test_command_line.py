@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from whole_runs import Answer
+from whole_runs import Answer, profile
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +79,7 @@ def test_list_is_quick_and_quicker_from_its_cache(folder, empty_cache, importing
 def test_list_is_a_table_for_people(metabench):
     answer = metabench("list")
     assert answer.code == 0
-    for name in ("maml", "sinusoid", "which fits which", "quick"):
+    for name in ("maml", "sinusoid", "variants: ", "methods: ", "quick"):
         assert name in answer.out
 
 
@@ -123,6 +123,23 @@ MISTAKES = [
     ((*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"), ("--set finetune.weight_decay", "no finetune", "maml")),
     (("run", "--profile", "quickly", "--store", "store"), ("unknown profile 'quickly'", "did you mean 'quick'?")),
     (("run", "--profile", "./nowhere.toml"), ("no such file of profiles", "nowhere.toml")),
+    (("run", "--profile", "./esc.toml"), ("'../../esc'", "letters, digits")),
+    (("run", "--profile", "./idle.toml"), ("profile 'idle' lists no tasks", "-t")),
+    ((*RUN, "--device", "cpu:7"), ("unknown device 'cpu:7'", "cpu, cuda, cuda:N")),
+    ((*RUN, "--memory", "inf"), ("--memory inf",)),
+    ((*RUN, "--seeds", "20231129"), ("--seeds 20231129", "1,000 is the most", "--seeds 20231129,")),
+    ((*RUN, "--seeds", f"{2**40},"), ("--seeds", "8388607 is the most")),
+    ((*RUN, "--episodes", str(10**20)), ("--episodes", "10,000,000")),
+    ((*RUN, "--meta-steps", "0"), ("--meta-steps = 0", "not above 0")),
+    ((*RUN, "--seconds", "inf"), ("--seconds = inf", "too large")),
+    ((*RUN, "--threads", "0"), ("--threads",)),
+    ((*RUN, "-m", "maml,mamel"), ("unknown method 'mamel'", "did you mean 'maml'?")),
+    ((*RUN, "-m", "maml,,fomaml"), ("empty name",)),
+    ((*RUN, "--set", "sinusoid.device=cuda"), ("sinusoid.device", "write --device cuda")),
+    ((*RUN, "--set", "sinusoid.variant=k5"), ("sinusoid.variant", "write -t sinusoid/k5")),
+    (("run", "--store", ""), ("an empty path",)),
+    (("keep", "", "--store", "store"), ("an empty path",)),
+    (("report", "-o", ""), ("an empty path",)),
     ((*RUN, "--device", "tpu"), ("unknown device 'tpu'", "cpu, cuda, cuda:N")),
     ((*RUN, "--device", "cuda:x"), ("unknown device 'cuda:x'",)),
     ((*RUN, "--only", "broken"), ("--only", "'broken'", "all, failed, missing")),
@@ -155,6 +172,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(metabench, folder, command, sa
     (folder / "broken.py").write_text("def broken(:\n")
     (folder / "empty.py").write_text("x = 1\n")
     (folder / "file.txt").write_text("something else\n")
+    (folder / "esc.toml").write_text('["../../esc"]\nextends = "smoke"\n')
+    (folder / "idle.toml").write_text(profile().partition("[[")[0].replace("tiny", "idle"))
     before = sorted(folder.rglob("*"))
     answer = metabench(*command)
     assert answer.code == 2

@@ -38,10 +38,13 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_l
     [
         (("compare", "nobody", "maml"), "'nobody' is no store, no commit and no method"),
         (("compare", "theirs.parquet"), "theirs.parquet"),
-        (("power", "--delta", "-1"), "--delta must be above 0"),
+        (("power", "--delta", "-1"), "--delta -1: write a number above 0"),
+        (("power", "--delta", "inf"), "--delta inf: write a number above 0"),
         (("power", "--delta", "1", "-m", "nobody"), "unknown method 'nobody'"),
         (("episodes", "nothing-v1"), "nothing"),
         (("episodes", "sinusoid-v1/k10", "-n", "0"), "0 episodes"),
+        (("episodes", "sinusoid-v1/k10", "-n", 10**20), "100,000 is the most"),
+        (("episodes", "sinusoid-v1/k10", "-o", ""), "an empty path"),
     ],
 )
 def test_a_mistake_is_one_line(store, command_line, arguments, named):
@@ -67,6 +70,8 @@ def test_scores_on_other_episodes_are_refused_in_one_line(store, command_line, t
 def test_power_says_how_many_episodes(store, command_line):
     answer = command_line("power", "--delta", "0.5", "--store", store)
     assert answer.code == 0
+    assert "0.5 points" in answer.out
+    assert "0.5 % of the error" in answer.out
     for line in stores.power_table(store, 0.5).to_dict("records"):
         assert f"{line['power']:.0%}" in answer.out
         assert f"{line['episodes_needed']:,.0f}" in answer.out
@@ -87,7 +92,7 @@ def test_what_only_one_store_has_is_said_below_the_table(command_line, tmp_path)
 
 
 @pytest.mark.parametrize("arguments", [("compare", "maml", "fomaml"), ("power", "--delta", "1")])
-def test_last_models_are_told_from_the_best(command_line, tmp_path, arguments):
+def test_last_checkpoints_are_told_from_the_best(command_line, tmp_path, arguments):
     make = made_up.Maker(tmp_path)
     for model in ("best", "last"):
         for method, level in (("maml", 0.4), ("fomaml", 0.8)):
@@ -95,7 +100,7 @@ def test_last_models_are_told_from_the_best(command_line, tmp_path, arguments):
     answer = command_line(*arguments, "--store", tmp_path)
     assert answer.code == 0
     assert answer.out.count("sinusoid-v1/k10, 10-shot") == 2
-    assert " ".join(answer.out.split()).count("10-shot, last model") == 1
+    assert " ".join(answer.out.split()).count("10-shot, last checkpoint") == 1
 
 
 def test_episodes_are_exported_with_their_digest(command_line, tmp_path):
@@ -104,3 +109,11 @@ def test_episodes_are_exported_with_their_digest(command_line, tmp_path):
     frame = pd.read_parquet(tmp_path / "deep" / "list.parquet")
     assert sorted(frame["episode"].unique()) == [0, 1, 2, 3]
     assert frame["episodes_digest"].iloc[0] in answer.out
+    assert str(tmp_path / "deep" / "list.parquet") in answer.out
+
+
+def test_episodes_say_where_they_are_written(command_line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = command_line("episodes", "sinusoid-v1/k10", "-n", "2")
+    assert f"wrote {tmp_path / 'sinusoid-v1-k10-2.parquet'}: " in answer.out
+    assert (tmp_path / "sinusoid-v1-k10-2.parquet").is_file()

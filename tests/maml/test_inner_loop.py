@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Recorded
-from maml.inner_loop import inner_loop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, per_task
 
 TASKS, SIZE, RATE = 3, 4, 0.05
 
@@ -47,15 +47,13 @@ def steps_on(
 ) -> Tensor:
     """w ``[d]`` after one inner step on each of the losses, ``[T, d]``."""
     loss = loss or (lambda value, quadratic: quadratic.loss(value))
-    adapted = inner_loop(
-        per_task({"w": w}, TASKS),
-        Recorded(losses),
-        lambda parameters: lambda x, memory=None: (parameters["w"], memory),
+    inner = InnerLoop(
+        lambda parameters, step: lambda x, memory=None: (parameters["w"], memory),
         lambda predictor, quadratic: loss(predictor(None)[0], quadratic),
-        RATE,
-        second_order=second_order,
+        GradientDescent(RATE),
+        second_order,
     )
-    return next(islice(adapted, len(losses), None))["w"]
+    return next(islice(inner.steps(per_task({"w": w}, TASKS), Recorded(losses)), len(losses), None))["w"]
 
 
 def meta_gradient(losses: list[Quadratic], query: Quadratic, second_order: bool, **options: Callable) -> Tensor:
@@ -111,17 +109,14 @@ def simple(second_order: bool = False, **options: object):  # type: ignore[no-un
     """Steps on one quadratic with parameters a and b, each ``[T, d]``, that start apart."""
     (loss,) = quadratics(1)
     parameters = per_task({"a": start(1), "b": start(2)}, TASKS)
-    rate = options.pop("rate", RATE)
-    adapted = inner_loop(
-        parameters,
-        Recorded([loss] * 10),
-        lambda theta: lambda x, memory=None: (theta["a"] + 2 * theta["b"], memory),
+    inner = InnerLoop(
+        lambda theta, step: lambda x, memory=None: (theta["a"] + 2 * theta["b"], memory),
         lambda predictor, quadratic: quadratic.loss(predictor(None)[0]),
-        rate,
-        second_order=second_order,
+        options.pop("rule", GradientDescent(RATE)),
+        second_order,
         **options,
     )
-    return loss, parameters, adapted
+    return loss, parameters, inner.steps(parameters, Recorded([loss] * 10))
 
 
 def test_a_step_is_the_rate_times_the_gradient() -> None:
@@ -134,7 +129,7 @@ def test_a_step_is_the_rate_times_the_gradient() -> None:
 
 
 def test_a_rate_per_step_is_taken_in_turn_and_the_last_goes_on() -> None:
-    loss, _, adapted = simple(rate=(0.1, 0.02))
+    loss, _, adapted = simple(rule=GradientDescent((0.1, 0.02)))
     thetas = list(islice(adapted, 4))
     for step, rate in enumerate((0.1, 0.02, 0.02)):
         before, after = thetas[step], thetas[step + 1]
@@ -150,7 +145,7 @@ def test_parameters_that_are_not_adapted_stay() -> None:
 
 
 def test_weight_decay_pulls_towards_zero() -> None:
-    loss, parameters, adapted = simple(weight_decay=0.3)
+    loss, parameters, adapted = simple(rule=GradientDescent(RATE, 0.3))
     one = next(islice(adapted, 1, None))
     gradient = loss.gradient(parameters["a"] + 2 * parameters["b"]) + 0.3 * parameters["a"]
     torch.testing.assert_close(one["a"], parameters["a"] - RATE * gradient, rtol=1e-14, atol=1e-14)

@@ -281,7 +281,7 @@ def test_the_seed_decides_the_parameters(name: str) -> None:
     shifts = [value for part, value in first.items() if part.endswith("shift")]
     assert all((value == 1).all() for value in scales)
     assert all((value == 0).all() for value in shifts)
-    assert bool(scales) == net.backbone.normalised
+    assert bool(scales) == net.normalised
 
 
 def test_initialisation_leaves_the_global_generator_alone() -> None:

@@ -17,6 +17,7 @@ from benchmarks.models import BACKBONES, Network
 from benchmarks.models.fast import window_kernels, windows
 from benchmarks.models.normalisation import Statistics
 from maml.gradient import QueryLoss, gradient_of
+from maml.inner_loop import GradientDescent
 
 SHAPES = [(2, 3, 4, 7, 7), (1, 2, 5, 8, 6), (2, 1, 3, 14, 14), (1, 2, 2, 5, 9)]
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -127,7 +128,7 @@ def test_under_autocast_meta_gradients_over_windows_are_roughly_the_same(
     workload = WORKLOADS["conv4-64-strided"]
     network = Network(BACKBONES[workload.backbone], workload.input_shape, workload.outputs)
     parameters, episodes = network.initialise(0, device), workload.episodes(2, device=device)
-    objective = QueryLoss(network, 0.1, 1, True, True, "query", 0.5)
+    objective = QueryLoss(network, GradientDescent(0.1), 1, True, frozenset(), "query", 0.5)
     monkeypatch.setattr(windows, "serves", lambda x, statistics: True)
 
     def gradient(precision: Any) -> Tensor:

@@ -199,7 +199,7 @@ def test_terminal_shows_the_same_numbers(store: Path) -> None:
     from reports.terminal import show
 
     console = Console(width=160, record=True, file=io.StringIO())
-    show(store, console)
+    show(store, console, everything=True)
     text = console.export_text()
     for row in tables.main_table(load(store)).itertuples():
         assert f"{row.mean:.{2 if row.unit == '%' else 3}f} ±" in text

@@ -236,7 +236,7 @@ def test_a_cell_is_killed_in_the_end(tmp_path, tiny):
         ("seeds = 2", "selections = ['best']\nseeds = 2", "unknown entry of selections in profile 'tiny' 'best'"),
         ("seeds = 2", "models = ['first']\nseeds = 2", "unknown entry of models in profile 'tiny' 'first'"),
         ("seeds = 2", "seeds = ", "is not TOML"),
-        ("[tiny]", "seeds = 1\n[tiny]", "stands outside of a profile"),
+        ("[tiny]", "seeds = 1\n[tiny]", "stands outside a profile"),
         ("[[tiny.tasks]]", "[tiny.tasks]", "is not TOML"),
         ('task = "sinusoid/k5"', "seeds = 1", "with task ="),
     ],

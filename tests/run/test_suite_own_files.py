@@ -115,7 +115,7 @@ def test_a_task_that_is_not_here_is_skipped_with_what_to_do(folder, here, monkey
     (record,) = records(folder / "absent").values()
     assert record["status"] == "skipped"
     assert "$METABENCH_DATA/mini-imagenet" in record["reason"]
-    assert f"miniimagenet-v1/5w1s can't be had: {record['reason']}\n" in answer.out
+    assert f"miniimagenet-v1/5w1s is unavailable: {record['reason']}\n" in answer.out
     assert "skipped: nearest-neighbour on miniimagenet-v1/5w1s: its data are not here\n" in answer.out
 
 

@@ -96,7 +96,7 @@ class Adapter:
             loss, gradients = self.loss_and_gradient(current, episodes, settings)
             return MetaGradient(float(loss), [gradients[name] for name in current], 0)
 
-        stream = descend(parameters, gradient, learning_rate=META_LR)
+        stream = descend(parameters, gradient=gradient, learning_rate=META_LR)
         return lambda: next(stream)
 
     def first_gradient(self, result: Any, parameters: Parameters) -> Parameters:

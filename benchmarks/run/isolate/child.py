@@ -17,11 +17,10 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.errors import status_of
+
 #: seconds between two progress reports; what comes earlier is dropped
 REPORT_EVERY = 0.2
-
-#: what libraries write when memory is short, beside MemoryError and torch.OutOfMemoryError (both for some CUDA calls)
-OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
 
 #: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, give back above 1 GiB of free space, grow by 64 MiB
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
@@ -62,7 +61,7 @@ def main(
         value = getattr(importlib.import_module(module), name)(Progress(link), **call[1])
         ending = json.dumps(["ended", {"status": "ok", "reason": None, "value": value}])
     except BaseException as error:
-        status, reason = describe(error)
+        status, reason = status_of(error)
         ending = json.dumps(["ended", {"status": status, "reason": reason}])
         traceback.print_exc()
     with contextlib.suppress(Exception):
@@ -71,28 +70,6 @@ def main(
     with contextlib.suppress(OSError):
         link.send_bytes(ending.encode())
     os._exit(0)  # threads and exit handlers of a plug-in can't hang it any more
-
-
-def describe(error: BaseException) -> tuple[str, str]:
-    """The status and the reason that an exception stands for."""
-    text = str(error).strip()
-    full = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    api = sys.modules.get("benchmarks.api")  # not imported: then nobody has raised one of its exceptions
-    if api is not None and isinstance(error, api.Unavailable):
-        return "skipped", text
-    if api is not None and isinstance(error, api.MetabenchError):
-        return "out-of-memory" if short_of_memory(text) else "error", text
-    if api is not None and isinstance(error, api.Diverged):
-        return "diverged", text or "the training loss is not finite"
-    said = isinstance(error, (RuntimeError, OSError)) and short_of_memory(text)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said:
-        return "out-of-memory", full.splitlines()[0]
-    return "error", full
-
-
-def short_of_memory(text: str) -> bool:
-    """Whether a message is what libraries write when memory is short, or quotes it."""
-    return any(sign in text.lower() for sign in OUT_OF_MEMORY)
 
 
 def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:

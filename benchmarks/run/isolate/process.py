@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
         # Python 3.11's server doesn't take over sys.path
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
-    with _no_main_module(), _environment(environment):
+    with _no_main_module(), _environment(environment), _no_interrupt():
         forkserver.ensure_running()
 
 
@@ -224,6 +225,20 @@ def _tail(log: Path) -> str:
 
 def _start_method() -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ignore Ctrl-C here and in a process that is started meanwhile: the server would print a traceback if it came
+    during its imports. Its processes have sessions of their own and end with this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch.autograd.functional import hessian
 
 from benchmarks import registry
 from maml.control.policy_gradient import experience_of, linear_baseline, surrogate_loss, to_go
-from maml.inner_loop import inner_loop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, per_task
 
 
 @pytest.mark.parametrize("baseline", [False, True])
@@ -135,7 +135,8 @@ def test_rates_are_applied_once_and_halve_after_the_first_step():
             return None
 
     start = per_task({"w": torch.zeros(2, 2)}, 3)
-    stepped = list(itertools.islice(inner_loop(start, Nothing(), policy, loss, (0.5, 0.25), second_order=False), 4))
+    inner = InnerLoop(lambda theta, step: policy(theta), loss, GradientDescent((0.5, 0.25)), second_order=False)
+    stepped = list(itertools.islice(inner.steps(start, Nothing()), 4))
     by_hand = start["w"].clone()
     for rate, found in zip((0.5, 0.25, 0.25), stepped[1:], strict=True):
         leaf = by_hand.clone().requires_grad_()

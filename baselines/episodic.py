@@ -1,0 +1,169 @@
+"""Bases of the learners that compare a query's embedding with those of the support set.
+
+`EmbeddingLearner` answers from embeddings; `Episodic` also trains the embedding, episode by episode, as it is tested
+(Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section 2.2). A method is its `answer`.
+
+Batch-norm in training takes the statistics of all examples of a meta-batch at once and moves the running statistics,
+which are the default at test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
+from benchmarks.training import descend, training_indices
+from maml.inner_loop import per_task
+from maml.losses import supervised_loss
+
+
+@dataclass(frozen=True)
+class EmbeddingLearner(MetaLearner):
+    """Embed support set and queries with one network, then `answer`.
+
+    backbone: a name of `benchmarks.models.BACKBONES`; "": the task's own.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+
+    backbone: str = ""
+
+    def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
+        """Class scores ``[T, n, outputs]``, or values in regression.
+
+        parameters: those of `Episodic.extra`, by their own names.
+        support, query: embeddings ``[T, k, d]`` and ``[T, n, d]``.
+        y: labels ``[T, k]`` of the support set, or targets ``[T, k, outputs]``.
+        """
+        raise NotImplementedError
+
+    def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
+        extra, others = split({name: value.detach() for name, value in state.parameters.items()}, "extra.")
+        yield Compared(self, network_for(tasks, self.backbone), extra, per_task(others, 1), state.buffers, support)
+
+    def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
+        return {"backbone": self.backbone or tasks.backbone, "train_regime": "running"}
+
+
+@dataclass(frozen=True)
+class Episodic(EmbeddingLearner):
+    """Train the embedding on episodes: the loss of the answers to the queries, by Adam.
+
+    meta_batch, meta_lr: episodes per meta-step, and Adam's rate.
+    halve_every: meta-steps after which the rate is halved, again and again; 0: never.
+    training_way, training_shot: classes and shots of training episodes; 0: the task's own.
+    training_queries: queries per class (per task in regression) in training.
+    """
+
+    meta_batch: int = 16
+    meta_lr: float = 1e-3
+    halve_every: int = 0
+    training_way: int = 0
+    training_shot: int = 0
+    training_queries: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("meta_batch", 1), ("training_queries", 1), ("halve_every", 0), ("training_shot", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} is less than {least}")
+        if self.training_way < 0 or self.training_way == 1:
+            raise ValueError(f"training_way = {self.training_way}: 0 (the task's own) or at least 2")
+
+    def refuses(self, tasks: TaskDistribution) -> str | None:
+        if self.training_way and tasks.kind != "classification":
+            return f"training_way = {self.training_way}: {tasks.name} has no classes"
+        return None
+
+    def extra(self, network: Network, generator: torch.Generator) -> Parameters:
+        """Parameters beside the backbone, without a task axis, such as a temperature; the state names them
+        ``extra.<name>``."""
+        return {}
+
+    def loss(self, output: Tensor, query: LabelledSet) -> Tensor:
+        """The training loss of the answers, a scalar: the mean cross-entropy or squared error."""
+        return supervised_loss(lambda x, memory=None: (output, None), query).mean()
+
+    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
+        trained_on = tasks.replace(way=self.training_way) if self.training_way else tasks
+        network = network_for(tasks, self.backbone)
+
+        def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
+            episodes = trained_on.episodes(
+                "train",
+                training_indices(seed, step, self.meta_batch),
+                shots=self.training_shot or None,
+                queries=self.training_queries,
+            )
+            support, query = episodes.support, episodes.query
+            extra, others = split(parameters, "extra.")
+            both, k = torch.cat((support.x, query.x), 1), support.x.shape[1]
+            embedded = network.features(per_task(others, 1), both, Statistics(running=buffers, update=True))
+            output = self.answer(extra, embedded[:, :k], embedded[:, k:], support.y, trained_on.outputs)
+            return self.loss(output, query), both.shape[:2].numel()
+
+        yield from descend(
+            self.initial(network, seed, tasks.device),
+            loss,
+            learning_rate=self.meta_lr,
+            schedule=lambda step: 0.5 ** (step // self.halve_every) if self.halve_every else 1.0,
+            buffers=network.running_statistics(tasks.device),
+            start=start,
+        )
+
+    def initial(self, network: Network, seed: int, device: str) -> Parameters:
+        """The backbone without a head, and the extra parameters."""
+        _, backbone = split(network.initialise(seed, device), "head.")
+        extra = self.extra(network, torch.Generator().manual_seed(seed))
+        return backbone | join("extra.", {name: value.to(device) for name, value in extra.items()})
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The predictor of an embedding learner, under a batch-norm regime.
+
+    "running" takes the running statistics of training; "query" those of support set and queries together, since they
+    are compared; "support" those of the support set for both; "single" those of the support set and one query at a
+    time for the queries, and of the support set alone for itself.
+
+    parameters: of the backbone, ``[1, ...]``. regime: "": the first of `regimes`.
+    """
+
+    learner: EmbeddingLearner
+    network: Network
+    extra: Parameters
+    parameters: Parameters
+    running: Mapping[str, Tensor]
+    support: LabelledSet
+    regime: str = ""
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes it answers under, the default first; ("none",) for a network without batch-norm."""
+        return ("running", "query", "support", "single") if self.network.normalised else ("none",)
+
+    def in_regime(self, name: str) -> Compared:
+        """The same predictor under another regime."""
+        return dataclasses.replace(self, regime=name)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        support, query = self.embedded(x)
+        return self.learner.answer(self.extra, support, query, self.support.y, self.network.outputs), None
+
+    def embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings ``[T, k, d]`` and ``[T, n, d]`` of the support set and of queries ``[T, n, *input_shape]``."""
+        seen, regime = self.support.x, self.regime or self.regimes[0]
+        if regime == "single":
+            alone = NetworkPredictor(self.network, self.parameters, "single", seen, embed=True)
+            return self.network.features(self.parameters, seen), alone(x)[0]
+        k = seen.shape[1]
+        statistics = {"running": Statistics(running=self.running), "support": Statistics(first=k)}.get(regime)
+        both = self.network.features(self.parameters, torch.cat((seen, x), 1), statistics)
+        return both[:, :k], both[:, k:]

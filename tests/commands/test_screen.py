@@ -1,0 +1,183 @@
+"""The command line on a screen: nothing is cut at 80 columns, any encoding will do, and Ctrl-C is one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import made_up_records as made_up
+import pytest
+import typer
+from whole_runs import profile
+
+from benchmarks.commands import console
+from benchmarks.commands.app import app
+from reports import words
+from reports.results import load
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shown") / "store"
+    made_up.full_store(folder)
+    return folder
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Sets the width of the terminal."""
+
+    def width(columns: int) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    width(80)
+    return width
+
+
+def test_help_and_version_have_their_usual_names(command_line):
+    assert command_line("-h").out == command_line("--help").out
+    assert command_line("run", "-h").out == command_line("run", "--help").out
+    assert re.fullmatch(r"metabench (\d+\.\d+\.\d+|from .*, not installed)\n", command_line("--version").out)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_80_columns_with_whole_words(command_line, screen, command):
+    answer = command_line(*filter(None, [command]), "-h")
+    assert answer.code == 0
+    assert max(map(len, answer.out.splitlines())) <= 80
+    assert not re.search(r"\w(\.\.\.|…)$", answer.out, re.MULTILINE)  # as the parser cuts a sentence
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_list_is_whole(command_line, screen, columns):
+    from benchmarks.commands import catalogue
+
+    screen(columns)
+    out = command_line("list").out
+    assert max(map(len, out.splitlines())) <= columns
+    found, words = catalogue.load(), " ".join(out.split())
+    for entry in (*found["methods"].values(), *found["tasks"].values()):
+        assert " ".join(entry["summary"].split()[:3]) in words
+    for name in (*found["methods"], *found["tasks"], *found["profiles"]):
+        assert re.search(rf"^{name}\s", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("choice", [(), ("--all",), ("--test", "sinusoid")])
+@pytest.mark.parametrize("name", ["made up", "quick"])
+def test_show_cuts_no_number(command_line, screen, store, columns, choice, name):
+    screen(columns)
+    place = store if name == "made up" else ROOT / "reports" / "reference" / name
+    answer = command_line("show", "--store", place, *choice)
+    assert answer.code == 0
+    assert max(map(len, answer.out.splitlines())) <= columns
+    assert "…" not in answer.out
+    results = load(place)
+    shown = [result for result in results.results if "sinusoid" in result.column.task or choice == ("--all",)]
+    if not choice:
+        shown = [of for of in shown if of.row.own and of.column == results.leading(of.column.test)]
+        shown = [of for of in shown if of.column.model == "best"]
+    for result in shown:
+        assert re.search(rf"\s{re.escape(words.plus_minus(result.interval, result.metric))}(†|\s)", answer.out)
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "gpu"])
+def test_show_of_the_committed_stores_has_at_most_60_lines(command_line, screen, name):
+    screen(100)
+    answer = command_line("show", "--store", ROOT / "reports" / "reference" / name)
+    assert answer.code == 0
+    assert len(answer.out.splitlines()) <= 60
+
+
+def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_line, screen, tmp_path):
+    screen(100)
+    make = made_up.Maker(tmp_path)
+    for number in range(40):
+        for method in ("maml", f"own-{number}", f"other-{number}"):
+            make.evaluation(method, {**made_up.SINUSOID, "id": f"sinusoid-v1/k{number}"}, level=0.4)
+    out = command_line("show", "--store", tmp_path).out
+    assert len(out.splitlines()) <= 60
+    shown = len(re.findall(r"squared error", out.split("Which is best?")[0]))
+    assert f"{40 - shown} further tests: metabench show --all" in out
+
+
+def test_an_unknown_test_is_a_mistake_that_names_the_known_ones(command_line, store):
+    answer = command_line("show", "--store", store, "--test", "chess")
+    assert (answer.code, answer.out) == (2, "")
+    assert re.match(r"metabench: no test 'chess' here; known: .*; sinusoid-v1/k10", answer.err)
+
+
+def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(profile())
+    answer = command_line("run", "-p", "./mine.toml", "-m", "constant,chance", "--episodes", "5", "--threads", "1")
+    assert answer.code == 0, answer.out
+    (result,) = load(tmp_path / "reports" / "runs" / "tiny").results
+    assert len(result.row.episodes) == 5
+    end = answer.out.splitlines()[-4:]
+    assert end[0].split() == ["test", "method", "score", "seeds"]
+    assert end[1].split()[-1] == "1"
+    assert f" {result.interval.estimate:.4g} squared error " in end[1]
+    assert end[2] == f"records in {Path('reports/runs/tiny')}"
+    assert end[3] == "next: metabench show --profile ./mine.toml, metabench report --profile ./mine.toml"
+    assert command_line(*end[3].partition("metabench ")[2].partition(",")[0].split()).code == 0
+
+
+def test_no_time_left_is_none():
+    assert console._clock(-111) == "0:00"
+    assert console._clock(111) == "1:51"
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_is_not_utf_8_has_the_numbers(store, encoding):
+    command = [sys.executable, "-m", "benchmarks", "show", "--store", str(store)]
+    done = subprocess.run(command, env=environment(PYTHONIOENCODING=encoding), capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.search(r"\d (\+-|±) \d", done.stdout.decode(encoding))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_completion_knows_commands_and_names(tmp_path):
+    def completed(*words: str) -> list[str]:
+        shell = environment(
+            _METABENCH_COMPLETE="complete_bash", COMP_WORDS=" ".join(words), COMP_CWORD=str(len(words) - 1)
+        )
+        command = [sys.executable, "-m", "benchmarks"]
+        return subprocess.run(command, env=shell, capture_output=True, text=True, timeout=60).stdout.split()
+
+    assert completed("metabench", "comp") == ["compare"]
+    assert completed("metabench", "run", "-m", "fom") == ["fomaml"]
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3, 1.0, 2.0])
+def test_an_interrupt_at_any_time_is_one_line(tmp_path, after):
+    (tmp_path / "mine.toml").write_text(profile(meta_steps=10**6))
+    command = [sys.executable, "-m", "benchmarks", "run", "-p", "./mine.toml", "-m", "maml", "--jobs", "1"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(0.15 + after)  # the interpreter itself is up
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 1
