@@ -1,4 +1,4 @@
-"""Prototypical networks: Snell, Swersky and Zemel, NeurIPS 2017. Deviation: training episodes have the way of the test."""
+"""Prototypical networks: Snell, Swersky and Zemel, NeurIPS 2017. Deviation: training episodes have the test's way."""
 
 from dataclasses import dataclass
 
