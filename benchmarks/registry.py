@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
+from benchmarks.errors import raised_at
 
 Plugin = TypeVar("Plugin", bound=type)
 
@@ -148,16 +148,6 @@ def load_file(path: Path) -> list[Entry]:
             f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)"
         )
     return own
-
-
-def raised_at(error: BaseException, path: Path) -> str:
-    """``path:line`` of the innermost frame of an exception, or of its cause, in a file; "" if it passed none."""
-    if error.__cause__ is not None and (found := raised_at(error.__cause__, path)):
-        return found
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno}"
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else ""
 
 
 def methods() -> dict[str, Entry]:
