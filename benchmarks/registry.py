@@ -72,7 +72,7 @@ def register_task(name: str) -> Callable[[Plugin], Plugin]:
 
 def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, Any]) -> Callable[[Plugin], Plugin]:
     def add(cls: Plugin) -> Plugin:
-        path = Path(sys.modules[cls.__module__].__file__ or "")
+        path = Path(getattr(sys.modules[cls.__module__], "__file__", None) or "")
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, base)):
             raise MetabenchError(f"{path}: {cls.__name__} is not a dataclass derived from {base.__name__}")
         known = table[name].all if name in table else ()
@@ -148,6 +148,21 @@ def load_file(path: Path) -> list[Entry]:
             f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)"
         )
     return own
+
+
+def forget_file(path: Path) -> None:
+    """Withdraw what a plug-in file has registered, so that `load_file` imports it again: it may have changed."""
+    path = path.resolve()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("metabench_plugin_") and Path(getattr(module, "__file__", None) or "") == path:
+            del sys.modules[name]
+    for table in (_methods, _tasks):
+        for name, first in list(table.items()):
+            kept = [dataclasses.replace(entry, further=()) for entry in first.all if entry.path != path]
+            del table[name]
+            if kept:
+                table[name] = dataclasses.replace(kept[0], further=tuple(kept[1:]))
+    other_files.discard(path)
 
 
 def methods() -> dict[str, Entry]:

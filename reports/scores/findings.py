@@ -1,0 +1,233 @@
+"""The cards of the first screen: the verdict on each test, as one sentence.
+
+Every verdict comes from `benchmarks.stats`; docs/statistics.md explains them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.stats import Column, Comparison, Pair, top_group
+from reports import words
+from reports.results import Result, Results
+from reports.scores.verdict_sentences import about_of, ends, pair_sentence, size_of
+
+#: verdict -> its badge
+BADGES = {
+    "winner": "better than every other",
+    "tied": "no single winner",
+    "under-trained": "no winner named: under-trained",
+    "single": "only one method",
+    "none": "no finite number",
+}
+
+#: scope of an interval -> what else the difference would hold for
+SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a card: a method with its number, its rank and its groups (none for floor and ceiling).
+
+    groups: letters; two methods that share one can't be told apart (a compact letter display)."""
+
+    result: Result
+    number: str
+    rank: int | None
+    groups: str
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """The verdict on a test in one batch-norm regime.
+
+    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (one method)
+    or "none" (no finite number).
+    leader: the best mean among the ranked entries.
+    pair: the leader and the next.
+    entries: ranked ones by their means, then ceiling, floor and what can't be compared.
+    own: whether a method was trained for this test; else the test is a further condition.
+    """
+
+    test: str
+    regime: str
+    verdict: str
+    leader: Result | None
+    pair: Pair | None
+    comparison: Comparison | None
+    headline: str
+    sentence: str
+    context: str
+    entries: tuple[Entry, ...]
+    own: bool
+
+    @property
+    def measured(self) -> str:
+        """The metric and which way is better; for classification also way and shots."""
+        if self.leader is None:
+            return ""
+        column = self.leader.column
+        way = f"{column.way}-way {column.shots}-shot " if column.way else ""
+        better = "" if self.leader.higher_is_better else ", smaller is better"
+        return way + words.axis(self.leader.metric).removesuffix(" (%)") + better
+
+    @property
+    def intervals(self) -> list[tuple[str, str]]:
+        """The unadjusted 95 % intervals of the leading pair: (scope, interval)."""
+        if self.pair is None or not self.leader:
+            return []
+        # seeds change nothing about methods that train nothing
+        scopes = [scope for scope in self.pair.contrast.scopes() if self.pair.contrast.trained or scope != "methods"]
+        found = [(SCOPES[scope], self.pair.interval(scope)) for scope in scopes]
+        return [(over, ends(interval, self.leader.metric)) for over, interval in found if interval.known]
+
+    @property
+    def badge(self) -> str:
+        """The verdict in a few words."""
+        return BADGES[self.verdict]
+
+    @property
+    def number(self) -> str:
+        """The leader's mean and interval, with its unit."""
+        return words.mean_with_unit(self.leader.interval, self.leader.metric) if self.leader else ""
+
+
+def findings_of(results: Results) -> list[list[Finding]]:
+    """For each test, a finding per regime; the regime with most methods first."""
+    found: dict[tuple, list[Finding]] = {}
+    for column in results.compared:
+        found.setdefault(column.protocol.test, []).append(_finding(results, column))
+    return list(found.values())
+
+
+def _finding(results: Results, column: Column) -> Finding:
+    here = [results.of(row) for row in column.rows]
+    known = {result.name: result for result in here}
+    title = words.title(column.protocol, results.columns)
+    judged = results.verdicts[column.protocol]
+    comparison = judged if isinstance(judged, Comparison) else None
+    names = comparison.names if comparison else ()
+    leader = known[names[0]] if names else None
+    pair = _first_pair(comparison) if comparison else None
+    verdict = _verdict(comparison)
+    headline, sentence = _say(verdict, comparison, pair, column.metric)
+    if not isinstance(judged, Comparison):
+        sentence = f"{judged}."
+    return Finding(
+        title,
+        column.protocol.regime,
+        verdict,
+        leader,
+        pair,
+        comparison,
+        headline,
+        sentence,
+        _context([known[name] for name in names]),
+        _entries(here, comparison),
+        results.own(column.protocol.test),
+    )
+
+
+def _first_pair(comparison: Comparison) -> Pair | None:
+    """The two best means, where they share a seed."""
+    if len(comparison.names) < 2 or comparison.names[:2] in comparison.unpaired:
+        return None
+    return comparison.pair(*comparison.names[:2])
+
+
+def _verdict(comparison: Comparison | None) -> str:
+    if comparison is None or not comparison.names:
+        return "none"
+    if len(comparison.names) == 1:
+        return "single"
+    if comparison.under_trained:
+        return "under-trained"
+    return "winner" if comparison.winner else "tied"
+
+
+def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric: str) -> tuple[str, str]:
+    """The headline and the sentences below it."""
+    if comparison is None or verdict == "none":
+        return "No finite number", "No learner has a finished evaluation with scores to compare."
+    left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
+    if verdict == "single":
+        return f"Only {comparison.names[0]} was measured", f"Only one method ran on this task.{left}"
+    top = top_group(comparison.ranks)
+    if verdict == "under-trained":
+        verb = "leads" if len(top) == 1 else "lead"
+        return (
+            f"{words.listed(top)} {verb} at this budget",
+            f"{_ahead(comparison, pair, metric)} {_why(comparison)}{left}",
+        )
+    told = pair_sentence(pair, metric) + _need(comparison, pair) if pair else _unpaired(comparison)
+    if verdict == "winner":
+        return f"{comparison.winner} is best at this budget", f"{told}{left}"
+    if len(top) == 1:
+        return f"{top[0]} leads, but not clearly ahead of every other", f"{told}{left}"
+    return f"{words.listed(top)} can't be told apart", f"{told}{left}"
+
+
+def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
+    """The size of the lead among fits that may be unfinished; it names no winner."""
+    if pair is None:
+        return _unpaired(comparison)
+    about = about_of(pair)
+    size = f"{pair.first} is ahead of {pair.second} by {size_of(pair, metric)}"
+    if pair.verdict in ("better", "worse"):
+        classes = {True: " and for other classes", False: ", perhaps not for other classes", None: ""}
+        return f"{size}. The difference is real {about}{classes[pair.survives_new_classes]}."
+    if pair.verdict == "equivalent":
+        return f"{size}: equivalent within the task's margin, {about}."
+    if not pair.adjusted.known:
+        return f"{size}; one shared episode gives no interval."
+    return f"{size}. This may be chance, {about}.{_need(comparison, pair)}"
+
+
+def _need(comparison: Comparison, pair: Pair) -> str:
+    """How many episodes or seeds would decide an open pair."""
+    need = comparison.need(pair)
+    return f" Undecided: it would take {need}." if need is not None else ""
+
+
+def _why(comparison: Comparison) -> str:
+    names = comparison.under_trained
+    who = words.listed(names) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
+    return (
+        f"No winner is named: {who} {'is' if len(names) == 1 else 'are'} under-trained, "
+        "and more training may change the order."
+    )
+
+
+def _unpaired(comparison: Comparison) -> str:
+    first, second = comparison.names[:2]
+    return f"{first} and {second} share no training seed, so there is no paired difference."
+
+
+def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, ...]:
+    ranks, groups = (comparison.ranks, comparison.letters) if comparison else ({}, {})
+    order = {name: place for place, name in enumerate(comparison.names if comparison else ())}
+    return tuple(
+        Entry(
+            result,
+            words.plus_minus(result.interval, result.metric),
+            ranks.get(result.name),
+            groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
+        )
+        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, one.name))
+    )
+
+
+def _context(ranked: list[Result]) -> str:
+    """Seeds, episodes and share of the published budget of the ranked entries."""
+    parts = []
+    if ranked:
+        seeds = sorted({len(result.tested) for result in ranked})
+        parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
+        episodes = words.spread(sorted({r.row.values.shape[1] for r in ranked}))
+        parts.append(f"{episodes} test episode{'' if episodes == '1' else 's'}")
+    shares = [training.share for result in ranked for training in result.training]
+    known = [share for share in shares if share is not None]
+    if known:
+        low, high = words.percent(min(known)), words.percent(max(known))
+        parts.append(f"{low if low == high else f'{low} to {high}'} of the published budget")
+    return " · ".join(parts)
