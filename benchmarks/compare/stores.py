@@ -274,7 +274,11 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
     first is. within_margin: whether the 90 % interval lies within the margin. note: what else is different."""
     under = [row.name for row in rows if row.under_trained]
     notes = [_differences(*rows), f"under-trained: {', '.join(sorted(set(under)))}" if under else ""]
-    notes += [f"{row.name} mixes seeds of {' and '.join(map(str, row.threads))} threads" for row in rows if len(row.threads) > 1]
+    notes += [
+        f"{row.name} mixes seeds of {' and '.join(map(str, row.threads))} threads"
+        for row in rows
+        if len(row.threads) > 1
+    ]
     if pair.verdict == "undecided" and (need := pair.need()) is not None:
         notes.append(f"would take {need}")
     if not pair.adjusted.known:

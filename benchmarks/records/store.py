@@ -155,7 +155,7 @@ class Store:
         except ValueError:
             raise Damaged("is truncated or no JSON") from None
         schema = value.get("schema") if isinstance(value, dict) else None
-        if schema == 1:
+        if schema == 1 and schema is not True:
             raise MetabenchError(
                 f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
                 "run again into a new --store"
