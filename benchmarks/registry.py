@@ -1,6 +1,6 @@
 """Methods and task distributions by name.
 
-A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to somebody's own file.
+A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to your own file.
 Registering twice with other fields gives one class two names: ``fomaml`` is ``maml`` with first-order gradients. One
 name may stand for several methods, each for its own kinds of task: ``maml`` learns classifiers, and it learns policies.
 """
@@ -72,7 +72,7 @@ def register_task(name: str) -> Callable[[Plugin], Plugin]:
 
 def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, Any]) -> Callable[[Plugin], Plugin]:
     def add(cls: Plugin) -> Plugin:
-        path = Path(sys.modules[cls.__module__].__file__ or "")
+        path = Path(getattr(sys.modules[cls.__module__], "__file__", None) or "")
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, base)):
             raise MetabenchError(f"{path}: {cls.__name__} is not a dataclass derived from {base.__name__}")
         known = table[name].all if name in table else ()
@@ -144,8 +144,25 @@ def load_file(path: Path) -> list[Entry]:
     registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
     own = [entry for entry in registered if entry.path == path]
     if not own and path not in other_files:
-        raise MetabenchError(f"{path} registers nothing: use @register_method, @register_task or register_backbone")
+        raise MetabenchError(
+            f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)"
+        )
     return own
+
+
+def forget_file(path: Path) -> None:
+    """Withdraw what a plug-in file has registered, so that `load_file` imports it again: it may have changed."""
+    path = path.resolve()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("metabench_plugin_") and Path(getattr(module, "__file__", None) or "") == path:
+            del sys.modules[name]
+    for table in (_methods, _tasks):
+        for name, first in list(table.items()):
+            kept = [dataclasses.replace(entry, further=()) for entry in first.all if entry.path != path]
+            del table[name]
+            if kept:
+                table[name] = dataclasses.replace(kept[0], further=tuple(kept[1:]))
+    other_files.discard(path)
 
 
 def raised_at(error: BaseException, path: Path) -> str:

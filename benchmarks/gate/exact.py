@@ -1,6 +1,6 @@
-"""The exact layer: what a handful of steps cost in numbers that are the same on every machine, against committed ones.
+"""The exact layer: counts of a few steps, the same on every machine, against committed ones.
 
-Floating-point operations, dispatched operations and parameters must be equal, saved bytes within a tolerance. Numbers
+Floating-point operations, dispatched operations and parameters must be equal, saved bytes within a tolerance. Counts
 depend on the version of torch, so the baseline is keyed by it.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.models import network_for
 FILE = Path(__file__).with_name("baseline.json")
 #: saved bytes may differ by this share: an operation may keep another small tensor in another build
 BYTES_TOLERANCE = 0.01
-#: what is counted, in the order of the messages
+#: the counts, in the order of the messages
 COUNTS = ("flops", "operations", "parameters", "saved_bytes")
 
 Counts = dict[str, int]
@@ -32,7 +32,7 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is to be said of one named step."""
+    """The verdict on one named step."""
 
     step: str
     verdict: Literal["same", "changed", "no baseline"]
@@ -40,7 +40,7 @@ class Finding:
 
 
 def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counting.Step, int]]:
-    """A meta-step of a registered method after a first one, and the number of its parameters."""
+    """Returns a meta-step of a registered method, after a first one, and the number of its parameters."""
 
     def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
@@ -54,7 +54,7 @@ def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callabl
 
 
 def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counting.Step, int]]:
-    """Adapting to ``tasks`` tasks with so many inner steps, and the number of parameters."""
+    """Returns an adaptation to ``tasks`` tasks with ``steps`` inner steps, and the number of parameters."""
 
     def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
@@ -85,7 +85,7 @@ STEPS: dict[str, Callable[[], tuple[counting.Step, int]]] = {
 
 
 def measure(names: Mapping[str, Callable[[], tuple[counting.Step, int]]] = STEPS) -> dict[str, Counts]:
-    """The counts of every named step, on one thread: what another thread does is not seen."""
+    """The counts of every named step, in one thread: counters don't see another."""
     torch.set_num_threads(1)
     found = {}
     for name, prepare in names.items():
@@ -100,31 +100,38 @@ def measure(names: Mapping[str, Callable[[], tuple[counting.Step, int]]] = STEPS
 
 
 def torch_version() -> str:
-    """The version that the baseline is keyed by, without what says for which device it was built."""
+    """The version that keys the baseline, without the part that names the device of the build."""
     return str(torch.__version__).partition("+")[0]
 
 
 def read() -> dict[str, dict[str, Counts]]:
-    """The committed counts, of `FILE`: version of torch -> step -> counts; empty where there is no file."""
+    """The committed counts in `FILE`: version of torch -> step -> counts; empty if there is no file."""
     try:
         found = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise MetabenchError(f"{FILE} is not JSON: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(steps, dict) for steps in found.values()):
-        raise MetabenchError(f"{FILE} does not hold counts by version of torch")
-    return found
+    if not _is_nested(found, depth=3):
+        raise MetabenchError(f"{FILE} does not hold counts by version of torch, step and name")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_nested(value: Any, depth: int) -> bool:
+    """Whether a value is a whole number within so many dicts."""
+    if depth == 0:
+        return isinstance(value, int)
+    return isinstance(value, dict) and all(_is_nested(each, depth - 1) for each in value.values())
 
 
 def accept(now: Mapping[str, Counts], version: str) -> None:
-    """Make these counts the baseline of this version of torch; those of other versions stay."""
+    """Make these counts the baseline of a version of torch, and keep those of other versions."""
     known = {**read(), version: dict(now)}
     FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]], version: str) -> Iterator[Finding]:
-    """One finding per step that is measured or committed."""
+    """One finding for each step that is measured or committed."""
     baseline = known.get(version)
     if baseline is None:
         versions = ", ".join(known) or "none"
@@ -138,7 +145,7 @@ def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]]
         changes = [f"{name} {before.get(name)} -> {counts[name]}" for name in COUNTS if _differs(name, before, counts)]
         yield Finding(step, "changed" if changes else "same", ", ".join(changes))
     for step in baseline.keys() - now.keys():
-        yield Finding(step, "changed", "is in the baseline and is not measured any more")
+        yield Finding(step, "changed", "is in the baseline and is no longer measured")
 
 
 def _differs(name: str, before: Mapping[str, int], now: Mapping[str, int]) -> bool:

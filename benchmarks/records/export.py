@@ -1,20 +1,14 @@
-"""Copies of records: kept for a commit, merged from several stores, or exported as a table for other programs."""
+"""Copies of records: kept for a commit, or merged from several stores; and records to forget."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
-from benchmarks.records import formats
-from benchmarks.records.record import Record, Tested
+from benchmarks.records.record import Record
 from benchmarks.records.store import FILES, Store
-
-if TYPE_CHECKING:
-    import numpy as np
 
 #: how the arrays of an exhibit that hold pictures end
 PICTURES = "_images"
@@ -81,69 +75,6 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
         with store.lock(record.key):
             store.remove(record.key)
     return len(gone)
-
-
-def export(store: Store, path: Path) -> int:
-    """Write a parquet file with one row per query of every finished test; returns how many rows.
-
-    Columns: method, task, seed, model (checkpoint), regime (batch-norm), shots, step (inner steps), headline, episode,
-    query, score, key, commit; class and item, -1 where there are none. Raises `MetabenchError` without a finished
-    test."""
-    import pandas as pd
-    import pyarrow
-    from pyarrow import parquet
-
-    frames = (pyarrow.Table.from_pandas(pd.DataFrame(table), preserve_index=False) for table in _tables(store))
-    first = next(frames, None)
-    if first is None:
-        raise MetabenchError(f"no finished evaluation in {store.path}: run `metabench run` first")
-    rows = 0
-
-    def write(target: Path) -> None:
-        nonlocal rows
-        with parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
-            for frame in itertools.chain([first], frames):
-                writer.write_table(frame)
-                rows += len(frame)
-
-    formats.replace(path, write)
-    return rows
-
-
-def _tables(store: Store) -> Iterator[dict[str, Any]]:
-    for record in store.records("evaluation"):
-        scores = store.scores(record) or {}
-        digest = record.evaluation.episodes_digest if record.evaluation else None
-        examples = store.episodes(digest) if digest else None
-        for tested in record.tested:
-            for row in tested.test.summary:
-                if (values := scores.get(tested.test.scores_name(row.step))) is not None:
-                    yield _table(tested, row.step, values, examples)
-
-
-def _table(tested: Tested, step: int, values: np.ndarray, examples: Any) -> dict[str, Any]:
-    import numpy as np
-
-    episode, query = np.indices(values.shape)
-    nothing = np.full(values.size, -1, "int32")
-    found = {name: examples[name][: len(values)].reshape(-1) if examples else nothing for name in ("classes", "items")}
-    return {
-        "method": tested.record.label,
-        "task": tested.conditions.task_id,
-        "seed": tested.seed,
-        "model": tested.test.model,
-        "regime": tested.test.regime,
-        "shots": tested.conditions.shots or 0,
-        "step": step,
-        "headline": step == tested.test.headline_step,
-        "episode": episode.reshape(-1).astype("int32"),
-        "query": query.reshape(-1).astype("int32"),
-        "score": values.reshape(-1).astype("float32"),
-        "class": found["classes"],
-        "item": found["items"],
-        "key": tested.record.key,
-        "commit": tested.record.git.commit if tested.record.git else "",
-    }
 
 
 def _copy(record: Record, source: Store, target: Store, arrays: Any, state: Any) -> None:

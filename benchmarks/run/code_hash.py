@@ -80,15 +80,29 @@ def _hash_of(files: frozenset[Path]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-@functools.cache
+def forget_own_files() -> None:
+    """Read files outside the suite again when they are next asked for: a long session may have changed them. Those of
+    the suite stay as this process, and the server that it forks cells from, have imported them."""
+    _hash_of.cache_clear()
+    _own_source.cache_clear()
+    _module_files.cache_clear()
+
+
 def _source(path: Path) -> tuple[str, tuple[str, ...]]:
     """The hash of a file's program, and the names of all modules and attributes that it imports."""
+    return _suite_source(path) if path.is_relative_to(ROOT) else _own_source(path)
+
+
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     content = path.read_bytes()
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # a neighbour that is no Python of this version
         return hashlib.sha256(content).hexdigest(), ()
     return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), tuple(dict.fromkeys(_imported(tree)))
+
+
+_suite_source, _own_source = functools.cache(_read), functools.cache(_read)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

@@ -63,10 +63,15 @@ def _named_threads() -> int | None:
 
 @dataclass(frozen=True)
 class Todo:
-    """What a run will do: cells to run, and pairs of method and task that are skipped. finished: cells that stay."""
+    """Cells to run, and pairs of method and task to skip. done: cells that have finished before."""
 
     cells: Sequence[Cell]
-    finished: int = 0
+    done: Sequence[Cell] = ()
+
+    @property
+    def finished(self) -> int:
+        """The number of cells that have finished before."""
+        return len(self.done)
 
     @property
     def to_run(self) -> list[Cell]:
@@ -83,10 +88,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told what happens: ``line`` gets sentences, ``event`` gets what a cell's process reports."""
+    """Functions that follow a run: ``line`` gets sentences, ``plan`` the cells to run, ``event`` what a cell's process
+    reports. By default nothing is shown."""
 
-    line: Callable[[str], None]
-    event: Callable[[Cell, Event], None]
+    line: Callable[[str], None] = lambda text: None
+    event: Callable[[Cell, Event], None] = lambda cell, event: None
+    plan: Callable[[Todo], None] = lambda todo: None
 
 
 def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
@@ -128,7 +135,7 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
     expanded = cells.expand(found, data.digests, data.unavailable)
     keep: list[Cell] = []
-    finished = 0
+    done: list[Cell] = []
     for cell in expanded:
         record = store.get(cell.key)
         failed = record is not None and record.status not in ("ok", "skipped")
@@ -136,12 +143,12 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
         if cell.skip is not None:
             keep.append(cell)
         elif record is not None and not failed and not blocked:
-            finished += 1
+            done.append(cell)
         elif (only == "failed" and record is None) or (only == "missing" and failed):
             continue
         else:
             keep.append(cell)
-    return Todo(_with_fits(keep, store), finished)
+    return Todo(_with_fits(keep, store), done)
 
 
 def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:

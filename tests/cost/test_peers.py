@@ -74,9 +74,9 @@ def test_meta_gradients_and_predictions_agree_in_double_precision(name: str, pla
     parameters = {key: value.double() for key, value in network.initialise(3).items()}
     episodes = workload.episodes(2, torch.float64)
     reference = peers.load("loop")
-    # a compiler takes its time, and convolutions are the same in both orders
+    # a compiler takes its time: with convolutions one order and one inner step are enough
     for second_order in (True,) if adapter.compiles and workload.way else (True, False):
-        settings = Settings(workload, 2, second_order)
+        settings = Settings(workload, 1 if adapter.compiles and workload.way else 2, second_order)
         expected = reference.meta_gradient(parameters, episodes, settings)
         assert relative_error(adapter.meta_gradient(parameters, episodes, settings), expected) < 1e-9
         outputs = adapter.adapt(parameters, episodes, settings)

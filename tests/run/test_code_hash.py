@@ -163,7 +163,7 @@ PLAIN = "def double(x):\n    return 2 * x\n\nclass A:\n    b = 1\n"
     ("text", "same"),
     [
         (
-            '"""About."""\n\n\ndef double(x):\n    """Twice."""\n    return (2 * x)  # why not\nclass A:\n  "doc"\n  b=1',
+            '"""About."""\n\n\ndef double(x):\n    """Twice."""\n    return (2 * x)  # why\nclass A:\n  "doc"\n  b=1',
             True,
         ),
         (PLAIN.replace("2", "3"), False),
