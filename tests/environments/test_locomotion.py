@@ -107,7 +107,7 @@ def test_a_half_cheetahs_episode_is_gymnasiums_bit_for_bit(simulator):
             seen, reward, terminated, _, _ = reference.step(action[task, trajectory].numpy())
             done = ours.step(action, None)
             assert np.array_equal(done.observation[task, trajectory], seen)
-            assert float(done.reward[task, trajectory]) == reward
+            assert float(done.reward()[task, trajectory]) == reward
             assert not terminated
     assert done.truncated.all()
 
@@ -194,7 +194,7 @@ def test_the_policy_is_not_told_its_task(name, observation):
     for action in controls(model, 30, shape=(1, 4)).expand(-1, 3, -1, -1):
         done = env.step(action, None)
         assert torch.equal(done.observation, done.observation[:1].expand_as(done.observation))
-        assert not torch.equal(done.reward[0], done.reward[1])
+        assert not torch.equal(done.reward()[0], done.reward()[1])
 
 
 @pytest.mark.parametrize("name", ["half-cheetah-velocity", "ant-velocity"])

@@ -49,7 +49,7 @@ def test_its_numbers_are_those_of_the_batch(environment):
         chance = torch.from_numpy(generator.random((1, 1, twins.model.step_lanes)))
         done = batch.step(together, chance.expand(2, -1, -1))
         assert np.array_equal(done.observation[1, 0], seen)
-        assert float(done.reward[1, 0]) == reward
+        assert float(done.reward()[1, 0]) == reward
         assert seen.dtype == np.float64
         assert (bool(done.terminated[1, 0]), bool(done.truncated[1, 0])) == (terminated, truncated)
         ended = terminated or truncated
