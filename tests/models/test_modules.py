@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.api import MetabenchError, State
-from benchmarks.python_api.names import named
 from benchmarks.execution.plans import Plan
 from benchmarks.models import BACKBONES, network_for, register_backbone
 from benchmarks.models.modules import own_factories
+from benchmarks.python_api.names import named
 from benchmarks.run import code_hash
 
 
