@@ -221,6 +221,14 @@ class TaskDistribution(Configured):
         return f"{self.name}-v{self.version}/{self.variant}"
 
     @property
+    def title(self) -> str:
+        """The id and the fields that differ from the variant's, for records: ``omniglot-v1/5w1s[way=7]``."""
+        fields = getattr(self, "variants", {}).get(self.variant, {})
+        usual = type(self)(**{"variant": self.variant, **fields}).config()
+        changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
+        return self.id + (f"[{', '.join(changed)}]" if changed else "")
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""
         raise NotImplementedError

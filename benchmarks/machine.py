@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -126,17 +128,31 @@ def git_state(root: Path) -> dict[str, Any] | None:
     METABENCH_COMMIT names the commit of files that were copied without their history."""
     if named := os.environ.get("METABENCH_COMMIT"):
         return {"commit": named, "dirty": False}
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    inside = _output("git", "-C", str(root), "ls-files", "--", ".")
+    commit = git(root, "rev-parse", "HEAD")
+    inside = git(root, "ls-files", "--", ".")
     if not commit or not inside:  # an installation inside another checkout has no tracked file
         return None
-    return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
+    return {"commit": commit, "dirty": bool(git(root, "status", "--porcelain"))}
 
 
-def _output(*command: str) -> str | None:
+def git(root: Path, *arguments: str, seconds: float = 30) -> str | None:
+    """Output of git in a folder; None if it fails or is not installed.
+
+    Without the variables that git sets in a hook (GIT_DIR, GIT_INDEX_FILE and others): they would direct this call to
+    the repository and the index of the hook."""
+    environment = {name: value for name, value in os.environ.items() if name not in _local_variables()}
+    return _output("git", "-C", str(root), *arguments, seconds=seconds, environment=environment)
+
+
+@functools.cache
+def _local_variables() -> frozenset[str]:
+    return frozenset((_output("git", "rev-parse", "--local-env-vars") or "").split())
+
+
+def _output(*command: str, seconds: float = 30, environment: Mapping[str, str] | None = None) -> str | None:
     """Output of a command; None if it fails or does not exist."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -1,6 +1,6 @@
 """Methods and task distributions by name.
 
-A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to somebody's own file.
+A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to your own file.
 Registering twice with other fields gives one class two names: ``fomaml`` is ``maml`` with first-order gradients. One
 name may stand for several methods, each for its own kinds of task: ``maml`` learns classifiers, and it learns policies.
 """
@@ -144,7 +144,9 @@ def load_file(path: Path) -> list[Entry]:
     registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
     own = [entry for entry in registered if entry.path == path]
     if not own and path not in other_files:
-        raise MetabenchError(f"{path} registers nothing: use @register_method, @register_task or register_backbone")
+        raise MetabenchError(
+            f"{path} registers no method and no task (use @register_method, @register_task or register_backbone)"
+        )
     return own
 
 

@@ -36,8 +36,8 @@ TRAINED = 2
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
-#: columns beside the scores
-DETAILS = ("rank", "letters", "steps at test", "meta-steps", "of published", "training")
+#: columns next to the scores
+DETAILS = ("rank", "groups", "steps at test", "meta-steps", "of published", "training")
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:
@@ -101,7 +101,7 @@ def _place(place: sentences.Place | None) -> str:
 
 
 def picture(paths: Sequence[Path]) -> svg.Drawing | None:
-    """What second order costs, from the costs of these stores; None where they hold none to draw."""
+    """The cost of second order in these stores; None without costs to draw."""
     return drawn([record for path in paths for record in load(path).costs])
 
 
@@ -112,7 +112,7 @@ def _store(path: Path, root: Path) -> str:
     if not own and results.costs:
         return f"## {path.name}\n\n{_costs(results)}\n\n{_origin(results, path, root)}"
     if not own:
-        raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
+        raise MetabenchError(f"no finished evaluation in {path}")
     looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
     parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
@@ -141,7 +141,7 @@ def _text(cell: layout.Cell) -> str:
 
 
 def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
-    """What the numbers are, and where they come from."""
+    """What the numbers mean and where they come from."""
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
         lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
@@ -149,14 +149,14 @@ def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -
 
 
 def _costs(results: Results) -> str:
-    """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
+    """Sentences for a store of costs alone; docs/performance.md has the tables."""
     profiles = words.listed(sorted({record.profile for record in results.costs if record.profile}))
     told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
     return "\n\n".join([*told, *frames.overview(results.costs)])
 
 
 def _origin(results: Results, path: Path, root: Path) -> str:
-    """Where the records are, and what they were made with."""
+    """The place of the records, their machine and commit."""
     machines = tables.machines_table(results.records or results.costs)
     where = "; ".join(dict.fromkeys(str(row["gpu"] or row["processor"]) for row in machines.to_dict("records")))
     commits = ", ".join(dict.fromkeys(map(str, machines["commit"])))

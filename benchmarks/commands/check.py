@@ -31,6 +31,8 @@ def check(
         outcome = run([job], 1, lambda event: None, preload=preload)["check"]
     if outcome.value is None:
         raise MetabenchError(_broken_off(path, outcome))
+    if "refused" in outcome.value:
+        raise MetabenchError(outcome.value["refused"])
     findings = outcome.value["findings"]
     for kind in ("tried", "note", "complaint"):
         for finding in findings:

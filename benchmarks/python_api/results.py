@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records import formats
 from benchmarks.records.record import Tested
 from benchmarks.records.store import Store
 from benchmarks.stats.columns import grouped
@@ -77,16 +79,18 @@ def write_parquet(store: Store, path: Path) -> int:
     import pyarrow
     from pyarrow import parquet
 
-    writer, rows = None, 0
-    try:
-        for piece in _pieces(store):
-            table = pyarrow.Table.from_pandas(piece, preserve_index=False)
-            writer = writer or parquet.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table)
-            rows += len(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    tables = (pyarrow.Table.from_pandas(piece, preserve_index=False) for piece in _pieces(store))
+    first = next(tables)
+    rows = 0
+
+    def write(target: Path) -> None:
+        nonlocal rows
+        with parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
+            for table in itertools.chain([first], tables):
+                writer.write_table(table)
+                rows += len(table)
+
+    formats.replace(path, write)
     return rows
 
 

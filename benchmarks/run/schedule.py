@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from benchmarks.errors import MetabenchError
 from benchmarks.machine import memory_gib, usable_cores
-from benchmarks.records.store import Store, content_key
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
 from benchmarks.run.isolate import Event, Job, Outcome
@@ -162,7 +165,10 @@ def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:
 
 
 def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
-    """Run all cells; whatever happens to one of them becomes a record, and the others go on."""
+    """Run all cells; whatever happens to one of them becomes a record, and the others go on.
+
+    Several runs may share a store: this one holds the lock of each cell that it works on until its record is written,
+    and takes over what another run has finished, or failed at, since this one began."""
     began = worker.now()
     by_key = {cell.key: cell for cell in todo.cells}
     for cell in todo.cells:
@@ -171,27 +177,37 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
         else:
             store.remove(cells.skip_key(cell.spec["method"]["name"], cell.task))
 
-    ours: set[str] = set()
+    held: dict[str, FileLock] = {}
 
-    def on_event(event: Event) -> None:
-        cell = by_key[event.job.key]
-        if event.kind == "finished" and event.outcome is not None and event.outcome.status != "ok":
-            _record(store, cell, event.outcome)
-        if event.kind == "started":
-            ours.add(cell.key)
-        if event.kind == "finished" and cell.key in ours:  # a log of another run in the same store stays
-            event.job.log.unlink(missing_ok=True)
-        watcher.event(cell, event)
-
-    def admit(job: Job) -> isolate.Verdict:
-        """Another run in the same store may hold the cell, or may have finished or failed it since this one began."""
+    def admit(job: Job) -> isolate.Admission:
+        lock = store.lock(job.key, wait=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return "wait"
         record = store.get(job.key)
         if record is not None and (record.ok or record.finished > began):
-            return "done"
-        return "wait" if store.is_locked(job.key) else "start"
+            lock.release()
+            return Outcome(record.status, record.reason)
+        held[job.key] = lock
+        return "start"
+
+    def on_event(event: Event) -> None:
+        cell, outcome = by_key[event.job.key], event.outcome
+        if outcome is not None and (cell.key in held or outcome.blamed_on):
+            if outcome.status != "ok":
+                _record(store, cell, outcome)
+            event.job.log.unlink(missing_ok=True)
+        if outcome is not None and cell.key in held:
+            held.pop(cell.key).release()
+        watcher.event(cell, event)
 
     jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]
-    return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
+    try:
+        return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
+    finally:
+        for lock in held.values():
+            lock.release()
 
 
 def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:

@@ -205,34 +205,6 @@ def test_broken_data_are_a_mistake_too(metabench, folder, empty_cache, monkeypat
     assert not (folder / "store").exists()
 
 
-PLUGIN = """
-from dataclasses import dataclass
-from typing import ClassVar
-from benchmarks.api import MetaLearner, State
-from benchmarks.registry import register_method
-
-@register_method("checked-{name}")
-@dataclass(frozen=True)
-class Checked(MetaLearner):
-    '''Predicts zeros.'''
-    kinds: ClassVar = frozenset({{"regression"}})
-    fits: ClassVar = False
-    def adapt(self, state, support, tasks):
-        yield lambda x, memory=None: (x.new_zeros(*x.shape[:2], {outputs}), None)
-"""
-
-
-def test_check_says_in_words_what_is_wrong(metabench, folder):
-    (folder / "honest.py").write_text(PLUGIN.format(name="honest", outputs="tasks.outputs"))
-    (folder / "wrong.py").write_text(PLUGIN.format(name="wrong", outputs="3"))
-    answer = metabench("check", "honest.py")
-    assert (answer.code, answer.out) == (0, "honest.py: holds the contract\n")
-    answer = metabench("check", "wrong.py")
-    assert answer.code == 2
-    assert "checked-wrong: on sinusoid/k5: step 0 predicts shape (3, 2, 3), expected (3, 2, 1)" in answer.out
-    assert answer.err == "metabench: wrong.py: 1 of its promises to the contract are broken\n"
-
-
 @pytest.mark.parametrize("missing", ["typer", "torch"])
 def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['cost', '--profile', 'smoke']"

@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs/ say the truth: examples hold the contract, commands parse, paths and names exist."""
 
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -114,10 +115,12 @@ def test_records_can_be_read_as_the_documentation_says(
     names: dict[str, Any] = {}
     exec(snippet, names)
     table = names["table"].set_index("task")
-    assert sorted(table.index) == sorted([made_up.SINUSOID["id"], made_up.GLYPHS["id"]])
-    scores = make.store.scores(key)
-    expected = scores.loc[scores["step"] == 5, "score"].mean()
-    assert table.loc[made_up.GLYPHS["id"], "score"] == pytest.approx(expected)
+    assert sorted(table.index) == sorted([made_up.SINUSOID.id, made_up.GLYPHS.id])
+    record = make.store.get(key)
+    assert record is not None
+    scores = make.store.scores(record)
+    assert scores is not None
+    assert table.loc[made_up.GLYPHS.id, "score"] == pytest.approx(scores["best/query/5"].mean())
     assert "query" in capsys.readouterr().out
 
 
@@ -340,9 +343,10 @@ def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, 
 
 def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
     make = made_up.Maker(tmp_path / "store")
-    task = {**made_up.SINUSOID, "fields": {"shot": 10}}
+    task = dataclasses.replace(made_up.SINUSOID, fields={"shot": 10})
     make.evaluation("maml", task, level=0.4)
-    make.evaluation("maml", {**task, "id": "sinusoid-v1/k5", "fields": {"shot": 5}}, level=0.7)
+    other = dataclasses.replace(task, id="sinusoid-v1/k5", fields={"shot": 5})
+    make.evaluation("maml", other, level=0.7, trained_on=task.id)
     text = readme.section([tmp_path / "store"], tmp_path)
     assert text.count("| maml |") == 1
     assert "sinusoid-v1/k5" not in text

@@ -71,7 +71,7 @@ class Lines(TaskDistribution):
         return Episodes(labelled(support), labelled(query))
 
     def score(self, predictor, query):
-        return (predictor(query.x)[0] - query.y).square().mean(-1)
+        return (self.predictions(predictor, query) - query.y).square().mean(-1)
 """
 
 
@@ -87,7 +87,7 @@ def folder(tmp_path_factory):
 
 def test_ones_own_task_and_method_run_from_their_files(folder, here):
     for name in ("mine.py", "task.py"):
-        assert here("check", name).out == f"{name}: holds the contract\n"
+        assert here("check", name).out.endswith(f"\n{name}: holds the contract\n")
     run = ("run", "-p", "tiny.toml", "-t", "./task.py", "-m", "./mine.py", "-m", "maml", "-m", "chance")
     answer = here(*run, "--store", "own")
     assert answer.code == 0, answer

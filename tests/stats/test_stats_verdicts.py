@@ -10,7 +10,7 @@ from scipy import stats as reference
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import Membership, Scores, compare
-from reports.scores.pair_sentences import comparison_sentence, pair_sentence
+from reports.scores.verdict_sentences import pair_sentence
 
 MARGIN = 0.01
 

@@ -11,7 +11,7 @@ import pytest
 from made_up_records import SINUSOID, Maker
 from rich.console import Console
 
-from benchmarks.cost import contestant
+from benchmarks.cost import entry
 from benchmarks.cost.grid import Variant
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import timing
@@ -25,7 +25,7 @@ from reports.results import load
 def planted(steps: int, second: float, first: float, label: str = "ours/rule", **changes: Any) -> dict[str, Any]:
     """A record with times of 5 rounds that are second (first) times 1, 1.1, 1.2 ... in every order alike."""
     noise = [1.0, 1.1, 1.2, 1.3, 1.4]
-    blank = contestant.empty_row
+    blank = entry.empty_row
     rows = []
     for order, scale, peak in (("second", second, 4_000_000), ("first", first, 3_000_000)):
         samples = [scale * each for each in noise]
@@ -85,7 +85,7 @@ def test_the_fastest_of_the_others_is_marked() -> None:
 def test_the_terminal_shows_numbers_and_what_failed() -> None:
     record = planted(1, 3.0, 2.0)
     record["rows"].append(
-        {**contestant.empty_row(Variant("first", "jax")), "status": "skipped", "reason": "jax is not installed"}
+        {**entry.empty_row(Variant("first", "jax")), "status": "skipped", "reason": "jax is not installed"}
     )
     console = Console(width=160, record=True, file=io.StringIO())
     terminal.show([record, planted(5, 8.0, 4.0)], console)
@@ -121,7 +121,7 @@ def competition() -> list[dict[str, Any]]:
         for name, scale in (("learn2learn", 50), ("jax", 1.25)):
             record["rows"] += planted(steps, 3.0 * scale, 2.0 * scale, name)["rows"]
         absent = {"status": "skipped", "reason": "higher is not installed (make peers)"}
-        record["rows"] += [{**contestant.empty_row(Variant("first", "higher")), **absent}]
+        record["rows"] += [{**entry.empty_row(Variant("first", "higher")), **absent}]
     evaluation = planted(10, 1.0, 40.0, key="e" * 16)
     evaluation["setting"] |= {"work": "evaluation", "meta_batch": 100}
     evaluation["rows"] = [evaluation["rows"][1], *planted(10, 1.0, 60.0, "learn2learn")["rows"][1:]]

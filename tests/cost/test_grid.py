@@ -1,14 +1,17 @@
-"""The grids of the cost benchmark: what the profiles list, and what the command line picks."""
+"""The grids of the cost benchmark: the settings of the profiles, and the choice of the command line."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.cost import grid
-from benchmarks.cost.grid import Choice, Setting, Variant
+from benchmarks.cost.grid import Choice, Variant
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 
@@ -44,15 +47,6 @@ def test_ours_stands_for_every_plan_unless_one_is_forced() -> None:
     assert [v.label for v in grid.variants(["ours", "loop"], ["first"], plan="one")] == ["ours/one", "loop"]
 
 
-def test_what_compiles_is_begun_before_what_only_has_many_tasks() -> None:
-    def size(implementation: str, plan: str = "", meta_batch: int = 4, inner_steps: int = 5) -> int:
-        return Setting("conv4-32", meta_batch, inner_steps, (Variant("second", implementation, plan),), 5, 1, 60).size
-
-    assert size("jax") > size("learn2learn", meta_batch=32) > size("learn2learn") == size("ours", "rule")
-    assert size("ours", "compiled") > size("ours", "all", meta_batch=32)
-    assert size("jax") > size("jax", inner_steps=1) > size("loop", inner_steps=1)
-
-
 def test_the_command_line_replaces_what_the_profile_lists() -> None:
     chosen = Choice(["mlp-40-40"], [7], [2], ["second"], ["loop"])
     (only,) = grid.settings("quick", chosen)
@@ -82,9 +76,33 @@ def test_inner_steps_and_meta_batches_are_those_of_training_unless_evaluation_is
         (Choice(work="training"), "unknown work 'training'"),
     ],
 )
-def test_what_is_not_known_is_named_with_what_is(choice: Choice, told: str) -> None:
+def test_an_unknown_name_is_told_with_the_known_ones(choice: Choice, told: str) -> None:
     with pytest.raises(MetabenchError, match=f"{told}.*known: "):
         grid.settings("quick", choice)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--device", "cuda"], "device 'cuda' is not here: torch"),
+        (["--device", "tpu"], "unknown device 'tpu'; known: cpu, cuda, cuda:N"),
+        (["-i", "lop"], "unknown implementation 'lop' (did you mean 'loop'?); known: "),
+        (["-b", "conv5"], "unknown backbone 'conv5'"),
+        (["--plan", "fastest"], "unknown plan of 'ours' 'fastest'"),
+        (["--profile", "quik"], "unknown cost profile 'quik' (did you mean 'quick'?)"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    options: list[str], told: str, tmp_path: Path, command_line: Callable[..., Any]
+) -> None:
+    if options[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    answer = command_line("cost", *options, "--store", tmp_path / "store")
+    assert answer.code == 2
+    (line,) = answer.err.strip().splitlines()
+    assert line.startswith("metabench: ")
+    assert told in line
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(
