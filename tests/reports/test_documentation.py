@@ -58,6 +58,7 @@ PLUGINS = [
     pytest.param(document, number, id=f"{document}-{number}")
     for document in ("README.md", "docs/recipes.md")
     for number, body in enumerate(blocks(document, "python"))
+    if "@register_" in body  # the others are cells of a notebook (tests/test_recipes.py)
 ]
 
 

@@ -11,8 +11,8 @@ from benchmarks.run.cells import Request
 
 
 def forget_sources():
-    for cached in (code_hash._source, code_hash._hash_of, code_hash._module_files):
-        cached.cache_clear()
+    code_hash._source.cache_clear()
+    code_hash.forget_own_files()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from small_process import CHOICES, HORIZON, Process
 
 from benchmarks import conformance, registry
 from benchmarks.api import MetabenchError
+from benchmarks.commands import catalogue
 from benchmarks.environments import Categorical
 from benchmarks.run import cells
 from benchmarks.run.cells import Request
@@ -181,7 +182,7 @@ def test_a_name_stands_for_the_method_of_the_kind_of_task():
     assert type(registry.build_method("oracle", registry.build_task("sinusoid"))).__name__ == "Oracle"
     assert registry.incompatible("maml", "navigation-2d") is None
     assert registry.incompatible("oracle", "glyphs") == "oracle is for control and regression, glyphs is classification"
-    facts = registry.describe()["methods"]["maml"]
+    facts = catalogue.described()["methods"]["maml"]
     assert facts["kinds"] == ["classification", "regression"]
     assert [further["kinds"] for further in facts["further"]] == [["control"]]
 
