@@ -16,7 +16,7 @@ from reports import style, svg, words
 from reports.cost import frames
 from reports.cost.picture import drawn
 from reports.results import Result, Results, load
-from reports.scores import layout, sentences, tables
+from reports.scores import findings, layout, tables
 
 ROOT = Path(__file__).parents[1]
 #: documents, from the top of the checkout
@@ -68,13 +68,13 @@ def section(paths: Sequence[Path], root: Path) -> str:
 def _overview(results: Results) -> str:
     """Methods in rows, the tests that several methods were trained for in columns."""
     columns = []
-    for finding in (regimes[0] for regimes in sentences.findings(results) if regimes[0].own):
-        if sum(bool(place.result.training) for place in finding.places) >= TRAINED:
+    for finding in (regimes[0] for regimes in findings.findings_of(results) if regimes[0].own):
+        if sum(bool(entry.result.training) for entry in finding.entries) >= TRAINED:
             columns.append(finding)
-    columns = [finding for finding in columns if finding.places and finding.places[0].result.column.model == "best"]
-    places = [{place.result.name: place for place in finding.places} for finding in columns]
+    columns = [finding for finding in columns if finding.entries and finding.entries[0].result.column.model == "best"]
+    places = [{entry.result.name: entry for entry in finding.entries} for finding in columns]
     rows = [
-        [name, *(_place(column.get(name)) for column in places)]
+        [name, *(_score(column.get(name)) for column in places)]
         for name in dict.fromkeys(name for column in places for name in column)
     ]
     titles = ["method", *map(_column_title, columns)]
@@ -87,17 +87,17 @@ def _overview(results: Results) -> str:
     )
 
 
-def _column_title(finding: sentences.Finding) -> str:
+def _column_title(finding: findings.Finding) -> str:
     regime = "" if finding.regime == "none" else f", {words.REGIME_TITLES[finding.regime]}"
-    return f"{finding.test}<br>{words.axis(finding.places[0].result.metric)}{regime}"
+    return f"{finding.test}<br>{words.axis(finding.entries[0].result.metric)}{regime}"
 
 
-def _place(place: sentences.Place | None) -> str:
+def _score(entry: findings.Entry | None) -> str:
     """A score: bold where no method is better; empty where there is none."""
-    if place is None:
+    if entry is None:
         return ""
-    text = f"**{place.number}**" if place.rank == 1 else place.number
-    return text + (words.UNDER_TRAINED if place.result.under_trained else "")
+    text = f"**{entry.number}**" if entry.rank == 1 else entry.number
+    return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 
 def picture(paths: Sequence[Path]) -> svg.Drawing | None:

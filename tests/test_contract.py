@@ -17,7 +17,6 @@ from benchmarks.api import (
     MetabenchError,
     MetaLearner,
     Predictor,
-    Recorded,
     State,
     TaskDistribution,
     in_regime,
@@ -27,7 +26,7 @@ from benchmarks.registry import Entry
 from benchmarks.run import worker
 from benchmarks.run.fitting import Progress, train
 from benchmarks.training import descend, training_indices
-from maml.inner_loop import GradientDescent, InnerLoop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, Recorded, per_task
 
 HORIZON = 6
 

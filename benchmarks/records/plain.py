@@ -12,14 +12,18 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
 
 class Unreadable(ValueError):
-    """A plain value that is not of the type that is read; the text names the field."""
+    """A plain value that is not of the type that is read. path: the names of the fields that lead to it."""
+
+    def __init__(self, why: str, *path: str) -> None:
+        super().__init__(f"{'.'.join(path)} {why}".strip())
+        self.why, self.path = why, path
 
 
 def plain(value: Any) -> Any:
@@ -79,48 +83,76 @@ def _no_constant(name: str) -> Any:
 
 def read(cls: type[T], value: Any, where: str) -> T:
     """A dataclass from the plain dict that `plain` made of it; raises `Unreadable`."""
-    if not isinstance(value, dict):
-        raise Unreadable(f"{where} is {type(value).__name__}, not an object")
-    hints, required = _fields(typing.cast(Any, cls))
-    if unknown := sorted(value.keys() - hints.keys()):
-        raise Unreadable(f"{where} has an unknown field {unknown[0]!r}")
-    if missing := sorted(required - value.keys()):
-        raise Unreadable(f"{where} has no {missing[0]!r}")
-    return cls(**{name: _typed(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
+    try:
+        found: T = _reader(typing.cast(Any, cls))(value)
+    except Unreadable as error:
+        raise Unreadable(error.why, where, *error.path) from None
+    return found
 
 
 @functools.cache
-def _fields(cls: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of all fields, and the names of those without a default."""
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """The function that reads an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None, Any, or
+    bool, int, float or str."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value: value
+    if dataclasses.is_dataclass(kind):
+        return functools.partial(_object, kind, *_fields(kind))
+    if origin in (typing.Union, types.UnionType):
+        present = _reader(next(each for each in arguments if each is not type(None)))
+        return lambda value: None if value is None else present(value)
+    if origin is Literal:
+        return functools.partial(_choice, arguments)
+    if origin is tuple:
+        return lambda value: tuple(map(_reader(arguments[0]), _of(list, value)))
+    if origin is dict:
+        return lambda value: {
+            name: _field(_reader(arguments[1]), name, each) for name, each in _of(dict, value).items()
+        }
+    return functools.partial(_number, kind) if kind in (int, float) else functools.partial(_of, kind)
+
+
+def _fields(cls: Any) -> tuple[dict[str, Callable[[Any], Any]], frozenset[str]]:
+    """The readers of all fields, and the names of those without a default."""
     missing = dataclasses.MISSING
     required = (f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
-    return typing.get_type_hints(cls), frozenset(required)
+    return {name: _reader(kind) for name, kind in typing.get_type_hints(cls).items()}, frozenset(required)
 
 
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value of an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None or a plain type."""
-    if kind is Any:
-        return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _typed(next(each for each in arguments if each is not type(None)), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise Unreadable(f"{where} is {value!r}; known: {', '.join(arguments)}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(arguments[0], entry, where) for entry in value)
-    if origin is dict and isinstance(value, dict):
-        return {name: _typed(arguments[1], each, f"{where}.{name}") for name, each in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return read(typing.cast(type, kind), value, where)
-    expected = origin or kind
-    if expected is float and type(value) is int and abs(value) < 2**1000:
+def _object(cls: Any, readers: Mapping[str, Callable[[Any], Any]], required: frozenset[str], value: Any) -> Any:
+    if type(value) is not dict:
+        raise Unreadable(f"is {type(value).__name__}, not an object")
+    if unknown := sorted(value.keys() - readers.keys()):
+        raise Unreadable(f"has an unknown field {unknown[0]!r}")
+    if missing := sorted(required - value.keys()):
+        raise Unreadable(f"has no {missing[0]!r}")
+    return cls(**{name: _field(readers[name], name, entry) for name, entry in value.items()})
+
+
+def _field(reader: Callable[[Any], Any], name: str, value: Any) -> Any:
+    try:
+        return reader(value)
+    except Unreadable as error:
+        raise Unreadable(error.why, name, *error.path) from None
+
+
+def _choice(known: tuple[str, ...], value: Any) -> Any:
+    if value not in known:
+        raise Unreadable(f"is {value!r}; known: {', '.join(known)}")
+    return value
+
+
+def _of(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise Unreadable(f"is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _number(kind: type, value: Any) -> Any:
+    """An int below 2**63, or a finite float, which JSON may spell like an int."""
+    if kind is float and type(value) is int and abs(value) < 2**1000:
         return float(value)
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise Unreadable(f"{where} is {type(value).__name__}, not {expected.__name__}")
-    if (expected is int and abs(value) >= 2**63) or (expected is float and not math.isfinite(value)):
-        raise Unreadable(f"{where} is out of range")
+    if (kind is int and abs(_of(int, value)) >= 2**63) or (kind is float and not math.isfinite(_of(float, value))):
+        raise Unreadable("is out of range")
     return value

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,9 @@ class Store:
                 self._check_files(record)
             except Damaged as damage:
                 if _unchanged(path, text):  # else another process is replacing it: look again
-                    self._set_aside(path, key, str(damage))
+                    self._set_aside(path, key, str(damage), functools.partial(_unchanged, path, text))
                     if damage.file is not None:
-                        self._set_aside(damage.file, key, "is truncated")
+                        self._set_aside(damage.file, key, "is truncated", lambda: not path.exists())
                     return None
             else:
                 return record
@@ -155,7 +156,7 @@ class Store:
         except ValueError:
             raise Damaged("is truncated or no JSON") from None
         schema = value.get("schema") if isinstance(value, dict) else None
-        if schema == 1:
+        if schema == 1 and schema is not True:
             raise MetabenchError(
                 f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
                 "run again into a new --store"
@@ -214,14 +215,23 @@ class Store:
                 raise Damaged("is not the file that was written (its SHA-256 differs)")
             return formats.READERS[suffix](content)
         except FileNotFoundError:
-            pass
+            why = "is missing"
         except (NameError, ImportError, MemoryError):  # says nothing about the file
             raise
         except Damaged as damage:
-            self._set_aside(path, record.key, str(damage))
+            why = str(damage)
         except Exception as error:  # numpy and torch have many kinds of error for a broken file
-            self._set_aside(path, record.key, f"can't be read: {type(error).__name__}")
-        self.get(record.key)  # a finished cell that has lost a file is finished no longer; this sees to its header
+            why = f"can't be read: {type(error).__name__}"
+
+        def named() -> bool:
+            """Whether the header is still that of this file: else another process has replaced both."""
+            text = self._file("records", record.key, ".json").read_bytes()
+            return record.files[kind].sha256.encode() in text
+
+        with contextlib.suppress(OSError):  # the record has been removed
+            if named():
+                self._set_aside(path, record.key, why, named)
+                self.get(record.key)  # a finished cell that has lost a file is finished no longer
         return None
 
     def write_episodes(self, items: Mapping[str, np.ndarray]) -> str:
@@ -301,8 +311,10 @@ class Store:
                 raise MetabenchError(f"{place} is a link; a store is written only within its own folder")
         return path
 
-    def _set_aside(self, path: Path, key: str | None, why: str) -> None:
-        """Name a damaged file and move it out of the way, unless another process is at work on its key."""
+    def _set_aside(self, path: Path, key: str | None, why: str, still: Callable[[], bool] = lambda: True) -> None:
+        """Name a damaged file and move it out of the way, unless another process is at work on its key.
+
+        still: asked under the lock whether the file is the damaged one."""
         line = f"{path}: {why}"
         if line not in self.problems:
             self.problems.append(line)
@@ -315,7 +327,8 @@ class Store:
         import filelock
 
         with contextlib.suppress(OSError, filelock.Timeout), self.lock(key, wait=0):
-            self._move(path)
+            if still():
+                self._move(path)
 
     def _move(self, path: Path) -> None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}-{path.parent.name}-{path.name}"
