@@ -19,7 +19,8 @@ from benchmarks.images import data
 from benchmarks.models import network_for
 from maml.inner_loop import per_task
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES, README = ROOT / "docs" / "examples", ROOT / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,10 @@ def leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_recipe_is_short(name: str, lines: int) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) <= lines
+
+
+def test_the_readme_shows_the_prototypical_network_as_it_is() -> None:
+    assert f"```python\n{(EXAMPLES / 'prototypical_network.py').read_text()}```" in README.read_text()
 
 
 @pytest.mark.parametrize("name", ["prototypical_network.py", "control_task.py"])

@@ -102,7 +102,7 @@ def measure(
             simulations = list(_simulations(tasks, threads, stack))
             order = np.random.default_rng(0)
             for number in range(rounds + 1):
-                progress({"line": f"throughput: round {number} of {rounds}"})
+                progress({"line": f"control steps: round {number} of {rounds}"})
                 for position in order.permutation(len(simulations)):
                     simulations[position].run()
                 if number == 0:  # the first episodes load libraries and models

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmarks import registry
 from benchmarks.cost import PRELOAD, batches, grid, peers
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
@@ -26,8 +27,12 @@ from benchmarks.run import isolate
 from benchmarks.run.code_hash import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome
 
-#: the modules that measure, from which all code that decides a cost is reached
-ENTRIES = ("benchmarks.cost.measurement", *(f"benchmarks.cost.peers.{name}" for name in peers.names()))
+#: methods and modules from which all code that decides a cost is reached
+METHODS = ("maml", "fomaml")
+ENTRIES = (
+    *("benchmarks.cost.measurement", "benchmarks.cost.batches"),
+    *(f"benchmarks.cost.peers.{name}" for name in peers.names()),
+)
 ENVIRONMENT_ENTRIES = ("benchmarks.cost.control_steps", "benchmarks.tasks.half_cheetah")
 #: fields of a setting that its record repeats, and those of its workload
 FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
@@ -214,7 +219,7 @@ def key_of(setting: Setting, device: str, facts: Mapping[str, Any]) -> str:
         {
             "cell": "cost",
             "setting": {name: value for name, value in grid.plain(setting).items() if name != "limit"},
-            "code": code_hash((), ENTRIES),
+            "code": code_hash([registry.method_entry(name).cls for name in METHODS], ENTRIES),
             "device": device.partition(":")[0],
             "machine": facts["machine"].id,
             "versions": libraries,

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.api import Parameters, Predictor, Recorded
+from benchmarks.api import Parameters, Predictor
 from benchmarks.environments import ActionSpace, Trajectories
-from maml.inner_loop import GradientDescent, InnerLoop, TaskLoss
+from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss
 
 Product = Callable[[Tensor], Tensor]
 #: parameters ``[T, ...]`` by name -> the policy that they make

@@ -19,6 +19,7 @@ from benchmarks.cost.grid import Choice, Setting, Variant
 from benchmarks.cost.measurement import OUT_OF_TIME, Budget
 from benchmarks.cost.peers import loop
 from benchmarks.cost.workloads import Workload
+from benchmarks.records.record import Cost, Record
 
 SMALL = Workload("mlp-40-40", (1,), 0, 4, 4, 0.01, threads=1)
 
@@ -238,6 +239,6 @@ def test_failures_that_other_settings_may_have_caused(
     status: str, reason: str | None, why: str | None, trouble: str | None
 ) -> None:
     row = {"status": status, "reason": reason, "plan": {"why": why} if why else None}
-    assert batches.trouble({"status": "ok", "reason": None, "rows": [row]}) == trouble
+    assert batches.trouble(Record("a", "cost", "", cost=Cost({}, (row,)))) == trouble
     if not why:
-        assert batches.trouble({"status": status, "reason": reason, "rows": []}) == trouble
+        assert batches.trouble(Record("a", "cost", "", status, reason)) == trouble  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_records import SINUSOID, Maker
 from rich.console import Console
 
 from benchmarks.cost import control_steps, grid, sweep
@@ -101,10 +100,10 @@ def test_simulators_are_measured_until_there_is_a_record(tmp_path: Path, statuse
     store, lines = Store(tmp_path), []
     statuses.append("error")
     (failed,) = sweep.environments(store, "standard", lines.append)
-    assert (failed["cell"], failed["status"], failed["rows"]) == ("cost", "error", [])
+    assert (failed.cell, failed.status, sweep.costs_of(failed).rows) == ("cost", "error", ())
     (record,) = sweep.environments(store, "standard", lines.append)
-    assert [row["label"] for row in record["rows"]] == ["batch", "SyncVectorEnv", "AsyncVectorEnv"]
-    assert record["machine"]["id"]
+    assert [row["label"] for row in sweep.costs_of(record).rows] == ["batch", "SyncVectorEnv", "AsyncVectorEnv"]
+    assert (record.threads, record.machine.id != "") == (2, True)
     assert sweep.environments(store, "standard", lines.append) == [record]
     sweep.environments(store, "standard", lines.append, again=True)
     assert lines == [f"control steps per second: {status}" for status in ("error", "ok", "ok")]
@@ -113,9 +112,7 @@ def test_simulators_are_measured_until_there_is_a_record(tmp_path: Path, statuse
 
 
 def test_control_steps_stand_on_the_page_and_in_the_terminal(tmp_path: Path, statuses: list[str]) -> None:
-    make = Maker(tmp_path / "store")
-    make.evaluation("maml", SINUSOID, level=0.5)
-    sweep.environments(make.store, "standard", lambda line: None)
+    sweep.environments(Store(tmp_path / "store"), "standard", lambda line: None)
     results = load(tmp_path / "store")
     table = sections.environment_table(results.costs)
     assert table is not None

@@ -9,22 +9,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.cost import batches, entry, grid, peers, sweep
+from benchmarks.cost import entry, grid, peers, sweep
 from benchmarks.cost.grid import Choice
+from benchmarks.records.record import Cost, Machine, Record
 from benchmarks.records.store import Store
+from benchmarks.run import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome
 from reports import results
 from reports.cost import frames, terminal
 
 SETTINGS = grid.settings("smoke", Choice(inner_steps=[1, 2, 3]))
-GPU = {"machine": {"id": "m", "gpu": {"memory_gib": 140}}, "versions": {}, "git": None}
+MACHINE = Machine("m", "Imaginary", "x86_64", 8, 8, 8, 64, "Linux", "Linux", {"name": "GPU", "memory_gib": 140})
+GPU = {"machine": MACHINE, "versions": {}, "git": None}
 
 
 # --- in real processes -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str], list[dict[str, Any]]]:
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str], list[Record]]:
     """The smoke profile, measured for real in a process of its own."""
     store, lines = Store(tmp_path_factory.mktemp("store")), []
     records = sweep.run(grid.settings("smoke"), store, "smoke", "cpu", lines.append)
@@ -33,11 +36,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[str], l
 
 def test_a_sweep_keeps_a_record_and_does_not_measure_twice(swept: Any) -> None:
     store, lines, (record,) = swept
-    assert record["status"] == "ok", record["stderr"]
-    assert (record["cell"], record["threads"], record["cut"]) == ("cost", 1, False)
-    assert [row["status"] for row in record["rows"]] == ["ok"] * 4
-    assert record["machine"]["id"]
-    assert all(seconds >= 0 for seconds in record["stages"].values())
+    assert record.ok, record.stderr
+    costs = sweep.costs_of(record)
+    assert (record.cell, record.threads, costs.cut) == ("cost", 1, False)
+    assert [row["status"] for row in costs.rows] == ["ok"] * 4
+    assert record.machine.id
+    assert all(seconds >= 0 for seconds in costs.stages.values())
     assert "4 of 4 variants" in lines[-1]
     again: list[str] = []
     assert sweep.run(grid.settings("smoke"), store, "smoke", "cpu", again.append) == [record]
@@ -54,7 +58,7 @@ def test_tables_of_scores_do_not_see_costs(swept: Any) -> None:
 def test_a_setting_that_exceeds_its_memory_is_a_record(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (record,) = sweep.run(grid.settings("smoke"), store, "smoke", "cpu", lambda line: None, memory_bytes=50_000_000)
-    assert record["status"] == "out-of-memory"
+    assert record.status == "out-of-memory"
     assert list(frames.rows([record])["status"]) == ["out-of-memory"]
     assert frames.ratios([record]).empty
     console = Console(width=160, record=True, file=io.StringIO())
@@ -110,7 +114,8 @@ def test_when_time_is_up_no_setting_begins_and_the_next_run_goes_on(
         patched.setattr(sweep.time, "monotonic", lambda: next(clock))
         lines = swept_lines(store, seconds=100)
     assert processes.batches == [{1: 100}, {2: 45}]  # the profile's limit is 300
-    assert {record["setting"]["inner_steps"]: record["cut"] for record in store.records("cost")} == {1: False, 2: True}
+    kept = map(sweep.costs_of, store.records("cost"))
+    assert {cost.setting["inner_steps"]: cost.cut for cost in kept} == {1: False, 2: True}
     assert lines[-1] == "time is up; run the same command again for the other 1 settings"
     processes.batches.clear()
     swept_lines(store)
@@ -127,8 +132,8 @@ def test_on_a_gpu_settings_with_trouble_in_a_batch_are_measured_again_alone(
     lines = swept_lines(Store(tmp_path), "cuda")
     assert [sorted(batch) for batch in processes.batches] == [[1, 2, 3], [1], [2]]
     assert [line[:5] for line in lines if line[0] == "["] == ["[1/3]", "[2/3]", "[3/3]"]
-    rows = {r["setting"]["inner_steps"]: r["rows"][0]["status"] for r in Store(tmp_path).records("cost")}
-    assert rows == {1: "ok", 2: "error", 3: "ok"}
+    kept = map(sweep.costs_of, Store(tmp_path).records("cost"))
+    assert {c.setting["inner_steps"]: c.rows[0]["status"] for c in kept} == {1: "ok", 2: "error", 3: "ok"}
 
     # a run that ends before that does not take it for done
     other, clock = Store(tmp_path / "other"), iter([0.0, 0.0, 99.0])
@@ -162,35 +167,61 @@ def test_absent_libraries_are_said_once(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("record", "finished"),
+    ("status", "cut", "finished"),
     [
-        (None, False),
-        ({"status": "ok"}, True),
-        ({"status": "out-of-memory"}, True),
-        ({"status": "timeout"}, True),
-        ({"status": "timeout", "cut": True}, False),
-        ({"status": "error"}, False),
+        ("ok", False, True),
+        ("out-of-memory", False, True),
+        ("timeout", False, True),
+        ("timeout", True, False),
+        ("error", False, False),
     ],
 )
-def test_an_error_and_a_setting_that_was_cut_are_measured_again(record: Any, finished: bool) -> None:
-    assert sweep.finished(record) is finished
+def test_an_error_and_a_setting_that_was_cut_are_measured_again(status: Any, cut: bool, finished: bool) -> None:
+    assert sweep.finished(Record("a", "cost", "", status, cost=Cost({}, (), cut=cut))) is finished
+    assert not sweep.finished(None)
 
 
-def test_a_few_rounds_or_an_entry_without_counts_mean_that_time_ran_out() -> None:
-    def record(*rounds: int, of: int = 15) -> dict[str, Any]:
-        rows = [{"status": "ok", "rounds": each, "plan": {"name": ""}} for each in rounds]
-        return {"status": "ok", "setting": {"rounds": of}, "rows": rows}
-
-    assert not sweep.ran_out(record(5, 5))
-    assert sweep.ran_out(record(5, 4))
-    uncounted = record(5, 5)
-    uncounted["rows"][1]["plan"] = None
-    assert sweep.ran_out(uncounted)
-    assert not sweep.ran_out(record(3, 3, of=3))
-    assert sweep.ran_out({"status": "timeout", "setting": {"rounds": 9}, "rows": []})
+ROW = {"status": "ok", "rounds": 5, "plan": {"name": ""}}
 
 
-def test_the_files_that_decide_a_cost_exist() -> None:
-    folder = Path(sweep.__file__).parents[1]
-    assert [pattern for pattern in sweep.CODE + sweep.ENVIRONMENT_CODE if not list(folder.glob(pattern))] == []
-    assert batches.__name__.rpartition(".")[2] in " ".join(sweep.CODE)
+@pytest.mark.parametrize(
+    ("status", "row", "rounds", "ran_out"),
+    [
+        ("ok", {}, 15, False),
+        ("ok", {"rounds": 4}, 15, True),
+        ("ok", {"rounds": 3}, 3, False),
+        ("ok", {"plan": None}, 15, True),  # not counted
+        ("ok", {"status": "timeout"}, 15, True),
+        ("timeout", {}, 15, True),
+    ],
+)
+def test_few_rounds_and_entries_without_counts_mean_that_time_ran_out(
+    status: Any, row: dict[str, Any], rounds: int, ran_out: bool
+) -> None:
+    cost = Cost({"rounds": rounds}, (ROW, {**ROW, **row}))
+    assert sweep.ran_out(Record("a", "cost", "", status, cost=cost)) is ran_out
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        *[(f"maml/{name}.py", True) for name in ("maml", "gradient", "inner_loop")],
+        *[(f"benchmarks/cost/{name}.py", True) for name in ("measurement", "batches", "peers/jax", "workloads")],
+        *[("benchmarks/execution/compiled.py", True), ("benchmarks/cost/sweep.py", False)],
+    ],
+)
+def test_a_change_of_the_code_that_is_timed_changes_the_key(
+    file: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, setting = code_hash._source, SETTINGS[0]
+
+    def changed(path: Path) -> Any:
+        digest, imported = usual(path)
+        return f"{digest} changed" if path.as_posix().endswith(file) else digest, imported
+
+    before = sweep.key_of(setting, "cpu", GPU)
+    code_hash._hash_of.cache_clear()
+    monkeypatch.setattr(code_hash, "_source", changed)
+    after = sweep.key_of(setting, "cpu", GPU)
+    code_hash._hash_of.cache_clear()
+    assert (after != before) is counts

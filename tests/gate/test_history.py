@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_records import SINUSOID, Maker
 
 from benchmarks.gate import history
+from benchmarks.records.record import Cost, Machine, Record
+from benchmarks.records.store import Store
 from reports import trend
 from reports.page import page
 
@@ -84,7 +85,9 @@ def test_what_the_gate_writes_is_what_the_page_reads(kept: history.History) -> N
 
 def test_the_page_has_the_section_where_there_is_a_history(kept: history.History, tmp_path: Path) -> None:
     store = kept.file.parent / "quick"
-    Maker(store).evaluation("maml", SINUSOID, level=0.5)
+    setting = {"work": "meta-step", "backbone": "mlp-40-40", "meta_batch": 1, "inner_steps": 1}
+    machine = Machine("m", "Imaginary", "x86_64", 2, 2, 2, 8, "Linux", "Linux")
+    Store(store).write(Record(16 * "a", "cost", "a setting", machine=machine, cost=Cost(setting, ())))
     html = page.write_report(store, tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count("milliseconds by run of the gate") == 2
     assert 'id="trend"' in html

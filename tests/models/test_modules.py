@@ -343,6 +343,5 @@ def test_the_example_of_the_docs_trains(tmp_path: Path, given: Any, monkeypatch:
     assert state.parameters["1.weight"].shape == (80, 1)
     before = code_hash.code_hash([type(tasks), *own_factories("wide")], [])
     path.write_text(example.replace("80", "70"), encoding="utf-8")
-    for cached in (code_hash._hash_of, code_hash._source):
-        cached.cache_clear()
+    code_hash.forget_own_files()
     assert code_hash.code_hash([type(tasks), *own_factories("wide")], []) != before

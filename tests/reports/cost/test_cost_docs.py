@@ -28,11 +28,11 @@ def test_every_ratio_is_that_of_the_medians_of_the_samples(store: str) -> None:
     seen = 0
     for path in sorted((docs.REFERENCE / store / "records").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["cell"] != "cost" or record["setting"]["work"] == "environment":
+        if record["cell"] != "cost" or record["cost"]["setting"]["work"] == "environment":
             continue
         times = {
             (row["label"], row["order"]): float(np.median(row["samples_milliseconds"]))
-            for row in record["rows"]
+            for row in record["cost"]["rows"]
             if row["status"] == "ok"
         }
         (ratio,) = [line for line in lines if line[0] == record["label"]] or [None]
