@@ -53,7 +53,7 @@ def digest(columns: Mapping[str, Any]) -> str:
 
     found = hashlib.sha256()
     for column in columns.values():
-        found.update(np.ascontiguousarray(column, "<i8"))
+        found.update(np.ascontiguousarray(column, "<i8").reshape(-1).data)
     return found.hexdigest()[:16]
 
 
@@ -98,6 +98,23 @@ def read_torch(content: bytes) -> dict[str, Any]:
 
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """The same after its own SHA-256, since no record has that of a checkpoint."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getbuffer()
+    replace(path, lambda target: target.write_bytes(b"".join((hashlib.sha256(content).digest(), content))))
+
+
+def read_checkpoint(content: bytes) -> dict[str, Any]:
+    """What `write_checkpoint` wrote; raises ValueError for a file with other content."""
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError("the SHA-256 differs")
+    return read_torch(content[32:])
 
 
 #: by the suffix of the file

@@ -1,7 +1,7 @@
 """Every score of the smoke profile is bit for bit what it was when ``smoke_scores.json`` was written.
 
-Where a change of the arithmetic is meant, copy the file that the failure names over ``smoke_scores.json``, and say why in
-the commit.
+Where a change of the arithmetic is meant, copy the file that the failure names over ``smoke_scores.json``, and give the
+reason in the commit.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ FILE = Path(__file__).with_name("smoke_scores.json")
 def hashes(store):
     """A name for each test and step -> 16 digits of the SHA-256 of its float32 scores."""
     found = {}
-    for record in filter(lambda record: record.ok, store.records("evaluation")):
+    for record in [record for record in store.records("evaluation") if record.ok]:
         scores = store.scores(record)
         name = f"{record.label} on {record.task.id} shots {record.evaluation.shots} seed {record.seed or 0}"
         for tested in record.tested:
