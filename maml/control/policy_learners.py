@@ -188,8 +188,8 @@ class Paths:
         self._paths: dict[float, tuple[Experiences, Iterator[Parameters], int]] = {}
 
     def after(self, step: int, rate: float) -> tuple[Predictor, int]:
-        """The policy after ``step`` steps at a rate, and the environment steps of its path until then. For each rate, ask
-        for steps in their order."""
+        """The policy after ``step`` steps at a rate, and the environment steps of its path until then. For each rate,
+        ask for steps in their order."""
         if rate not in self._paths:
             source = dataclasses.replace(self._support, counter=Counter())
             seen = Experiences(source, self._discount, self._learner.trace, self._first)
