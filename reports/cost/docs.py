@@ -17,7 +17,7 @@ from benchmarks.errors import MetabenchError
 from reports import words
 from reports.cost import frames
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "performance.md"
 REFERENCE = ROOT / "reports" / "reference"
 
