@@ -1,4 +1,4 @@
-"""Stopwatches and peak memory of processes and devices."""
+"""Stopwatches, and peak memory of processes and devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def synchronise(device: str) -> None:
-    """Wait until the device has done what it was asked; nothing to do for a CPU."""
+    """Wait until the device has finished its work; does nothing for a CPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -18,9 +18,10 @@ def synchronise(device: str) -> None:
 
 
 class Clock:
-    """A stopwatch for one device that counts only what happens inside ``with clock:``, in seconds of wall time.
+    """A stopwatch for one device: counts wall time inside ``with clock:``, in seconds.
 
-    On a GPU the stretch ends when the device has finished its work. `laps` holds the length of each stretch."""
+    On a GPU a lap ends when the device has finished its work. `laps` holds the length of each lap.
+    """
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -33,29 +34,30 @@ class Clock:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is None:  # after a CUDA error a synchronisation would raise another and hide it
+        if exception[0] is None:  # synchronising after a CUDA error would raise another and hide it
             synchronise(self.device)
         self.laps.append(time.perf_counter() - self._start)
 
     @property
     def total(self) -> float:
-        """Seconds of all stretches together."""
+        """Sum of all laps in seconds."""
         return sum(self.laps)
 
 
 class PeakMemory:
-    """The most memory in use since this object was made, in bytes.
+    """Peak memory since this object was made, in bytes.
 
-    On a GPU: what torch had allocated on the device. On a CPU: the process's peak resident memory minus what was
-    resident at the start, so imported libraries don't count. Linux can forget an earlier peak (``clear_refs``);
-    elsewhere a higher peak from before the start would count."""
+    On a GPU: memory allocated by torch on the device. On a CPU: the process's peak resident memory minus that at the
+        start, so imported libraries don't count. Linux can reset an earlier peak (``clear_refs``); elsewhere a higher
+        peak from before the start counts.
+    """
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
         if device.startswith("cuda"):
             import torch
 
-            torch.cuda.init()  # resetting what was never begun is an error
+            torch.cuda.init()  # resetting before initialisation is an error
             torch.cuda.reset_peak_memory_stats(device)
             return
         with contextlib.suppress(OSError):
@@ -86,9 +88,9 @@ def _peak_resident_bytes() -> int:
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Resident memory of a process (None: this one) in bytes; 0 if it is gone.
+    """Resident memory of a process (None: this one) in bytes; 0 if it has ended.
 
-    Pages that are shared with other processes count in full."""
+    Pages shared with other processes count in full."""
     pid = os.getpid() if pid is None else pid
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -105,7 +107,7 @@ def resident_bytes(pid: int | None = None) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process ids of a process's children, their children, and so on; empty where no one can tell."""
+    """Process ids of a process's children, their children, and so on; empty if unknown."""
     try:
         import psutil
     except ImportError:

@@ -1,7 +1,8 @@
-"""What a number was measured on: machine, versions, commit."""
+"""Facts of the machine, the installed versions and the commit, for records."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -9,11 +10,12 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-#: packages whose versions go into a record
+#: packages whose versions are recorded
 PACKAGES = (
     *("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "mujoco", "gymnasium"),
     *("learn2learn", "higher", "torchopt", "jax"),
@@ -21,15 +23,15 @@ PACKAGES = (
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-#: facts of `machine` that identify it: what decides how fast it is, and nothing that changes while it runs
+#: facts that identify a machine: they decide its speed and stay constant while it runs
 IDENTITY = ("cpu", "architecture", "physical_cores", "logical_cores", "usable_cores", "memory_gib", "system", "gpu")
 
 
 def fingerprint(device: str = "cpu") -> dict[str, Any]:
-    """What this machine is: processor, cores, memory (GiB), system, thread settings; for a cuda device its name,
-    memory (GiB), driver and CUDA version too. ``id`` is a short hash of what does not change while it runs.
+    """Facts of this machine: processor, cores, memory (GiB), system, thread settings.
 
-    A CPU's fingerprint never touches CUDA; a GPU's starts it in this process."""
+    For a CUDA device also its name, memory (GiB), driver and CUDA version. ``id`` is a short hash of the constant
+    facts. A CPU's fingerprint never touches CUDA; a GPU's initialises it in this process."""
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -47,7 +49,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """The processor's name without its nominal frequency."""
+    """Name of the processor without its nominal frequency."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -69,14 +71,14 @@ def _physical_cores() -> int | None:
 
 
 def usable_cores() -> int | None:
-    """The cores that this process may run on, fewer than the machine's under taskset or in a container."""
+    """Cores that this process may run on: fewer than the machine's under taskset or in a container."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def memory_gib() -> int | None:
-    """The machine's memory in GiB; None where no one can tell."""
+    """Memory of the machine in GiB; None if unknown."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     except (AttributeError, OSError, ValueError):
@@ -84,7 +86,7 @@ def memory_gib() -> int | None:
 
 
 def thread_settings() -> dict[str, Any]:
-    """Thread variables that are set, and torch's threads if torch is imported already."""
+    """Thread variables that are set, and torch's threads if torch is already imported."""
     settings: dict[str, Any] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -110,7 +112,7 @@ def _gpu(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that can move a number or a time."""
+    """Versions of Python and of the installed packages that can affect a number or a time."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -121,22 +123,36 @@ def versions() -> dict[str, str]:
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """The commit that is checked out at ``root``, and whether files differ from it; None if ``root`` is no part of a
-    checkout (or git is not here). Where a checkout's files were copied to another machine without its history,
-    METABENCH_COMMIT says which commit they are of."""
+    """The commit checked out at ``root`` and whether files differ from it; None outside a checkout or without git.
+
+    METABENCH_COMMIT names the commit of files that were copied without their history."""
     if named := os.environ.get("METABENCH_COMMIT"):
         return {"commit": named, "dirty": False}
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
-    inside = _output("git", "-C", str(root), "ls-files", "--", ".")
-    if not commit or not inside:  # an installation inside somebody's checkout holds no tracked file
+    commit = git(root, "rev-parse", "HEAD")
+    inside = git(root, "ls-files", "--", ".")
+    if not commit or not inside:  # an installation inside another checkout has no tracked file
         return None
-    return {"commit": commit, "dirty": bool(_output("git", "-C", str(root), "status", "--porcelain"))}
+    return {"commit": commit, "dirty": bool(git(root, "status", "--porcelain"))}
 
 
-def _output(*command: str) -> str | None:
-    """What a command prints; None if it fails or does not exist."""
+def git(root: Path, *arguments: str, seconds: float = 30) -> str | None:
+    """Output of git in a folder; None if it fails or is not installed.
+
+    Without the variables that git sets in a hook (GIT_DIR, GIT_INDEX_FILE and others): they would direct this call to
+    the repository and the index of the hook."""
+    environment = {name: value for name, value in os.environ.items() if name not in _local_variables()}
+    return _output("git", "-C", str(root), *arguments, seconds=seconds, environment=environment)
+
+
+@functools.cache
+def _local_variables() -> frozenset[str]:
+    return frozenset((_output("git", "rev-parse", "--local-env-vars") or "").split())
+
+
+def _output(*command: str, seconds: float = 30, environment: Mapping[str, str] | None = None) -> str | None:
+    """Output of a command; None if it fails or does not exist."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

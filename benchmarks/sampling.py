@@ -1,9 +1,8 @@
-"""Counter-based random numbers: a number is a pure function of (stream, index, lane), so any episode can be cut alone,
-in any order, on any machine, and comes out the same.
+"""Counter-based random numbers: a number is a pure function of (stream, index, lane).
 
-The mixing function is the finaliser of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014), applied once for each word of the counter. Everything is computed for a whole batch at once:
-a generator per episode costs as much as a training step.
+Any episode can be drawn alone, in any order, on any machine, with the same result. The mixing function is the finaliser
+of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), applied once per
+word of the counter. A whole batch is computed at once; a generator per episode would cost as much as a training step.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def stream(*names: object) -> int:
-    """The number of a named stream, 0 to 2**64 - 1: ``stream("sinusoid-v1", "test")``."""
+    """Number of a named stream, 0 to 2**64 - 1: ``stream("sinusoid-v1", "test")``."""
     text = "/".join(str(name) for name in names)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
@@ -55,15 +54,16 @@ def normal(key: int, indices: Index, lanes: int, first: int = 0) -> np.ndarray:
 
 
 def integers(key: int, indices: Index, lanes: int, high: int, first: int = 0) -> np.ndarray:
-    """Whole numbers from 0 to high - 1, int64 ``[T, lanes]``; high is below 2**32, so the bias is below 2**-31."""
+    """Integers from 0 to high - 1, int64 ``[T, lanes]``; high is below 2**32, so the bias is below 2**-31."""
     return ((bits(key, indices, lanes, first) >> np.uint64(32)) * np.uint64(high) >> np.uint64(32)).astype(np.int64)
 
 
 def choices(key: int, indices: Index, population: int, count: int, sets: int = 1) -> np.ndarray:
-    """Draws without replacement, int64 ``[T, sets, count]``: for each index and each of ``sets`` independent draws,
-    ``count`` different numbers from 0 to population - 1 in random order.
+    """Draws without replacement, int64 ``[T, sets, count]``: ``count`` different numbers below ``population``.
 
-    The first numbers of a draw do not depend on ``count``."""
+    The order is random. The first numbers of a draw do not depend on ``count``.
+
+    sets: independent draws per index"""
     words = bits(key, indices, sets * population).reshape(-1, sets, population)
     if count >= population // 2:
         return np.argsort(words, axis=-1)[..., :count]
@@ -73,5 +73,5 @@ def choices(key: int, indices: Index, population: int, count: int, sets: int = 1
 
 
 def permutations(key: int, indices: Index, size: int) -> np.ndarray:
-    """Random orders, int64 ``[T, size]``: a permutation of 0 to size - 1 per index."""
+    """Random permutations of 0 to size - 1, one per index, int64 ``[T, size]``."""
     return choices(key, indices, size, size)[:, 0]

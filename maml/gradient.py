@@ -23,7 +23,7 @@ from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.per_task import PerTask, applied
-from maml.inner_loop import InnerLoop, UpdateRule, per_task
+from maml.inner_loop import InnerLoop, UpdateRule, gradients_of, per_task
 from maml.losses import supervised_loss
 
 #: parameters without a task axis, support set and query set of T tasks -> loss and the gradient of each parameter
@@ -72,7 +72,7 @@ class QueryLoss:
         steps = self.inner.steps(per_task(leaves, len(support)), support)
         adapted = next(islice(steps, self.inner_steps, None))
         loss = self.at(adapted, support, query)
-        return loss.detach(), torch.autograd.grad(loss, list(leaves.values()))
+        return loss.detach(), gradients_of(loss, leaves, graph=False)
 
     def checkpointed_gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
@@ -88,7 +88,7 @@ class QueryLoss:
             between.append(forwards.step(*between[-1], support, number))
         leaves = _leaves(between[-1][0])
         loss = self.at(leaves, support, query)
-        gradients = list(torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True))
+        gradients = list(gradients_of(loss, leaves, graph=False))
         into = [torch.zeros_like(value) for value in between[-1][1].values()]
         for number in reversed(range(self.inner_steps)):
             theta, memory = map(_leaves, between[number])
@@ -225,8 +225,38 @@ def planned_gradient(
     if isinstance(used := applied(plain.network, plan.per_task).backbone, PerTask):
         if plan.threads > 1:
             raise MetabenchError(f"plan {forced!r}: {plan.threads} threads would share one module")
+        if plain.second_order and (missing := _missing_second_derivative(plain, episodes_of(slice(0, 1)), initial())):
+            raise MetabenchError(f"the backbone has no second derivative; use first order, as fomaml does ({missing})")
         facts |= {"per_task": used.how, "per_task_why": used.why}
     return plan, facts
+
+
+#: nodes of a graph that stand for a gradient that can't be differentiated
+_DEAD_ENDS = ("torch::autograd::Error", "torch::autograd::NotImplemented")
+
+
+def _missing_second_derivative(objective: QueryLoss, episodes: Episodes, parameters: Parameters) -> str:
+    """Why the gradient of an inner step can't be differentiated, or ""; for a user's module.
+
+    torch raises only where a dead end lies between the gradient and a leaf. Elsewhere it leaves terms out silently."""
+    support, query = episodes.support, episodes.query
+    theta = {name: value.to(support.x.dtype) for name, value in parameters.items()}
+    leaves = _leaves(per_task(theta, len(support)))
+    try:
+        after, _ = objective.inner.step(leaves, objective.rule.start(leaves), support, 0)
+        ahead: list[Any] = [value.grad_fn for value in after.values()]
+        seen: set[Any] = {None}
+        while ahead:
+            if (node := ahead.pop()) in seen:
+                continue
+            if node.name() in _DEAD_ENDS:
+                return "a layer's gradient is differentiable once only"
+            seen.add(node)
+            ahead += [following for following, _ in node.next_functions]
+        objective.gradient(theta, support, query)
+    except RuntimeError as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return ""
 
 
 def held_bytes(objective: QueryLoss, plan: Plan) -> int | None:

@@ -33,6 +33,13 @@ def per_task(parameters: Mapping[str, Tensor], tasks: int) -> Parameters:
     return {name: value.expand(tasks, *value.shape) for name, value in parameters.items()}
 
 
+def gradients_of(loss: Tensor, leaves: Mapping[str, Tensor], *, graph: bool) -> Sequence[Tensor]:
+    """The gradient of a scalar by each leaf, 0 where it does not depend on one; graph: keep that of the gradients."""
+    return torch.autograd.grad(
+        loss, list(leaves.values()), create_graph=graph, allow_unused=True, materialize_grads=True
+    )
+
+
 class UpdateRule(Protocol):
     """How a gradient changes the parameters. A rule is a frozen dataclass without tensors.
 
@@ -50,6 +57,16 @@ class UpdateRule(Protocol):
 
         values, gradients: of the parameters that take steps, by name. losses: ``[T]``. number: of the step, from 0."""
         ...
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A source that replays ``batches[step]``, the data of an earlier inner loop."""
+
+    batches: Sequence[Any]
+
+    def batch(self, predictor: Predictor | None, step: int) -> Any:
+        return self.batches[step]
 
 
 @dataclass(frozen=True)
@@ -111,7 +128,7 @@ class InnerLoop:
             }
             predictor = self.predictor_of({**parameters, **leaves}, number)
             losses = self.loss(predictor, support.batch(predictor, number))
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()), create_graph=self.second_order)
+            found = gradients_of(losses.sum(), leaves, graph=self.second_order)
         gradients = dict(zip(leaves, found, strict=True))
         stepped, memory = self.rule.step(memory, leaves, gradients, losses, number)
         if not any(value.requires_grad for value in parameters.values()):

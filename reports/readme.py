@@ -1,6 +1,7 @@
-"""The README's tables and picture: ``python -m reports.readme [STORE ...]`` writes them from committed records.
+"""The README's table and picture and docs/results.md, from committed records; ``python -m reports.readme`` writes them.
 
-The default is every store in ``reports/reference/``. Only this module writes between the markers.
+Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. Only this
+module writes between the markers of these documents; no number there is typed.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from reports import style, svg, words
 from reports.cost import frames
 from reports.cost.picture import drawn
 from reports.results import Result, Results, load
-from reports.scores import layout, tables
+from reports.scores import findings, layout, tables
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+#: documents, from the top of the checkout
+README, RESULTS = "README.md", "docs/results.md"
 REFERENCE = ROOT / "reports" / "reference"
 
 BEGIN, END = "<!-- table -->\n", "\n<!-- /table -->"
 NOTHING = "No record is committed yet; `make bench` makes your own."
 
-#: the picture, relative to the README, with its title and a note
+#: the picture of the README, and its caption
 PICTURE = "docs/second-order.svg"
 PICTURE_TITLE = "Time of a meta-step of second order over one of first order, by inner steps"
 PICTURE_MORE = "The paper's roughly 33 % may mean either dotted line ([performance](docs/performance.md))."
+
+#: trained methods that a test needs to be a column of the README's table
+TRAINED = 2
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
@@ -41,14 +46,58 @@ def stores(folder: Path = REFERENCE) -> list[Path]:
     return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
 
 
-def section(paths: Sequence[Path], root: Path = ROOT) -> str:
-    """The text between the markers: the tables of these stores, or one sentence without any.
-
-    root: the folder that links are relative to."""
-    parts = [_store(Path(path), root) for path in paths]
+def overview(paths: Sequence[Path]) -> str:
+    """The README's part: a table of methods and tests from the first store with scores, and the picture of the costs;
+    one sentence where there are no records."""
+    parts = []
+    found = next((results for path in paths if (results := load(path)).results), None)
+    if found is not None:
+        parts.append(_overview(found))
     if picture(paths) is not None:
         parts.append(f"![{PICTURE_TITLE}]({PICTURE})\n\n{PICTURE_TITLE}; bands are 95 % intervals. {PICTURE_MORE}")
     return "\n\n".join(parts) or NOTHING
+
+
+def section(paths: Sequence[Path], root: Path) -> str:
+    """The part of docs/results.md: every table of these stores, or one sentence where there are none.
+
+    root: the folder that links are relative to."""
+    return "\n\n".join(_store(Path(path), root) for path in paths) or NOTHING
+
+
+def _overview(results: Results) -> str:
+    """Methods in rows, the tests that several methods were trained for in columns."""
+    columns = []
+    for finding in (regimes[0] for regimes in findings.findings_of(results) if regimes[0].own):
+        if sum(bool(entry.result.training) for entry in finding.entries) >= TRAINED:
+            columns.append(finding)
+    columns = [finding for finding in columns if finding.entries and finding.entries[0].result.column.model == "best"]
+    places = [{entry.result.name: entry for entry in finding.entries} for finding in columns]
+    rows = [
+        [name, *(_score(column.get(name)) for column in places)]
+        for name in dict.fromkeys(name for column in places for name in column)
+    ]
+    titles = ["method", *map(_column_title, columns)]
+    table = words.pipe_table(titles, (bool(index) for index, _ in enumerate(titles)), rows)
+    profiles = words.listed(sorted({result.first.record.profile for result in results.results}))
+    return (
+        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: no method is significantly better. "
+        f"{words.UNDER_TRAINED}: under-trained at this budget ([protocol](docs/protocol.md)). "
+        "Every test and condition: [results](docs/results.md)."
+    )
+
+
+def _column_title(finding: findings.Finding) -> str:
+    regime = "" if finding.regime == "none" else f", {words.REGIME_TITLES[finding.regime]}"
+    return f"{finding.test}<br>{words.axis(finding.entries[0].result.metric)}{regime}"
+
+
+def _score(entry: findings.Entry | None) -> str:
+    """A score: bold where no method is better; empty where there is none."""
+    if entry is None:
+        return ""
+    text = f"**{entry.number}**" if entry.rank == 1 else entry.number
+    return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 
 def picture(paths: Sequence[Path]) -> svg.Drawing | None:
@@ -57,16 +106,17 @@ def picture(paths: Sequence[Path]) -> svg.Drawing | None:
 
 
 def _store(path: Path, root: Path) -> str:
+    """The tables of a store, a heading each, and where its records are."""
     results = load(path)
     own = [result for result in results.results if result.row.own]
     if not own and results.costs:
-        return f"{_costs(results)}\n\n{_origin(results, path, root)}"
+        return f"## {path.name}\n\n{_costs(results)}\n\n{_origin(results, path, root)}"
     if not own:
         raise MetabenchError(f"no finished evaluation in {path}")
     looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
     parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
-    return "\n\n".join([*parts, _footnote(results, own, path, root)])
+    return "\n\n".join([f"## {path.name}", *parts, _footnote(results, own, path, root)])
 
 
 def _table(table: layout.Table) -> str:
@@ -94,7 +144,7 @@ def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -
     """What the numbers mean and where they come from."""
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
-        lines.append(f"{words.UNDER_TRAINED} under-trained fit ([protocol](docs/protocol.md)).")
+        lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
     return " ".join([*lines, _origin(results, path, root)])
 
 
@@ -115,33 +165,33 @@ def _origin(results: Results, path: Path, root: Path) -> str:
 
 
 def current(text: str) -> str:
-    """The text between the markers of a README."""
+    """What stands between the markers of a document."""
     _, begin, rest = text.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not (begin and end):
-        raise MetabenchError(f"the README has no {BEGIN.strip()} ... {END.strip()}")
+        raise MetabenchError(f"a document has no {BEGIN.strip()} ... {END.strip()}")
     return inside
 
 
-def update(readme: Path, paths: Sequence[Path]) -> None:
-    """Write the tables of these stores between the markers of a README, and the picture."""
-    text, root = readme.read_text(encoding="utf-8"), readme.resolve().parent
-    old, new = current(text), section(paths, root)
+def update(root: Path, paths: Sequence[Path]) -> None:
+    """Write the parts of README and results, and the picture, below a folder."""
+    for name, new in ((README, overview(paths)), (RESULTS, section(paths, (root / RESULTS).parent))):
+        document = root / name
+        text = document.read_text(encoding="utf-8")
+        document.write_text(text.replace(BEGIN + current(text) + END, BEGIN + new + END), encoding="utf-8")
     if (drawing := picture(paths)) is not None:
-        (root / PICTURE).parent.mkdir(exist_ok=True)
         (root / PICTURE).write_text(drawing + "\n", encoding="utf-8")
-    readme.write_text(text.replace(BEGIN + old + END, BEGIN + new + END), encoding="utf-8")
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command: a mistake is one line and exit code 2."""
     paths = [Path(argument).resolve() for argument in arguments] or stores()
     try:
-        update(README, paths)
+        update(ROOT, paths)
     except MetabenchError as error:
         print(f"reports.readme: {error}", file=sys.stderr)
         return 2
-    print(f"wrote the table of {README.name} from {', '.join(map(str, paths)) or 'no records'}")
+    print(f"wrote the tables of {README} and {RESULTS} from {', '.join(map(str, paths)) or 'no records'}")
     return 0
 
 

@@ -16,6 +16,7 @@ import typer
 
 from benchmarks.commands import cost as costs
 from benchmarks.commands import options, stores
+from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
@@ -123,6 +124,7 @@ def cost(**given: Any) -> None:
     tables.show(costs.cost(**given), console.plain())
 
 
+app.command(short_help="Check your own plug-in file.")(check)
 app.command(short_help="Check that nothing became slower or worse.")(gate)
 app.command(short_help="Two methods, stores or commits in pairs.")(compare)
 app.command(short_help="Episodes or seeds needed to find a difference.")(power)
@@ -139,19 +141,6 @@ def doctor() -> None:
     from benchmarks.commands import doctor as examination
 
     examination.examine()
-
-
-@app.command(short_help="Check your own method or task.")
-def check(path: Annotated[Path, typer.Argument(help="A file with your method or your task.")]) -> None:
-    """Check somebody's plug-in against the contract and say in words what is wrong."""
-    from benchmarks import conformance, registry
-
-    complaints = [line for entry in registry.load_file(path) for line in conformance.check(entry)]
-    for line in complaints:
-        typer.echo(line)
-    if complaints:
-        raise MetabenchError(f"{path}: {len(complaints)} of its promises to the contract are broken")
-    typer.echo(f"{path}: holds the contract")
 
 
 def _write_anywhere() -> None:

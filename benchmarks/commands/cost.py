@@ -1,4 +1,4 @@
-"""``metabench cost``: its options, and what they ask for. The command line adds the table at the end."""
+"""``metabench cost``: its options, and the measurement that they ask for. The command line prints the table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def cost(
     plan: Annotated[
         str | None, typer.Option(metavar="NAME", help="Force a plan of our own engine: rule, eager, compiled, one ...")
     ] = None,
-    order: Annotated[list[str] | None, typer.Option(metavar="WHICH", help="second or first.")] = None,
+    order: Annotated[list[str] | None, typer.Option(metavar="ORDER", help="second or first.")] = None,
     inner_steps: Annotated[list[int] | None, typer.Option(metavar="N", min=1, help="Gradient steps.")] = None,
     meta_batch: Annotated[list[int] | None, typer.Option(metavar="N", min=1, help="Tasks per meta-step.")] = None,
     work: Annotated[
-        str | None, typer.Option(metavar="WHICH", help="meta-step (training) or evaluation; default: both.")
+        str | None, typer.Option(metavar="NAME", help="meta-step (training) or evaluation; default: both.")
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
     memory: Annotated[
@@ -37,21 +37,21 @@ def cost(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(metavar="S", min=1, help="Begin no setting after so many; the same command goes on."),
+        typer.Option(metavar="S", min=1, help="Time limit; the same command resumes."),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure what has a record once more.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure settings that have a record, too.")] = False,
     store: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the records are; default: reports/runs/<profile>.")
     ] = None,
-) -> list[dict[str, Any]]:
-    """What second order costs against first: time, memory and operations, all implementations interleaved.
+) -> list[Any]:
+    """Measure second order against first: time, memory and operations of all implementations, interleaved.
 
-    A setting that has a record is not measured again. An option that can be given more than once, as in
-    --inner-steps 1 --inner-steps 5, replaces the profile's list."""
+    A setting that has a record is not measured again. A repeated option (--inner-steps 1 --inner-steps 5) replaces the
+    profile's list."""
     from benchmarks.cost import PRELOAD
     from benchmarks.run import isolate
 
-    isolate.warm(PRELOAD)  # its imports go on beside those here
+    isolate.warm(PRELOAD)  # imports there while this process imports
     from benchmarks.cost import grid, sweep
     from benchmarks.records.store import Store
     from benchmarks.run.schedule import Machine

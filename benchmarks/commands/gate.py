@@ -1,4 +1,4 @@
-"""``metabench gate``: its layers, what they found in words, and the exit code."""
+"""``metabench gate``: its options, its findings in words, and its exit code."""
 
 from __future__ import annotations
 
@@ -10,41 +10,44 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from benchmarks.gate import history, quality, relative
+    from benchmarks.gate import exact, history, quality, relative
 
 
 def gate(
-    accept: Annotated[bool, typer.Option("--accept", help="Make the counts of now the committed ones.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Make the present counts the committed ones.")] = False,
     base: Annotated[
         str | None,
         typer.Option(metavar="COMMIT", help="Compare with it; default: METABENCH_GATE_BASE, else HEAD~1."),
     ] = None,
-    exact_only: Annotated[bool, typer.Option("--exact-only", help="Count; train and time nothing.")] = False,
-    untimed: Annotated[bool, typer.Option("--untimed", help="Count and train, but time nothing.")] = False,
+    exact_only: Annotated[bool, typer.Option("--exact-only", help="Only count.")] = False,
+    untimed: Annotated[bool, typer.Option("--untimed", help="Count and train, but don't time.")] = False,
     seconds: Annotated[
-        float, typer.Option(metavar="N", min=1, help="No pair of processes is begun after so many.")
+        float,
+        typer.Option(metavar="S", min=1, help="Time limit of timing; a slower step is timed again after it."),
     ] = 60.0,
     past: Annotated[
         Path | None,
-        typer.Option("--history", metavar="FILE", help="Times are added to it; default: METABENCH_GATE_HISTORY."),
+        typer.Option("--history", metavar="FILE", help="Add times to it; default: METABENCH_GATE_HISTORY."),
     ] = None,
 ) -> None:
-    """Is anything slower or worse than before? Counts against committed ones; scores and times against the commit
-    before.
+    """Check whether anything is slower or worse: counts against committed ones, scores and times against another
+    commit.
 
-    Exit code: 0 where nothing is, 1 where something is, 2 for a mistake in the command."""
-    from benchmarks.gate import history
+    Exit code: 0 if nothing is, 1 if something is, 2 for a mistake in the command."""
+    from benchmarks.gate import exact, history
 
+    # bad files and commits end the run here, before minutes of work
+    known = exact.read()
     commits = None if exact_only or accept else _commits(base)
-    kept = history.History(history.path(past)) if commits else None  # a file that can't be written ends the run here
-    failed = _exact(accept)
+    kept = history.History(history.path(past)) if commits else None
+    failed = _exact(accept, known)
     if commits and kept:
         failed = _against(*commits, None if untimed else seconds, kept) or failed
     if failed:
         raise typer.Exit(1)
 
 
-def _exact(accept: bool) -> bool:
+def _exact(accept: bool, known: Mapping[str, Mapping[str, exact.Counts]]) -> bool:
     """Whether a committed count has changed."""
     from benchmarks.gate import exact
 
@@ -53,20 +56,20 @@ def _exact(accept: bool) -> bool:
         exact.accept(now, version)
         typer.echo(f"{exact.FILE.name} holds the counts of torch {version}: commit it with the change")
         return False
-    findings = list(exact.compare(now, exact.read(), version))
+    findings = list(exact.compare(now, known, version))
     for finding in findings:
         typer.echo(f"exact: {finding.step}: {finding.verdict}" + (f": {finding.message}" if finding.message else ""))
     changed = [finding for finding in findings if finding.verdict == "changed"]
     if changed:
         typer.echo(
-            "exact: if the change is meant, run `metabench gate --accept` and commit "
-            f"benchmarks/{exact.FILE.name} with it, so that its price is seen in review"
+            "exact: if the change is intended, run `metabench gate --accept` and commit "
+            f"benchmarks/gate/{exact.FILE.name} with it, so that a review sees its cost"
         )
     return bool(changed)
 
 
 def _commits(base: str | None) -> tuple[str, str] | None:
-    """The commits to compare; None, and a line about it, where there is nothing to compare with."""
+    """The commits to compare; None, after a line about it, if there is no commit before this one."""
     from benchmarks.gate import checkouts
 
     revision = base or checkouts.default_base()
@@ -77,11 +80,11 @@ def _commits(base: str | None) -> tuple[str, str] | None:
 
 
 def _against(before: str, now: str, seconds: float | None, kept: history.History) -> bool:
-    """Whether a score is worse or a step slower than in the base commit. seconds: None: nothing is timed."""
+    """Whether a score is worse or a step slower than in the base commit. seconds: None: don't time."""
     from benchmarks.gate import checkouts
 
     if checkouts.uncommitted():
-        typer.echo("quality, relative: files differ from HEAD; the commit is measured, not they")
+        typer.echo("quality, relative: files differ from HEAD; HEAD is measured")
     if before != now and checkouts.unchanged(before, now):
         typer.echo(f"quality, relative: same: no code differs from {before[:10]}")
         return False
@@ -91,8 +94,8 @@ def _against(before: str, now: str, seconds: float | None, kept: history.History
     if worse or slower:
         what = " and ".join(name for name, found in (("worse", worse), ("slower", slower)) if found)
         typer.echo(
-            f"{what} than {before[:10]}: if that is meant, say in the commit what it buys; there is nothing to accept, "
-            "since once merged it is what the next change is compared with"
+            f"{what} than {before[:10]}: if that is intended, say in the commit message what it buys; there is nothing "
+            "to accept, since the next change is compared with this one"
         )
     return worse or slower
 
@@ -118,7 +121,7 @@ def _scores(finding: quality.Finding) -> str:
 
 
 def _relative(paths: Mapping[str, Path], seconds: float, now: str, kept: history.History) -> bool:
-    """Whether a step is slower; what was timed of head goes into the history of this machine."""
+    """Whether a step is slower; the times of head go into the history of this machine."""
     from benchmarks.gate import relative, timed
 
     findings = relative.compare(

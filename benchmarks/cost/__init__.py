@@ -1,10 +1,18 @@
-"""What a meta-gradient costs: second against first order, by inner steps, backbone, meta-batch and implementation.
+"""The cost of a meta-gradient: second against first order, by inner steps, backbone, meta-batch and implementation.
 
-`grid` says which settings, `measurement` measures one of them in a process of its own, `sweep` runs them all and keeps
-the records. docs/performance.md says how each number is measured.
+`grid` says which settings are measured, `sweep` measures them all and keeps the records, `measurement` measures one;
+`batches` does so on a GPU. docs/performance.md says how each number is measured. The words of this folder:
+
+    implementation  a file of `peers`: the suite's own MAML, or that of another library
+    plan            one of the ways in which an implementation can run
+    variant         an order (first or second), an implementation and a plan
+    setting         a backbone, a meta-batch and a number of inner steps, with the variants that are compared
+    adapter         an implementation under a plan, with its library imported
+    entry           a variant while its setting is measured
+    row             the results of an entry, as the record of the setting holds them
 """
 
 from benchmarks.run import isolate
 
-#: what the fork server imports for the processes of settings; none of it starts a thread
+#: modules that the fork server imports for the processes of settings; none of them starts a thread
 PRELOAD = (*isolate.PRELOAD, "benchmarks.cost.measurement")

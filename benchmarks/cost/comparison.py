@@ -1,8 +1,8 @@
-"""Whether implementations compute the same: in double precision, and in the program that a compiler made of it.
+"""Whether implementations compute the same result, and whether a compiled program does.
 
-The algorithm is compared in double precision, where rounding hides nothing. What is compiled to be timed is a program
-of its own in its own precision; what its first step computed, on the batch that is timed, is compared with double
-precision too, and judged by what float32 alone does to the same computation.
+Algorithms are compared in double precision, where rounding hides nothing. A program that a compiler made to be timed
+has its own precision. The result of its first step, on the batch that is timed, is compared with double precision too,
+and judged by the error that float32 alone causes in the same computation.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from benchmarks.cost import peers
 from benchmarks.cost.peers.adapter import Adapter, Settings
 from benchmarks.cost.work import Work
 
-#: relative difference from our meta-gradient, in double precision, above which an implementation computes another thing
+#: relative difference from our result, in double precision, above which an implementation computes something else
 TOLERANCE = 1e-6
-#: meta-gradients are compared on so many tasks of the batch
+#: tasks of the batch on which algorithms are compared
 COMPARED_TASKS = 2
-#: a program's result may differ by so many times what float32 takes from the same computation uncompiled (which
-#: depends on the network: a unit that changes sides by rounding moves a whole gradient), and by so much in any case
+#: a program's error may be this many times that of the same computation uncompiled in float32 (which depends on the
+#: network: a unit that changes sides by rounding moves a whole gradient), and this large in any case
 ROUNDING, LEAST_ROUNDING = 100, 1e-3
-#: the plans whose meta-gradients are the reference: for a few tasks, and for the whole batch, in little memory
+#: implementation and plan of the reference: for a few tasks, and for the whole batch, in little memory
 REFERENCE, REFERENCE_OF_BATCH = ("ours", "all"), ("ours", "one")
 
 
 class Comparison:
-    """Of all implementations of a setting with the suite's own; each reference is computed once.
+    """Compares all implementations of a setting with the suite's own; each reference is computed once.
 
-    episodes: so many tasks of the setting in a precision."""
+    episodes: returns a number of tasks of the setting in a precision."""
 
     def __init__(
         self, work: Work, parameters: Parameters, episodes: Callable[[int, torch.dtype], Episodes], meta_batch: int
@@ -49,8 +49,8 @@ class Comparison:
         return {"gradient_error": relative_error(found, self._reference(REFERENCE, settings, tasks))}
 
     def program(self, adapter: Adapter, returned: Any, settings: Settings) -> dict[str, float]:
-        """``program_error``: of the first step, by what it returned, in its own precision; ``rounding_error``: of the
-        same computation by plain operations in float32. Both relative to double precision, on the whole batch."""
+        """``program_error``: of the first step, from its return value. ``rounding_error``: of the same computation by
+        plain operations in float32. Both are relative to double precision, on the whole batch."""
         reference = self._reference(REFERENCE_OF_BATCH, settings, self.meta_batch)
         found = self.work.of_step(adapter, returned, self.parameters)
         plain = peers.load(*REFERENCE_OF_BATCH)
@@ -73,15 +73,15 @@ VERDICTS = "computes another ", "its program computes another "
 
 
 def is_verdict(reason: str) -> bool:
-    """Whether a row's reason is that it computes something else, and not that something failed."""
+    """Whether a row ended because it computes something else, and not because something failed."""
     return reason.startswith(VERDICTS)
 
 
 def verdict(result: str, errors: dict[str, float], reduced: bool = False) -> str | None:
-    """Why a row with these errors is not to be timed; None: it computes the same.
+    """Why an entry with these errors is not timed; None if it computes the same.
 
-    result: what was compared, in words. reduced: the program has less than float32's digits, which its label says, so
-    its error is recorded and not judged."""
+    result: names what was compared.
+    reduced: the program has less precision than float32, as its label says, so its error is recorded and not judged."""
     if not errors.get("gradient_error", 0.0) <= TOLERANCE:
         return f"{VERDICTS[0]}{result}: relative difference {errors['gradient_error']:.2g}"
     if "program_error" in errors and not reduced:
@@ -93,7 +93,7 @@ def verdict(result: str, errors: dict[str, float], reduced: bool = False) -> str
 
 
 def relative_error(found: Parameters, reference: Parameters) -> float:
-    """The norm of the difference, relative to the reference's, over all parameters; infinite where one is missing."""
+    """The norm of the difference over all parameters, relative to the reference's; infinite where one is missing."""
     if found.keys() != reference.keys():
         return math.inf
     pairs = [(found[name].double(), reference[name].double()) for name in reference]

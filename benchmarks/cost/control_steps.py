@@ -1,13 +1,12 @@
-"""How many control steps a second the half-cheetahs make: the suite's simulators with a policy in the loop, beside
-Gymnasium's vector environments and beside what physics costs without a policy. From a checkout::
+"""Control steps per second of the half-cheetahs: the suite's simulators with a policy in the loop, compared with
+Gymnasium's vector environments and with physics alone. From a checkout::
 
-    python -m benchmarks.cost.throughput            # a table, then its record as JSON
+    python -m benchmarks.cost.control_steps         # a table, then its record as JSON
 
-All are timed in rounds, each once per round in a new order, with as many threads as there are cores. Ours is the very
-source that a learner trains on, T tasks x K trajectories, with its random numbers, log-probabilities and masks.
-Gymnasium's environments are one per task and earn their own reward; the policy sees all of them at once. "physics" is
-one call of `mujoco.rollout` for a whole episode, from the starts and with the controls of ours: the limit for anybody
-who asks a policy after each step.
+All are timed in rounds, in a new order each, with as many threads as there are cores. Ours is the source that learners
+train on: T tasks x K trajectories, with random numbers, log-probabilities and masks. Gymnasium has one environment per
+task, with its own reward; the policy sees all of them at once. "physics" is one call of `mujoco.rollout` for a whole
+episode, with our starts and controls: the limit for any simulator with a policy in the loop.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ Block = Callable[[], int]
 
 
 class Policy:
-    """An MLP 64-64 with tanh, other weights in every task, and a standard deviation of 1 / 5 of the action scale."""
+    """An MLP 64-64 with tanh, other weights for each task, and a standard deviation of a fifth of the action scale."""
 
     def __init__(self, model: Locomotion, tasks: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -63,8 +62,8 @@ class Policy:
 
 
 @dataclass
-class Contestant:
-    """A way to step; ``block`` makes an episode in all of its environments and returns the control steps."""
+class Simulation:
+    """One way to simulate. ``block`` runs an episode in all of its environments and returns the control steps."""
 
     label: str
     environments: int
@@ -75,7 +74,7 @@ class Contestant:
     samples: list[float] = field(default_factory=list)
 
     def run(self) -> None:
-        """One timed episode of all environments; what fails takes no further part."""
+        """Time one episode of all environments. After an error the simulation takes no further part."""
         if self.status != "ok":
             return
         try:
@@ -89,49 +88,49 @@ class Contestant:
 def measure(
     progress: Callable[[dict[str, Any]], None], rounds: int = ROUNDS, tasks: int = TASKS, threads: int | None = None
 ) -> dict[str, Any]:
-    """The rows, as plain values; a job of `benchmarks.run.isolate`. threads: None for as many as there are cores.
+    """The rows as plain values; a job of `benchmarks.run.isolate`. threads: None: as many as there are cores.
 
-    A row holds label, environments, status, reason, steps (of a block), seconds per step of every round, and control
-    steps per second with its interval; ``against_ours`` is its time per step divided by that of the default back end,
-    with its interval over the rounds."""
+    A row holds label, environments, status, reason, steps of a block, seconds per step of every round, and control
+    steps per second with an interval. ``against_ours`` is its time per step divided by that of the default back end,
+    with an interval over the rounds."""
     mujoco_module()
     threads = threads or usable_cores() or 1
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with contextlib.ExitStack() as stack:
-            contestants = list(_contestants(tasks, threads, stack))
+            simulations = list(_simulations(tasks, threads, stack))
             order = np.random.default_rng(0)
             for number in range(rounds + 1):
-                progress({"line": f"throughput: round {number} of {rounds}"})
-                for position in order.permutation(len(contestants)):
-                    contestants[position].run()
-                if number == 0:  # the first episodes load what there is to load
-                    for each in contestants:
+                progress({"line": f"control steps: round {number} of {rounds}"})
+                for position in order.permutation(len(simulations)):
+                    simulations[position].run()
+                if number == 0:  # the first episodes load libraries and models
+                    for each in simulations:
                         each.samples.clear()
     finally:
         torch.set_num_threads(before)
-    ours = contestants[0]
-    rows = [_row(each, ours) for each in contestants]
+    ours = simulations[0]
+    rows = [_row(each, ours) for each in simulations]
     return {"task": TASK, "threads": threads, "rounds": rounds, "rows": rows, "versions": versions()}
 
 
-def _contestants(tasks: int, threads: int, stack: contextlib.ExitStack) -> Iterator[Contestant]:
+def _simulations(tasks: int, threads: int, stack: contextlib.ExitStack) -> Iterator[Simulation]:
     for back_end in ("batch", "rollout", "loop"):
         setting = registry.build_task(TASK, simulator=back_end, **FIELDS)
         assert isinstance(setting, ControlTasks)
         source = setting.episodes("train", range(tasks), shots=TRAJECTORIES).support
         policy = Policy(source.model, tasks)
-        yield Contestant(back_end, tasks * TRAJECTORIES, functools.partial(_ours, source, policy))
+        yield Simulation(back_end, tasks * TRAJECTORIES, functools.partial(_ours, source, policy))
         if back_end == "batch":
-            physical = Contestant("physics", tasks * TRAJECTORIES, _open_loop(source, policy, threads))
+            physical = Simulation("physics", tasks * TRAJECTORIES, _open_loop(source, policy, threads))
     yield physical
     for label, count in (("SyncVectorEnv", tasks), ("AsyncVectorEnv", tasks), ("AsyncVectorEnv", threads)):
         try:
             block = _gymnasium(label, count, stack)
-            yield Contestant(label, count, block)
+            yield Simulation(label, count, block)
         except Exception as error:
-            yield Contestant(label, count, lambda: 0, *status_of(error))
+            yield Simulation(label, count, lambda: 0, *status_of(error))
 
 
 def _ours(source: Any, policy: Policy) -> int:
@@ -139,7 +138,7 @@ def _ours(source: Any, policy: Policy) -> int:
 
 
 def _open_loop(source: Any, policy: Policy, threads: int) -> Block:
-    """Physics only, from the starts and with the controls of ours."""
+    """Physics only, with our starts and controls."""
     from mujoco.rollout import Rollout
 
     mujoco, model = mujoco_module(), source.model
@@ -163,7 +162,7 @@ def _open_loop(source: Any, policy: Policy, threads: int) -> Block:
 
 
 def _gymnasium(label: str, count: int, stack: contextlib.ExitStack) -> Block:
-    """An episode in vectorised environments of Gymnasium, as many steps as ours has."""
+    """An episode in vectorised environments of Gymnasium, with as many steps as ours."""
     try:
         import gymnasium
     except ImportError as error:
@@ -189,14 +188,14 @@ def _gymnasium(label: str, count: int, stack: contextlib.ExitStack) -> Block:
 
 
 def _made(name: str) -> Any:
-    """Gymnasium's environment, made without a word: a process of `AsyncVectorEnv` need not be a fork of this one."""
+    """Gymnasium's environment, without its output: a process of `AsyncVectorEnv` may not be a fork of this one."""
     import gymnasium
 
     with quiet():
         return gymnasium.make(name)
 
 
-def _row(each: Contestant, ours: Contestant) -> dict[str, Any]:
+def _row(each: Simulation, ours: Simulation) -> dict[str, Any]:
     facts = {"label": each.label, "environments": each.environments, "status": each.status, "reason": each.reason}
     unknown = ("steps_per_second", "low", "high", "spread", "stable", "against_ours")
     row = {**facts, "steps": each.steps, "seconds_per_step": each.samples, **dict.fromkeys(unknown)}

@@ -1,4 +1,4 @@
-"""Which settings are measured: the grids of `cost.toml`, checked key by key, and what the command line picks."""
+"""Which settings are measured: the grids of `grid.toml`, checked key by key, and the choice of the command line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from benchmarks.registry import check_type, unknown
 
 FILE = Path(__file__).with_name("grid.toml")
 ORDERS = ("second", "first")
-#: what is timed: training ("meta-step"), or adapting to episodes and predicting their queries without a graph
+#: the work that is timed: training ("meta-step"), or adapting to episodes and predicting their queries without a graph
 #: ("evaluation"), which has no second order
 WORKS = ("meta-step", "evaluation")
-#: tasks whose inner loops take as long to run once as a compiler takes for one; on a GPU 6 s where 0.01 to 0.025 s
-COMPILING = 300
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What competes within a setting: an order, an implementation and its plan ("" where it has only one)."""
+    """An order, an implementation and its plan ("" if it has only one): variants of a setting are compared."""
 
     order: str
     implementation: str
@@ -43,10 +41,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Setting:
-    """One process: a backbone, a meta-batch, a number of inner steps, and the variants that take turns in it.
+    """A backbone, a meta-batch and a number of inner steps, with the variants that one process compares.
 
-    rounds, seconds: at most so many blocks of each variant, in about so much time. limit: seconds of the process.
-    work: of `WORKS`; the meta-batch of an evaluation is how many episodes a block has."""
+    rounds: the most timed blocks of each variant.
+    seconds: of timing; the last round may begin before they are over.
+    limit: seconds of the process.
+    work: one of `WORKS`; the meta-batch of an evaluation is the number of episodes in a block."""
 
     backbone: str
     meta_batch: int
@@ -57,12 +57,6 @@ class Setting:
     limit: float
     work: str = WORKS[0]
 
-    @property
-    def size(self) -> int:
-        """How much there is to prepare, roughly: inner loops of all variants, a step each, and what compiles them."""
-        programs = sum(peers.compiles(each.implementation, each.plan) for each in self.variants)
-        return (len(self.variants) * self.meta_batch + COMPILING * programs) * self.inner_steps
-
     def __str__(self) -> str:
         steps = f"{self.inner_steps} inner step{'s' if self.inner_steps > 1 else ''}"
         batch = f"{self.meta_batch} {'tasks' if self.work == WORKS[0] else 'episodes evaluated'}"
@@ -71,9 +65,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the command line asks for; empty: all that the profile has. A plan is that of the suite's own engine.
+    """The choice of the command line; an empty field means all that the profile has.
 
-    Numbers of inner steps and meta-batches alone mean those of meta-steps."""
+    plan: of the suite's own engine. Inner steps and meta-batches are those of meta-steps unless ``work`` is given."""
 
     backbones: Sequence[str] = ()
     inner_steps: Sequence[int] = ()
@@ -99,20 +93,20 @@ _OPTIONAL = ("work",)
 
 
 def profiles(path: Path = FILE) -> dict[str, str]:
-    """The profiles and what each is for."""
+    """The profiles with their descriptions."""
     return {name: str(body.get("about", "")) for name, body in _read(path).items()}
 
 
 def environments(profile: str, path: Path = FILE) -> bool:
-    """Whether the profile measures the control steps of simulators too."""
+    """Whether the profile also measures the control steps per second of the simulators."""
     return bool(_read(path).get(profile, {}).get("environments", False))
 
 
 def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> list[Setting]:
-    """The settings of a profile, each once, as far as they are asked for; raises MetabenchError for what is unknown.
+    """The chosen settings of a profile, each once. Raises `MetabenchError` for an unknown name.
 
-    A backbone, a number of steps or a meta-batch that the profile does not list is measured with the settings of the
-    profile's nearest grid (that of the backbone, else the last)."""
+    A backbone, a number of steps or a meta-batch that the profile does not list is measured like the grid of that
+    backbone, or else like the last grid."""
     known = _read(path)
     if profile not in known:
         raise unknown("cost profile", profile, known)
@@ -132,8 +126,8 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
 
 
 def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = None) -> tuple[Variant, ...]:
-    """``ours`` stands for all of its plans, or for ``plan`` where one is forced; ``ours/all`` for that plan; the name
-    of another implementation for its usual plan."""
+    """The variants of these names: ``ours`` stands for all of its plans, or for ``plan`` if one is forced, ``ours/all``
+    for that plan, and the name of another implementation for its usual plan."""
     found: dict[Variant, None] = {}
     for name in names:
         implementation, _, own = name.partition("/")
@@ -161,16 +155,16 @@ def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mappi
 def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
     work = grid.get("work", WORKS[0])
     orders = [order for order in choice.orders or grid["orders"] if work == WORKS[0] or order in grid["orders"]]
-    competing = variants(choice.implementations or grid["implementations"], orders, choice.plan)
-    if not competing:
+    compared = variants(choice.implementations or grid["implementations"], orders, choice.plan)
+    if not compared:
         return
     axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
     for backbone, meta_batch, steps in itertools.product(*axes):
-        yield Setting(backbone, meta_batch, steps, competing, grid["rounds"], grid["seconds"], grid["limit"], work)
+        yield Setting(backbone, meta_batch, steps, compared, grid["rounds"], grid["seconds"], grid["limit"], work)
 
 
 def _here(names: Sequence[str]) -> list[str]:
-    """Without those whose plan only another machine has."""
+    """The names without those whose plan needs another machine."""
     parts = [(name, *name.partition("/")[::2]) for name in names]
     return [name for name, implementation, plan in parts if plan not in peers.elsewhere(implementation)]
 
@@ -229,5 +223,4 @@ def plain(setting: Setting) -> dict[str, Any]:
 
 def from_plain(values: Mapping[str, Any]) -> Setting:
     """The setting that `plain` wrote."""
-    competing = tuple(Variant(**each) for each in values["variants"])
-    return Setting(**{**values, "variants": competing})
+    return Setting(**{**values, "variants": tuple(Variant(**each) for each in values["variants"])})

@@ -2,9 +2,8 @@
 
     python -m benchmarks.cost.trace trace.json --backbone conv4-64-strided --implementation ours/rule
 
-The work is that of a setting of `metabench cost`, after the same warm-up; torch's profiler slows it down, so times here
-are for comparison with each other and never for a table. docs/performance.md has summaries of the plain loop over tasks
-and of our own plan.
+The step and its warm-up are those of `metabench cost`. torch's profiler slows it down, so compare these times with each
+other and with nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import typer
 
 #: rows of the summary
 OPERATORS = 8
-#: steps before those that are traced, and how many are: what else the machine does makes steps longer, never shorter
+#: steps before the traced ones, and traced steps, of which the shortest counts: a disturbance only makes steps longer
 WARM_UP, TRACED = 4, 10
 
 
@@ -31,12 +30,11 @@ def main(
     meta_batch: Annotated[int, typer.Option(metavar="N", min=1)] = 4,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Trace a meta-step of an implementation and print the operators that it spends most time in."""
+    """Trace one meta-step of an implementation and print the operators that take most of its time."""
     import torch
 
     from benchmarks.cost import grid
-    from benchmarks.cost.measurement import Contest
-    from benchmarks.cost.turns import limit_threads
+    from benchmarks.cost.measurement import Measurement, limit_threads
     from benchmarks.cost.workloads import WORKLOADS
     from benchmarks.errors import MetabenchError
 
@@ -47,21 +45,20 @@ def main(
     if len(setting.variants) > 1:
         typer.echo(f"tracing {setting.variants[0]}, the first plan of {implementation}")
     limit_threads(WORKLOADS[backbone].threads)
-    contest = Contest(setting, WORKLOADS[backbone], device, lambda line: None)
-    contest.contestants = contest.contestants[:1]
-    contest.enter()
-    contest.warm_up()
-    (only,) = contest.contestants
-    if only.step is None:
-        raise MetabenchError(f"{only.variant}: {only.row['reason']}")
-    typer.echo(f"{setting}: {only.variant} on {device}")
-    typer.echo(summary(only.step, output, device))
+    measurement = Measurement(setting, WORKLOADS[backbone], device, lambda line: None)
+    (entry, *_) = measurement.entries
+    for stage in (measurement.importing, measurement.warming_up):
+        measurement.each("preparing", stage, [entry] if entry.running else [])
+    if not entry.running:
+        raise MetabenchError(f"{entry.variant}: {entry.row['reason']}")
+    typer.echo(f"{setting}: {entry.variant} on {device}")
+    typer.echo(summary(entry.step, output, device))
     typer.echo(f"wrote {output}")
 
 
 def summary(step: Any, output: Path, device: str) -> str:
-    """Trace steps, and write the shortest one into a file; its operators with most time of their own, as a table in
-    Markdown. What it spends in no operator of torch's is Python, autograd and waiting."""
+    """Trace steps and write the shortest one to a file. Returns the operators with most time of their own as a Markdown
+    table; time in no operator is Python, autograd and waiting."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
@@ -90,8 +87,9 @@ def summary(step: Any, output: Path, device: str) -> str:
 
 
 def table(rows: list[tuple[str, int, float]], total: float | None) -> str:
-    """Rows of operator, calls and milliseconds of their own, the longest first, the rest added up; ``total``
-    milliseconds of the step, where what is in no operator is to be a row too."""
+    """A Markdown table of operators, calls and milliseconds of their own: the longest first, the others in one row.
+
+    total: milliseconds of the step, for a row of the time in no operator; None: no such row."""
     rows = sorted(rows, key=lambda row: -row[2])
     shown, rest = rows[:OPERATORS], rows[OPERATORS:]
     if rest:

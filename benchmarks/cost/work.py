@@ -1,4 +1,4 @@
-"""What is done and timed in a setting: a meta-step of training, or the evaluation of a batch of episodes."""
+"""The two kinds of work that are timed: a meta-step of training, and the evaluation of a batch of episodes."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from benchmarks.run.fitting import episodes_at_once
 
 
 class Work(Protocol):
-    """Two ways to look at the same work of an implementation."""
+    """The work of an implementation: its result, to be compared, and a step, to be timed."""
 
-    #: what is compared, in words
+    #: names the result in messages
     result: str
 
     def compute(self, adapter: Adapter, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
-        """The result by name, to be compared with another implementation's."""
+        """The result, by name."""
         ...
 
     def stepper(
         self, adapter: Adapter, parameters: Parameters, episodes: Episodes, settings: Settings
     ) -> Callable[[], Any]:
-        """A function that does the work once at each call, with all that belongs to it."""
+        """A function that does all of the work once at each call."""
         ...
 
     def of_step(self, adapter: Adapter, returned: Any, parameters: Parameters) -> Parameters:
-        """The result, as `compute` gives it, of a stepper's first call, from what that call returned."""
+        """The result, as `compute` gives it, from the return value of a stepper's first call."""
         ...
 
 
 class MetaStep:
-    """Meta-gradient, loss and Adam, as training has them."""
+    """Meta-gradient, loss and Adam, as in training."""
 
     result = "meta-gradient"
 
@@ -51,7 +51,8 @@ class MetaStep:
 
 
 class Evaluation:
-    """Adapt to every episode and predict its queries, without a graph, as many episodes at once as the suite tests."""
+    """Adaptation to every episode and prediction of its queries, without a graph; as many episodes at once as in the
+    suite's tests."""
 
     result = "prediction"
 
@@ -72,5 +73,5 @@ class Evaluation:
         return {"predictions": torch.cat(returned)}
 
 
-#: by the name in `benchmarks.cost.grid.WORKS`
+#: by the names in `benchmarks.cost.grid.WORKS`
 KINDS: dict[str, Work] = {"meta-step": MetaStep(), "evaluation": Evaluation()}

@@ -1,8 +1,8 @@
-"""Work of a fixed size: a network, a batch of made-up episodes, and a task distribution that hands them out.
+"""Work of a fixed size: a network, a batch of made-up episodes, and a task distribution that returns them.
 
-What a meta-step costs depends on shapes and not on data, so costs are measured without any: the shapes are those of the
-papers' tasks (Finn et al. 2017), the numbers are random. The cost benchmark, the regression gate and the
-micro-benchmarks share this file; it uses the contract and nothing else, so it also measures an older checkout.
+The cost of a meta-step depends on shapes and not on data, so none is needed: shapes are those of the papers' tasks
+(Finn et al. 2017), numbers are random. The cost benchmark, the regression gate and the micro-benchmarks share this
+file. It imports the contract only, so it can measure an older checkout, too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from benchmarks.api import Episodes, LabelledSet, TaskDistribution
 
 @dataclass(frozen=True)
 class Workload:
-    """The shapes of one task and the rate that the paper adapts it with.
+    """The shapes of one task and the paper's inner rate.
 
-    way: classes, 0 for regression on one number. shot, queries: examples per class (per task in regression).
-    inner_lr: for a mean loss. threads: CPU threads that it is worth (0: as many as there are cores).
-    """
+    way: classes; 0 for regression on one number.
+    shot, queries: examples per class (per task in regression).
+    inner_lr: for a mean loss.
+    threads: CPU threads that pay off; 0: all cores."""
 
     backbone: str
     input_shape: tuple[int, ...]
@@ -45,7 +46,7 @@ class Workload:
         return self.way or 1
 
     def episodes(self, tasks: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Episodes:
-        """``tasks`` made-up episodes, the same at every call; examples of a class follow one another."""
+        """Made-up episodes of ``tasks`` tasks, the same at every call; examples of a class follow each other."""
         support = self._set("support", tasks, self.shot, dtype, device)
         return Episodes(support, self._set("query", tasks, self.queries, dtype, device))
 
@@ -61,7 +62,7 @@ class Workload:
         return LabelledSet(_to(x, dtype).to(device), y.contiguous().to(device))
 
     def tasks(self, episodes: Episodes) -> FixedTasks:
-        """A task distribution that hands out these episodes."""
+        """A task distribution that returns these episodes."""
         fixed = FixedRegression if self.kind == "regression" else FixedClassification
         device = str(episodes.query.x.device)
         return fixed(data=episodes, network=self.backbone, way=self.way, shot=self.shot, device=device)
@@ -73,9 +74,9 @@ def _to(values: np.ndarray, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class FixedTasks(TaskDistribution):
-    """Hands out slices of given episodes, so that cutting them costs nothing: index i is task i modulo T.
+    """Slices of T given episodes, which cost nothing to cut: index i is task i modulo T.
 
-    passes: how many tasks each call of `episodes` asked for, in order."""
+    passes: the number of tasks of each call of `episodes`, in order."""
 
     name: ClassVar[str] = "fixed"
     data: Any = field(default=None, metadata={"configuration": False})

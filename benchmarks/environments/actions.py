@@ -1,7 +1,7 @@
-"""Action spaces: what a policy's output means, how an action is drawn from it, and how likely an action was.
+"""Action spaces: families of action distributions, from which the environment draws.
 
-A predictor returns the parameters of an action distribution; the environment draws. So every method samples its actions
-in the same way, from the same random numbers.
+A predictor returns the parameters of a distribution. The environment draws the action, so all methods sample in the
+same way and from the same random numbers.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ class ActionSpace(Protocol):
 
     @property
     def outputs(self) -> int:
-        """How many parameters a distribution has."""
+        """Parameters per distribution."""
         ...
 
     @property
     def features(self) -> int:
-        """How many numbers an action is, where it is an input."""
+        """Numbers per action, where an action is an input."""
         ...
 
     @property
     def lanes(self) -> int:
-        """How many uniform random numbers it takes to draw one."""
+        """Uniform random numbers per draw."""
         ...
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
-        """Draw an action for parameters ``[..., outputs]`` with uniform numbers ``[..., lanes]``, float64."""
+        """Draw actions. parameters: ``[..., outputs]``; noise: uniform ``[..., lanes]``, float64."""
         ...
 
     def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """The logarithm of the probability (or density) of actions, ``[...]``."""
+        """Log-probability (or log-density) of actions, ``[...]``."""
         ...
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
@@ -45,12 +45,13 @@ class ActionSpace(Protocol):
         ...
 
     def divergence(self, old: Tensor, new: Tensor) -> Tensor:
-        """The Kullback-Leibler divergence from old to new distributions, ``[...]``, parameters ``[..., outputs]``."""
+        """Kullback-Leibler divergence from old to new distributions, ``[...]``; parameters ``[..., outputs]``."""
         ...
 
     def metric(self, parameters: Tensor, change: Tensor) -> Tensor:
-        """The Fisher information of the parameters, times a small change of them, ``[..., outputs]``: the Hessian of
-        the divergence where old and new are the same."""
+        """Fisher information of the parameters times a small change of them, ``[..., outputs]``.
+
+        It is the Hessian of the divergence where old and new are the same."""
         ...
 
 
@@ -58,7 +59,8 @@ class ActionSpace(Protocol):
 class Categorical:
     """One of ``count`` actions, int64 ``[...]``.
 
-    Parameters: ``count`` logarithms of unnormalised probabilities; −inf for an action that is never taken."""
+    Parameters: ``count`` unnormalised log-probabilities; −inf for an action that is never taken.
+    """
 
     count: int
 
@@ -95,9 +97,10 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """``dimensions`` real numbers, independent of each other, float ``[..., dimensions]``; not clipped here.
+    """``dimensions`` independent real numbers, float ``[..., dimensions]``; not clipped here.
 
-    Parameters: the means, then the logarithms of the standard deviations."""
+    Parameters: the means, then the logarithms of the standard deviations.
+    """
 
     dimensions: int
 
@@ -118,7 +121,7 @@ class Gaussian:
         return mean + log_deviation.exp() * standard_normal(noise).to(mean.dtype)
 
     def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """The sum over the dimensions (a mean would be the root of the density)."""
+        """The sum over dimensions; a mean would give a root of the density."""
         mean, log_deviation = parameters.chunk(2, -1)
         scaled = (actions - mean) / log_deviation.exp()
         return (-0.5 * (scaled.square() + math.log(2 * math.pi)) - log_deviation).sum(-1)
@@ -137,5 +140,5 @@ class Gaussian:
 
 
 def standard_normal(noise: Tensor) -> Tensor:
-    """Standard normal numbers from uniform ones in [0, 1), float64: the inverse of the distribution function."""
+    """Standard normal numbers from uniform ones in [0, 1), float64, by the inverse distribution function."""
     return torch.special.ndtri(noise.clamp(min=2.0**-54))

@@ -1,4 +1,4 @@
-"""T tasks x K trajectories of one environment, stepped together."""
+"""The protocol of an environment, and its back end that steps T tasks x K trajectories together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from benchmarks.environments.actions import ActionSpace
 
 
 class Model(Protocol):
-    """What an environment is, whatever steps it: pure functions on tensors ``[T, K, ...]``.
+    """An environment as pure functions on tensors ``[T, K, ...]``, whichever back end steps it.
 
-    horizon: steps in an episode. observation: how many numbers an observation has. reset_lanes, step_lanes: how many
-    uniform random numbers a start and a step take for each trajectory. tasks: ``[T, p]``.
+    horizon: steps per episode
+    observation: numbers per observation
+    reset_lanes, step_lanes: uniform random numbers per trajectory for a start and for a step
+    tasks: parameters of the tasks, ``[T, p]``
+
+    A subclass inherits defaults: no random numbers, the state as observation, episodes that end at the horizon only.
     """
 
     @property
@@ -29,39 +33,47 @@ class Model(Protocol):
     @property
     def observation(self) -> int: ...
     @property
-    def reset_lanes(self) -> int: ...
+    def reset_lanes(self) -> int:
+        return 0
+
     @property
-    def step_lanes(self) -> int: ...
+    def step_lanes(self) -> int:
+        return 0
 
     def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
-        """States ``[T, K, s]`` at the beginning of an episode; noise ``[T, K, reset_lanes]``."""
+        """Initial states ``[T, K, s]``; noise ``[T, K, reset_lanes]``."""
         ...
 
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
-        """What the policy sees, ``[T, K, observation]``."""
-        ...
+        """Observations of the policy, ``[T, K, observation]``."""
+        return state
 
     def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """``[T, K]``."""
+        """Rewards, ``[T, K]``."""
         ...
 
     def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        """Whether the episode has come to its own end, bool ``[T, K]``."""
-        ...
+        """Whether the episode has ended by itself, bool ``[T, K]``."""
+        return torch.zeros(state.shape[:2], dtype=torch.bool, device=state.device)
 
 
 class TensorModel(Model, Protocol):
-    """One whose states follow from each other by tensor operations."""
+    """A model whose states follow from each other by tensor operations."""
 
     def following(self, tasks: Tensor, state: Tensor, action: Tensor, noise: Tensor) -> Tensor:
-        """The states after the actions; noise ``[T, K, step_lanes]``. What is random about a reward is part of it."""
+        """States after the actions, including any noise of the reward; noise ``[T, K, step_lanes]``."""
         ...
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step gives: observation ``[T, K, o]``; terminated: the episode has come to its own end; truncated: it
-    was cut off at the horizon; both bool ``[T, K]``, and never both true. earn: finds the reward."""
+    """The result of one step.
+
+    observation: ``[T, K, o]``
+    terminated: the episode has ended by itself, bool ``[T, K]``
+    truncated: the episode was cut off at the horizon, bool ``[T, K]``; never true where terminated is
+    earn: computes the reward
+    """
 
     observation: Tensor
     terminated: Tensor
@@ -70,32 +82,35 @@ class Step:
 
     @functools.cached_property
     def reward(self) -> Tensor:
-        """``[T, K]``, 0 where the episode had come to its end before."""
+        """``[T, K]``, 0 where the episode had ended before."""
         return self.earn()
 
 
 class BatchEnv(abc.ABC):
-    """T x K simulators, owned by one object.
+    """T x K simulators owned by one object.
 
-    Nothing is reset by itself: a trajectory that has come to an end stays where it is and earns nothing until `reset`,
-    which begins a new episode for all. Randomness comes in as uniform numbers. state: where all are, ``[T, K, s]``; it
-    is replaced by a step, and stays as it was for whoever kept it."""
+    There is no auto-reset. A trajectory that has ended stays in its state and earns nothing until `reset` begins a new
+    episode for all. Randomness comes in as uniform numbers.
+
+    state: the states, ``[T, K, s]``; a step replaces the tensor and never changes it
+    """
 
     model: Model
     state: Tensor
 
     def working(self) -> AbstractContextManager[Any]:
-        """What is entered while trajectories are played."""
+        """Context in which trajectories are played."""
         return nullcontext()
 
     @abc.abstractmethod
     def rewards(self, before: Tensor, action: Tensor, after: Tensor, live: Tensor) -> Tensor:
-        """What actions that have led from states to others have earned, ``[T, M]``, 0 where not live; M is K, or K
-        times a number of steps, since all of them at once take a fraction of the time."""
+        """Rewards of actions between two states, ``[T, M]``, 0 where not live.
+
+        M is K, or K times a number of steps: computing all steps at once takes a fraction of the time."""
 
     @abc.abstractmethod
     def reset(self, noise: Tensor) -> Tensor:
-        """Begin an episode: the first observations ``[T, K, o]``; noise ``[T, K, reset_lanes]``, float64."""
+        """Begin an episode. Returns the first observations ``[T, K, o]``; noise ``[T, K, reset_lanes]``, float64."""
 
     @abc.abstractmethod
     def step(self, action: Tensor, noise: Tensor) -> Step:
@@ -103,7 +118,7 @@ class BatchEnv(abc.ABC):
 
 
 class TensorEnv(BatchEnv):
-    """The back end for models that are tensor operations altogether, on the device of the tasks."""
+    """The back end of models made of tensor operations, on the device of the tasks."""
 
     model: TensorModel
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,17 +25,18 @@ Indices = Sequence[int] | np.ndarray
 class ControlTasks(TaskDistribution):
     """A distribution over environments. A subclass has a `model` and a `draw` that makes a task from an index.
 
-    shot: trajectories per step of the inner loop.
-    queries: scored trajectories, with random numbers of their own, the same after every number of inner steps.
-    discount: the discount factor for learners of values; the score is not discounted.
+    shot: trajectories per step of the inner loop
+    queries: scored trajectories, with their own random numbers, the same after every number of inner steps
+    discount: the discount factor of learners of values; the score is not discounted
 
-    A split is a stream of its own. The support and query sources have the tasks' `parameters`, for oracles.
+    Each split is a separate stream. The support and query sources have the tasks' `parameters`, for oracles.
     """
 
     kind: ClassVar[str] = "control"
     metric: ClassVar[str] = "return"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"plain": {}}
 
     shot: int = 20
     queries: int = 20
@@ -58,7 +59,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
-        """The simulator of the environments: (model, tasks) -> `BatchEnv`."""
+        """Constructor of the simulators: (model, tasks) -> `BatchEnv`."""
         return TensorEnv
 
     @property
@@ -72,7 +73,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def actions(self) -> ActionSpace:
-        """The action space: how a prediction is read."""
+        """The action space, which says how an output is read."""
         return self.model.actions
 
     @property
@@ -95,7 +96,9 @@ class ControlTasks(TaskDistribution):
     def episodes(
         self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
     ) -> Episodes:
-        """T environments each, to learn in and to be scored in; shots, queries: trajectories."""
+        """T environments to adapt in (support) and to be scored in (query).
+
+        shots, queries: trajectories"""
         shots = self.shot if shots is None else shots
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 1:
@@ -115,7 +118,7 @@ class ControlTasks(TaskDistribution):
         return _stream(f"{self.name}-v{self.version}", split, purpose)
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
-        """The undiscounted return of each trial, ``[T, queries]``."""
+        """Undiscounted return of each trial, ``[T, queries]``."""
         trajectories: Trajectories = query.batch(predictor, 0)
         return trajectories.returns
 

@@ -1,4 +1,4 @@
-"""The suite's environments as ordinary Gymnasium environments, for any agent.
+"""The suite's environments as Gymnasium environments.
 
 Importing this module registers them::
 
@@ -8,12 +8,13 @@ Importing this module registers them::
     env = gymnasium.make("metabench/HalfCheetahVelocity-v0", preset="quick")
     observation, info = env.reset(seed=0, options={"task": 1.5})  # run at 1.5 m/s
 
-``preset`` is a variant of the task distribution, the first one by default, and every field of it is an argument too. A
-reset with ``options={"task": ...}`` begins an episode in that task, one without draws a task from the distribution;
-``info["task"]`` says which it is. Observations and rewards are float64, otherwise the numbers are those of `BatchEnv`;
-an episode is truncated at its horizon. Robots are moved by the back end "loop", which is Gymnasium bit for bit. Bandits
-and tabular processes are played one episode at a time, a bandit's being a single pull: a trial of n episodes is n
-resets with the same task.
+``preset`` is a variant of the task distribution, by default the first. Every field of the distribution is an argument
+too. A reset with ``options={"task": ...}`` begins an episode in that task; one without draws a task from the
+distribution. ``info["task"]`` holds the task.
+
+Observations and rewards are float64; all other numbers are those of `BatchEnv`. An episode is truncated at its horizon.
+Robots use the back end "loop", which equals Gymnasium bit for bit. In bandits and tabular processes one episode (for a
+bandit one pull) is played at a time, so a trial of n episodes is n resets with the same task.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.environments.batch import Step
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.errors import MetabenchError
 
-#: registered id -> task distribution
+#: task distribution of each registered id
 ENVIRONMENTS = {
     "metabench/HalfCheetahDirection-v0": "half-cheetah-direction",
     "metabench/HalfCheetahVelocity-v0": "half-cheetah-velocity",
@@ -44,9 +45,12 @@ ENVIRONMENTS = {
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
-    """One environment of a distribution over control tasks; an action is an array of real numbers or a number of one.
+    """One environment of a distribution over control tasks. An action is an array of real numbers or an action's index.
 
-    name: of the task distribution; preset: its variant; fields: other values of its fields."""
+    name: name of the task distribution
+    preset: its variant
+    fields: other values of its fields
+    """
 
     def __init__(self, name: str, preset: str = "", **fields: Any) -> None:
         known = registry.task_entry(name).cls
@@ -92,7 +96,7 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
             return drawn
         task = np.atleast_1d(np.asarray(asked, dtype=np.float64))
         if task.shape != drawn.shape or not np.isfinite(task).all():
-            raise MetabenchError(f"{self.tasks.id}: a task has {len(drawn)} finite numbers, and {asked!r} is none")
+            raise MetabenchError(f"{self.tasks.id}: a task is {len(drawn)} finite numbers, not {asked!r}")
         return task
 
 

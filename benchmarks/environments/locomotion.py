@@ -1,8 +1,8 @@
-"""Robots that run: what an environment of the suite is, as pure functions of state, action, next state and task. What
-steps its physics is in `benchmarks.environments.simulators`.
+"""Running robots as pure functions of state, action, next state and task; `benchmarks.environments.simulators` steps
+them.
 
-State: positions and velocities of the joints, ``[T, K, positions + velocities]``, float64. A task is one number,
-``[T, 1]``: a direction along x (−1 or +1), or a velocity along x in m/s.
+state: positions and velocities of the joints, ``[T, K, positions + velocities]``, float64
+tasks: one number, ``[T, 1]``: a direction along x (−1 or +1) or a velocity along x in m/s
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ PHYSICS_STEP = 0.01
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot of Gymnasium, whose description of its body is used as it is.
+    """A robot of Gymnasium, with Gymnasium's description of its body.
 
-    description: file in ``gymnasium/envs/mujoco/assets``. environment: Gymnasium's own, which is the reference.
-    initial: positions before the reset noise; velocities are 0. hidden: how many positions, from the first on, say
-    where it is and not how it is. frame_skip: physics steps to one control step. free: whether positions 0 to 6 are the
-    place and the quaternion of a torso that is free to turn; otherwise they are x, height above `torso_height`, pitch.
+    description: file in ``gymnasium/envs/mujoco/assets``
+    environment: Gymnasium's own environment, the reference
+    initial: positions before the reset noise; initial velocities are 0
+    velocities: velocities in a state
+    controls: motors
+    hidden: leading positions that are left out of observations, because they say where the robot is
+    frame_skip: physics steps per control step
+    free: whether positions 0 to 6 are place and quaternion of a freely turning torso; otherwise positions 0 to 2 are x,
+        height above `torso_height` and pitch
+    torso_height: initial height of a torso that is not free, in m
     """
 
     description: str
@@ -41,21 +47,21 @@ class Robot:
 
     @property
     def positions(self) -> int:
-        """How many positions a state has."""
+        """Positions in a state."""
         return len(self.initial)
 
     @property
     def state(self) -> int:
-        """How many numbers a state has."""
+        """Numbers in a state."""
         return self.positions + self.velocities
 
     @property
     def seconds(self) -> float:
-        """The duration of a control step."""
+        """Duration of a control step."""
         return self.frame_skip * PHYSICS_STEP
 
     def torso(self, state: Tensor) -> Tensor:
-        """Where the torso is: x, y, z, and for a free one its rotation matrix before that, ``[T, K, 3 or 12]``."""
+        """Position x, y, z of the torso, after its rotation matrix if it is free: ``[T, K, 3 or 12]``."""
         if not self.free:
             x, height = state[..., 0], state[..., 1] + self.torso_height
             return torch.stack((x, torch.zeros_like(x), height), -1)
@@ -70,11 +76,16 @@ ROBOTS: Mapping[str, Robot] = {
 
 @dataclass(frozen=True)
 class Locomotion:
-    """The environment of a robot that has to run in a direction or at a velocity.
+    """A robot that runs in a direction or at a velocity.
 
-    robot: a name in `ROBOTS`. aim: "direction" or "velocity". observation: "joints" or "joints-torso". A policy acts in
-    ± action_scale. heights: the torso's range in m, outside of which an episode ends; None: it never ends. reset_noise:
-    half the width of the uniform noise on the positions, and the standard deviation of that on the velocities.
+    robot: a name in `ROBOTS`
+    aim: "direction" or "velocity"
+    horizon: control steps per episode
+    observation_form: "joints" or "joints-torso"
+    action_scale: a policy acts in ± action_scale
+    control_cost, bonus: terms of the reward
+    heights: range of the torso's height in m, outside of which an episode ends; None: it never ends
+    reset_noise: half the width of the uniform noise on positions, and the standard deviation of that on velocities
     """
 
     robot: str
@@ -115,7 +126,7 @@ class Locomotion:
         return torch.cat((positions, self.reset_noise * standard_normal(noise[..., body.positions :])), -1)
 
     def control(self, action: Tensor) -> Tensor:
-        """What the motors get, in ± 1: float64 ``[T, K, controls]``."""
+        """Controls of the motors, in ± 1: float64 ``[T, K, controls]``."""
         return (action.double() / self.action_scale).clamp(-1.0, 1.0)
 
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
@@ -125,13 +136,13 @@ class Locomotion:
         return torch.cat((state if body.free else state[..., body.hidden :], body.torso(state)), -1)
 
     def velocity(self, state: Tensor, following: Tensor) -> Tensor:
-        """The mean velocity along x over the control step, m/s, ``[T, K]``."""
+        """Mean velocity along x over the control step, m/s, ``[T, K]``."""
         return (following[..., 0] - state[..., 0]) / self.body.seconds
 
     def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         task, velocity = tasks.to(state.dtype), self.velocity(state, following)
         progress = task * velocity if self.aim == "direction" else -(velocity - task).abs()
-        # Added up from the first to the last, as numpy adds up so few numbers: equal to Gymnasium's cost bit for bit.
+        # Summed from first to last, as numpy sums so few numbers: equal to Gymnasium's cost bit for bit.
         effort = self.control(action).square().cumsum(-1)[..., -1]
         return progress - self.control_cost * effort + self.bonus
 
@@ -143,7 +154,7 @@ class Locomotion:
 
 
 def rotation(quaternion: Tensor) -> Tensor:
-    """The rotation matrices of quaternions ``[..., 4]`` (w, x, y, z; any length but 0), row by row: ``[..., 9]``."""
+    """Rotation matrices of quaternions ``[..., 4]`` (w, x, y, z; any nonzero length), row by row: ``[..., 9]``."""
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = (
         *(w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)),

@@ -1,4 +1,4 @@
-"""What the distributions over directions and velocities of a robot share."""
+"""Distributions over directions and velocities of a robot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.environments.rollout import Rollouts
 from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
 from benchmarks.registry import unknown
 
-#: films of the figures: at most so many frames, of so many seconds each
+#: length of a film in frames, and seconds per frame
 FRAMES, SECONDS_PER_FRAME = 17, 0.15
 
 Simulator = Literal["batch", "rollout", "loop", "gymnasium"]
@@ -32,7 +32,8 @@ Observation = Literal["joints", "joints-torso"]
 class LocomotionTasks(ControlTasks):
     """A robot of `benchmarks.environments.locomotion`, and how its tasks are drawn.
 
-    simulator: what steps the physics, see `benchmarks.environments.simulators`."""
+    simulator: the back end of the physics, see `benchmarks.environments.simulators`
+    """
 
     robot: ClassVar[str]
     aim: ClassVar[str]
@@ -61,7 +62,7 @@ class LocomotionTasks(ControlTasks):
 
     @property
     def heights(self) -> tuple[float, float] | None:
-        """The torso's range in m, outside of which an episode ends."""
+        """Range of the torso's height in m, outside of which an episode ends."""
         return None
 
     @property
@@ -83,20 +84,21 @@ class LocomotionTasks(ControlTasks):
         return BACK_ENDS[self.simulator]
 
     def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
-        """Raises `Unavailable` where MuJoCo or Gymnasium is missing."""
+        """Raises `Unavailable` if MuJoCo or Gymnasium is missing."""
         mujoco_module()
         description(self.model.body.description)
 
     def data_digest(self) -> str:
-        """A hash of the robot's description and MuJoCo's version, which decide how it moves."""
+        """Hash of the robot's description and MuJoCo's version, which decide how it moves."""
         body = description(self.model.body.description).read_bytes()
         return hashlib.sha256(body + mujoco_module().__version__.encode()).hexdigest()[:16]
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """The first trajectory in the first task after S numbers of steps, as films of F frames; nothing where there is
-        no renderer.
+        """Films of the first trajectory in the first task after each of S step counts; nothing without a renderer.
 
-        frames: uint8 ``[S, F, 90, 160, 3]``, `SECONDS_PER_FRAME` apart; task: ``[p]``; steps: ``[S]``."""
+        frames: uint8 ``[S, F, 90, 160, 3]``, `SECONDS_PER_FRAME` apart
+        task: ``[p]``
+        steps: ``[S]``"""
         stride = round(SECONDS_PER_FRAME / self.model.body.seconds)
         shown = [self._positions(episodes.query, each)[::stride][:FRAMES] for each in predictors.values()]
         pictures = frames(str(description(self.model.body.description)), np.concatenate(shown))
@@ -109,7 +111,7 @@ class LocomotionTasks(ControlTasks):
         }
 
     def _positions(self, source: Rollouts, predictor: Predictor) -> np.ndarray:
-        """The robot's positions before each step of the first episode in the first task, ``[H, positions]``."""
+        """Positions before each step of the first episode in the first task, ``[H, positions]``."""
         actions = source.batch(predictor, 0).actions[:1, :1, : self.horizon]
         env = BACK_ENDS[self.simulator](self.model, source.parameters[:1])
         env.reset(source.noise(0)[0][:1, :1, 0])
@@ -124,7 +126,8 @@ class LocomotionTasks(ControlTasks):
 class Directions(LocomotionTasks):
     """Two tasks, forward (+1) and backward (−1), equally likely.
 
-    test_tasks: what the record says of them, that they are the training tasks."""
+    test_tasks: recorded fact that test tasks are training tasks
+    """
 
     aim: ClassVar[str] = "direction"
 
@@ -139,7 +142,8 @@ class Directions(LocomotionTasks):
 class Velocities(LocomotionTasks):
     """Velocities in m/s, uniform from `slowest` to `fastest`.
 
-    test_tasks: what the record says of them, that none of them is a training task."""
+    test_tasks: recorded fact that no test task is a training task
+    """
 
     aim: ClassVar[str] = "velocity"
 
@@ -159,7 +163,7 @@ class Velocities(LocomotionTasks):
 
 @dataclass(frozen=True)
 class Falling(LocomotionTasks):
-    """A robot whose episode ends where the height of its torso, in m, leaves the range from `lowest` to `highest`."""
+    """A robot whose episode ends when the height of its torso, in m, leaves the range from `lowest` to `highest`."""
 
     lowest: float = 0.2
     highest: float = 1.0

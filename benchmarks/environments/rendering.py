@@ -1,8 +1,8 @@
-"""Pictures of robots by MuJoCo's offscreen renderer, in a process of its own: graphics drivers crash and hang, MuJoCo
-chooses one when it is imported, and none of that may cost a result.
+"""Images of robots, rendered offscreen by MuJoCo in a separate process.
 
-Run as a script it reads positions ``[N, nq]`` of the robot in the file ``sys.argv[1]``, written by `numpy.save` to the
-standard input, and writes frames to the standard output in the same way.
+Graphics drivers crash and hang, and MuJoCo chooses one on import; a result must survive both. Run as a script, this
+file reads positions ``[N, nq]``, written by `numpy.save`, from standard input. It writes frames of the robot in the
+file ``sys.argv[1]`` to standard output in the same format.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import sys
 import numpy as np
 
 HEIGHT, WIDTH = 90, 160
-#: numbers in a row of the map that shadows are drawn from; MuJoCo's own 4096 take most of the time of a frame where a
+#: side of the shadow map; MuJoCo's default of 4096 takes most of a frame's time in software and looks the same at this
+#: size
 #: processor draws it, for pictures of this size that look the same
 SHADOW_MAP = 1024
-#: seconds after which a renderer hangs
+#: seconds after which a renderer counts as hanging
 PATIENCE = 30.0
-#: the libraries that need no screen, in the order in which they are tried
+#: libraries that need no screen, in the order tried
 LIBRARIES = ("egl", "osmesa")
 
 
 def frames(description: str, positions: np.ndarray) -> np.ndarray | None:
-    """Pictures ``[N, 90, 160, 3]``, uint8, of a robot with positions ``[N, nq]``; None where there is no renderer.
+    """Images ``[N, 90, 160, 3]``, uint8, of a robot with positions ``[N, nq]``; None if there is no renderer.
 
-    The environment variable MUJOCO_GL chooses the library; without it those that need no screen are tried."""
+    MUJOCO_GL chooses the library. Without it, those that need no screen are tried."""
     chosen = os.environ.get("MUJOCO_GL")
     for library in (chosen,) if chosen else LIBRARIES:
         given = io.BytesIO()

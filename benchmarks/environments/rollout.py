@@ -1,13 +1,13 @@
-"""Rolling policies out: the source of the contract for control tasks.
+"""Rollouts of policies: the source of the contract for control tasks.
 
-A trial is one or more episodes in the same task, played by one policy that keeps its memory from the first step of the
-trial to the last. In navigation a trial is one episode; a bandit's trial is n pulls, each an episode of one step.
+A trial is one or more episodes in the same task. One policy plays it and keeps its memory from the first step to the
+last. In navigation a trial is one episode. A bandit's trial is n pulls, each an episode of one step.
 
-A policy is a predictor. Its input is the observation ``[T, K, o]``. One whose attribute ``history`` is true also sees
-what RL^2 (Duan et al. 2016) is fed with: its previous action, the reward for it, and 1 where an episode has just ended,
-``[T, K, o + features + 2]`` altogether, all zeros at the start of the trial. There is no auto-reset, so the first
-observation of an episode stands beside the last reward of the one before. While an episode that has ended early waits
-for the others, its policy learns nothing: history stands still, and so does a memory that is one tensor.
+A policy is a predictor with the observation ``[T, K, o]`` as input. If its attribute ``history`` is true, it also sees
+the inputs of RL^2 (Duan et al. 2016): its previous action, that action's reward, and 1 if an episode has just ended.
+The input is then ``[T, K, o + features + 2]``, with zeros at the start of a trial. There is no auto-reset, so the first
+observation of an episode comes with the last reward of the previous one. While an episode that ended early waits for
+the others, the policy's history and its memory (if it is one tensor) stay unchanged.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from benchmarks import sampling
 from benchmarks.api import Diverged, Predictor
 from benchmarks.environments.batch import BatchEnv, Model
 
-#: random numbers that are set aside for each step of the inner loop: more than any number of trajectories takes
+#: random numbers reserved per step of the inner loop, more than any number of trajectories takes
 _LANES_PER_STEP = 1 << 40
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """K trials in each of T tasks; N is the number of steps of a trial, over all of its episodes.
+    """K trials in each of T tasks; N is the number of steps of a trial, over all its episodes.
 
-    inputs: what the policy was fed with, ``[T, K, N, o]``, or ``[T, K, N, o + features + 2]`` with its history.
-    actions: int64 ``[T, K, N]`` or float ``[T, K, N, a]``. rewards: ``[T, K, N]``, 0 where not live.
-    live: bool ``[T, K, N]``, whether the step took place (the episode had not come to its end before it).
-    terminated, truncated: bool ``[T, K, N]``, whether the episode came to its own end, or was cut off, by then.
-    distributions: what the policy returned, ``[T, K, N, outputs]``; log_probabilities: of the actions, ``[T, K, N]``.
-    memory: what the policy's last step left behind. observation: o, how many of the inputs are the observation.
-    history: what a policy with ``history`` would be fed with next beside an observation, ``[T, K, features + 2]``; None
-        for one without.
+    inputs: of the policy, ``[T, K, N, o]``, or ``[T, K, N, o + features + 2]`` with its history
+    actions: int64 ``[T, K, N]`` or float ``[T, K, N, a]``
+    rewards: ``[T, K, N]``, 0 where not live
+    live: bool ``[T, K, N]``, whether the step took place (its episode had not ended)
+    terminated, truncated: bool ``[T, K, N]``, whether the episode had ended by itself, or was cut off, by then
+    distributions: outputs of the policy, ``[T, K, N, outputs]``
+    log_probabilities: of the actions, ``[T, K, N]``
+    memory: the policy's memory after the last step
+    observation: o, the leading inputs that are the observation
+    history: the next history input of a policy with ``history``, ``[T, K, features + 2]``; None for other policies
     """
 
     inputs: Tensor
@@ -61,30 +63,37 @@ class Trajectories:
 
     @property
     def returns(self) -> Tensor:
-        """The undiscounted sum of the rewards of each trial, ``[T, K]``."""
+        """Undiscounted sum of the rewards of each trial, ``[T, K]``."""
         return self.rewards.sum(-1)
 
     @property
     def environment_steps(self) -> int:
-        """How many steps took place, in all tasks and trials."""
+        """Steps that took place, in all tasks and trials."""
         return int(self.live.sum())
 
 
 @dataclass
 class Counter:
-    """How many environment steps have taken place."""
+    """Counter of environment steps."""
 
     steps: int = 0
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """An environment as a source: at each step of the inner loop it rolls out the policy that it is given.
+    """An environment as a source: it rolls out the given policy at each step of the inner loop.
 
-    model: the environment; back_end: (model, tasks) -> `BatchEnv`. parameters: the tasks, ``[T, p]``. indices: the
-    numbers of the tasks, which with ``key`` and the inner step determine all randomness: a trajectory does not depend
-    on the other tasks, nor on the number of trajectories. episodes: per trial. counter: of the steps that this source,
-    its slices and the copies made of it have rolled out.
+    model: the environment
+    back_end: (model, tasks) -> `BatchEnv`
+    parameters: the tasks, ``[T, p]``
+    indices: the tasks' numbers
+    key: number of the random stream
+    trajectories: trials per task
+    episodes: episodes per trial
+    counter: steps rolled out by this source, its slices and its copies
+
+    Index, ``key`` and inner step determine all randomness. A trajectory depends neither on the other tasks nor on the
+    number of trajectories.
     """
 
     model: Model
@@ -98,14 +107,14 @@ class Rollouts:
 
     @property
     def environment_steps(self) -> int:
-        """How many environment steps have been rolled out so far, in all tasks and trajectories together."""
+        """Environment steps rolled out so far, in all tasks and trajectories."""
         return self.counter.steps
 
     def __len__(self) -> int:
         return len(self.parameters)
 
     def __getitem__(self, tasks: slice) -> Rollouts:
-        """The same for a slice of the tasks."""
+        """The source for a slice of the tasks."""
         fields = {**vars(self), "parameters": self.parameters[tasks], "indices": self.indices[tasks]}
         return Rollouts(**fields)
 
@@ -122,8 +131,7 @@ class Rollouts:
         return trajectories
 
     def noise(self, step: int) -> tuple[Tensor, Tensor]:
-        """Uniform numbers, float64: for the beginnings of episodes ``[T, K, E, lanes]`` and for their steps ``[T, K, E,
-        H, lanes]``."""
+        """Uniform numbers, float64: for starts ``[T, K, E, lanes]`` and for steps ``[T, K, E, H, lanes]``."""
         T, K, E, H = len(self), self.trajectories, self.episodes, self.model.horizon
         per_reset, per_step = self.model.reset_lanes, self.model.actions.lanes + self.model.step_lanes
         resets, steps = E * per_reset, E * H * per_step
@@ -133,7 +141,7 @@ class Rollouts:
 
 
 def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor) -> Trajectories:
-    """Play trials of E episodes; noise as `Rollouts` draws it, the action's lanes first."""
+    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first."""
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
@@ -173,7 +181,7 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
 
 
 def _moved(live: Tensor, after: Any, before: Any) -> Any:
-    """What a step has left behind, where it took place; ``live``: ``[T, K]``."""
+    """The new memory where the step took place, else the old one; live: ``[T, K]``."""
     if not (isinstance(after, Tensor) and isinstance(before, Tensor)):
         return after
     return torch.where(live.view(*live.shape, *(1,) * (after.dim() - 2)), after, before)

@@ -1,4 +1,4 @@
-"""What steps the physics of `Locomotion`: MuJoCo's native threads, a loop in Python, or Gymnasium itself.
+"""Back ends for the physics of `Locomotion`: MuJoCo's native threads, a loop in Python, or Gymnasium itself.
 
 | back end | stepped by | equal to Gymnasium |
 | --- | --- | --- |
@@ -7,9 +7,9 @@
 | "loop" | one MjData after the other | bit for bit |
 | "gymnasium" | Gymnasium's own environments, one after the other | it is Gymnasium |
 
-`mujoco.rollout` begins every control step without the solution of the constraints that the step before it ended with.
-Positions and velocities are of type float64 everywhere; rewards, ends and observations are computed from them by the
-functions of `Locomotion`, whatever stepped them. Threads are begun with an episode, in the process that runs it.
+`mujoco.rollout` starts each control step without the constraint solution of the previous one (no warm start). Positions
+and velocities are float64 everywhere. `Locomotion` computes rewards, ends and observations from them for every back
+end. Threads start with an episode, in the process that runs it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from benchmarks.environments.batch import BatchEnv, Step
 from benchmarks.environments.locomotion import Locomotion
 from benchmarks.execution.threads import one_thread
 
-#: what MuJoCo itself calls a bad number
+#: MuJoCo's own bound for a bad number
 HUGE = 1e10
-#: `mujoco.batch` came with it, and Ant moves otherwise with the versions before
+#: the first major version with `mujoco.batch`; Ant moves differently in older ones
 OLDEST_MUJOCO = 4
 
 
 def mujoco_module() -> Any:
-    """MuJoCo, or `Unavailable` with one line."""
+    """The module mujoco; raises `Unavailable` with one line if it is missing or too old."""
     try:
         import mujoco
     except Exception as error:
@@ -51,7 +51,9 @@ def mujoco_module() -> Any:
 
 
 def description(name: str) -> Path:
-    """Gymnasium's file about a robot's body, found without importing Gymnasium."""
+    """Path of Gymnasium's file for a robot's body, found without importing Gymnasium.
+
+    Raises `Unavailable` if it is missing."""
     try:
         spec = importlib.util.find_spec("gymnasium")
     except ImportError:
@@ -65,7 +67,7 @@ def description(name: str) -> Path:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of MuJoCo on the console, nor in a file MUJOCO_LOG.TXT in the working directory."""
+    """Silence MuJoCo's warnings, on the console and in MUJOCO_LOG.TXT."""
     configuration = mujoco_module().MjLogConfig
     before, silent = configuration.get(), configuration.get()
     silent.logto_console = silent.logto_file = False
@@ -78,11 +80,11 @@ def quiet() -> Iterator[None]:
 
 @functools.cache
 def physics(name: str) -> Any:
-    """The MjModel of a file, shared by all simulators of this process; never changed after it is made.
+    """The MjModel of a file, shared by all simulators of this process; never changed afterwards.
 
-    MuJoCo puts a simulation that has become unstable back to its start without a word; here it stays as it is, so that
-    it is noticed. What speeds up worlds of many bodies takes time with one and changes nothing, so it is left out:
-    islands of constraints, and a tree of bounding boxes for each body."""
+    MuJoCo silently resets an unstable simulation; that is switched off, so that instability is noticed. Constraint
+    islands and bounding-volume trees are off too: they speed up worlds of many bodies, slow down one body and change no
+    result."""
     mujoco = mujoco_module()
     with quiet():
         model = mujoco.MjModel.from_xml_path(str(description(name)))
@@ -92,9 +94,10 @@ def physics(name: str) -> Any:
 
 
 class SimulatedEnv(BatchEnv):
-    """T x K robots. A subclass says how they are set to states and how they are moved.
+    """T x K robots. A subclass sets them to states and moves them.
 
-    Computed in float64 on the CPU; what comes out is of the type and on the device of the tasks."""
+    Computed in float64 on the CPU. Outputs have the type and device of the tasks.
+    """
 
     model: Locomotion
 
@@ -104,7 +107,7 @@ class SimulatedEnv(BatchEnv):
         self.threads = torch.get_num_threads()
 
     def working(self) -> contextlib.AbstractContextManager[Any]:
-        """MuJoCo has the cores: torch's threads, which turn for a while when they are done, hold it up by a fifth."""
+        """Give MuJoCo the cores: torch's threads spin after each operation and slow it down by a fifth."""
         return one_thread()
 
     @abc.abstractmethod
@@ -113,9 +116,10 @@ class SimulatedEnv(BatchEnv):
 
     @abc.abstractmethod
     def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
-        """Move those that are live, bool ``[N]``, at least one, with controls ``[N, a]`` for a control step.
+        """Move the live robots for one control step; returns states ``[N, s]``, arbitrary where not live.
 
-        Returns their states after it, ``[N, s]``, and anything for those that are not live."""
+        controls: ``[N, a]``
+        live: bool ``[N]``, at least one true"""
 
     def reset(self, noise: Tensor) -> Tensor:
         self.state = self.model.start(self.here, noise.cpu())
@@ -128,7 +132,7 @@ class SimulatedEnv(BatchEnv):
     def step(self, action: Tensor, noise: Tensor) -> Step:
         model, tasks, before, live = self.model, self.here, self.state, ~self.ended
         action = action.detach().cpu()
-        # MuJoCo takes a control of 0 for one that is not a number.
+        # MuJoCo replaces a control that is NaN by 0.
         self._expect_below(math.inf, action, live, "the action is not finite")
         moved = self._moved(model.control(action), live)
         self._expect_below(HUGE, moved, live, "the simulation has become unstable")
@@ -145,7 +149,7 @@ class SimulatedEnv(BatchEnv):
         return self._given(found.masked_fill(~live.cpu(), 0.0))
 
     def _moved(self, control: Tensor, live: Tensor) -> Tensor:
-        if not bool(live.any()):  # `mujoco.rollout` crashes if there is nothing to do
+        if not bool(live.any()):  # `mujoco.rollout` crashes without work
             return self.state
         with quiet():
             after = torch.from_numpy(self.advance(control.flatten(0, 1).numpy(), live.flatten().numpy()))
@@ -156,8 +160,8 @@ class SimulatedEnv(BatchEnv):
         return values.to(self.tasks)
 
     def _expect_below(self, bound: float, values: Tensor, live: Tensor, otherwise: str) -> None:
-        """Raise `Diverged` where what is live has a number that is not below a bound, or is none."""
-        if np.abs(values.numpy()).max() < bound:  # numpy takes a tenth of torch's time for so few numbers
+        """Raise `Diverged` if a live row has a number that is NaN or not below the bound."""
+        if np.abs(values.numpy()).max() < bound:  # for so few numbers numpy takes a tenth of torch's time
             return
         bad = live & ~(values.abs() < bound).all(-1)
         if bool(bad.any()):
@@ -184,7 +188,7 @@ class BatchSimulators(SimulatedEnv):
     def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
         self.controls[:] = controls
         self.simulations.step(live, nstep=self.model.body.frame_skip)
-        # A row is the time, then positions, then velocities, then what the next step begins with.
+        # A row is the time, positions, velocities, then the warm start of the next step.
         return self.simulations.state[:, 1 : 1 + self.model.body.state].copy()
 
 
@@ -220,7 +224,7 @@ class RolloutSimulators(SimulatedEnv):
         model = physics(self.model.body.description)
         self.workspaces = [mujoco.MjData(model) for _ in range(self.threads)]
         self.pool = Rollout(nthread=self.threads if self.threads > 1 else 0)
-        # A row is the time, then positions and velocities.
+        # A row is the time, positions, velocities.
         self.rows = np.concatenate((np.zeros((len(states), 1)), states), 1)
 
     def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:

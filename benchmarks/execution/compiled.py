@@ -1,10 +1,13 @@
-"""A function of tensors as one compiled program, or as captured launches.
+"""Functions of tensors as compiled programs or captured CUDA graphs.
 
-The function is traced to operations with its gradients of gradients in it (`make_fx`), so the program is that of the
-eager form and needs nothing of the compiler but code for plain operations. Some rewritings come first, since the
-compiler hands matrix products to a library as they are, with the transposes that gradients of gradients bring: a
-transpose of a transpose is left out, that of a sum of products is a sum of transposed products, and a product whose
-operands are both transposed, or of which only the transpose is used, is computed the other way round, (A B)' = B' A'.
+A function is traced to operations together with its gradients of gradients (`make_fx`). The program is that of the
+eager form, and the compiler only has to generate code for plain operations. Some rewrites come first, because the
+compiler passes matrix products to a library as they are, with the transposes that gradients of gradients bring:
+
+- A transpose of a transpose is dropped.
+- The transpose of a sum of products becomes a sum of transposed products.
+- A product is computed in reverse, (A B)' = B' A', if both operands are transposed or only its transpose is used.
+
 Batched products in the transposed layout took 7 times as long in the library (docs/performance.md).
 """
 
@@ -22,24 +25,24 @@ from torch import Tensor, fx
 Function = Callable[..., Sequence[Tensor]]
 
 _ATEN: Any = torch.ops.aten
-#: checks of sizes at every call: the shapes are part of the key under which a program is kept
+#: switch off size checks at every call: shapes are part of the key of a cached program
 _OPTIONS = dict.fromkeys(("size_asserts", "alignment_asserts", "scalar_asserts", "nan_asserts"), False)
 
 
 def compile_function(function: Function, examples: Sequence[Tensor]) -> Function:
-    """The same function for arguments of exactly these shapes, strides and types, as a compiled program.
+    """Compile a function for arguments of exactly these shapes, strides and types.
 
-    Arguments and results have no graph. Raises whatever torch's compiler raises where it can't be used."""
-    import torch._inductor.config  # a second in every process that compiles nothing
+    Arguments and results have no graph. Raises any exception of torch's compiler."""
+    import torch._inductor.config  # takes a second, so import it only to compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    # a pool of compiling processes would outlive a cell's process that is killed
+    # a pool of compiler processes would outlive a killed cell
     with _no_collection(), warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
         warnings.simplefilter("ignore")
         graph = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
         turn_products(graph)
-        # one C++ program instead of Python that calls a library for each kernel: fewer microseconds between kernels,
-        # and one run of the C++ compiler instead of dozens
+        # One C++ program instead of Python that calls a library for each kernel: less time between kernels, and one run
+        # of the C++ compiler instead of dozens.
         compiled: Function = torch._inductor.compile(
             graph, list(examples), options={**_OPTIONS, "cpp_wrapper": examples[0].device.type == "cpu"}
         )
@@ -50,7 +53,7 @@ def compile_function(function: Function, examples: Sequence[Tensor]) -> Function
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the collector of garbage, which takes a sixth of the compiler's time to find that graphs are in use."""
+    """Switch off garbage collection, which takes a sixth of the compiler's time and finds every graph in use."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -61,17 +64,17 @@ def _no_collection() -> Iterator[None]:
 
 
 def _baddbmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """In two operations, so that adding the bias is fused with what follows."""
+    """Two operations, so that adding the bias fuses with what follows."""
     return beta * bias + alpha * torch.bmm(left, right) if (beta, alpha) != (1, 1) else bias + torch.bmm(left, right)
 
 
 def turn_products(module: fx.GraphModule) -> None:
-    """Compute batched products the other way round where that takes transposes away; changes the module."""
+    """Compute batched products in reverse where that removes transposes; changes the module."""
     graph = module.graph
     for node in graph.find_nodes(op="placeholder"):
-        node.meta.clear()  # each has an example of a tracing of its own, which the compiler would not take together
+        node.meta.clear()  # each holds an example of a separate trace, which the compiler would reject together
     for node in graph.find_nodes(op="call_function", target=_ATEN.view.default):
-        node.target = _ATEN.reshape.default  # the compiler lays convolutions out in another way, so a view may not do
+        node.target = _ATEN.reshape.default  # the compiler may change convolutions' layout; a view fails then
     _fold_transposes(graph)
     _turn_sums(graph)
     for node in list(graph.nodes):
@@ -97,7 +100,7 @@ def turn_products(module: fx.GraphModule) -> None:
 
 
 def _fold_transposes(graph: fx.Graph) -> None:
-    """A transpose of a transpose is what it began with."""
+    """Replace a transpose of a transpose by the original."""
     for node in graph.nodes:
         if _is_transpose(node) and _is_transpose(node.args[0]):
             node.replace_all_uses_with(node.args[0].args[0])
@@ -105,7 +108,7 @@ def _fold_transposes(graph: fx.Graph) -> None:
 
 
 def _turn_sums(graph: fx.Graph) -> None:
-    """Where only the transpose of a sum of products is used, add their transposes, so that they can be turned."""
+    """Replace a sum of products by the sum of their transposes where only its transpose is used."""
     for node in reversed(list(graph.nodes)):
         users = list(node.users)
         if node.target is not _ATEN.add.Tensor or not _is_sum(node) or not users or not all(map(_is_transpose, users)):
@@ -119,7 +122,7 @@ def _turn_sums(graph: fx.Graph) -> None:
 
 
 def _is_sum(node: Any) -> bool:
-    """Whether it is a product or a sum of products: none of its terms is broadcast over the last two dimensions."""
+    """Whether the node is a product or a sum of products, with no term broadcast over the last two dimensions."""
     if not isinstance(node, fx.Node) or node.kwargs:
         return False
     return node.target is _ATEN.bmm.default or (node.target is _ATEN.add.Tensor and all(map(_is_sum, node.args)))
@@ -134,17 +137,17 @@ def _transpose(graph: fx.Graph, node: Any) -> Any:
 
 
 def capture_function(function: Function, examples: Sequence[Tensor]) -> Function:
-    """The same function for arguments of exactly these shapes, with its launches captured once (a CUDA graph).
+    """Capture a function's launches in a CUDA graph, for arguments of exactly these shapes.
 
-    Arguments are copied in and results out, so a later call leaves what an earlier one returned. ``held_bytes`` of the
-    result is what the launches hold at their peak: memory of their own, which no later call allocates."""
+    Arguments are copied in and results out, so a later call leaves earlier results intact. ``held_bytes`` of the result
+    is the graph's peak memory. The graph keeps it, and later calls allocate none of it."""
     held = [example.detach().clone() for example in examples]
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # what libraries allocate at their first calls must not be captured
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # the first calls of libraries allocate memory, which must not be captured
         for _ in range(3):
             function(*held)
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

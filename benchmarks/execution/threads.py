@@ -1,7 +1,7 @@
-"""Work on tasks in threads of Python: one task per thread, each with one thread for torch's operations.
+"""Python threads for tasks: one task per thread, each with one thread for torch's operations.
 
-Operations of torch let go of the interpreter's lock, and on a CPU gradients are computed in the thread that asks for
-them. So two tasks on two cores keep both busy, which the loops inside one task's small operations do not.
+Torch's operations release the interpreter's lock, and on a CPU gradients run in the calling thread. So two tasks keep
+two cores busy, which the loops within one task's small operations do not.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ Result = TypeVar("Result")
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """``function(item)`` for every item, in the order of the items, ``threads`` of them at a time.
+    """Yield ``function(item)`` for every item, in the order of the items, running ``threads`` at a time.
 
-    What the caller adds up comes in the same order whichever thread was first, so sums are the same bit for bit. The
-    threads take over whether gradients are recorded; counters and profilers of torch see the caller's thread only, so
-    what is counted is run with 1. At most ``threads`` results wait. An exception ends the work and is raised here."""
+    Results arrive in the same order whichever thread finishes first, so sums are the same bit for bit. The threads
+    inherit whether gradients are recorded. Torch's counters and profilers see only the caller's thread, so use 1 when
+    counting. At most ``threads`` results wait. An exception ends the work and is raised here. Raises `ValueError` below
+    1 thread."""
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     if threads == 1:
@@ -46,8 +47,9 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[int]:
-    """Torch's operations in one thread meanwhile; yields how many it has otherwise. Those of OpenMP go on turning for a
-    while after each operation, in the way of any others."""
+    """Limit torch's operations to one thread; yields the previous number.
+
+    OpenMP's other threads spin for a while after each operation and slow down everything else."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -57,5 +59,5 @@ def one_thread() -> Iterator[int]:
 
 
 def _begin(grad: bool) -> None:
-    torch.set_num_threads(1)  # OpenMP counts them for each thread
+    torch.set_num_threads(1)  # OpenMP's setting is per thread
     torch.set_grad_enabled(grad)

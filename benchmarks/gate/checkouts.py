@@ -1,4 +1,5 @@
-"""Two commits side by side: git worktrees of base and head, and scripts of the gate that run the code of either."""
+"""Two commits next to each other: git worktrees of base and head, and scripts of the gate that run the code of
+either."""
 
 from __future__ import annotations
 
@@ -14,27 +15,36 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import MetabenchError
+from benchmarks.machine import git
 
 ROOT = Path(__file__).parents[2]
-#: what a change must touch to make a step slower or a score worse
+#: a change that touches none of these makes no step slower and no score worse
 CODE = ("benchmarks", "maml", "baselines", "constraints.txt", "pyproject.toml")
+#: seconds that a git command may take: a worktree of a large repository takes a while
+GIT_SECONDS = 120.0
 
 
 def default_base() -> str | None:
-    """The commit to compare with: METABENCH_GATE_BASE, else the one before this one; None where there is none.
+    """The revision to compare with: METABENCH_GATE_BASE, else HEAD~1; None if this is the first commit.
 
-    Only zeros, which is what GitHub calls the state before a branch, is none given."""
+    A value of zeros, GitHub's name for the state before a new branch, counts as unset. Raises `MetabenchError` in a
+    shallow clone, which lacks the commit before."""
     given = os.environ.get("METABENCH_GATE_BASE", "").strip()
     if given.strip("0"):
         return given
-    return "HEAD~1" if _commit("HEAD~1") else None
+    if _commit("HEAD~1"):
+        return "HEAD~1"
+    if _shallow():
+        raise MetabenchError(f"{ROOT} is a shallow clone without the commit before HEAD: run git fetch --deepen=1")
+    return None
 
 
 def resolve(revision: str) -> str:
     """The commit that a revision names."""
     found = _commit(revision)
     if found is None:
-        raise MetabenchError(f"no commit {revision!r} in {ROOT} to compare with (METABENCH_GATE_BASE, --base)")
+        hint = "; the clone is shallow: git fetch --unshallow" if _shallow() else ""
+        raise MetabenchError(f"no commit {revision!r} in {ROOT} to compare with (METABENCH_GATE_BASE, --base){hint}")
     return found
 
 
@@ -42,27 +52,27 @@ def _commit(revision: str) -> str | None:
     return _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
 
 
+def _shallow() -> bool:
+    return _git("rev-parse", "--is-shallow-repository") == "true"
+
+
 def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    return git(ROOT, *arguments, seconds=GIT_SECONDS)
 
 
 def unchanged(base: str, head: str) -> bool:
-    """Whether nothing differs between two commits that could make a step slower or a score worse."""
+    """Whether no code differs between two commits."""
     return _git("diff", "--quiet", base, head, "--", *CODE) is not None
 
 
 def uncommitted() -> bool:
-    """Whether files differ from HEAD, which is what is measured."""
+    """Whether files differ from HEAD, the commit that is measured."""
     return bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
 @contextlib.contextmanager
 def worktrees(base: str, head: str) -> Iterator[dict[str, Path]]:
-    """Check both commits out into a temporary folder: "base" and "head" -> path."""
+    """Check both commits out into a temporary folder; yields the paths of "base" and "head"."""
     with tempfile.TemporaryDirectory(prefix="metabench-gate-") as folder:
         paths = {side: Path(folder).resolve() / side for side in ("base", "head")}
         try:
@@ -76,8 +86,7 @@ def worktrees(base: str, head: str) -> Iterator[dict[str, Path]]:
 
 
 def run_script(script: Path, checkout: Path, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
-    """What a script prints in a fresh process that imports the code of ``checkout``, with one thread: JSON in one line.
-    Raises `MetabenchError` in one line where it fails or takes longer than ``seconds``."""
+    """The line of JSON that a script prints; as in `Conversation`."""
     with Conversation(script, checkout, arguments, seconds) as process:
         found = process.hear()
         assert isinstance(found, dict)
@@ -85,26 +94,17 @@ def run_script(script: Path, checkout: Path, arguments: Sequence[str], seconds: 
 
 
 class Conversation:
-    """A script in a fresh process that imports the code of ``checkout``, with one thread, and speaks JSON, a line at a
-    time. Raises `MetabenchError` in one line where it fails, says something else, or is still there after ``seconds``.
+    """A script in a fresh process with one thread that imports the code of ``checkout`` and speaks JSON in lines.
 
-    slower: what `timed` is told to plant."""
+    Raises `MetabenchError` if the script fails, prints anything else, or takes longer than ``seconds``."""
 
-    def __init__(
-        self,
-        script: Path,
-        checkout: Path,
-        arguments: Sequence[str],
-        seconds: float,
-        slower: float = 1.0,
-    ) -> None:
+    def __init__(self, script: Path, checkout: Path, arguments: Sequence[str], seconds: float) -> None:
         self.name, self.seconds, self.late = f"{script.name} on {checkout.name}", seconds, False
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "METABENCH_GATE_SLOWER": str(slower)}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody reads could fill up
+        environment = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that is not read could fill up
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(script), *arguments],
-            env=environment,
+            env={**os.environ, **environment},
             cwd=checkout,
             text=True,
             stdin=subprocess.PIPE,
@@ -128,15 +128,15 @@ class Conversation:
         self.process.kill()
 
     def ask(self, *words: Any) -> Any:
-        """What the script answers to one line."""
+        """The answer to one line."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and says why when it is heard
+        with contextlib.suppress(BrokenPipeError):  # the script has ended; `hear` tells why
             self.process.stdin.write(json.dumps(words) + "\n")
             self.process.stdin.flush()
         return self.hear()
 
     def hear(self) -> Any:
-        """The next line that the script prints."""
+        """The next line."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         try:

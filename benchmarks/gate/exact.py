@@ -1,6 +1,6 @@
-"""The exact layer: what a handful of steps cost in numbers that are the same on every machine, against committed ones.
+"""The exact layer: counts of a few steps, the same on every machine, against committed ones.
 
-Floating-point operations, dispatched operations and parameters must be equal, saved bytes within a tolerance. Numbers
+Floating-point operations, dispatched operations and parameters must be equal, saved bytes within a tolerance. Counts
 depend on the version of torch, so the baseline is keyed by it.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import registry
 from benchmarks.api import State
-from benchmarks.cost import counters
+from benchmarks.cost import counting
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 from benchmarks.models import network_for
@@ -24,7 +24,7 @@ from benchmarks.models import network_for
 FILE = Path(__file__).with_name("baseline.json")
 #: saved bytes may differ by this share: an operation may keep another small tensor in another build
 BYTES_TOLERANCE = 0.01
-#: what is counted, in the order of the messages
+#: the counts, in the order of the messages
 COUNTS = ("flops", "operations", "parameters", "saved_bytes")
 
 Counts = dict[str, int]
@@ -32,17 +32,17 @@ Counts = dict[str, int]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is to be said of one named step."""
+    """The verdict on one named step."""
 
     step: str
     verdict: Literal["same", "changed", "no baseline"]
     message: str = ""
 
 
-def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counters.Step, int]]:
-    """A meta-step of a registered method after a first one, and the number of its parameters."""
+def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callable[[], tuple[counting.Step, int]]:
+    """Returns a meta-step of a registered method, after a first one, and the number of its parameters."""
 
-    def prepare() -> tuple[counters.Step, int]:
+    def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
         fixed = workload.tasks(workload.episodes(tasks))
         learner = registry.build_method(method, meta_batch=tasks, training_queries=workload.queries, **fields)
@@ -53,10 +53,10 @@ def _meta_step(method: str, backbone: str, tasks: int, **fields: Any) -> Callabl
     return prepare
 
 
-def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counters.Step, int]]:
-    """Adapting to ``tasks`` tasks with so many inner steps, and the number of parameters."""
+def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[[], tuple[counting.Step, int]]:
+    """Returns an adaptation to ``tasks`` tasks with ``steps`` inner steps, and the number of parameters."""
 
-    def prepare() -> tuple[counters.Step, int]:
+    def prepare() -> tuple[counting.Step, int]:
         workload = WORKLOADS[backbone]
         episodes = workload.episodes(tasks)
         fixed = workload.tasks(episodes)
@@ -74,7 +74,7 @@ def _adaptation(method: str, backbone: str, tasks: int, steps: int) -> Callable[
 
 
 #: the named steps; each returns a step and the number of parameters
-STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
+STEPS: dict[str, Callable[[], tuple[counting.Step, int]]] = {
     "maml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("maml", "mlp-40-40", 4, inner_steps=5),
     "fomaml meta-step, mlp-40-40, 4 tasks, 5 inner steps": _meta_step("fomaml", "mlp-40-40", 4, inner_steps=5),
     "maml meta-step, conv4-64-strided, 2 tasks, 1 inner step": _meta_step("maml", "conv4-64-strided", 2),
@@ -84,47 +84,54 @@ STEPS: dict[str, Callable[[], tuple[counters.Step, int]]] = {
 }
 
 
-def measure(names: Mapping[str, Callable[[], tuple[counters.Step, int]]] = STEPS) -> dict[str, Counts]:
-    """The counts of every named step, on one thread: what another thread does is not seen."""
+def measure(names: Mapping[str, Callable[[], tuple[counting.Step, int]]] = STEPS) -> dict[str, Counts]:
+    """The counts of every named step, in one thread: counters don't see another."""
     torch.set_num_threads(1)
     found = {}
     for name, prepare in names.items():
         step, parameters = prepare()
         found[name] = {
-            "flops": counters.flops(step),
-            "operations": counters.operations(step),
+            "flops": counting.flops(step),
+            "operations": counting.operations(step),
             "parameters": parameters,
-            "saved_bytes": counters.saved_bytes(step),
+            "saved_bytes": counting.saved_bytes(step),
         }
     return found
 
 
 def torch_version() -> str:
-    """The version that the baseline is keyed by, without what says for which device it was built."""
+    """The version that keys the baseline, without the part that names the device of the build."""
     return str(torch.__version__).partition("+")[0]
 
 
 def read() -> dict[str, dict[str, Counts]]:
-    """The committed counts, of `FILE`: version of torch -> step -> counts; empty where there is no file."""
+    """The committed counts in `FILE`: version of torch -> step -> counts; empty if there is no file."""
     try:
         found = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise MetabenchError(f"{FILE} is not JSON: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(steps, dict) for steps in found.values()):
-        raise MetabenchError(f"{FILE} does not hold counts by version of torch")
-    return found
+    if not _is_nested(found, depth=3):
+        raise MetabenchError(f"{FILE} does not hold counts by version of torch, step and name")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_nested(value: Any, depth: int) -> bool:
+    """Whether a value is a whole number within so many dicts."""
+    if depth == 0:
+        return isinstance(value, int)
+    return isinstance(value, dict) and all(_is_nested(each, depth - 1) for each in value.values())
 
 
 def accept(now: Mapping[str, Counts], version: str) -> None:
-    """Make these counts the baseline of this version of torch; those of other versions stay."""
+    """Make these counts the baseline of a version of torch, and keep those of other versions."""
     known = {**read(), version: dict(now)}
     FILE.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]], version: str) -> Iterator[Finding]:
-    """One finding per step that is measured or committed."""
+    """One finding for each step that is measured or committed."""
     baseline = known.get(version)
     if baseline is None:
         versions = ", ".join(known) or "none"
@@ -138,7 +145,7 @@ def compare(now: Mapping[str, Counts], known: Mapping[str, Mapping[str, Counts]]
         changes = [f"{name} {before.get(name)} -> {counts[name]}" for name in COUNTS if _differs(name, before, counts)]
         yield Finding(step, "changed" if changes else "same", ", ".join(changes))
     for step in baseline.keys() - now.keys():
-        yield Finding(step, "changed", "is in the baseline and is not measured any more")
+        yield Finding(step, "changed", "is in the baseline and is no longer measured")
 
 
 def _differs(name: str, before: Mapping[str, int], now: Mapping[str, int]) -> bool:

@@ -1,6 +1,6 @@
-"""The trend layer: what the gate timed, a line of JSON per time, and whether a step has crept up on this machine.
+"""The trend layer: the times of every run, one line of JSON each, and steps that have crept up on this machine.
 
-A change too small for the relative layer, or many of them, shows in the history only. Times of different machines are
+The history shows changes that are too small for the relative layer, or many small ones. Times of different machines are
 never compared: a line carries the fingerprint of its machine (`benchmarks.machine.fingerprint`).
 """
 
@@ -18,17 +18,17 @@ from benchmarks.errors import MetabenchError
 from benchmarks.gate.checkouts import ROOT
 from benchmarks.stats.changes import changes
 
-#: the report looks for it beside the stores that it is about
+#: the report looks for it next to the stores
 FILE = ROOT / "reports" / "runs" / "gate-history.jsonl"
 
 
 def path(given: Path | None) -> Path:
-    """The file of the history: the one that is named, METABENCH_GATE_HISTORY, or the one beside the runs."""
+    """The file of the history: the given one, METABENCH_GATE_HISTORY, or the one next to the runs."""
     return given or Path(os.environ.get("METABENCH_GATE_HISTORY") or FILE)
 
 
 class History:
-    """A file that is only ever added to; raises `MetabenchError` where it can't be."""
+    """A file that is only appended to. Raises `MetabenchError` if it can't be written, or is not text."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -36,11 +36,14 @@ class History:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.open("a", encoding="utf-8").close()
+            self.read()
         except OSError as error:
             raise MetabenchError(f"the gate's history {file} can't be written: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise MetabenchError(f"the gate's history {file} is not UTF-8 text (byte {error.start})") from None
 
     def add(self, commit: str, seconds: Mapping[str, float]) -> int:
-        """Add the time of each step of a commit; returns how many there are."""
+        """Add the time of each step of a commit; returns their number."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         facts = {"when": now, "commit": commit, "machine": self.machine["id"], "cpu": self.machine["cpu"]}
         facts["torch"] = machine.versions().get("torch", "")
@@ -50,26 +53,25 @@ class History:
         return len(lines)
 
     def read(self) -> dict[str, list[dict[str, Any]]]:
-        """This machine's lines by step, the oldest first; a torn line is left out."""
+        """This machine's lines by step, the oldest first. Torn lines and others are left out."""
         found: dict[str, list[dict[str, Any]]] = {}
         for text in self.file.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-            except ValueError:
+                if line["machine"] == self.machine["id"] and line["seconds"] > 0:
+                    found.setdefault(str(line["step"]), []).append(line)
+            except (ValueError, TypeError, KeyError):
                 continue
-            if isinstance(line, dict) and line.get("machine") == self.machine["id"] and line.get("seconds", 0) > 0:
-                found.setdefault(str(line["step"]), []).append(line)
         return found
 
     def steps_up(self) -> list[str]:
-        """A sentence per step whose latest change of level was upwards."""
+        """A sentence for each step whose latest change of level is upwards."""
         said = []
         for step, lines in self.read().items():
             found = changes([line["seconds"] for line in lines])
             if found and found[-1].ratio > 1:
                 last = found[-1]
-                where, count = str(lines[last.at]["commit"])[:10], len(lines) - last.at
-                said.append(
-                    f"{step}: {last.ratio - 1:.1%} slower on this machine since {where} ({count} times, {last.p:.1g})"
-                )
+                where, count = str(lines[last.at].get("commit"))[:10], len(lines) - last.at
+                slower = f"{last.ratio - 1:.1%} slower on this machine since {where}"
+                said.append(f"{step}: {slower} ({count} times, p = {last.p:.1g})")
         return said

@@ -1,9 +1,8 @@
-"""The quality layer: base and head train the same few learners with the same seeds and are tested on the same
-episodes; a score that drops beyond its paired interval fails.
+"""The quality layer: base and head train a few learners with the same seeds and are tested on the same episodes. It
+fails if a score drops beyond its paired interval.
 
-Both are trained on this machine, since rounding differs between machines. With one thread equal code gives equal
-scores bit for bit, so a difference is the change's; how far a change of rounding alone moves a score after so few
-meta-steps is what `LEAST` allows for (docs/performance.md has the numbers).
+Both are trained on this machine, since rounding differs between machines. With one thread equal code gives equal scores
+bit for bit, so a difference is due to the change. `LEAST` allows for a change of rounding alone (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -28,14 +27,17 @@ CONFIDENCE = 0.99
 #: a smaller difference never counts: in log(error) for squared errors, else in the metric's units
 LEAST = {"squared error": 0.02, "accuracy": 0.01}
 
-#: what `smoke` prints: run -> scores and what is needed to pair them
+#: the output of `smoke`: run -> scores and the facts that pair them
 Scores = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one run. advantage: by how much head is better, with its interval, in the metric's units (for
-    squared errors the logarithm of a ratio); means: of base and head."""
+    """The verdict on one run.
+
+    advantage: the difference by which head is better, in the metric's units (for squared errors the logarithm of a
+    ratio), with its interval low, high.
+    means: of base and head."""
 
     run: str
     verdict: Verdict
@@ -47,9 +49,9 @@ class Finding:
 
 
 def train(paths: Mapping[str, Path]) -> dict[str, Scores]:
-    """Run `smoke` on the checkouts of "base" and "head", both at once.
+    """Run `smoke` on the checkouts of "base" and "head" at the same time.
 
-    A base that can't be run is a base without scores; a head that can't raises `MetabenchError`."""
+    A base that fails has no scores; a head that fails raises `MetabenchError`."""
     with ThreadPoolExecutor(2) as pool:
         running = {side: pool.submit(_train, paths[side]) for side in ("base", "head")}
     found: dict[str, Scores] = {"head": running["head"].result()}
@@ -85,9 +87,10 @@ def _finding(run: str, base: Mapping[str, Any], head: Mapping[str, Any]) -> Find
 
 
 def judge(run: str, before: np.ndarray, now: np.ndarray, metric: str, higher_is_better: bool, margin: float) -> Finding:
-    """The verdict on the scores ``[seeds, episodes]`` of base and head: worse (or better) where the 99 % interval over
-    episodes excludes zero and the difference is above the least that counts; same where the interval lies within the
-    task's equivalence margin, or within that least difference."""
+    """The verdict on the scores ``[seeds, episodes]`` of base and head.
+
+    Worse (or better): the 99 % interval over episodes excludes zero, and the difference is above the least that counts.
+    Same: the interval lies within the task's equivalence margin, or within that least difference."""
     advantage = contrast(now, before, metric=metric, higher_is_better=higher_is_better)
     interval, least = advantage.interval(level=CONFIDENCE), LEAST.get(metric, 0.0)
     verdict: Verdict = "cannot tell"

@@ -1,7 +1,7 @@
 """The relative layer: base and head in two worktrees, timed in pairs of processes until every step is decided.
 
-The two processes of a pair take turns, a block of a few milliseconds each. A shared machine becomes faster and slower
-by tens of per cent within a second, so what two processes saw one after the other says little about the code
+The two processes of a pair alternate, a block of a few milliseconds each. The speed of a shared machine changes by tens
+of per cent within a second, so times of two processes that run one after the other say little about the code
 (docs/performance.md has the numbers).
 """
 
@@ -14,32 +14,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.gate import checkouts, timed
-from benchmarks.gate.decision import LOOKS, Decision, decide, noise
+from benchmarks.gate.decision import LOOKS, REPEAT_LOOKS, THRESHOLD, Decision, decide, noise
 
 #: seconds that a pair of processes may take
 PAIR_SECONDS = 240.0
-#: blocks of each side in a pair, in turns; even, so that each side is as often the first
+#: blocks of each side in a pair; even, so that each side is first equally often
 ROUNDS = 50
-#: smallest change that counts, where it is not the default of 2 %; None: the default
+#: smallest change that counts, by step, if it is not the default
 THRESHOLDS: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What two processes that took turns saw of a step. ratio: the median, over rounds, of head's time over base's;
-    seconds: head's time in the shortest block."""
+    """The times of a step in two alternating processes.
+
+    ratio: the median, over rounds, of head's time over base's.
+    seconds: head's time in its shortest block."""
 
     ratio: float
     seconds: float
 
 
-#: names of steps -> what one pair of processes saw of each, None where a side hasn't the step
+#: names of steps -> the times of each in one pair of processes, None if a side lacks the step
 Timer = Callable[[Sequence[str]], Mapping[str, Pair | None]]
 
 
 @dataclass
 class Series:
-    """What the pairs of processes saw of one step; ``decision`` is the latest."""
+    """The pairs of one step, and the latest decision."""
 
     pairs: list[Pair] = field(default_factory=list)
     decision: Decision | None = None
@@ -51,8 +53,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one step and how it was reached; noise is the spread of the pairs, seconds the time of head, None
-    where it has none."""
+    """The verdict on one step and how it was reached.
+
+    noise: the spread of the pairs.
+    repeated: the step was slower at first, and this is the second series of pairs.
+    seconds: the time of head; None if it was not timed."""
 
     step: str
     decision: Decision
@@ -68,68 +73,76 @@ def compare(
     thresholds: Mapping[str, float] = THRESHOLDS,
     line: Callable[[str], None] = lambda text: None,
 ) -> list[Finding]:
-    """Time pairs until every step is decided; what is slower is timed once more from the start before it counts.
+    """Time pairs until every step is decided.
 
-    seconds: no pair beyond the third is begun after so many (half of it the second time); what is open then can't be
-    told."""
-    end = time.monotonic() + seconds
-    found = {step: _finding(step, series) for step, series in _alternate(timer, names, end, thresholds, line).items()}
+    A slower step is timed again from the start, and that verdict counts. The repeat takes all of its pairs, however
+    long it lasts: a disturbance can be the same through the few pairs of an early look.
+
+    seconds: in the first series no pair after the third begins later; open steps can't be told then."""
+
+    def timed(steps: Sequence[str], looks: Sequence[int], until: float) -> dict[str, Series]:
+        return _series(timer, steps, looks, until, thresholds, line)
+
+    found = {step: _finding(step, each) for step, each in timed(names, LOOKS, time.monotonic() + seconds).items()}
     suspects = [step for step, finding in found.items() if finding.decision.verdict == "slower"]
     if suspects:
-        line(f"slower, so timed once more: {'; '.join(suspects)}")
-        again = _alternate(timer, suspects, time.monotonic() + seconds / 2, thresholds, line)
+        line(f"slower, so timed again with {REPEAT_LOOKS[-1]} pairs: {'; '.join(suspects)}")
+        again = timed(suspects, REPEAT_LOOKS, float("inf"))
         found |= {step: _finding(step, series, repeated=True) for step, series in again.items()}
     return list(found.values())
 
 
-def _alternate(
-    timer: Timer, names: Sequence[str], end: float, thresholds: Mapping[str, float], line: Callable[[str], None]
+def _series(
+    timer: Timer,
+    names: Sequence[str],
+    looks: Sequence[int],
+    until: float,
+    thresholds: Mapping[str, float],
+    line: Callable[[str], None],
 ) -> dict[str, Series]:
+    """Pairs of each step until it is decided, which may be after any number in ``looks``."""
     series = {name: Series() for name in names}
-    for pair in range(LOOKS[-1]):
+    for pair in range(1, looks[-1] + 1):
         asked = [name for name, each in series.items() if each.open]
-        if not asked or (pair >= LOOKS[0] and time.monotonic() > end):
+        if not asked or (pair > looks[0] and time.monotonic() > until):
             break
         for name, seen in timer(asked).items():
             if seen is not None:
                 series[name].pairs.append(seen)
-        if pair + 1 in LOOKS:
-            line(f"{pair + 1} pairs of processes")
+        if pair in looks:
+            line(f"{pair} pairs of processes")
             for name in asked:
-                series[name].decision = _decide(series[name], thresholds.get(name))
+                series[name].decision = _decide(series[name], thresholds.get(name, THRESHOLD))
     return series
 
 
-def _decide(series: Series, threshold: float | None) -> Decision:
+def _decide(series: Series, threshold: float) -> Decision:
     if not series.pairs:
         nan = float("nan")
         return Decision("no baseline", nan, nan, nan, 0, True)
-    arguments = () if threshold is None else (threshold,)
-    return decide([pair.ratio for pair in series.pairs], *arguments)
+    return decide([pair.ratio for pair in series.pairs], threshold)
 
 
 def _finding(step: str, series: Series, repeated: bool = False) -> Finding:
-    decision = series.decision or _decide(series, None)
+    assert series.decision is not None
     if not series.pairs:
-        return Finding(step, decision, float("nan"), repeated)
+        return Finding(step, series.decision, float("nan"), repeated)
     spread = noise([pair.ratio for pair in series.pairs])
-    return Finding(step, decision, spread, repeated, statistics.median(pair.seconds for pair in series.pairs))
+    return Finding(step, series.decision, spread, repeated, statistics.median(pair.seconds for pair in series.pairs))
 
 
-def time_pair(paths: Mapping[str, Path], names: Sequence[str], slower: float = 1.0) -> dict[str, Pair | None]:
-    """What a fresh pair of processes sees of the code in ``paths`` ("base", "head"), by step.
-
-    slower: head does planted work after every step, so that it lasts so many times as long."""
+def time_pair(paths: Mapping[str, Path], names: Sequence[str]) -> dict[str, Pair | None]:
+    """Time steps in a fresh pair of processes, with the code in ``paths`` ("base", "head")."""
     script = Path(timed.__file__)
     with (
         checkouts.Conversation(script, paths["base"], names, PAIR_SECONDS) as base,
-        checkouts.Conversation(script, paths["head"], names, PAIR_SECONDS, slower) as head,
+        checkouts.Conversation(script, paths["head"], names, PAIR_SECONDS) as head,
     ):
-        counts, of_head = base.hear(), head.hear()
-        blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in names if counts[name] and of_head[name]}
+        of_base, of_head = base.hear(), head.hear()
+        blocks: dict[str, list[tuple[float, float]]] = {name: [] for name in names if of_base[name] and of_head[name]}
         for number in range(ROUNDS):
             for name, seen in blocks.items():
-                asked = name, max(counts[name], of_head[name])
+                asked = name, max(of_base[name], of_head[name])
                 order = (head, base) if number % 2 else (base, head)
                 took = {side: side.ask(*asked) for side in order}
                 seen.append((took[base], took[head]))

@@ -1,8 +1,8 @@
-"""Trains a few learners for a few meta-steps with the code of whichever checkout stands first on the path, and prints
+"""Trains a few learners for a few meta-steps with the code of the checkout that stands first on the path, and prints
 the score of every test episode as JSON.
 
-Run as a script, ``python -P smoke.py [names]`` with PYTHONPATH set to a checkout, like `timed`: base and head are
-trained by the same script, with the same seeds, and tested on the same episodes.
+Run as a script, ``python -P smoke.py [names]`` with PYTHONPATH set to a checkout, like `timed`: the same script trains
+base and head, with the same seeds, and tests them on the same episodes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """A method on a task. seeds, meta_steps: of training; episodes: of the test; fields: other than the published."""
+    """A method on a task.
+
+    seeds, meta_steps: of training.
+    episodes: of the test.
+    fields: hyper-parameters that differ from the published ones."""
 
     method: str
     task: str
@@ -29,7 +33,7 @@ class Run:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-#: far below any published budget: enough for a learner that works to be far from one that doesn't
+#: far below any published budget, but enough to tell a working learner from a broken one
 RUNS = {
     "maml on sinusoid/k10": Run("maml", "sinusoid/k10", 3, 250, 400),
     "maml on glyphs/5w1s": Run("maml", "glyphs/5w1s", 1, 10, 60, {"meta_batch": 2}),
@@ -38,8 +42,8 @@ RUNS = {
 
 
 def scores(run: Run) -> dict[str, Any]:
-    """What is needed to pair the scores with others: the task's id and facts, a digest of the test episodes, and the
-    mean score of each episode after the headline number of steps, ``[seeds, episodes]``."""
+    """The mean score of each episode after the headline number of steps, ``[seeds, episodes]``, with the task's id and
+    facts and a digest of the test episodes, which tell whether scores can be paired."""
     from benchmarks import registry
 
     tasks = registry.build_task(run.task)

@@ -1,12 +1,12 @@
-"""Times a few steps of whichever checkout stands first on the path, a block at a time, when asked.
+"""Times steps of the checkout that stands first on the path, one block at a time, on request.
 
-Run as a script, ``python -P timed.py [names]`` with PYTHONPATH set to a checkout, so that base and head are timed by
-the same code; of the checkout it uses the contract and the registry alone. Once warm it prints a line of JSON: by step
-the number of repeats that make a block, null where the checkout hasn't the step. For each line of JSON that it then
-reads, [step, repeats], it prints the seconds that one step took in a block of so many.
+Run as a script, ``python -P timed.py [names]`` with PYTHONPATH set to a checkout: the same code times base and head,
+and uses only the contract and the registry of the checkout. After a warm-up it prints one line of JSON: by step the
+number of repeats in a block, null if the checkout lacks the step. Then it reads lines of JSON, [step, repeats], and
+answers each with the seconds per step of such a block.
 
-Times are CPU time of the process, which has one thread: where nothing else runs it is wall time, and where something
-does, time spent waiting for a core isn't counted. A step that only waits (for a file, say) would go unseen.
+Times are CPU times of the process, which has one thread. On an idle machine that is wall time; on a busy one, waiting
+for a core doesn't count. A step that only waits, for a file for example, is not seen.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ import importlib.util
 import json
 import math
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: seconds of one timed block at least
+#: least seconds of a timed block
 BLOCK = 0.005
 WARM_UP = 3
-#: blocks from which is learned how much work to plant
-CALIBRATION = 15
 
 
 def _workloads() -> Any:
-    """The workloads of this checkout, whichever checkout is timed."""
+    """The workloads next to this file, not those of the checkout that is timed."""
     spec = importlib.util.spec_from_file_location(
         "_gate_workloads", Path(__file__).parents[1] / "cost" / "workloads.py"
     )
@@ -44,8 +41,10 @@ def _workloads() -> Any:
 
 
 def _learner(method: str, needed: dict[str, Any], wanted: dict[str, Any], tasks: Any) -> Any:
-    """A method of the checkout. needed: fields that decide how much work there is, so a checkout without one has no
-    such step; wanted: fields that a checkout may lack."""
+    """A method of the checkout.
+
+    needed: fields that decide the amount of work; a checkout that lacks one lacks the step.
+    wanted: fields that a checkout may lack."""
     from benchmarks import registry
 
     known = {field.name for field in dataclasses.fields(registry.method_entry(method).cls)}
@@ -54,8 +53,7 @@ def _learner(method: str, needed: dict[str, Any], wanted: dict[str, Any], tasks:
 
 
 def eager(learner: Any, tasks: Any) -> Any:
-    """The learner with an eager plan, whatever the rule would choose: to compile takes longer than to time. A checkout
-    without plans has no others."""
+    """The learner with an eager plan: compiling takes longer than timing. An old checkout has no plans."""
     return learner.planned(tasks, 0, "eager")[0] if hasattr(learner, "planned") else learner
 
 
@@ -108,37 +106,18 @@ STEPS: dict[str, Callable[[], Callable[[], Any]]] = {
 
 
 def repeats(step: Callable[[], Any]) -> int:
-    """How many repeats of a step make a block, after steps that warm up."""
+    """The number of steps in a block, after a warm-up."""
     for _ in range(WARM_UP):
         seconds = block(step, 1)
     return max(1, math.ceil(BLOCK / max(seconds, 1e-9)))
 
 
 def block(step: Callable[[], Any], count: int) -> float:
-    """Seconds of one step in a block of ``count``."""
+    """Seconds per step in a block of ``count``."""
     began = time.process_time()
     for _ in range(count):
         step()
     return (time.process_time() - began) / count
-
-
-def slowed(step: Callable[[], Any], count: int, slower: float) -> Callable[[], Any]:
-    """The step, and so many small operations after it that it lasts ``slower`` times as long: a slowdown planted for
-    the study of the gate. Step and operations are timed in turn, ``count`` steps in a block."""
-    import torch
-
-    small = torch.ones(8)
-    operation = lambda: small + small  # noqa: E731
-    many = repeats(operation)
-    share = statistics.median(block(step, count) / block(operation, many) for _ in range(CALIBRATION))
-    operations = round((slower - 1) * share)
-
-    def both() -> None:
-        step()
-        for _ in range(operations):
-            operation()
-
-    return both
 
 
 def main() -> None:
@@ -150,14 +129,12 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    slower = float(os.environ.get("METABENCH_GATE_SLOWER", "1"))
     steps: dict[str, Callable[[], Any]] = {}
     counts: dict[str, int | None] = {}
     for name in sys.argv[1:] or STEPS:
         try:
             step = STEPS[name]()
-            counts[name] = count = repeats(step)
-            steps[name] = slowed(step, count, slower) if slower != 1 else step
+            counts[name], steps[name] = repeats(step), step
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
             counts[name] = None

@@ -1,1 +1,1 @@
-"""The tasks that show images: episodes cut from arrays; files found, checked and decoded once."""
+"""Image tasks: files are found, checked and decoded once; episodes are cut from arrays."""

@@ -1,10 +1,11 @@
-"""Image files: where they come from, and how they become memory-mapped arrays, once.
+"""Image files, found, downloaded and decoded once into memory-mapped arrays.
 
-Files are looked for in the folder that METABENCH_DATA names (in it, and in its subfolder of the data set's name), then
-in the suite's own cache; where the owner allows it they are downloaded there, unless METABENCH_OFFLINE is set. The
-cache is METABENCH_CACHE, else ``metabench`` in the platform's cache folder. What was decoded is kept in the cache under
-a hash of the files' names, sizes and times, written to a temporary folder and then renamed, under a lock: a folder that
-exists is complete.
+Files are searched in the folder METABENCH_DATA and its subfolder named after the data set, then in the suite's cache.
+Where the owner allows it, missing files are downloaded into the cache, unless METABENCH_OFFLINE is set. The cache is
+METABENCH_CACHE, else ``metabench`` in the platform's cache folder.
+
+Decoded images are cached under a hash of the files' names, sizes and times. They are written to a temporary folder
+under a lock and then renamed, so an existing folder is complete.
 """
 
 from __future__ import annotations
@@ -33,24 +34,26 @@ from benchmarks.images.distribution import ImageSet
 
 Progress = Callable[[str], None]
 
-#: a file of an archive larger than this is no picture of a data set
+#: larger archive members, in bytes, are refused: no image of a data set is this big
 LARGEST_MEMBER = 50_000_000
 
-#: how often decoding tells its progress, in images
+#: images between two progress reports
 REPORT_EVERY = 2_000
 
 
 def silent(line: str) -> None:
-    """Progress that nobody wants to see."""
+    """Report no progress."""
 
 
 def download_folder(name: str) -> Path:
-    """Where the files of a data set are put by a download (or by hand)."""
+    """Folder for a data set's files, downloaded or placed by hand."""
     return cache_folder() / "data" / name
 
 
 def data_roots(names: Sequence[str]) -> list[Path]:
-    """The folders in which the files of a data set with these names may lie, in the order of looking."""
+    """Existing folders that may hold a data set with one of these names, in search order.
+
+    Raises `MetabenchError` if METABENCH_DATA is not a folder."""
     roots = [download_folder(name) for name in names]
     if given := os.environ.get("METABENCH_DATA"):
         if not Path(given).is_dir():
@@ -60,10 +63,11 @@ def data_roots(names: Sequence[str]) -> list[Path]:
 
 
 def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, Path] | None:
-    """The files of a data set: the first of ``layouts`` of which one folder has every part, else None.
+    """The files of the first layout that one folder holds completely; None if there is none.
 
-    A layout maps each part to the names under which it may lie. Where all that was found is some parts of a layout,
-    the others are named in an error."""
+    layouts: each maps parts to the file names that they may have.
+
+    Raises `Unavailable` naming the missing parts if a folder holds a layout only in part."""
     incomplete = None
     for root, layout in itertools.product(data_roots(names), layouts):
         found = {
@@ -72,7 +76,7 @@ def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[st
         }
         if all(found.values()):
             return {part: path for part, path in found.items() if path is not None}
-        # a download that was cut short is no mistake of the user: it goes on
+        # an interrupted download is not a user's mistake: it resumes
         if any(found.values()) and incomplete is None and cache_folder() not in root.parents:
             absent = [" or ".join(options) for part, options in layout.items() if found[part] is None]
             incomplete = f"{names[0]}: {root} is incomplete, it lacks {', '.join(absent)}"
@@ -83,7 +87,12 @@ def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[st
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder or a zip archive. path: of it; names: of the files in it, sorted; read: a name's bytes."""
+    """The files of a folder or a zip archive.
+
+    path: the folder or archive
+    names: its files, sorted
+    read: returns the bytes of a file by name
+    """
 
     path: Path
     names: tuple[str, ...]
@@ -92,7 +101,9 @@ class Files:
 
 @contextlib.contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """A folder or a zip archive, read where it is: nothing is unpacked."""
+    """Open a folder or a zip archive in place, without unpacking.
+
+    Raises `MetabenchError` for a damaged archive, and for members that are too large or point outside it."""
     if path.is_dir():
         found = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
         names = sorted(file.relative_to(path).as_posix() for file in found)
@@ -112,9 +123,9 @@ def open_files(path: Path) -> Iterator[Files]:
 def _refuse_unsafe(path: Path, member: zipfile.ZipInfo) -> None:
     name = PurePosixPath(member.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-        raise MetabenchError(f"{path}: refused, for its member {member.filename!r} points outside the archive")
+        raise MetabenchError(f"{path}: refused, its member {member.filename!r} points outside the archive")
     if member.file_size > LARGEST_MEMBER:
-        raise MetabenchError(f"{path}: refused, for its member {member.filename!r} has {member.file_size} bytes")
+        raise MetabenchError(f"{path}: refused, its member {member.filename!r} has {member.file_size} bytes")
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class Picture:
     name: str
 
     def decode(self, convert: Callable[..., np.ndarray]) -> np.ndarray:
-        """``convert`` of the opened `PIL.Image`; whatever goes wrong names the file."""
+        """Apply ``convert`` to the opened `PIL.Image`; raises `MetabenchError` with the file's name if that fails."""
         from PIL import Image, UnidentifiedImageError
 
         try:
@@ -145,7 +156,7 @@ def write_pictures(
     convert: Callable[..., np.ndarray],
     progress: Progress = silent,
 ) -> None:
-    """Decode the pictures of a split, class by class in the given order, into an array in ``folder``."""
+    """Decode a split's images, class by class in the given order, into an array in ``folder``."""
     pictures = [picture for members in classes.values() for picture in members]
     shape = pictures[0].decode(convert).shape
     images = np.lib.format.open_memmap(_array(folder, split), "w+", np.uint8, (len(pictures), *shape))
@@ -159,7 +170,7 @@ def write_pictures(
 
 
 def write_array(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
-    """Write a split that is an array already, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
+    """Write a split that is already an array, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
     np.save(_array(folder, split), images)
     _describe(folder, split, images, counts)
 
@@ -178,21 +189,26 @@ def _describe(folder: Path, split: str, images: np.ndarray, counts: Mapping[str,
 
 @functools.cache
 def open_split(folder: Path, split: str) -> ImageSet:
-    """The prepared images of a split, memory-mapped copy-on-write: nothing can change the file."""
+    """The prepared images of a split, memory-mapped copy-on-write so that the file can't change.
+
+    Raises `MetabenchError` if the cached files are damaged."""
     try:
         about = json.loads((folder / f"{split}.json").read_text())
         images = np.load(_array(folder, split), mmap_mode="c")
         return ImageSet(images, np.array(about["counts"], dtype=np.int64), tuple(about["names"]), about["digest"])
     except (OSError, ValueError, KeyError) as error:
-        raise MetabenchError(f"{folder} is damaged ({error}); remove it, and it is made anew") from error
+        raise MetabenchError(f"{folder} is damaged ({error}); delete it to decode the images again") from error
 
 
 @dataclass(frozen=True)
 class Collection:
-    """How the images of a task are found and decoded.
+    """How a task's images are found and decoded.
 
-    name: of the decoded images in the cache: task, version and way of splitting. find: the files by part, or None.
-    build: write every split of these files into a folder. missing: what to put where. fetch: download the files.
+    name: name of the decoded images in the cache: task, version and split rule
+    find: returns the files by part, or None
+    build: writes every split of these files into a folder
+    missing: message that says which files to put where
+    fetch: downloads the files
     """
 
     name: str
@@ -206,10 +222,10 @@ _prepared: dict[tuple[str | None, ...], Path] = {}
 
 
 def prepare(collection: Collection, progress: Progress = silent) -> Path:
-    """The folder with the decoded splits, for `open_split`; found, downloaded and decoded if need be.
+    """The folder of decoded splits, for `open_split`; finds, downloads and decodes the files if needed.
 
-    Images that were decoded earlier serve also when their files are gone. Raises `Unavailable` where there is nothing,
-    and `MetabenchError` where the files are not what they should be."""
+    Images decoded earlier are used even if their files are gone. Raises `Unavailable` if there are no files, and
+    `MetabenchError` if the files are wrong."""
     asked = (collection.name, os.environ.get("METABENCH_DATA"), str(cache_folder()))
     if asked not in _prepared or not _prepared[asked].is_dir():
         _prepared[asked] = _find_or_build(collection, progress)
@@ -242,7 +258,7 @@ def _cached(name: str) -> Iterator[Path]:
 
 
 def _build(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Fill a temporary folder and rename it; who comes second waits and finds it done."""
+    """Fill a temporary folder and rename it. A second process waits for the first and finds the result."""
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +280,7 @@ def _build(folder: Path, write: Callable[[Path], None]) -> Path:
 
 
 def _fingerprint(files: Mapping[str, Path]) -> str:
-    """16 hex digits of the files' names, sizes and times of change."""
+    """16 hexadecimal digits of the files' names, sizes and modification times."""
     digest = hashlib.sha256()
     for part, path in sorted(files.items()):
         for name, facts in _facts(str(path)) if path.is_dir() else [(path.name, path.stat())]:
@@ -273,7 +289,7 @@ def _fingerprint(files: Mapping[str, Path]) -> str:
 
 
 def _facts(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """The files of a folder in order; not with `pathlib`, which takes seconds for as many as these."""
+    """The files of a folder, in order. `pathlib` takes seconds for this many files."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_dir():
@@ -283,7 +299,11 @@ def _facts(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]
 
 
 def download(name: str, files: Mapping[str, tuple[str, str]], progress: Progress = silent) -> None:
-    """Download into `download_folder`: file name -> address and MD5; what is there with this checksum stays."""
+    """Download files into `download_folder`, unless they exist with the right checksum.
+
+    files: name -> address and MD5
+
+    Raises `Unavailable` if a package is missing, a download fails or a checksum differs."""
     try:
         import pooch
         from filelock import FileLock
@@ -298,13 +318,13 @@ def download(name: str, files: Mapping[str, tuple[str, str]], progress: Progress
             try:
                 pooch.retrieve(address, f"md5:{md5}", fname=file, path=folder, downloader=fetcher)
             except ValueError as error:
-                raise Unavailable(f"what {address} holds has another checksum than the official file") from error
+                raise Unavailable(f"{address} has a checksum that differs from the official file's") from error
             except Exception as error:
                 raise Unavailable(f"{address} can't be downloaded: {type(error).__name__}") from error
 
 
 class _Bar:
-    """A progress bar as pooch wants one (``total``, ``update``, ``reset``, ``close``), in lines of text."""
+    """Progress bar with pooch's interface (``total``, ``update``, ``reset``, ``close``), as lines of text."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.what, self.progress = what, progress

@@ -1,8 +1,8 @@
-"""Few-shot image classification: what Omniglot, mini-ImageNet and glyphs have in common.
+"""Few-shot image classification, the base of Omniglot, mini-ImageNet and glyphs.
 
-A subclass says where the images are (`image_set`) and states its facts as class data; episodes, pooled examples,
-scores and exhibits are here. Images stay one uint8 array per split on the device, and episodes are cut out of it there:
-the numbers of classes and images come from `benchmarks.sampling`, for all episodes at once.
+A subclass provides the images (`image_set`) and its facts as class data. Images stay one uint8 array per split on the
+device, and episodes are cut there. The numbers of classes and images come from `benchmarks.sampling`, for all episodes
+at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.registry import unknown
 
 Indices = Sequence[int] | np.ndarray
 
-#: how much of the first episodes goes into the figures
+#: episodes and examples shown in figures
 EXHIBITED_EPISODES = 3
 EXHIBITED_EXAMPLES = 25
 
@@ -32,9 +32,13 @@ EXHIBITED_EXAMPLES = 25
 class ImageSet:
     """The images of one split, sorted by class.
 
-    images: uint8 ``[N, H, W]`` or ``[N, H, W, C]``, usually memory-mapped; writable or copy-on-write (mode "c"), for
-        torch warns about read-only arrays. counts: int64 ``[classes]``, images per class, in the order of ``images``.
-    names: what the classes are called. digest: a hash of the content.
+    images: uint8 ``[N, H, W]`` or ``[N, H, W, C]``, usually memory-mapped; writable or copy-on-write (mode "c"),
+        because torch warns about read-only arrays
+    counts: int64 ``[classes]``, images per class, in the order of ``images``
+    names: names of the classes
+    digest: hash of the content
+
+    Raises `ValueError` if type, shape or counts do not match.
     """
 
     images: np.ndarray
@@ -47,28 +51,28 @@ class ImageSet:
             raise ValueError(f"images are uint8 [N, H, W] or [N, H, W, C], not {self.images.dtype} {self.images.shape}")
         if len(self.counts) != len(self.names) or int(self.counts.sum()) != len(self.images):
             raise ValueError(
-                f"{len(self.names)} names and {int(self.counts.sum())} counted images do not fit the array"
+                f"{len(self.names)} names and {int(self.counts.sum())} counted images do not match the array"
             )
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
-        """The number of each class's first image, int64 ``[classes]``."""
+        """Number of each class's first image, int64 ``[classes]``."""
         return np.cumsum(self.counts) - self.counts
 
 
 @functools.cache
 def on_device(image_set: ImageSet, device: str) -> Tensor:
-    """The images of a split as a uint8 tensor, moved once per process; on the CPU it is the memory map itself."""
+    """A split's images as a uint8 tensor, moved once per process; on the CPU it is the memory map itself."""
     return torch.from_numpy(image_set.images).to(device)
 
 
 def distinct(key: int, indices: Indices, population: np.ndarray, count: int) -> np.ndarray:
-    """Draws without replacement from populations of different size, int64 ``[T, sets, count]``.
+    """Draws without replacement from populations of different sizes, int64 ``[T, sets, count]``.
 
-    population: ``[T, sets]``; of each, ``count`` different numbers below it, in random order. The first numbers of a
-    draw do not depend on ``count``, and the cost does not depend on the population, unlike `sampling.choices`: a number
-    is drawn among those that are left, then counted up past the smaller ones that are gone.
-    """
+    population: ``[T, sets]``; each draw has ``count`` different numbers below it, in random order
+
+    The first numbers of a draw do not depend on ``count``. Unlike `sampling.choices`, the cost does not depend on the
+    population: a number is drawn among the remaining ones, then shifted past the smaller ones already taken."""
     tasks, sets = population.shape
     words = sampling.bits(key, indices, count * sets).reshape(tasks, count, sets) >> np.uint64(32)
     drawn = np.empty((tasks, sets, count), dtype=np.int64)
@@ -84,23 +88,25 @@ def distinct(key: int, indices: Indices, population: np.ndarray, count: int) -> 
 
 @dataclass(frozen=True)
 class ImageTasks(TaskDistribution):
-    """N-way K-shot classification of images whose classes are in one split only.
+    """N-way K-shot classification of images; each class belongs to one split.
 
-    An input is ``[C, H, W]``, float32 from 0 to 1; a label is a number from 0 to way - 1 in random order. An episode
-    draws ``way`` classes of the split and, of each, first the queries and then the support, all without replacement:
-    the queries are the same for every number of shots, and the support of fewer shots is part of that of more.
+    An input is ``[C, H, W]``, float32 from 0 to 1. Labels are 0 to way - 1 in random order. An episode draws ``way``
+    classes of the split, then for each class the queries and the support, all without replacement. So queries do not
+    depend on the shots, and the support of fewer shots is part of that of more.
 
-    way, shot: classes per episode, and support images per class. queries: query images per class.
-    rotations: turn each class by 0, 90, 180 and 270 degrees and count the four as classes of their own.
+    way: classes per episode
+    shot: support images per class
+    queries: query images per class
+    rotations: rotations by 0, 90, 180 and 270 degrees count as four classes
     """
 
     kind: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"pooled", "classes"})
-    #: channels, height, width
-    #: whether its pictures may be passed on
+    #: whether its images may be passed on
     redistributable: ClassVar[bool] = True
+    #: channels, height, width
     image_shape: ClassVar[tuple[int, int, int]]
 
     way: int = 5
@@ -114,11 +120,11 @@ class ImageTasks(TaskDistribution):
                 raise ValueError(f"{name} = {getattr(self, name)} is less than {least}")
 
     def image_set(self, split: str) -> ImageSet:
-        """The prepared images of a split, the same object each time; raises `Unavailable` where there are none."""
+        """The prepared images of a split, the same object each time; raises `Unavailable` if there are none."""
         raise NotImplementedError
 
     def turns(self, split: str) -> int:
-        """How many rotations of an image are classes of their own, 4 or 1."""
+        """Rotations of an image that count as classes, 4 or 1."""
         return 4 if self.rotations else 1
 
     @property
@@ -131,7 +137,7 @@ class ImageTasks(TaskDistribution):
 
     @property
     def floor(self) -> float:
-        """The accuracy of guessing."""
+        """Accuracy of guessing."""
         return 1.0 / self.way
 
     def data_digest(self) -> str | None:
@@ -153,7 +159,7 @@ class ImageTasks(TaskDistribution):
         return Episodes(support, query)
 
     def pooled(self, split: str, indices: Indices) -> LabelledSet:
-        """One example per index: its class is drawn among all classes of the split, then its image in that class."""
+        """One example per index: first a class of the split is drawn, then one of its images."""
         images = self._checked(split, 1, 0)
         key = self._stream(split, "pooled")
         classes = sampling.integers(key, indices, 1, self.pooled_outputs(split))
@@ -168,14 +174,16 @@ class ImageTasks(TaskDistribution):
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
         """1 where the class with the highest score is the right one, else 0: float32 ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs.argmax(dim=-1) == query.y).float()
+        return (self.predictions(predictor, query).argmax(dim=-1) == query.y).float()
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """The first episodes E as pictures, with what was predicted after each number of steps S.
+        """Images of the first E episodes, with predictions after each of S step counts.
 
-        support_images, query_images: uint8 ``[E, n, H, W(, C)]``; support_labels, query_labels: ``[E, n]``; predicted:
-        ``[S, E, n]``; steps: ``[S]``; class_names: text ``[E, way]``, by label."""
+        support_images, query_images: uint8 ``[E, n, H, W(, C)]``
+        support_labels, query_labels: ``[E, n]``
+        predicted: ``[S, E, n]``
+        steps: ``[S]``
+        class_names: text ``[E, way]``, by label"""
         shown, limit = slice(0, EXHIBITED_EPISODES), EXHIBITED_EXAMPLES
         support, query = episodes.support[shown], episodes.query[shown]
         predicted = [predict(episodes.query.x)[0][shown, :limit].argmax(dim=-1) for predict in predictors.values()]
@@ -190,7 +198,7 @@ class ImageTasks(TaskDistribution):
         }
 
     def class_name(self, number: int) -> str:
-        """What the class with this number (in the whole data set, rotations included) is called."""
+        """Name of a class by its number in the whole data set, rotations included; raises `ValueError` if unknown."""
         for split in SPLITS:
             names, first = self._split(split).names, self._first_class(split)
             if first <= number < first + self.pooled_outputs(split):
@@ -212,8 +220,15 @@ class ImageTasks(TaskDistribution):
         return self.image_set(split)
 
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:
-        """The images of the split, if it has classes and images enough for such an episode."""
+        """The images of the split, if it has enough classes and images for such an episode."""
         images = self._split(split)
+        height, width, *channels = images.images.shape[1:]
+        if (*(channels or [1]), height, width) != tuple(self.image_shape):
+            stored, (deep, high, wide) = list(images.images.shape[1:]), self.image_shape
+            raise MetabenchError(
+                f"{self.id}: an input is {self.image_shape} (channels, height, width), so images are stored as "
+                f"{[high, wide, deep]} (height, width, channels); those of the {split} split are {stored}"
+            )
         if self.way > self.pooled_outputs(split):
             known = self.pooled_outputs(split)
             raise MetabenchError(f"{self.id}: way = {self.way}, but the {split} split has {known} classes")
@@ -245,8 +260,9 @@ class ImageTasks(TaskDistribution):
         return LabelledSet(found.x, torch.from_numpy(label).to(self.device), found.classes, found.items)
 
     def _cut(self, split: str, classes: np.ndarray, numbers: np.ndarray) -> LabelledSet:
-        """The images with these numbers within these classes (both ``[T, n]``, classes counted within the split), with
-        class and image numbers in the whole data set; without labels."""
+        """Images by their numbers within classes (both ``[T, n]``), unlabelled, with numbers in the whole data set.
+
+        classes: numbers within the split"""
         images = self.image_set(split)
         turn, base = np.divmod(classes, len(images.names))
         items = images.offsets[base] + numbers

@@ -1,8 +1,8 @@
-"""Glyphs from fonts as images: which characters of which scripts, which look alike, and twenty drawings of each.
+"""Glyph images from fonts: the characters of each script, the distinct ones, and twenty drawings of each.
 
-A character is rendered once, large, and turned into a signed distance to its outline. A drawing samples that distance
-at displaced positions: an affine and an elastic distortion displace the positions, a shift of the distance makes the
-stroke thicker or thinner (what dilation and erosion with a disc do), and a soft threshold at the outline antialiases.
+A character is rendered once, large, and converted to a signed distance from its outline. A drawing samples that
+distance at displaced positions. An affine and an elastic distortion displace the positions. An offset of the distance
+changes the stroke width, like dilation or erosion with a disc. A soft threshold at the outline antialiases.
 """
 
 from __future__ import annotations
@@ -16,40 +16,48 @@ import numpy as np
 
 from benchmarks import sampling
 
-#: height and width of a drawing, and drawings per class
+#: side of a drawing in pixels, and drawings per class
 SIZE = 28
 DRAWINGS = 20
 
-#: side of the canvas a character is rendered on, and of the box that its ink fills, in canvas pixels
+#: sides of the canvas for rendering and of the box that the ink fills, in canvas pixels
 CANVAS = 96
 BOX = 64
 #: canvas pixels per pixel of a drawing: the box is 20 pixels of 28 before distortion
 _PIXEL = BOX / 20.0
 _FONT_SIZE = 160
 
-#: outlines are compared at half the canvas's size. Two are alike if at most this share of either's ink is farther than
+#: Outlines are compared at half the canvas's size. Two are alike if at most this share of either's ink lies farther
+#: than the tolerance (in pixels of that size, 32 to the box) from the other's. This merges a capital and its small form
+#: that differ in weight only, u and a rotated n, 8 and its rotation, one dot and two. Anything still distinguishable in
+#: 28x28 pixels after distortion stays separate.
 #: the tolerance (in pixels of that size, 32 to the box) from the other's. That makes one class of a letter's capital
 #: and small form where only the weight differs, of u and a turned n, of 8 and its turned self, of one dot and two; it
 #: leaves apart whatever can still be told apart in 28x28 pixels after distortion.
 TOLERANCE = 1.5
 ALIKE = 0.04
 
-#: ranges of the distortions, uniform: radians; share; log of the size; pixels of a drawing; share of the stroke width
+#: uniform ranges of the distortions: radians; share; log of the size; drawing pixels; share of the stroke width
 ROTATION = (-0.2, 0.2)
 SHEAR = (-0.25, 0.25)
 LOG_SCALE = (-0.2, 0.1)
 SHIFT = (-1.5, 1.5)
 STROKE = (-0.4, 0.4)
-#: elastic: standard deviation, in pixels of a drawing, of the displacements at the knots of a square grid
+#: elastic distortion: standard deviation, in drawing pixels, of the displacements at the knots of a square grid
 ELASTIC = 1.1
 KNOTS = 5
-#: strokes are neither thinner nor taken for wider than this: half widths in canvas pixels
+#: bounds of a stroke's half width, in canvas pixels
 HALF_WIDTH = (2.2, 7.0)
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script (or a family of signs): its split, the font it is taken from, and its ranges of code points."""
+    """A script or family of signs.
+
+    split: its split
+    ranges: its ranges of code points
+    font: file name of its font
+    """
 
     name: str
     split: str
@@ -63,24 +71,9 @@ _LATIN = (
     *((0x1E00, 0x1EFF), (0x2C60, 0x2C7F), (0xA722, 0xA7FF)),
 )
 
-#: an outline that several scripts have belongs to the first of them
+#: an outline in several scripts belongs to the first of them
 SCRIPTS = (
-    Script(
-        "Latin",
-        "train",
-        (
-            (0x30, 0x39),
-            (0x41, 0x5A),
-            (0x61, 0x7A),
-            (0xC6, 0x2AF),
-            (0x1D00, 0x1D2B),
-            (0x1D6B, 0x1D77),
-            (0x1D79, 0x1D9A),
-            (0x1E00, 0x1EFF),
-            (0x2C60, 0x2C7F),
-            (0xA722, 0xA7FF),
-        ),
-    ),
+    Script("Latin", "train", _LATIN),
     Script("Cyrillic", "train", ((0x400, 0x52F), (0xA640, 0xA69F))),
     Script("Arabic", "train", ((0x621, 0x64A), (0x660, 0x6D5), (0x6EE, 0x6FF), (0xFB50, 0xFDFF), (0xFE70, 0xFEFC))),
     Script("Hebrew", "train", ((0x5D0, 0x5EA), (0xFB20, 0xFB4F))),
@@ -102,15 +95,15 @@ SCRIPTS = (
 
 
 def font_folder() -> Path:
-    """Where matplotlib keeps its fonts."""
+    """Folder of matplotlib's fonts."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
 def characters(script: Script) -> list[int]:
-    """The code points of a script that its font has: letters, digits and symbols, without those that Unicode composes
-    of others (accented copies, ligatures)."""
+    """Code points of a script that its font has: letters, digits and symbols, without composed ones (accents,
+    ligatures)."""
     from matplotlib.ft2font import FT2Font
 
     has = FT2Font(str(font_folder() / script.font)).get_charmap()
@@ -124,7 +117,8 @@ def _simple(character: str) -> bool:
 
 
 def masks(script: Script, points: Sequence[int]) -> np.ndarray:
-    """The ink of characters, bool ``[n, CANVAS, CANVAS]``: scaled so that the longer side of its box is BOX, centred.
+    """Ink of characters, bool ``[n, CANVAS, CANVAS]``, centred and scaled so that the longer side of its box is BOX.
+
     Capital and small o come out the same."""
     from PIL import Image, ImageFont
 
@@ -145,10 +139,10 @@ def masks(script: Script, points: Sequence[int]) -> np.ndarray:
 
 
 def distinct(ink: np.ndarray) -> np.ndarray:
-    """Which of the characters, bool ``[n, CANVAS, CANVAS]``, are classes of their own: their numbers, in order.
+    """Numbers, in order, of the characters that are classes; ink is bool ``[n, CANVAS, CANVAS]``.
 
-    Of characters that are alike, or would be if one were turned by 90, 180 or 270 degrees, the first stays; one that
-    is like itself turned goes, for its rotations would be classes that nobody can tell apart."""
+    Of characters that are alike, directly or rotated by 90, 180 or 270 degrees, the first is kept. A character that
+    looks like its own rotation is dropped, because its rotations would be indistinguishable classes."""
     far = _farness(ink)
     symmetric = far[1:].diagonal(axis1=1, axis2=2).min(axis=0) <= ALIKE
     alike = far.min(axis=0) <= ALIKE
@@ -160,8 +154,9 @@ def distinct(ink: np.ndarray) -> np.ndarray:
 
 
 def _farness(ink: np.ndarray) -> np.ndarray:
-    """For each turn by 0, 90, 180 and 270 degrees: the share of a character's ink that is far from the turned other's,
-    or the other way round, whichever is more: float32 ``[4, n, n]``."""
+    """Dissimilarity of all pairs for rotations by 0, 90, 180 and 270 degrees, float32 ``[4, n, n]``.
+
+    It is the share of one character's ink that lies far from the other's, the larger of both directions."""
     from scipy.ndimage import distance_transform_edt
 
     half = ink.reshape(len(ink), CANVAS // 2, 2, CANVAS // 2, 2).mean(axis=(2, 4)) >= 0.5
@@ -177,14 +172,14 @@ def _farness(ink: np.ndarray) -> np.ndarray:
 
 
 def signed_distance(ink: np.ndarray) -> np.ndarray:
-    """The distance of each pixel to the outline, in canvas pixels, positive in the ink: float32, for one character."""
+    """Distance of each pixel of one character to its outline, in canvas pixels, positive in the ink: float32."""
     from scipy.ndimage import distance_transform_edt
 
     return (distance_transform_edt(ink) - distance_transform_edt(~ink)).astype(np.float32)
 
 
 def draw(ink: np.ndarray, name: str) -> np.ndarray:
-    """DRAWINGS of one character, uint8 ``[DRAWINGS, SIZE, SIZE]``, ink 255 on paper 0; a function of ink and name."""
+    """Drawings of one character, uint8 ``[DRAWINGS, SIZE, SIZE]``, ink 255 on paper 0; a function of ink and name."""
     from scipy.ndimage import map_coordinates
 
     key = sampling.stream("glyphs", name)
@@ -200,10 +195,10 @@ def draw(ink: np.ndarray, name: str) -> np.ndarray:
 
 
 def _places(numbers: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Where on the canvas (row, column) each pixel of a drawing is sampled: float64 ``[2, DRAWINGS, SIZE, SIZE]``.
+    """Canvas position (row, column) at which each pixel is sampled: float64 ``[2, DRAWINGS, SIZE, SIZE]``.
 
-    numbers: uniform ``[DRAWINGS, 6]``, for rotation, shear, two sizes, two shifts.
-    knots: normal ``[DRAWINGS, 2 KNOTS^2]``."""
+    numbers: uniform ``[DRAWINGS, 6]``, for rotation, shear, two sizes, two shifts
+    knots: normal ``[DRAWINGS, 2 KNOTS^2]``"""
     turn, shear = _between(ROTATION, numbers[:, 0]), _between(SHEAR, numbers[:, 1])
     size = np.exp(_between(LOG_SCALE, numbers[:, 2:4]))
     cosine, sine = np.cos(turn), np.sin(turn)
@@ -218,8 +213,10 @@ def _places(numbers: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
 
 def _spline_weights() -> np.ndarray:
-    """How much each knot moves each row of pixels: Gaussian weights as wide as the knots are apart, with unit sum of
-    squares, so that a displacement has the standard deviation of a knot: ``[SIZE, KNOTS]``."""
+    """Weight of each knot for each row of pixels, ``[SIZE, KNOTS]``.
+
+    The weights are Gaussians as wide as the knots' spacing. Their squares sum to one, so that a displacement has the
+    standard deviation of a knot."""
     apart = SIZE / (KNOTS - 1)
     steps = (np.arange(SIZE)[:, None] + 0.5 - apart * np.arange(KNOTS)) / apart
     weights = np.exp(-0.5 * (steps / 0.7) ** 2)
@@ -239,5 +236,5 @@ def classes() -> list[tuple[Script, int, np.ndarray]]:
 
 
 def class_name(script: Script, point: int) -> str:
-    """What a class is called: its character, script and code point."""
+    """Name of a class: its character, script and code point."""
     return f"{chr(point)} ({script.name}, U+{point:04X})"

@@ -1,7 +1,7 @@
-"""Pickles from elsewhere, read without running anything that is in them.
+"""A safe reader for foreign pickles.
 
-A pickle is a program: it may name any function of any module and call it. This reader knows numpy's arrays and numbers
-and the plain containers, and refuses every other name.
+A pickle is a program: it may call any function of any module. This reader accepts numpy arrays, numbers and plain
+    containers, and refuses every other name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy._core import multiarray, numeric
 
 
 def _text_as_bytes(text: str, encoding: str) -> bytes:
-    """What protocol 2 calls for bytes: `_codecs.encode`, here with the one encoding that it uses."""
+    """Protocol 2's call for bytes, `_codecs.encode`, restricted to the one encoding that it uses."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding!r} is refused")
     return text.encode("latin1")
@@ -45,7 +45,7 @@ _KNOWN = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Refuses anything but numpy arrays of numbers or text and plain containers."""
+    """An unpickler of numpy arrays of numbers or text and plain containers; it refuses anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in _NUMPY_MODULES and name in _NUMPY:
@@ -56,6 +56,6 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def load_arrays(path: Path) -> Any:
-    """The content of a pickle of arrays and plain containers; raises `pickle.UnpicklingError` at anything else."""
+    """Content of a pickle of arrays and plain containers; raises `pickle.UnpicklingError` for anything else."""
     with path.open("rb") as file:
         return ArrayUnpickler(file, encoding="latin1").load()

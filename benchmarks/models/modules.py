@@ -1,90 +1,34 @@
-"""A user's `torch.nn.Module` as a backbone: called with other parameters, under `torch.vmap` where that works.
+"""Your own `torch.nn.Module` as a backbone: registered by name, and tried before anything is trained.
 
-A batch-norm whose statistics are an argument replaces torch's, so the module has every regime. Its weight and bias are
-called scale and shift; running statistics of the module are not used.
+The module is applied to all tasks at once by `torch.vmap` where that works, else task after task. One that breaks a
+promise of the contract is refused by `network_for` in one line.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from benchmarks.errors import MetabenchError
 from benchmarks.models.backbones import BACKBONES
-from benchmarks.models.normalisation import Statistics, batch_norm
+from benchmarks.models.module_backbone import Factory, ModuleBackbone
+from benchmarks.models.normalisation import Statistics
 from benchmarks.models.parts import PREFIXES
 from benchmarks.models.per_task import PerTask
 from benchmarks.registry import other_files
 
-#: the shape of one input -> a module from inputs ``[n, *input_shape]`` to features ``[n, d]``
-Factory = Callable[[tuple[int, ...]], nn.Module]
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class TaskBatchNorm(nn.Module):
-    """Batch-norm with the statistics that `ModuleBackbone` sets before each call."""
-
-    statistics = Statistics()
-
-    def __init__(self, name: str, features: int) -> None:
-        super().__init__()
-        self.name = name
-        self.scale, self.shift = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(x, self.scale, self.shift, self.statistics, self.name)
-
-
-@dataclass(frozen=True)
-class ModuleBackbone:
-    """A factory's module for one input shape, with parameters ``[1, ...]``: the inner backbone of `PerTask`.
-
-    Not thread-safe: a call sets parameters and statistics on the module."""
-
-    factory: Factory
-    input_shape: tuple[int, ...]
-
-    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
-        parts = (part for part in _module(self).modules() if isinstance(part, TaskBatchNorm))
-        return {part.name: part.scale.numel() for part in parts}
-
-    def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for name, value in _module(self).named_parameters():
-            yield name, tuple(value.shape)
-
-    def initial(self, seed: int) -> dict[str, Tensor]:
-        """The module's own initial values, the same for the same seed."""
-        return {name: value.detach() for name, value in _make(self.factory, self.input_shape, seed).named_parameters()}
-
-    def embedding_size(self, input_shape: tuple[int, ...]) -> int:
-        with torch.no_grad():
-            return int(_module(self)(torch.zeros(2, *self.input_shape)).flatten(1).shape[1])
-
-    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
-        tasks, n = x.shape[:2]
-        module = _module(self)
-        norms = [part for part in module.modules() if isinstance(part, TaskBatchNorm)]
-        own = {name: parameters[name][0] for name, _ in module.named_parameters()}
-        try:
-            for part in norms:
-                part.statistics = statistics.for_tasks(tasks)
-            features: Tensor = functional_call(module, own, (x.flatten(0, 1),))
-        finally:
-            for part in norms:
-                part.statistics = Statistics()
-        return features.reshape(tasks, n, -1)
+_RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 @dataclass(frozen=True)
 class OwnBackbone:
-    """The entry of `register_backbone`; a backbone once the shape of the inputs is known."""
+    """The entry that `register_backbone` adds to the backbones; it becomes one when the shape of inputs is known."""
 
     name: str
     factory: Factory
@@ -95,19 +39,21 @@ class OwnBackbone:
         return Path(getattr(sys.modules.get(self.factory.__module__), "__file__", None) or "")
 
     def for_inputs(self, input_shape: tuple[int, ...]) -> PerTask:
-        """The backbone for these inputs; raises `MetabenchError` if the module does not serve as one."""
+        """The backbone for these inputs; raises `MetabenchError` for a module that can't be used."""
         return _backbone(self.name, self.factory, input_shape)
 
 
 def register_backbone(name: str, factory: Factory) -> None:
-    """Make a module known as a backbone, for ``--set maml.backbone=name``."""
+    """Make a module known as a backbone, for ``--set maml.backbone=name``.
+
+    Nothing changes the module that the factory returns: the suite works on a copy."""
     own = OwnBackbone(name, factory)
     BACKBONES[name] = own  # type: ignore[assignment]
     other_files.add(own.path.resolve())
 
 
 def own_factories(backbone: str | None) -> list[Factory]:
-    """The factory behind the name of a registered module, to hash its code."""
+    """The factory of a registered module by name, for the hash of the code that a cell runs."""
     found = BACKBONES.get(backbone or "")
     return [found.factory] if isinstance(found, OwnBackbone) else []
 
@@ -116,41 +62,92 @@ def own_factories(backbone: str | None) -> list[Factory]:
 def _backbone(name: str, factory: Factory, input_shape: tuple[int, ...]) -> PerTask:
     inner = ModuleBackbone(factory, input_shape)
     try:
-        x = torch.zeros(2, 3, *input_shape)
-        values = inner.initial(0)
-        with torch.no_grad():
-            features = _module(inner)(x[0])
+        objection = next(_objections(inner), None)
+        applied = None if objection else _applied(inner)
     except Exception as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        raise MetabenchError(f"backbone {name!r} fails on inputs of shape {input_shape}: {line}") from error
-    if features.shape[0] != 3:
-        raise MetabenchError(f"backbone {name!r} makes {tuple(features.shape)} of 3 inputs, not 3 rows of features")
+        raise MetabenchError(f"backbone {name!r} fails on inputs of shape {input_shape}: {_line(error)}") from error
+    if applied is None:
+        raise MetabenchError(f"backbone {name!r} {objection}")
+    return applied
+
+
+def _objections(inner: ModuleBackbone) -> Iterator[str]:
+    """Why the module can't be a backbone, in the words that follow its name."""
+    x, module, own = _trial_inputs(inner, 3), inner.module, inner.own(0)
+    values = inner.initial(0)
+    if any(not torch.equal(values[name], value) for name, value in inner.initial(0).items()):
+        yield "starts from other values for the same seed: draw them from torch's default generator"
     if taken := [name for name in values if name.startswith(PREFIXES)]:
-        raise MetabenchError(f"backbone {name!r} has a parameter {taken[0]!r}; rename it: {PREFIXES} are taken")
-    if next(_module(inner).buffers(), None) is not None:
-        raise MetabenchError(f"backbone {name!r} has buffers, which tasks would share: only parameters are adapted")
-    theta = {key: value.expand(2, *value.shape).clone().requires_grad_() for key, value in values.items()}
+        yield f"has a parameter {taken[0]!r}: rename it, {', '.join(PREFIXES)} are taken"
+    constants = {name: value.clone() for name, value in module.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        generator = torch.get_rng_state()
+        theirs = own(x)
+        if not isinstance(theirs, Tensor) or theirs.shape[:1] != (3,):
+            made = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
+            yield f"makes {made} of 3 inputs, not 3 rows of features"
+        features, again = (_call(inner, values, x) for _ in range(2))
+        draws = not torch.equal(torch.get_rng_state(), generator) or not torch.equal(features, again)
+    for buffer, value in module.named_buffers():
+        if not torch.equal(value, constants[buffer]):
+            yield f"changes its buffer {buffer!r} when called: tasks would share it; only parameters are adapted"
+    if draws:
+        layers = ", ".join(f"{type(part).__name__} {name!r}" for name, part in _random_layers(module))
+        where = f" ({layers})" if layers else ""
+        yield f"draws random numbers{where}, so two calls differ: leave that out, or switch it off with .eval()"
+    if not _agree(features, theirs.flatten(1)):
+        yield "computes other features here than when called by itself"
+    if not inner.batch_norms(inner.input_shape) and not _agree(features[:1], _call(inner, values, x[:1])):
+        yield "mixes inputs: the features of one depend on the others"
+    leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+    output = _call(inner, leaves, x)
+    gradients: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if output.requires_grad:
+        gradients = torch.autograd.grad(output.sum(), list(leaves.values()), allow_unused=True)
+    unused = [name for name, gradient in zip(leaves, gradients, strict=True) if gradient is None]
+    if unused:
+        yield f"doesn't use its parameters {', '.join(unused)}: remove them, or freeze them (requires_grad_(False))"
+
+
+def _applied(inner: ModuleBackbone) -> PerTask:
+    """The backbone under `torch.vmap` if that computes the same, else in a loop."""
+    x = torch.stack([_trial_inputs(inner, 3), _trial_inputs(inner, 3) + 1])
+    # a network's parameters, which has a head and so at least one
+    values = {**inner.initial(0), "head.bias": torch.zeros(1)}
+    theta = {name: value.expand(2, *value.shape).clone().requires_grad_() for name, value in values.items()}
+    loop = PerTask(inner, "loop")
     try:
         tried = PerTask(inner, "vmap")(theta, x, Statistics())
         torch.autograd.grad(tried.sum(), list(theta.values()), allow_unused=True)
+        with torch.no_grad():  # torch has other kernels for some layers then
+            unrecorded = PerTask(inner, "vmap")(theta, x, Statistics())
+        expected = loop(theta, x, Statistics())
+        if not all(_agree(found, expected) for found in (tried, unrecorded)):
+            raise RuntimeError("it computes other features")
     except Exception as error:
-        return PerTask(inner, "loop", " ".join(f"torch.vmap: {type(error).__name__}: {error}".split())[:200])
+        return PerTask(inner, "loop", f"torch.vmap: {_line(error)}")
     return PerTask(inner, "vmap")
 
 
-@functools.cache
-def _module(backbone: ModuleBackbone) -> nn.Module:
-    return _make(backbone.factory, backbone.input_shape, 0)
+def _agree(features: Tensor, others: Tensor) -> bool:
+    """Whether two ways of computing the same features agree to rounding."""
+    return features.shape == others.shape and torch.allclose(features, others, rtol=1e-3, atol=1e-4)
 
 
-def _make(factory: Factory, input_shape: tuple[int, ...], seed: int) -> nn.Module:
-    """The module in training mode, with batch-norm replaced; leaves the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        # modules of torch draw their initial values from this generator and know no other
-        torch.default_generator.set_state(torch.Generator().manual_seed(seed).get_state())
-        module = factory(input_shape)
-    for name, part in list(module.named_modules()):
-        if isinstance(part, _BATCH_NORMS):
-            owner, _, last = name.rpartition(".")
-            setattr(module.get_submodule(owner), last, TaskBatchNorm(name, part.num_features))
-    return module.train()
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _trial_inputs(inner: ModuleBackbone, n: int) -> Tensor:
+    return torch.randn(n, *inner.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def _call(inner: ModuleBackbone, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """The features ``[n, d]`` of one task."""
+    return inner({name: value.unsqueeze(0) for name, value in values.items()}, x.unsqueeze(0), Statistics())[0]
+
+
+def _random_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, part in module.named_modules():
+        if isinstance(part, _RANDOM_LAYERS) and part.training and getattr(part, "p", 1.0) > 0:
+            yield name, part

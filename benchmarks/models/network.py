@@ -69,7 +69,9 @@ class Network:
         return parameters
 
     def running_statistics(self, device: torch.device | str = "cpu") -> Parameters:
-        """Mean 0 and variance 1 for every batch-norm: the start of the running statistics."""
+        """The start of the running statistics: mean 0 and variance 1 for every batch-norm, or a module's own."""
+        if own := getattr(self.backbone, "running", None):
+            return {name: value.to(device, copy=True) for name, value in own().items()}
         layers = self.backbone.batch_norms(self.input_shape)
         means = {f"{layer}.mean": torch.zeros(channels, device=device) for layer, channels in layers.items()}
         return means | {f"{layer}.variance": torch.ones(channels, device=device) for layer, channels in layers.items()}

@@ -23,7 +23,7 @@ class Statistics:
     """Where mean and variance come from.
 
     groups: the n examples are this many sets, one after another, each with statistics of its own.
-    first: only the first so many examples of each set give the statistics; None: all of them.
+    first: the number of leading examples of each set that give the statistics; None: all.
     running: use these instead, by parameter name ("….mean", "….variance").
     update: with ``running``, use the batch's own statistics and move the running ones towards them, in place.
     """
@@ -38,7 +38,9 @@ class Statistics:
         return dataclasses.replace(self, groups=self.groups * tasks)
 
 
-def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics, name: str) -> Tensor:
+def batch_norm(
+    x: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics, name: str, epsilon: float = EPSILON
+) -> Tensor:
     """Normalise ``[n, channels, *space]`` per channel; scale and shift are ``[channels]``.
 
     Gradients flow through the statistics unless they are running ones."""
@@ -47,12 +49,12 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics, 
         if not statistics.update:
             repeats = x.shape[1] // mean.numel()
             mean, variance = mean.repeat(repeats), variance.repeat(repeats)
-        return F.batch_norm(x, mean, variance, scale, shift, statistics.update, MOMENTUM, EPSILON)
+        return F.batch_norm(x, mean, variance, scale, shift, statistics.update, MOMENTUM, epsilon)
     if statistics.groups == 1 and statistics.first is None:
-        return F.batch_norm(x, None, None, scale, shift, True, MOMENTUM, EPSILON)
+        return F.batch_norm(x, None, None, scale, shift, True, MOMENTUM, epsilon)
     sets = x.unflatten(0, (statistics.groups, -1))
     dimensions = [1, *range(3, sets.dim())]
     variance, mean = torch.var_mean(sets[:, : statistics.first], dim=dimensions, keepdim=True, correction=0)
     shape = (-1, *[1] * (x.dim() - 2))
-    normalised = (sets - mean) * torch.rsqrt(variance + EPSILON)
+    normalised = (sets - mean) * torch.rsqrt(variance + epsilon)
     return (normalised * scale.view(shape) + shift.view(shape)).flatten(0, 1)

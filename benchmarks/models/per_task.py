@@ -1,6 +1,6 @@
 """A backbone applied to T tasks by running it for one: under `torch.vmap`, or task after task.
 
-Layers with a task axis of their own need neither (`benchmarks.models.backbones`); a user's module does.
+Layers with a task axis need neither (`benchmarks.models.backbones`); your own module does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.models.normalisation import Statistics
 class PerTask:
     """The features of the inner backbone, which sees parameters ``[1, ...]`` and the inputs of one task.
 
-    how: "vmap" or "loop". why: the reason against `torch.vmap`, if any. Shared parameters (leading axis 1) go to the
+    how: "vmap" or "loop". why: the error of `torch.vmap`, if it failed. Shared parameters (leading axis 1) go to the
     inner backbone as they are."""
 
     inner: Backbone
@@ -36,6 +36,11 @@ class PerTask:
     def initial(self) -> Any:
         """The inner backbone's own initial values, as a function of the seed; None where it has none."""
         return getattr(self.inner, "initial", None)
+
+    @property
+    def running(self) -> Any:
+        """The inner backbone's own start of the running statistics, a function; None where it has none."""
+        return getattr(self.inner, "running", None)
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         return self.inner.shapes(input_shape)

@@ -1,25 +1,13 @@
-"""Which differences are real: paired comparisons over shared episodes, their intervals, verdicts and power.
+"""Statistics of paired comparisons over shared episodes: intervals, verdicts and power.
 
-Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md says
-in plain words what each interval means. Nothing here imports torch, and pandas and scipy only where they are used, so
-that records are read sooner.
+Plain arrays first (`contrast`, `compare`, `components`, `aggregate`), then records (`columns`). docs/statistics.md
+explains every interval in plain words. Nothing here imports torch, and pandas and scipy only where needed, so that
+records load quickly.
 """
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
 from benchmarks.stats.classes import ClassComponents, Membership, clusters_by_item
-from benchmarks.stats.columns import (
-    Column,
-    Row,
-    TestProtocol,
-    arranged,
-    at_step,
-    columns,
-    grouped,
-    protocol_of,
-    row_of,
-    superseded,
-    task_scores,
-)
+from benchmarks.stats.columns import Column, Row, arranged, at_step, columns, row_of, task_scores
 from benchmarks.stats.contrasts import (
     SCOPES,
     SEEDS_FOR_METHODS,
@@ -30,6 +18,7 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
+from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of, superseded
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 

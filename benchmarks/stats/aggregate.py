@@ -1,7 +1,8 @@
-"""Across tasks: scores between floor and ceiling, their interquartile mean, and performance profiles.
+"""Aggregates across tasks: normalised scores, their interquartile mean, and performance profiles.
 
-Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021. A mean over
-different sets of tasks is no mean, so only methods that have every task take part, and the others are named.
+Source: Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021. Means over
+different sets of tasks are not comparable. So only methods with a result on every task take part, and the others are
+listed.
 """
 
 from __future__ import annotations
@@ -21,15 +22,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 2_000
-#: so many numbers are drawn at a time
+#: numbers drawn at a time
 _CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class TaskScores:
-    """One task: floor and ceiling (mean scores), and per method the score of each episode, ``[seeds, episodes]``.
+    """The scores of all methods on one task.
 
-    All methods were tested on the same episodes; rows of different methods come from the same seeds in this order."""
+    name: of the task
+    floor, ceiling: mean scores that normalise to 0 and 1
+    methods: per method the score of each episode, ``[seeds, episodes]``; all on the same episodes, row i from the same
+        seed
+    metric: "squared error" is normalised on a log scale
+
+    Raises `MetabenchError` if floor and ceiling leave nothing to scale, or episode numbers differ.
+    """
 
     name: str
     floor: float
@@ -41,7 +49,7 @@ class TaskScores:
         errors = self.metric == "squared error"
         sound = math.isfinite(self.floor) and math.isfinite(self.ceiling) and self.floor != self.ceiling
         if not sound or (errors and min(self.floor, self.ceiling) <= 0):
-            raise MetabenchError(f"{self.name}: nothing can be scaled between {self.floor} and {self.ceiling}")
+            raise MetabenchError(f"{self.name}: no scale between {self.floor} and {self.ceiling}")
         checked_methods = {name: checked(values, f"{self.name}, {name}") for name, values in self.methods.items()}
         if len({values.shape[1] for values in checked_methods.values()}) > 1:
             raise MetabenchError(f"{self.name}: the methods have different numbers of episodes")
@@ -56,7 +64,7 @@ class TaskScores:
         return max(len(values) for values in self.methods.values())
 
     def normalised(self, means: np.ndarray) -> np.ndarray:
-        """Mean scores with the floor at 0 and the ceiling at 1; mean squared errors on the scale of their logarithm."""
+        """Mean scores with the floor at 0 and the ceiling at 1; mean squared errors on a log scale."""
         if self.metric != "squared error":
             return (means - self.floor) / (self.ceiling - self.floor)
         with np.errstate(divide="ignore"):
@@ -65,11 +73,14 @@ class TaskScores:
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """What can be said across tasks.
+    """Results across tasks.
 
-    tasks, methods: those that take part. missing: method -> the tasks it lacks, for those that don't. scope: "models"
-    (other episodes) or "methods" (other seeds too). interquartile_means: per method. profile: columns method, score,
-    share, low, high: the share of runs (seeds, averaged over tasks) above a normalised score, and a pointwise interval.
+    tasks, methods: those that take part
+    missing: for the other methods, the tasks they lack
+    scope: "models" (other episodes) or "methods" (other seeds too)
+    interquartile_means: per method
+    profile: columns method, score, share, low, high: the share of runs (seeds, averaged over tasks) above a normalised
+        score, and a pointwise interval
     """
 
     tasks: tuple[str, ...]
@@ -85,12 +96,16 @@ def aggregate(
 ) -> Aggregate:
     """Aggregate over tasks, with intervals from a bootstrap stratified by task.
 
-    A resample draws episodes anew within each task, the same for every seed and method, and (where every task has
-    `SEEDS_FOR_METHODS` seeds) seeds too. Raises `MetabenchError` where no method has every task."""
+    level: confidence level
+    resamples: number of bootstrap resamples
+    points: grid points of the profile
+
+    Each resample redraws the episodes of each task, the same for every seed and method. If every task has
+    `SEEDS_FOR_METHODS` seeds, it redraws seeds too. Raises `MetabenchError` if no method has every task."""
     import pandas as pd
 
     if not tasks:
-        raise MetabenchError("there is no task with a floor and a ceiling to aggregate over")
+        raise MetabenchError("no task has a floor and a ceiling to aggregate over")
     everyone = list(dict.fromkeys(name for task in tasks for name in task.methods))
     lacks = {name: tuple(task.name for task in tasks if name not in task.methods) for name in everyone}
     missing = {name: which for name, which in lacks.items() if which}
@@ -121,24 +136,26 @@ def aggregate(
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean without the lowest and the highest quarter, ``[..., n]`` to ``[...]``, as `scipy.stats.trim_mean`:
-    n // 4 values go at either end."""
+    """Mean without the lowest and highest quarter, ``[..., n]`` to ``[...]``.
+
+    As in `scipy.stats.trim_mean`, n // 4 values are dropped at either end."""
     count = values.shape[-1]
     cut = count // 4
     return np.asarray(np.sort(values, axis=-1)[..., cut : count - cut].mean(axis=-1))
 
 
 def _noisy(tasks: Sequence[TaskScores]) -> bool:
-    """Whether resampling episodes can move anything."""
+    """Whether resampling episodes can change anything."""
     return all(task.episodes > 1 for task in tasks)
 
 
 def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
-    """The share of runs above each point, averaged over tasks: ``[resamples, points]`` of ``[resamples, seeds]``."""
+    """Share of runs above each grid point, averaged over tasks: ``[resamples, points]``; runs ``[resamples,
+    seeds]``."""
     width, shares = len(grid) + 1, 0.0
     for seeds in sorted({task.shape[1] for task in runs}):
         alike = np.hstack([task for task in runs if task.shape[1] == seeds])
-        # a run above k points of the grid is above the first k: counted by k and added up from the far end
+        # a run above k grid points is above the first k: count runs by k, then sum from the far end
         places = np.searchsorted(grid, alike, side="left") + width * np.arange(len(alike))[:, None]
         counts = np.bincount(places.reshape(-1), minlength=len(alike) * width).reshape(-1, width)
         shares = shares + counts[:, :0:-1].cumsum(axis=1)[:, ::-1] / (seeds * len(runs))
@@ -146,7 +163,7 @@ def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
 
 
 def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_too: bool) -> dict[str, np.ndarray]:
-    """Normalised mean scores of the seeds of each method, ``[resamples, seeds]``."""
+    """Normalised mean scores of each method's seeds, ``[resamples, seeds]``."""
     parts = [
         {name: counts @ task.methods[name].T / task.episodes for name in methods}
         for counts in _episode_counts(task, resamples)
@@ -154,7 +171,7 @@ def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_t
     means = {name: task.normalised(np.concatenate([part[name] for part in parts])) for name in methods}
     if not seeds_too:
         return means
-    # by task, not by method: seeds are paired
+    # drawn by task, not by method: seeds are paired
     key = sampling.stream("bootstrap", task.name, "seeds")
     numbers = {values.shape[1] for values in means.values()}
     chosen = {seeds: sampling.integers(key, np.arange(resamples), seeds, seeds) for seeds in numbers}
@@ -162,7 +179,7 @@ def _resampled(task: TaskScores, methods: Sequence[str], resamples: int, seeds_t
 
 
 def _episode_counts(task: TaskScores, resamples: int) -> Iterator[np.ndarray]:
-    """How often each episode is drawn, ``[some of the resamples, episodes]``."""
+    """Counts of each episode in the resamples, in chunks ``[resamples of the chunk, episodes]``."""
     count = task.episodes
     key, at_once = sampling.stream("bootstrap", task.name, "episodes"), max(1, _CHUNK // count)
     for first in range(0, resamples, at_once):

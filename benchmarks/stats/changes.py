@@ -1,9 +1,8 @@
-"""Where a series changed its level: Pettitt's test (Applied Statistics 28, 1979), applied again to either side of what
-it finds.
+"""Change points in a series: Pettitt's test (Applied Statistics 28, 1979), applied recursively on both sides.
 
-The test ranks the values, so one slow day, skew and heavy tails don't matter, and under "no change" its statistic has
-the same distribution whatever that of the values is, as long as they are exchangeable. It needs some values after a
-change before it can tell: 15 values at least, and of 50 the last 8.
+The test ranks the values, so outliers, skew and heavy tails don't matter. If nothing changes and values are
+exchangeable, its statistic has the same distribution for all series. It needs data after a change: at least 15 values
+in all, and the last 8 of 50.
 """
 
 from __future__ import annotations
@@ -14,16 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: level of each test; docs/performance.md has the simulated share of false alarms
+#: level of each test; docs/performance.md has the simulated rate of false alarms
 LEVEL = 0.01
-#: a change of the median by less than this share never counts
+#: smaller changes of the median, as a share, never count
 LEAST_CHANGE = 0.01
 
 
 @dataclass(frozen=True)
 class Change:
-    """at: the place of the first value of the new level. ratio: the median after over the median before, both taken
-    from the neighbouring changes on; p: of Pettitt's test."""
+    """A change of level.
+
+    at: index of the first value of the new level
+    ratio: median after over median before, between the neighbouring changes
+    p: p-value of Pettitt's test
+    """
 
     at: int
     ratio: float
@@ -31,8 +34,9 @@ class Change:
 
 
 def pettitt(values: Sequence[float] | np.ndarray) -> tuple[int, float]:
-    """The most likely place of one change (the first value after it), and its two-sided p, by Pettitt's
-    approximation 2 exp(-6 K^2 / (n^3 + n^2)), which is too large rather than too small."""
+    """Index of the first value after the most likely change, and its two-sided p-value.
+
+    The p-value is Pettitt's conservative approximation 2 exp(-6 K^2 / (n^3 + n^2))."""
     x = np.asarray(values, dtype=np.float64)
     n = len(x)
     if n < 2:
@@ -45,7 +49,7 @@ def pettitt(values: Sequence[float] | np.ndarray) -> tuple[int, float]:
 
 
 def changes(values: Sequence[float] | np.ndarray, level: float = LEVEL, least: float = LEAST_CHANGE) -> list[Change]:
-    """The changes of level in a series of positive values, in their order; none in a short or a quiet one."""
+    """Changes of level in a series of positive values, in order; empty for a short or steady series."""
     x = np.asarray(values, dtype=np.float64)
     found = dict(sorted(_split(x, 0, level, least)))
     ends = [0, *found, len(x)]

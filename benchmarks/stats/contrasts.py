@@ -1,14 +1,14 @@
-"""The paired difference of two methods over crossed training seeds and test episodes, and its intervals.
+"""Paired difference of two methods over crossed training seeds and test episodes, with intervals.
 
 Every seed of every method is tested on the same episodes. So the difference of two methods is a table ``[seeds,
-episodes]``, and its mean varies for two reasons that must be kept apart: other episodes (one draw of episodes moves
-every seed and both methods alike) and other training seeds. What an interval speaks about is its *scope*:
+episodes]``. Its mean varies with the drawn episodes (shared by all seeds and both methods) and with the training seeds.
+The *scope* of an interval says which variation it covers:
 
-* ``models``: these trained models, on other episodes of the same classes;
-* ``methods``: the methods, trained with other seeds too; from `SEEDS_FOR_METHODS` seeds on;
-* ``classes``: these trained models, on episodes of other classes (`benchmarks.stats.classes`).
+- ``models``: these trained models, on other episodes of the same classes
+- ``methods``: the methods, trained with other seeds too; needs `SEEDS_FOR_METHODS` seeds
+- ``classes``: these trained models, on episodes of other classes (`benchmarks.stats.classes`)
 
-docs/statistics.md says the same in plain words, with the simulated coverage of each.
+docs/statistics.md explains them in plain words, with simulated coverage.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
 
 SCOPES = ("models", "methods", "classes")
-#: below so many training seeds nothing is said about methods
+#: training seeds needed for the scope "methods"
 SEEDS_FOR_METHODS = 5
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and a two-sided interval of this level; low and high are NaN where it is unknown."""
+    """An estimate with a two-sided interval; low and high are NaN if unknown.
+
+    level: confidence level
+    scope: one of `SCOPES`
+    """
 
     estimate: float
     low: float
@@ -39,7 +43,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval at all."""
+        """Whether the interval is finite."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
@@ -48,23 +52,24 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the sign is sure; False where the interval is unknown."""
+        """Whether zero lies outside; False if unknown."""
         return self.known and (self.low > 0 or self.high < 0)
 
     def within(self, margin: float) -> bool:
-        """Whether all of it lies between -margin and margin; False where it is unknown."""
+        """Whether the interval lies between -margin and margin; False if unknown."""
         return self.known and -margin < self.low and self.high < margin
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """By how much the first of two methods is better: positive is better, for errors too.
+    """The advantage of the first of two methods: positive is better, for errors too.
 
-    values: ``[seeds, episodes]``, whose mean is the estimate. On the scale "difference" they are differences of scores;
-    on the scale "log ratio" (squared errors) they are the first-order terms of log(mean error of the second / mean
-    error of the first) in each episode's errors, plus that logarithm.
-    membership: the classes of each episode, where tasks have classes. trained: False where neither method trains, so
-    that other seeds change nothing and a few of them say all.
+    values: ``[seeds, episodes]``, with the estimate as mean. On the scale "difference": differences of scores. On the
+        scale "log ratio" (squared errors): log(mean error of the second / mean error of the first), plus the
+        first-order terms in each episode's errors.
+    scale: "difference" or "log ratio"
+    membership: classes of each episode, for tasks with classes
+    trained: False if neither method trains, so that seeds don't matter
     """
 
     values: np.ndarray
@@ -86,33 +91,33 @@ class Contrast:
 
     @cached_property
     def episode_values(self) -> np.ndarray:
-        """The mean over seeds in each episode, ``[episodes]``."""
+        """Mean over seeds in each episode, ``[episodes]``."""
         return np.asarray(self.values.mean(axis=0))
 
     @cached_property
     def episode_variance(self) -> float:
-        """s_episode^2: the variance over episodes of the mean over seeds; NaN for one episode."""
+        """s_episode^2: variance over episodes of the mean over seeds; NaN for one episode."""
         return _variance(self.episode_values)
 
     @cached_property
     def seed_variance(self) -> float:
-        """s_seed^2: the variance over seeds of the mean over episodes; NaN for one seed."""
+        """s_seed^2: variance over seeds of the mean over episodes; NaN for one seed."""
         return _variance(self.values.mean(axis=1))
 
     @cached_property
     def _seeds_count(self) -> bool:
-        """Whether the training seeds are a source of noise that there are enough of to measure."""
+        """Whether there are enough seeds to measure their noise, and any noise."""
         return self.seeds >= SEEDS_FOR_METHODS and bool((self.values != self.values[:1]).any())
 
     def scopes(self) -> tuple[str, ...]:
-        """The scopes that can be spoken about here."""
+        """The scopes that this data supports."""
         several = self.episodes > 1
         methods = several and (self.seeds >= SEEDS_FOR_METHODS or not self.trained)
         classes = several and self.membership is not None and self.membership.drawn
         return tuple(scope for scope, there in zip(SCOPES, (several, methods, classes), strict=True) if there)
 
     def standard_error(self, scope: str) -> float:
-        """The standard error of the estimate in this scope; raises `MetabenchError` where it can't be known."""
+        """Standard error of the estimate in a scope; raises `MetabenchError` if the data don't support it."""
         return self._spread(scope)[0]
 
     def degrees(self, scope: str) -> int:
@@ -135,13 +140,13 @@ class Contrast:
         if scope not in SCOPES:
             return f"unknown scope {scope!r}; known: {', '.join(SCOPES)}"
         if self.episodes < 2:
-            return f"{self.episodes} shared episode: there is no interval"
+            return f"{self.episodes} shared episode: no interval"
         if scope == "methods":
             return f"{self.seeds} shared seeds: a verdict about methods needs {SEEDS_FOR_METHODS}"
-        return "this task has no classes that could be drawn anew"
+        return "this task has no classes to redraw"
 
     def interval(self, scope: str = "models", level: float = 0.95) -> Interval:
-        """The two-sided Student interval; unknown (NaN) where the scope can't be spoken about."""
+        """Two-sided Student interval; NaN ends if the data don't support the scope."""
         if scope not in self.scopes():
             return Interval(self.estimate, math.nan, math.nan, level, scope)
         error, degrees = self._spread(scope)
@@ -149,7 +154,7 @@ class Contrast:
         return Interval(self.estimate, self.estimate - half_width, self.estimate + half_width, level, scope)
 
     def p_value(self, scope: str = "models") -> float:
-        """Two-sided, by Student's t, for a difference of zero; NaN where the scope can't be spoken about."""
+        """Two-sided p-value of Student's t for no difference; NaN if the data don't support the scope."""
         from scipy import special
 
         if scope not in self.scopes():
@@ -169,17 +174,21 @@ def contrast(
     membership: Membership | None = None,
     trained: bool = True,
 ) -> Contrast:
-    """By how much ``first`` is better than ``second``.
+    """The advantage of ``first`` over ``second``.
 
-    first, second: the score of each episode (the mean over its queries), ``[seeds, episodes]``, row i of both from the
-    same seed and column j from the same episode; one row stands beside every row of the other (a method that trains
-    nothing). Squared errors are compared by the ratio of their means. Raises `MetabenchError` for scores that are not
-    numbers, for shapes that don't fit, and for a ratio with a mean error of zero."""
+    first, second: mean score of each episode, ``[seeds, episodes]``. Row i of both comes from the same seed, column j
+        from the same episode. A single row (a method that trains nothing) pairs with every row of the other.
+    metric: squared errors are compared by the ratio of their means, other scores by their difference
+    higher_is_better: False for errors
+    membership: classes of each episode
+    trained: False if neither method trains
+
+    Raises `MetabenchError` for scores that are not finite, shapes that don't match, and a mean error of zero."""
     a, b = checked(first, "the first method"), checked(second, "the second method")
     if a.shape[1] != b.shape[1] or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
         raise MetabenchError(f"scores of {a.shape} and of {b.shape} (seeds, episodes) can't be paired")
     if membership is not None and membership.episodes != a.shape[1]:
-        raise MetabenchError(f"classes of {membership.episodes} episodes stand beside scores of {a.shape[1]}")
+        raise MetabenchError(f"classes of {membership.episodes} episodes, but scores of {a.shape[1]}")
     sign = 1.0 if higher_is_better else -1.0
     if metric != "squared error":
         return Contrast(sign * (a - b), "difference", membership, trained)
@@ -191,7 +200,9 @@ def contrast(
 
 
 def margin_on_scale(margin: float, metric: str) -> float:
-    """The equivalence margin of a task in the units of `Contrast`: for squared errors it is a ratio of means."""
+    """A task's equivalence margin in the units of `Contrast`; for squared errors the margin is a ratio of means.
+
+    Raises `MetabenchError` for a margin out of range."""
     if not (math.isfinite(margin) and margin > (1.0 if metric == "squared error" else 0.0)):
         least = "above 1 (a ratio)" if metric == "squared error" else "above 0"
         raise MetabenchError(f"equivalence margin {margin!r} of {metric}: it must be {least}")
@@ -199,7 +210,8 @@ def margin_on_scale(margin: float, metric: str) -> float:
 
 
 def checked(scores: np.ndarray, name: str) -> np.ndarray:
-    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` where they are not, or not finite."""
+    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` for other shapes and scores that are not
+    finite."""
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or not values.size:
         raise MetabenchError(f"{name}: scores of shape {values.shape}; [seeds, episodes] is expected")
@@ -210,7 +222,7 @@ def checked(scores: np.ndarray, name: str) -> np.ndarray:
 
 
 def quantile(degrees: float, probability: float) -> float:
-    """The quantile of Student's t."""
+    """Quantile of Student's t."""
     from scipy import special
 
     return float(special.stdtrit(degrees, probability))

@@ -1,4 +1,4 @@
-"""Many pairs at once: Holm's step-down test, the levels of drawn intervals, ranks and letters."""
+"""Families of pairs: Holm's test, levels of drawn intervals, ranks and compact letter display."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Adjusted p-values: a pair is rejected at level alpha if its own is at most alpha, and then the chance of any
-    false rejection is at most alpha.
+    """Adjusted p-values of Holm's step-down test; NaN (no test) stays NaN and does not count.
 
-    The k-th smallest of m is multiplied with m - k + 1, and none is below one that is smaller before. NaN (no test)
-    stays NaN and is not counted. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
-    of Statistics 6 (1979)."""
+    The k-th smallest of m is multiplied by m - k + 1 and raised to its predecessor if below. Rejecting adjusted values
+    of at most alpha keeps the chance of any false rejection at alpha. Holm, "A simple sequentially rejective multiple
+    test procedure", Scandinavian Journal of Statistics 6 (1979)."""
     values = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(values.shape, np.nan)
     known = np.flatnonzero(~np.isnan(values))
@@ -28,12 +27,11 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def interval_levels(p_values: Sequence[float] | np.ndarray, alpha: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
-    """The confidence levels of the two ends of each pair's drawn interval, the end next to zero and the far end, so
-    that zero is outside if and only if Holm's test rejects.
+    """Confidence levels of each pair's drawn interval: for the end next to zero and for the far end.
 
-    Both ends have the level 1 - alpha/m of Bonferroni, with one exception: a pair that Holm's test rejects and whose
-    interval would reach over zero has its near end at the level 1 - alpha/(m - k + 1) that Holm's test grants the k-th
-    smallest p-value."""
+    The drawn interval excludes zero if and only if Holm's test rejects. Both ends have Bonferroni's level 1 - alpha/m,
+    with one exception. If Holm's test rejects a pair whose interval would include zero, the near end has the level 1 -
+    alpha/(m - k + 1) that Holm's test grants to the k-th smallest p-value."""
     values = np.asarray(p_values, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(values))
     count = max(1, len(known))
@@ -47,24 +45,26 @@ def interval_levels(p_values: Sequence[float] | np.ndarray, alpha: float = 0.05)
 
 
 def ranks(names: Iterable[Name], better: Collection[tuple[Name, Name]]) -> dict[Name, int]:
-    """1 + the number of methods that are significantly better; better: pairs (winner, loser).
+    """Rank of each method: 1 + the number of significantly better ones. better: pairs (winner, loser).
 
-    "Can't be told apart" is not transitive, so ranks can be tied and can leave gaps."""
+    "Not significantly different" is not transitive, so ranks can be tied and leave gaps."""
     return {name: 1 + sum(loser == name for _, loser in better) for name in names}
 
 
 def letters(names: Sequence[Name], different: Collection[tuple[Name, Name]]) -> dict[Name, str]:
     """Compact letter display: two methods share a letter if and only if they are not significantly different.
 
-    names: best first; the first has the letter a. different: the significant pairs, in either order. By insertion and
-    absorption (Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons", Journal of
-    Computational and Graphical Statistics 13 (2004)); letters that tell nothing more are left out."""
+    names: best first; the first gets the letter a
+    different: significant pairs, in either order
+
+    Insertion and absorption (Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons",
+    Journal of Computational and Graphical Statistics 13 (2004)), without redundant letters."""
     apart = {frozenset(pair) for pair in different}
     groups: list[frozenset[Name]] = [frozenset(names)]
     for pair in sorted(apart, key=lambda pair: sorted(names.index(name) for name in pair)):
         split = [group - {name} for group in groups if pair <= group for name in pair]
         kept = [group for group in groups if not pair <= group]
-        # a group within another says nothing that the other does not say
+        # a group within another adds no information
         for group in split:
             if not any(group <= other for other in kept):
                 kept = [other for other in kept if not other <= group] + [group]
@@ -74,7 +74,7 @@ def letters(names: Sequence[Name], different: Collection[tuple[Name, Name]]) -> 
 
 
 def _without_idle(groups: list[frozenset[Name]]) -> list[frozenset[Name]]:
-    """Groups without those whose every pair (and every member) is in another group too."""
+    """Drop groups whose every pair (and every member) is in another group too."""
     kept = list(groups)
     for group in reversed(groups):
         others = [other for other in kept if other is not group]
@@ -91,5 +91,5 @@ def _lettered(names: Sequence[Name], groups: Sequence[frozenset[Name]]) -> dict[
 
 
 def top_group(ranked: Mapping[Name, int]) -> list[Name]:
-    """The methods of rank 1: nobody is significantly better."""
+    """Methods of rank 1: none is significantly better."""
     return [name for name, rank in ranked.items() if rank == 1]

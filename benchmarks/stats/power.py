@@ -1,4 +1,4 @@
-"""Where the noise of a difference comes from, and what it would take to see one.
+"""Variance components of a paired difference, and the sample sizes needed to detect one.
 
 The variances of seed, class, episode and query are those of a paired difference (`benchmarks.stats.contrasts`), so they
 are smaller than those of the two scores.
@@ -16,9 +16,9 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
 from benchmarks.stats.contrasts import SCOPES, quantile
 
-#: a number of episodes or seeds is called enough if it finds what it looks for with this probability
+#: required power
 ENOUGH = 0.8
-#: nobody runs more
+#: practical limits
 MOST_EPISODES, MOST_SEEDS = 10_000_000, 1_000
 
 
@@ -26,12 +26,13 @@ MOST_EPISODES, MOST_SEEDS = 10_000_000, 1_000
 class Components:
     """Variances of a paired difference, in squared score units.
 
-    seed: of the training seed. class_: of the effect of a class, as defined in `benchmarks.stats.classes`. episode: of
-    an episode beyond its classes and its queries.
-    query: of a query, the same for all seeds (for one seed: all of its noise). interaction: of an episode's score
-    between seeds, beyond the seed's own effect, with the queries there are.
-    seeds, episodes, queries, classes: the numbers of each in the data. class_share: how much of class_ is found in the
-    variance over episodes of these classes (about 1/way - 1/classes).
+    seed: of the training seed
+    class_: of a class's effect, as in `benchmarks.stats.classes`
+    episode: of an episode beyond its classes and queries
+    query: of a query, shared by all seeds (with one seed: all of its noise)
+    interaction: of an episode's score between seeds, beyond the seed's own effect, at this number of queries
+    seeds, episodes, queries, classes: numbers of each in the data
+    class_share: share of class_ that appears in the variance over episodes of these classes (about 1/way - 1/classes)
     """
 
     seed: float
@@ -46,11 +47,11 @@ class Components:
     class_share: float = 0.0
 
     def per_episode(self, seeds: int, queries: int) -> float:
-        """The variance over episodes of the mean over so many seeds and queries."""
+        """Variance over episodes of the mean over this many seeds and queries."""
         return self.class_ * self.class_share + self.episode + self.query / queries + self.interaction / seeds
 
     def variance(self, scope: str, seeds: int, episodes: int, queries: int, classes: int) -> float:
-        """The squared standard error that a scope's interval is built on, with so many of each."""
+        """Squared standard error in a scope, with this many of each."""
         over_episodes = self.per_episode(seeds, queries) / episodes
         if scope == "methods":
             return (self.seed + self.interaction / episodes) / seeds + over_episodes
@@ -60,8 +61,13 @@ class Components:
 
 
 def components(values: np.ndarray, membership: Membership | None = None) -> Components:
-    """values: paired differences ``[seeds, episodes, queries]``, or ``[seeds, episodes]`` with the variance of queries
-    left in that of episodes. Unbiased, apart from being cut off at zero."""
+    """Variance components of paired differences, unbiased apart from truncation at zero.
+
+    values: ``[seeds, episodes, queries]``, or ``[seeds, episodes]`` with the query variance left in the episode
+        variance
+    membership: classes of each episode
+
+    Raises `MetabenchError` below 2 episodes and for values that are not finite."""
     values = np.asarray(values, dtype=np.float64)
     values = values[..., None] if values.ndim == 2 else values
     seeds, episodes, queries = values.shape
@@ -81,7 +87,7 @@ def components(values: np.ndarray, membership: Membership | None = None) -> Comp
 
 
 def _seed_components(table: np.ndarray) -> tuple[float, float]:
-    """Of the seed, and between seed and episode, from ``[seeds, episodes]``: a two-way layout without repetition."""
+    """Variances of seed and of seed x episode, from ``[seeds, episodes]``: a two-way layout without repetition."""
     seeds, episodes = table.shape
     if seeds < 2:
         return 0.0, 0.0
@@ -91,7 +97,7 @@ def _seed_components(table: np.ndarray) -> tuple[float, float]:
 
 
 def _query_noise(values: np.ndarray, table: np.ndarray, by_query: np.ndarray) -> float:
-    """The variance of a query between seeds, within episodes."""
+    """Variance of a query between seeds, within episodes."""
     seeds, episodes, queries = values.shape
     left = values - table[..., None] - by_query + table.mean(axis=0)[:, None]
     return float((left**2).sum()) / (episodes * (seeds - 1) * (queries - 1))
@@ -108,8 +114,13 @@ def power(
     classes: int | None = None,
     alpha: float = 0.05,
 ) -> float:
-    """The probability that a true difference of ``delta`` is found at the two-sided level ``alpha``, with so many
-    seeds, episodes, queries per episode and classes (left out: as many as the data have). By the noncentral t."""
+    """Probability of detecting a true difference ``delta`` at the two-sided level ``alpha``, by the noncentral t.
+
+    parts: variance components
+    scope: one of `SCOPES`
+    seeds, episodes, queries, classes: numbers of each; default: those of the data
+
+    Raises `MetabenchError` for an unknown scope, a number below 1, and fewer than 2 of the scope's units."""
     if scope not in SCOPES:
         raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
     s, e, q, c = _design(parts, seeds, episodes, queries, classes)
@@ -124,8 +135,10 @@ def power(
 
 
 def _beyond(shift: float, critical: float, degrees: int) -> float:
-    """The probability that a noncentral t is above ``critical``; where scipy's series fails, the approximation of
-    Johnson and Welch, "Applications of the non-central t-distribution", Biometrika 31 (1940)."""
+    """Probability that a noncentral t exceeds ``critical``.
+
+    Where scipy's series fails: the approximation of Johnson and Welch, "Applications of the non-central
+    t-distribution", Biometrika 31 (1940)."""
     from scipy import special
 
     if degrees <= 100 and abs(shift) < 8:
@@ -146,7 +159,7 @@ def _design(
 
 
 def equivalence_power(delta: float, margin: float, standard_error: float, degrees: int, alpha: float = 0.05) -> float:
-    """The probability that two one-sided tests at ``alpha`` call a true difference of ``delta`` equivalent."""
+    """Probability that two one-sided tests at ``alpha`` call a true difference ``delta`` equivalent."""
     from scipy import special
 
     if standard_error <= 0:
@@ -158,10 +171,11 @@ def equivalence_power(delta: float, margin: float, standard_error: float, degree
 
 @dataclass(frozen=True)
 class Need:
-    """What it would take to decide a pair, if the difference stays what it is.
+    """The sample sizes that would decide a pair, if the difference stays the same.
 
-    verdict: "difference" or "equivalence", what would then be found. episodes: how many, with the seeds there are;
-    seeds: how many, with the episodes there are (None for models). None: no number is enough.
+    verdict: "difference" or "equivalence", the expected result
+    episodes: episodes needed with the present seeds; None: no number is enough
+    seeds: seeds needed with the present episodes; None: no number is enough, or the scope is "models"
     """
 
     verdict: str
@@ -171,12 +185,13 @@ class Need:
     def __str__(self) -> str:
         ways = [f"{n:,} {what}" for n, what in ((self.episodes, "episodes"), (self.seeds, "seeds")) if n is not None]
         what = "a difference" if self.verdict == "difference" else "equivalence"
-        return f"about {' or '.join(ways)} to show {what}" if ways else "more seeds and episodes than anybody runs"
+        return f"about {' or '.join(ways)} to show {what}" if ways else "more seeds and episodes than is practical"
 
 
 def needed(delta: float, margin: float, parts: Components, scope: str = "models", alpha: float = 0.05) -> Need:
-    """The cheapest way to a decision: enough to find the difference at ``alpha``, or (where it is below the margin) to
-    show equivalence, each with probability `ENOUGH`."""
+    """The cheapest way to a decision, with probability `ENOUGH`.
+
+    It detects the difference at ``alpha`` or, for a difference below the margin, shows equivalence."""
 
     def difference(s: int, e: int) -> float:
         return power(delta, parts, scope, seeds=s, episodes=e, alpha=alpha)
@@ -203,7 +218,7 @@ def _need(verdict: str, chance: Callable[[int, int], float], parts: Components, 
 
 
 def _least(chance: Callable[[int], float], most: int) -> int | None:
-    """The least count from 2 on whose chance is enough, by bisection: chances grow with the count."""
+    """Smallest count from 2 on with enough power, by bisection; power grows with the count."""
     if chance(most) < ENOUGH:
         return None
     low, high = 1, most

@@ -1,4 +1,4 @@
-"""Medians of times and their ratios, with bootstrap intervals over the rounds in which they were taken."""
+"""Medians of times and their ratios, with bootstrap intervals over measurement rounds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-#: quartiles further apart than this share of the median make samples unstable: the machine did something else too
+#: samples are unstable (noisy timing) if their quartiles are further apart than this share of the median
 SPREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the percentile interval of its bootstrap; the interval is NaN below three samples."""
+    """A number with its bootstrap percentile interval, NaN below three samples."""
 
     value: float
     low: float
@@ -23,14 +23,16 @@ class Estimate:
 
 
 def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The median of ``samples``."""
+    """Median of samples."""
     values = np.asarray(samples, dtype=np.float64)
     return _estimate(float(np.median(values)), np.median(values[_draws(len(values))], axis=1), len(values), confidence)
 
 
 def ratio(upper: Sequence[float], lower: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """The ratio of the medians of two series. Series of one length were taken in the same rounds and are drawn
-    together, so that what slowed a whole round down cancels; others are drawn apart."""
+    """Ratio of the medians of two series.
+
+    Series of equal length come from the same rounds and are resampled together, so that a slow round cancels. Others
+    are resampled independently."""
     above, below = np.asarray(upper, dtype=np.float64), np.asarray(lower, dtype=np.float64)
     first = _draws(len(above))
     second = first if len(above) == len(below) else _draws(len(below), seed=1)
@@ -39,7 +41,7 @@ def ratio(upper: Sequence[float], lower: Sequence[float], confidence: float = CO
 
 
 def spread(samples: Sequence[float]) -> float:
-    """How far apart the quartiles are, as a share of the median; above `SPREAD`, samples are unstable."""
+    """Interquartile range as a share of the median; samples above `SPREAD` are unstable."""
     lower, upper = np.quantile(samples, [0.25, 0.75])
     return float(upper - lower) / float(np.median(samples))
 

@@ -1,8 +1,8 @@
-"""Which of the differences in a column of a table are real.
+"""Verdicts on the differences in a column of a table.
 
-All pairs of a column are one family. Holm's test over them decides better and worse, two one-sided tests (the 90 %
-interval within the margin of the task) decide equivalent, and what neither decides is undecided: failing to see a
-difference is not seeing that there is none.
+All pairs of a column are one family. Holm's test over them decides better and worse. Two one-sided tests (the 90 %
+interval within the task's margin) decide equivalent. All other pairs are undecided: no evidence of a difference is not
+evidence of no difference.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What is known of one method in a column.
+    """The scores of one method in a column.
 
-    values: the score of each episode, ``[seeds, episodes]``. seeds: the training seed of each row. trained: False for a
-    method that trains nothing, whose first row stands beside any seed of another. under_trained: its training stopped
-    short, so it takes part but nobody wins.
+    values: score of each episode, ``[seeds, episodes]``
+    seeds: training seed of each row
+    trained: False for a method that trains nothing; its first row pairs with any seed of another
+    under_trained: training stopped short, so the method takes part but no winner is named
+
+    Raises `MetabenchError` if seeds and rows differ in number.
     """
 
     values: np.ndarray
@@ -59,11 +62,15 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The comparison of two methods, told from the first one's side: positive differences are in its favour.
+    """The comparison of two methods; positive differences favour the first.
 
-    contrast: the paired difference. scope: what the verdict is about. p, p_holm: two-sided, alone and adjusted.
-    adjusted: the interval to draw, which leaves zero out if and only if the verdict is better or worse.
-    equivalent: whether the 90 % interval lies within the margin, which a (small) significant difference may do too.
+    contrast: the paired difference
+    scope: the scope of the verdict
+    margin: the equivalence margin, on the scale of the contrast
+    p, p_holm: two-sided p-values, alone and adjusted
+    adjusted: the interval to draw; it excludes zero if and only if the verdict is better or worse
+    verdict: one of `VERDICTS`
+    equivalent: whether the 90 % interval lies within the margin, also possible for a (small) significant difference
     """
 
     first: str
@@ -84,13 +91,14 @@ class Pair:
 
     @property
     def survives_new_classes(self) -> bool | None:
-        """Whether the sign stays sure when other classes are drawn; None without classes or without a sure sign."""
+        """Whether the sign holds for other classes; None without classes or a significant sign."""
         if self.verdict not in OPPOSITE or "classes" not in self.contrast.scopes():
             return None
         return self.interval("classes").excludes_zero
 
     def need(self, comparisons: int = 1) -> Need | None:
-        """What would decide an undecided pair among so many comparisons; None for a decided one or without interval."""
+        """The sample sizes that would decide an undecided pair among this many comparisons; None if decided or
+        unknown."""
         if self.verdict != "undecided" or self.scope not in self.contrast.scopes():
             return None
         membership = self.contrast.membership if self.scope == "classes" else None
@@ -104,9 +112,12 @@ class Pair:
 class Comparison:
     """All pairs of a column.
 
-    names: the methods that can be compared, best mean first. pairs: each pair once, the better mean first. scope: what
-    the verdicts are about. left_out: method -> why nothing can be said about it. unpaired: pairs without a common seed,
-    about which nothing can be said either.
+    names: comparable methods, best mean first
+    pairs: each pair once, better mean first
+    scope: scope of the verdicts
+    scores: per method
+    left_out: method -> reason for leaving it out
+    unpaired: pairs without a common seed, which can't be compared
     """
 
     names: tuple[str, ...]
@@ -123,42 +134,42 @@ class Comparison:
 
     @cached_property
     def better(self) -> list[tuple[str, str]]:
-        """The pairs (winner, loser) that Holm's test tells apart."""
+        """Pairs (winner, loser) that Holm's test separates."""
         told = [pair for pair in self.pairs if pair.verdict in OPPOSITE]
         return [(p.first, p.second) if p.verdict == "better" else (p.second, p.first) for p in told]
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """1 + the number of methods that are significantly better."""
+        """Rank of each method: 1 + the number of significantly better ones."""
         return ranks(self.names, self.better)
 
     @cached_property
     def letters(self) -> dict[str, str]:
-        """Two methods share a letter if and only if they are not significantly different."""
+        """Compact letter display: methods share a letter if and only if they are not significantly different."""
         return letters(self.names, self.better)
 
     @property
     def winner(self) -> str | None:
-        """The one method that is significantly better than every other; None where a fit is under-trained."""
+        """The method that is significantly better than every other; None if there is none or a fit is under-trained."""
         if len(self.names) < 2 or self.under_trained:
             return None
         beaten = {name: sum(winner == name for winner, _ in self.better) for name in self.names}
         return next((name for name, count in beaten.items() if count == len(self.names) - 1), None)
 
     def pair(self, first: str, second: str) -> Pair:
-        """The pair in the order in which it is kept."""
+        """The pair of two methods, in stored order; raises `MetabenchError` if there is none."""
         for pair in self.pairs:
             if {pair.first, pair.second} == {first, second}:
                 return pair
         raise MetabenchError(f"no pair {first!r} and {second!r}; known: {', '.join(self.names)}")
 
     def verdict(self, first: str, second: str) -> str:
-        """What the first method is, compared with the second: one of `VERDICTS`."""
+        """Verdict on the first method compared with the second: one of `VERDICTS`."""
         pair = self.pair(first, second)
         return pair.verdict if pair.first == first else OPPOSITE.get(pair.verdict, pair.verdict)
 
     def need(self, pair: Pair) -> Need | None:
-        """What would decide an undecided pair, beside the other pairs that are still open."""
+        """The sample sizes that would decide an undecided pair, given the other open pairs."""
         open_pairs = sum(other.verdict not in OPPOSITE for other in self.pairs if not math.isnan(other.p))
         return pair.need(max(1, open_pairs))
 
@@ -175,15 +186,21 @@ def compare(
 ) -> Comparison:
     """Compare all methods of a column in pairs.
 
-    methods: name -> scores per seed and episode, all on the same episodes. margin: the task's equivalence margin.
-    scope: left out, it is "methods" where every pair shares enough seeds, and else "models". Methods whose scores are
-    not numbers, or that share no seed with the others, are left out and said. Raises `MetabenchError` where the scores
-    are not of the same episodes."""
+    methods: name -> scores per seed and episode, all on the same episodes
+    metric: squared errors are compared by the ratio of their means, other scores by their difference
+    higher_is_better: False for errors
+    margin: the task's equivalence margin
+    membership: classes of each episode
+    scope: default: "methods" if every pair shares enough seeds, else "models"
+    alpha: level of Holm's test
+
+    Methods whose scores are not finite are left out and listed. So are pairs without a common seed. Raises
+    `MetabenchError` if the numbers of episodes differ or the scope is unknown."""
     given = {name: s if isinstance(s, Scores) else Scores(s) for name, s in methods.items()}
     widths = {name: s.values.shape[1] for name, s in given.items()}
     if len(set(widths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in widths.items())
-        raise MetabenchError(f"methods are compared on the same episodes, not on different numbers of them: {counted}")
+        raise MetabenchError(f"methods are compared on the same episodes, but have different numbers: {counted}")
     limit = margin_on_scale(margin, metric)
     left_out = {name: why for name, s in given.items() if (why := _unusable(name, s, metric))}
     usable = [name for name in given if name not in left_out]
@@ -211,14 +228,14 @@ def _unusable(name: str, scores: Scores, metric: str) -> str | None:
     except MetabenchError as refusal:
         return str(refusal)
     if metric == "squared error" and (values.min() < 0 or values.mean() <= 0):
-        return f"{name}: a mean error of {values.mean():g} has no ratio to another"
+        return f"{name}: a mean error of {values.mean():g} has no ratio"
     return None
 
 
 def paired_contrast(
     first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None = None
 ) -> Contrast | None:
-    """The contrast of two methods over the seeds that both have; None where there are none."""
+    """The contrast of two methods over their common seeds; None if there are none."""
     trained = [scores for scores in (first, second) if scores.trained]
     if trained:
         seeds = sorted(set.intersection(*(set(scores.seeds) for scores in trained)))
@@ -239,7 +256,7 @@ def paired_contrast(
 def judge(
     couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float = ALPHA
 ) -> list[Pair]:
-    """The verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
+    """Verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
     p_values = np.array([c.p_value(scope) for c in contrasts])
     adjusted = holm(p_values)
     near, far = interval_levels(p_values, alpha)
@@ -258,7 +275,7 @@ def judge(
 
 
 def _drawn(one: Contrast, scope: str, near: float, far: float) -> Interval:
-    """The interval with one level for its end next to zero and another for the far one."""
+    """The interval with one level for its end next to zero and another for the far end."""
     plain = one.interval(scope, far)
     if near == far or not plain.known:
         return plain

@@ -1,5 +1,8 @@
-"""Ant that has to run forward or backward, or at a velocity: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for
-Fast Adaptation of Deep Networks", ICML 2017, section 5.3 (https://arxiv.org/abs/1703.03400)."""
+"""Ant robots that run in a direction or at a velocity.
+
+Source: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section
+5.3 (https://arxiv.org/abs/1703.03400).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _QUICK: dict[str, object] = {"horizon": 100, "action_scale": 10.0, "control_cost
 @register_task("ant-direction")
 @dataclass(frozen=True)
 class AntDirection(Falling, Directions):
-    """A robot with four legs has to run forward or backward along x; the direction is the task, and there are two.
+    """A four-legged robot runs forward or backward along x. The direction is the task.
 
     | | meaning | unit |
     | --- | --- | --- |
@@ -35,20 +38,24 @@ class AntDirection(Falling, Directions):
     | end | when the height leaves [`lowest`, `highest`], with the reward of that step; else at `horizon` | control |
     | | | steps of 0.05 s |
 
-    v is the mean velocity of the torso along x over the control step, in m/s. direction: +1 or -1, equally likely. The
-    two tasks of training are those of the test: a test says how well one of them is found out again, from another start
-    and with other noise, and nothing about unseen tasks.
+    v is the mean velocity of the torso along x over the control step, in m/s. The direction is +1 or -1, equally
+    likely. Both test tasks are training tasks, so a score measures how well a learner recognises one of them from a new
+    start. It says nothing about unseen tasks.
 
-    The body is Gymnasium's ant.xml. No contact terms: the sources pay for contact forces (at most 0.0005 for each
-    of 84 numbers) and show them to the policy; here a reward is a function of positions, velocities and action, and
-    simulators do not differ in what they say of contacts. Gymnasium takes v from a position of the torso that is one
-    physics step (0.01 s) behind; here v is exact.
+    The body is Gymnasium's ant.xml. There are no contact terms. The sources charge for contact forces (at most 0.0005
+    for each of 84 numbers) and show them to the policy. Here a reward depends on positions, velocities and action only,
+    so simulators that report contacts differently agree. Gymnasium takes v from a torso position one physics step (0.01
+    s) behind; here v is exact.
 
-    "maml2017" follows github.com/cbfinn/maml_rl: v is the velocity of the torso at the end of the step there, and x, y,
-    z are those of a centre of mass. "promp" follows github.com/jonasrothfuss/ProMP, whose wrapper has an action
-    scale of 10. "varibad" follows github.com/lmzintgraf/varibad, where +1 and -1 are used as angles in radians, though
-    they are called backward and forward; here they are forward and backward. "quick" is "maml2017" with observations,
-    horizon and action scale of "promp"; its returns are not set beside published ones.
+    Presets:
+
+    - "maml2017" follows github.com/cbfinn/maml_rl. There v is the torso's velocity at the end of the step, and x, y, z
+      belong to a centre of mass.
+    - "promp" follows github.com/jonasrothfuss/ProMP, whose wrapper has an action scale of 10.
+    - "varibad" follows github.com/lmzintgraf/varibad. Its code calls +1 and -1 forward and backward but uses them as
+      angles in radians; here they are forward and backward.
+    - "quick" is "maml2017" with the observations, horizon and action scale of "promp". Its returns are not comparable
+      with published ones.
     """
 
     robot: ClassVar[str] = "ant"
@@ -64,21 +71,20 @@ class AntDirection(Falling, Directions):
 @register_task("ant-velocity")
 @dataclass(frozen=True)
 class AntVelocity(Falling, Velocities):
-    """A robot with four legs has to run along x at a velocity that it is not told; the velocity is the task.
+    """A four-legged robot runs along x at a velocity that it is not told. The velocity is the task.
 
-    Observations, actions, start and end are those of ant-direction, and so is what is said there of contacts.
+    Observations, actions, start, end and the absence of contact terms are those of ant-direction.
 
     | | meaning | unit |
     | --- | --- | --- |
     | reward | -abs(v - velocity) - `control_cost` * sum of (clipped action)^2 + `bonus` | |
     | velocity | uniform from `slowest` to `fastest` | m/s |
 
-    v is the mean velocity of the torso along x over the control step. Training, validation and test velocities are
-    different.
+    v is the mean velocity of the torso along x over the control step. Training, validation and test velocities differ.
 
-    "maml2017" follows github.com/cbfinn/maml_rl, whose bonus of 1.05 makes staying alive worth it. "quick" is the same
-    with another horizon, action scale and observation; its returns are not set beside published ones. ProMP and varibad
-    have no such task.
+    "maml2017" follows github.com/cbfinn/maml_rl, whose bonus of 1.05 makes staying alive worth it. "quick" changes the
+    horizon, action scale and observation, so its returns are not comparable with published ones. ProMP and varibad have
+    no such task.
     """
 
     robot: ClassVar[str] = "ant"

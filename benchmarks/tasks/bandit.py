@@ -1,5 +1,8 @@
-"""Bernoulli bandits: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 2016, section
-3.1 (https://arxiv.org/abs/1611.02779)."""
+"""Bernoulli bandits.
+
+Source: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1
+(https://arxiv.org/abs/1611.02779).
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,11 @@ from benchmarks.registry import register_task
 
 @dataclass(frozen=True)
 class Arms:
-    """The environment: one pull is an episode. State: what the pull paid, ``[T, K, 1]``; task: the probabilities of the
-    arms, ``[T, k]``."""
+    """The environment of a bandit; one pull is one episode.
+
+    state: the payout of the pull, ``[T, K, 1]``
+    tasks: the probabilities of the arms, ``[T, k]``
+    """
 
     count: int
 
@@ -52,18 +58,21 @@ class Arms:
 @register_task("bandit")
 @dataclass(frozen=True)
 class Bandit(ControlTasks):
-    """A slot machine with k arms that pay 1 or 0; n pulls to find out which arm is good while playing.
+    """A slot machine with k arms that pay 1 or 0, played for n pulls.
 
     | | meaning |
     | --- | --- |
-    | observation | a single 0: there is nothing to see but the rewards |
+    | observation | a single 0: only rewards carry information |
     | action | one of k arms |
-    | reward | 1 with the arm's probability, else 0; the probabilities are uniform in [0, 1], drawn for each task |
-    | trial | n pulls, each an episode of one step; a learner with a memory keeps it from pull to pull |
+    | reward | 1 with the arm's probability, else 0; probabilities are uniform in [0, 1] and drawn per task |
+    | trial | n pulls, each an episode of one step; a learner keeps its memory from pull to pull |
 
-    The score is the total reward of a trial; n/2 is chance. queries: trials per task, each from the beginning; the
-    paper has one in each of 1000 tasks. arms: k; pulls: n. Splits are streams in the continuum of
-    bandits, and the first arms are the same for every k.
+    arms: k.
+    pulls: n.
+    queries: trials per task, each from the beginning. The paper plays one in each of 1000 tasks.
+
+    The score is the total reward of a trial; chance is n/2. Each split is a separate stream of bandits. Variants with
+    more arms keep the first arms of variants with fewer.
     """
 
     equivalence_margin: ClassVar[float] = 0.05
@@ -89,5 +98,5 @@ class Bandit(ControlTasks):
         return self.pulls
 
     def draw(self, key: int, indices: Indices) -> np.ndarray:
-        """The probabilities of the arms, float64 ``[T, k]``."""
+        """Probabilities of the arms, float64 ``[T, k]``."""
         return sampling.uniform(key, indices, self.arms)

@@ -1,5 +1,4 @@
-"""Glyphs: few-shot classification of characters rendered from fonts, so that everything works without data and without
-a network."""
+"""Glyphs: few-shot classification of characters rendered from fonts. It needs no data and no network connection."""
 
 from __future__ import annotations
 
@@ -19,22 +18,24 @@ from benchmarks.registry import register_task
 @register_task("glyphs")
 @dataclass(frozen=True)
 class Glyphs(ImageTasks):
-    """Characters of many scripts, rendered from the fonts that matplotlib ships (DejaVu Sans, STIX General).
+    """Characters of many scripts, rendered from matplotlib's fonts (DejaVu Sans, STIX General).
 
-    An input is one 28x28 grey picture ``[1, 28, 28]``, ink 1 on paper 0. There are 20 drawings of each class, each with
-    its own rotation, shear, size, position, elastic distortion and stroke width (the ranges are in
-    `benchmarks.images.glyph_rendering`); a drawing is a function of the character and its number. Nobody's handwriting
-    is in it: it stands in where there are no data, and no published number belongs to it.
+    An input is a 28x28 grey image ``[1, 28, 28]``, ink 1 on paper 0. Each class has 20 drawings. Each drawing has its
+    own rotation, shear, size, position, elastic distortion and stroke width; `benchmarks.images.glyph_rendering` has
+    the ranges. A drawing is a function of the character and its number. Glyphs stands in where data sets are missing.
+    No published number belongs to it.
 
-    A class is an outline. Characters are scaled to the same size and compared, also turned by 90, 180 and 270 degrees:
-    of those that look alike (Latin A, Greek Alpha and Cyrillic A; capital and small o; u and a turned n) the first
-    stays, in the order train, validation, test. Those that look like themselves turned (S, H, +) are left out, because
-    the rotations of a class are classes of their own. Characters that Unicode composes of others, accented copies and
-    ligatures, are left out too.
+    A class is an outline. Characters are compared at equal size, also rotated by 90, 180 and 270 degrees. Of those that
+    look alike (Latin A, Greek Alpha and Cyrillic A; capital and small o; u and a rotated n) the first is kept, in the
+    order train, validation, test. Characters that look like themselves rotated (S, H, +) are left out, because
+    rotations are classes of their own. So are characters that Unicode composes from others: accented letters and
+    ligatures.
 
-    Scripts belong to one split: Latin, Cyrillic, Arabic, Hebrew, Canadian syllabics, Lisu and mathematical operators
-    to training; Greek, Old Italic, N'Ko and Fraktur to validation; Armenian, Georgian, Lao, Tifinagh, Ogham,
-    mathematical script and arrows to test.
+    Each script belongs to one split:
+
+    - train: Latin, Cyrillic, Arabic, Hebrew, Canadian syllabics, Lisu, mathematical operators
+    - validation: Greek, Old Italic, N'Ko, Fraktur
+    - test: Armenian, Georgian, Lao, Tifinagh, Ogham, mathematical script, arrows
     """
 
     image_shape: ClassVar[tuple[int, int, int]] = (1, glyph_rendering.SIZE, glyph_rendering.SIZE)
@@ -49,7 +50,7 @@ class Glyphs(ImageTasks):
 
     @property
     def equivalence_margin(self) -> float:  # type: ignore[override]
-        """Half a point of accuracy at 5 ways, a point at more, where single classes are confused more often."""
+        """Half a point of accuracy up to 5-way, one point above, where single classes are confused more often."""
         return 0.005 if self.way <= 5 else 0.01
 
     @property
@@ -64,7 +65,7 @@ class Glyphs(ImageTasks):
 
 
 def _find() -> dict[str, Path] | None:
-    """The fonts, and the code that draws: pictures drawn by other code are made anew."""
+    """Files that decide the images: the fonts and the drawing code. New code means new images."""
     try:
         folder = glyph_rendering.font_folder()
     except ImportError:

@@ -1,5 +1,8 @@
-"""Half-cheetah that has to run forward or backward, or at a velocity: Finn, Abbeel and Levine, "Model-Agnostic
-Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section 5.3 (https://arxiv.org/abs/1703.03400)."""
+"""Half-cheetah robots that run in a direction or at a velocity.
+
+Source: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section
+5.3 (https://arxiv.org/abs/1703.03400).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import ClassVar
 from benchmarks.environments.locomotion_tasks import Directions, Velocities
 from benchmarks.registry import register_task
 
-#: the wrapper of later codebases divides actions by 10, so that noise of standard deviation 1 explores around 0
+#: later codebases divide actions by 10, so that noise of standard deviation 1 explores around 0
 _PROMP: dict[str, object] = {"horizon": 100, "action_scale": 10.0}
 _TORSO: dict[str, object] = {"observation": "joints-torso"}
 
@@ -18,7 +21,7 @@ _TORSO: dict[str, object] = {"observation": "joints-torso"}
 @register_task("half-cheetah-direction")
 @dataclass(frozen=True)
 class HalfCheetahDirection(Directions):
-    """A planar robot with two legs has to run forward or backward; the direction is the task, and there are two.
+    """A planar two-legged robot runs forward or backward. The direction is the task.
 
     | | meaning | unit |
     | --- | --- | --- |
@@ -34,17 +37,21 @@ class HalfCheetahDirection(Directions):
     | start | positions uniform in ± `reset_noise`, velocities normal with that standard deviation | |
     | end | at `horizon` only | control steps of 0.05 s |
 
-    v is the mean velocity along x over the control step, in m/s. direction: +1 or -1, equally likely. The two tasks of
-    training are those of the test: a test says how well one of them is found out again, from another start and with
-    other noise, and nothing about unseen tasks.
+    v is the mean velocity along x over the control step, in m/s. The direction is +1 or -1, equally likely. Both test
+    tasks are training tasks, so a score measures how well a learner recognises one of them from a new start. It says
+    nothing about unseen tasks.
 
-    The body is Gymnasium's half_cheetah.xml, whose control cost is 0.1 where it is 0.05 here and in all sources.
-    "maml2017" follows github.com/cbfinn/maml_rl: v is the velocity of the torso at the end of the step there, x, y, z
-    are those of the centre of mass, its simulator is MuJoCo 1.31, and so are its figures. "promp" follows
-    github.com/jonasrothfuss/ProMP, whose wrapper has an action scale of 10. "varibad" follows
-    github.com/lmzintgraf/varibad. "quick" is "promp" under a name of its own, for short trainings: with an action scale
-    of 10, exploration costs a hundredth of what it costs with 1, and directions are learned in seconds. Returns of
-    "quick" are not set beside published ones.
+    The body is Gymnasium's half_cheetah.xml. Gymnasium's control cost is 0.1; here and in all sources it is 0.05.
+
+    Presets:
+
+    - "maml2017" follows github.com/cbfinn/maml_rl. There v is the torso's velocity at the end of the step, x, y, z
+      belong to the centre of mass, and the published figures come from MuJoCo 1.31.
+    - "promp" follows github.com/jonasrothfuss/ProMP, whose wrapper has an action scale of 10.
+    - "varibad" follows github.com/lmzintgraf/varibad.
+    - "quick" is "promp" under its own name, for short trainings. An action scale of 10 makes exploration a hundred
+      times cheaper than a scale of 1, so directions are learned in seconds. Its returns are not comparable with
+      published ones.
     """
 
     robot: ClassVar[str] = "half-cheetah"
@@ -60,7 +67,7 @@ class HalfCheetahDirection(Directions):
 @register_task("half-cheetah-velocity")
 @dataclass(frozen=True)
 class HalfCheetahVelocity(Velocities):
-    """A planar robot with two legs has to run at a velocity that it is not told; the velocity is the task.
+    """A planar two-legged robot runs at a velocity that it is not told. The velocity is the task.
 
     Observations, actions, start and end are those of half-cheetah-direction.
 
@@ -69,10 +76,10 @@ class HalfCheetahVelocity(Velocities):
     | reward | -abs(v - velocity) - `control_cost` * sum of (clipped action)^2 + `bonus` | |
     | velocity | uniform from `slowest` to `fastest` | m/s |
 
-    v is the mean velocity along x over the control step. Training, validation and test velocities are different.
+    v is the mean velocity along x over the control step. Training, validation and test velocities differ.
 
-    Presets as those of half-cheetah-direction; velocities are up to 2 m/s in "maml2017" and "quick", as the paper has
-    it, and up to 3 m/s in "promp" and "varibad", whose code has that.
+    The presets are those of half-cheetah-direction. Velocities reach 2 m/s in "maml2017" and "quick", as in the paper,
+    and 3 m/s in "promp" and "varibad", as in their code.
     """
 
     robot: ClassVar[str] = "half-cheetah"

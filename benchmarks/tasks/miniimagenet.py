@@ -1,7 +1,7 @@
 """mini-ImageNet: photographs of 100 ImageNet classes.
 
-Vinyals et al., "Matching networks for one shot learning" (2016), in the split of Ravi and Larochelle, "Optimization as
-a model for few-shot learning" (2017).
+Data set: Vinyals et al., "Matching networks for one shot learning", 2016. Split: Ravi and Larochelle, "Optimization as
+    a model for few-shot learning", 2017.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.images.pickles import load_arrays
 from benchmarks.registry import register_task
 
-#: split -> classes in it
+#: classes per split
 CLASSES = {"train": 64, "validation": 16, "test": 20}
 IMAGES_PER_CLASS = 600
 SIDE = 84
 
-#: split -> its name in file names
+#: split names in file names
 FILE_NAMES = {"train": "train", "validation": "val", "test": "test"}
 LAYOUTS: tuple[dict[str, Sequence[str]], ...] = (
     {split: (f"mini-imagenet-cache-{name}.pkl",) for split, name in FILE_NAMES.items()},
@@ -54,14 +54,14 @@ class MiniImageNet(ImageTasks):
     | --- | --- |
     | input | float32 ``[3, 84, 84]``, red, green and blue from 0 to 1 |
     | label | 0 to way - 1, in random order within the episode |
-    | images | 84x84 as found; larger ones are squeezed to it with Pillow's Lanczos filter, as the MAML code does |
+    | images | 84x84 as found; larger ones are squeezed with Pillow's Lanczos filter, as in the MAML code |
     | splits | 64 classes for meta-training, 16 for validation, 20 for test (Ravi and Larochelle) |
     | source | ILSVRC-2012, for non-commercial research and education only: never downloaded by the suite |
 
-    Vinyals et al. used another split of another 100 classes, so their numbers are not comparable. Several copies of the
-    data set circulate, which differ in how images were resized and compressed; the data digest in the record tells them
-    apart. Values are from 0 to 1, as in the MAML paper's code; learn2learn's pipeline leaves them from 0 to 255.
-    Queries are 15 per class; the MAML paper trains with 15 and tests with K.
+    Vinyals et al. split another 100 classes, so their numbers are not comparable. Several copies of the data set
+    circulate, resized and compressed differently; the record's data digest tells them apart. Values range from 0 to 1,
+    as in the MAML code; learn2learn leaves them between 0 and 255. Each class has 15 queries; the MAML paper trains
+    with 15 and tests with K.
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -88,7 +88,7 @@ class MiniImageNet(ImageTasks):
 
 
 def find() -> dict[str, Path] | None:
-    """The data set's files by part, in either layout."""
+    """The data set's files by part, in either layout; None where there are none."""
     return data.find_layout(["mini-imagenet", "miniimagenet"], LAYOUTS)
 
 
@@ -110,7 +110,9 @@ def _build(files: Mapping[str, Path], folder: Path, progress: data.Progress) -> 
 
 
 def read_classes(table: Path, files: data.Files, split: str) -> Classes:
-    """The pictures of each class that a csv with the columns filename and label lists, sorted; counted."""
+    """The images of each class, sorted, from a csv with the columns filename and label.
+
+    Raises `MetabenchError` if an image is missing or a class or image count is wrong."""
     members = {PurePosixPath(name).name: name for name in files.names}
     classes: Classes = {}
     for filename, label in sorted(_read_table(table), key=lambda row: (row[1], row[0])):
@@ -156,7 +158,7 @@ def shrink(image: Any) -> np.ndarray:
 
 
 def _copy_cache(path: Path, folder: Path, split: str, progress: data.Progress) -> dict[str, int]:
-    """Write the images of a mini-imagenet-cache pickle, sorted by class; returns how many each class has."""
+    """Write the images of a mini-imagenet-cache pickle, sorted by class; returns the image count of each class."""
     progress(f"{split}: reading {path.name}")
     try:
         images, members = read_cache(path)
@@ -178,5 +180,5 @@ def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     numbers = {str(label): np.asarray(each, dtype=np.int64) for label, each in members.items()}
     for label, each in numbers.items():
         if each.ndim != 1 or not np.isin(each, np.arange(len(images))).all():
-            raise ValueError(f"class {label} refers to images that are not there")
+            raise ValueError(f"class {label} refers to images that do not exist")
     return images, numbers

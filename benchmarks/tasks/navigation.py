@@ -1,5 +1,8 @@
-"""2D navigation: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-ICML 2017, section 5.3 (https://arxiv.org/abs/1703.03400)."""
+"""2D navigation: a point walks to a goal in the plane.
+
+Source: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section
+5.3 (https://arxiv.org/abs/1703.03400).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ RewardForm = Literal["distance", "squared", "corner-progress"]
 Goals = Literal["box", "corners", "semicircle"]
 Observation = Literal["position", "position-goal"]
 
-#: how much goes into the figures
+#: tasks and trajectories shown in figures
 EXHIBITED_EPISODES = 3
 EXHIBITED_TRAJECTORIES = 3
 #: L1 distance from the origin below which "corner-progress" pays nothing
@@ -41,8 +44,11 @@ _PROMP: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Point:
-    """The environment: a point that moves as it is told. State: its position, ``[T, K, 2]``; task: the goal,
-    ``[T, 2]``."""
+    """The environment: a point that moves by its action.
+
+    state: its position, ``[T, K, 2]``
+    tasks: the goals, ``[T, 2]``
+    """
 
     horizon: int
     reward_form: str
@@ -80,7 +86,7 @@ class Point:
             return -distance
         if self.reward_form == "squared":
             return -distance.square()
-        # The corner nearest to the point is the one in its own quadrant.
+        # The nearest corner is the one in the point's own quadrant.
         nearest = (following * goal >= 0).all(-1)
         outside = following.abs().sum(-1) >= QUIET_RADIUS
         return ((state - goal).norm(dim=-1) - distance).masked_fill(~(nearest & outside), 0.0)
@@ -92,7 +98,7 @@ class Point:
 @register_task("navigation-2d")
 @dataclass(frozen=True)
 class Navigation(ControlTasks):
-    """A point in the plane has to reach a goal that it is not told; the goal is the task.
+    """A point in the plane walks to a goal that it is not told. The goal is the task.
 
     | | meaning | unit |
     | --- | --- | --- |
@@ -103,19 +109,20 @@ class Navigation(ControlTasks):
     | end | at `horizon`; before that when both coordinates are within `tolerance` of the goal (0: never) | steps |
 
     reward: "distance", minus the Euclidean distance to the goal after the step; "squared", minus its square;
-    "corner-progress", the distance gained in the step, paid only in the quadrant of the goal and no nearer to the
-    origin than 0.5 (L1). goals: "box", uniform in ± `goal_range` on both axes; "corners", one of the four (± range,
-    ± range), so that test tasks are no other than training tasks; "semicircle", on the upper half of the circle with
-    radius `goal_range`. Reward after an early end is 0, so an agent that arrives
-    is not punished for the rest.
+        "corner-progress", the distance gained in the step, paid only in the goal's quadrant and at least 0.5 (L1) from
+        the origin. After an early end it is 0, so arriving costs nothing.
+    goals: "box", uniform in ± `goal_range` on both axes; "corners", one of the four (± range, ± range), so that test
+        tasks are training tasks; "semicircle", on the upper half of the circle with radius `goal_range`.
 
-    Presets: "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``): the distance
-    is *not* squared there, though the paper's text says so, and the returns of its table 4 fit the distance only;
-    40 trajectories per step, as in that table. A policy acts in ± 1, which its wrapper ``normalize`` maps to ± 0.1.
-    "quick" is the same environment, for shorter trainings; its returns are not set beside published ones. "promp"
-    is the corner task of github.com/jonasrothfuss/ProMP, whose wrapper divides actions by 10. "varibad" is the
-    point robot of github.com/lmzintgraf/varibad with goals on the semicircle; one episode here, where the papers
-    that use it give three to a trial.
+    Presets:
+
+    - "maml2017" follows the released code (github.com/cbfinn/maml_rl, ``point_env_randgoal``). It does *not* square the
+      distance, though the paper's text does; the returns of the paper's table 4 fit the plain distance only. It takes
+      40 trajectories per step, as in that table. Policies act in ± 1, which its wrapper ``normalize`` maps to ± 0.1.
+    - "quick" is the same environment, for shorter trainings. Its returns are not comparable with published ones.
+    - "promp" is the corner task of github.com/jonasrothfuss/ProMP, whose wrapper divides actions by 10.
+    - "varibad" is the point robot of github.com/lmzintgraf/varibad with goals on the semicircle. A trial is one episode
+      here and three in the papers that use it.
     """
 
     equivalence_margin: ClassVar[float] = 0.5
@@ -167,9 +174,11 @@ class Navigation(ControlTasks):
         return self.goal_range * (np.where(centred < 0, -1.0, 1.0) if self.goals == "corners" else centred)
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """Paths of the first tasks E and trajectories R after S numbers of steps.
+        """Paths of the first E tasks and R trajectories after each of S step counts.
 
-        paths: ``[S, E, R, H, 2]``, not a number after an early end; goals: ``[E, 2]``; steps: ``[S]``."""
+        paths: ``[S, E, R, H, 2]``, NaN after an early end
+        goals: ``[E, 2]``
+        steps: ``[S]``"""
         paths = []
         for predictor in predictors.values():
             seen = episodes.query.batch(predictor, 0)

@@ -1,7 +1,7 @@
 """Omniglot: handwritten characters of 50 alphabets.
 
-Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction", Science 350
-(2015); the few-shot task is that of Vinyals et al., "Matching networks for one shot learning" (2016).
+Data set: Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction",
+    Science 350 (2015). Few-shot task: Vinyals et al., "Matching networks for one shot learning", 2016.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from benchmarks.images import data
 from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.registry import register_task
 
-#: part -> characters in it, and the number of the first
+#: characters in each part, and the number of its first character
 PARTS = {"images_background": (964, 1), "images_evaluation": (659, 965)}
 DRAWINGS = 20
-#: characters for meta-training, validation and test, of all 1,623
+#: sizes of the shuffled splits: meta-training, validation and test, of 1,623 characters
 SHUFFLED_SIZES = (1100, 100, 423)
 VALIDATION_ALPHABETS = 5
 
@@ -52,19 +52,20 @@ class Omniglot(ImageTasks):
     | input | float32 ``[1, 28, 28]``, ink 1, paper 0 |
     | label | 0 to way - 1, in random order within the episode |
     | images | 105x105, 1 bit; as 8 bits resized to 28x28 with Pillow's Lanczos filter, ink made bright |
-    | classes | characters, each turned by 0, 90, 180 and 270 degrees: four classes of their own |
-    | source | github.com/brendenlake/omniglot, MIT licence; downloaded from there if it is not at hand |
+    | classes | characters; each rotation by 0, 90, 180 or 270 degrees is a class of its own |
+    | source | github.com/brendenlake/omniglot, MIT licence; downloaded from there if missing |
 
-    Splits (``characters``). ``shuffled``: 1,100 characters for meta-training, 100 for validation and 423 for test, as
-    in the MAML paper, whose own list is not published; here the characters in the order of their official numbers,
-    0001 to 1623, are permuted by ``sampling.permutations(stream("omniglot-v1", "characters"), [0], 1623)`` and cut in
-    this order. ``lake`` (variants ending in -lake): the 659 evaluation characters are the test split, and of the 964
-    background characters the 162 of five alphabets (Asomtavruli, Braille, Burmese, Gujarati, Ojibwe: drawn in the same
-    way from the sorted names, stream "alphabets") are for validation, the other 802 for meta-training.
+    characters: how classes are split. ``shuffled``: 1,100 characters for meta-training, 100 for validation and 423 for
+        test, as in the MAML paper. Its own list is not published; here the official numbers 0001 to 1623 are permuted
+        by ``sampling.permutations(stream("omniglot-v1", "characters"), [0], 1623)`` and cut in this order. ``lake``
+        (variants ending in -lake): the 659 evaluation characters are the test split. Of the 964 background characters,
+        the 162 of five alphabets (Asomtavruli, Braille, Burmese, Gujarati, Ojibwe: drawn the same way from the sorted
+        names, stream "alphabets") are for validation and the other 802 for meta-training.
+    rotations_at_test: rotations are classes at test too, as in the MAML paper; torchmeta and Reptile do not rotate at
+        test.
 
-    Differences from the MAML paper: the split above; queries are 15 per class at test (the paper: K). Like the paper,
-    turned characters are classes at test too (``rotations_at_test``); torchmeta and Reptile do not turn at test.
-    Two of the 20 drawings of Braille/character01 are the same picture, in the original too.
+    Deviations from the MAML paper: the split above, and 15 queries per class at test (the paper: K). Two of the 20
+        drawings of Braille/character01 are the same image, in the original too.
     """
 
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -116,7 +117,9 @@ def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: dat
 
 
 def read_characters(files: data.Files, part: str) -> Characters:
-    """The drawings of each character of a part, in the order of the official numbers; counted."""
+    """The drawings of each character of a part, ordered by official number.
+
+    Raises `MetabenchError` if a file name, a character or a drawing count is wrong."""
     by_number: dict[int, tuple[str, list[data.Picture]]] = {}
     for name in files.names:
         if not name.lower().endswith(".png") or "__MACOSX" in name:
@@ -126,20 +129,20 @@ def read_characters(files: data.Files, part: str) -> Characters:
             raise MetabenchError(f"{files.path}: {name} is not <Alphabet>/characterNN/XXXX_YY.png")
         character, drawings = by_number.setdefault(int(match[2]), (match[1], []))
         if character != match[1]:
-            raise MetabenchError(f"{files.path}: {name} is of another character than {character}")
+            raise MetabenchError(f"{files.path}: {name} and {character} share a number")
         drawings.append(data.Picture(files, name))
     _check_counts(files.path, part, {number: (name, len(all_)) for number, (name, all_) in by_number.items()})
     return dict(by_number[number] for number in sorted(by_number))
 
 
 def _check_counts(path: Path, part: str, found: Mapping[int, tuple[str, int]]) -> None:
-    """found: number of a character -> its name and how many drawings there are of it."""
+    """Compare with `PARTS` and `DRAWINGS`. found: character number -> its name and its count of drawings."""
     characters, first = PARTS[part]
     expected = range(first, first + characters)
     if set(found) != set(expected):
         missing = next((f"number {number:04} is missing" for number in expected if number not in found), "")
         foreign = next(
-            (f"{name} is not of this part" for number, (name, _) in found.items() if number not in expected), ""
+            (f"{name} belongs to another part" for number, (name, _) in found.items() if number not in expected), ""
         )
         raise MetabenchError(f"{path}: {len(found)} characters, {characters} expected; {missing or foreign}")
     for name, drawings in found.values():
@@ -148,17 +151,17 @@ def _check_counts(path: Path, part: str, found: Mapping[int, tuple[str, int]]) -
 
 
 def shrink(image: Any) -> np.ndarray:
-    """A 105x105 drawing as uint8 ``[28, 28]``, ink 255 and paper 0."""
+    """A 105x105 drawing as uint8 ``[28, 28]``, ink 255 and paper 0. Raises `ValueError` for another size."""
     from PIL import Image
 
     if image.size != (105, 105):
         raise ValueError(f"it is {image.size[0]}x{image.size[1]}, not 105x105")
-    # Pillow takes the nearest pixel, whatever filter it is told, while an image has 1 bit
+    # Pillow ignores the filter for 1-bit images and takes the nearest pixel
     return 255 - np.asarray(image.convert("L").resize((28, 28), Image.Resampling.LANCZOS))
 
 
 def split_characters(background: Characters, evaluation: Characters, split_by: str) -> dict[str, Characters]:
-    """The characters of each split, ``shuffled`` or as ``lake`` has it, in the order of the official numbers."""
+    """The characters of each split, ``shuffled`` or ``lake``, ordered by official number."""
     return _lake(background, evaluation) if split_by == "lake" else _shuffled({**background, **evaluation})
 
 
@@ -183,11 +186,11 @@ def _lake(background: Characters, evaluation: Characters) -> dict[str, Character
 
 
 def alphabet_of(character: str) -> str:
-    """``Greek`` of ``Greek/character03``."""
+    """The alphabet of a character: ``Greek`` of ``Greek/character03``."""
     return character.partition("/")[0]
 
 
 def validation_alphabets(alphabets: Sequence[str]) -> set[str]:
-    """The background alphabets whose characters are for validation in Lake's split."""
+    """The background alphabets of the validation split in Lake's division."""
     order = sampling.permutations(sampling.stream("omniglot-v1", "alphabets"), [0], len(alphabets))[0]
     return {alphabets[i] for i in order[:VALIDATION_ALPHABETS]}

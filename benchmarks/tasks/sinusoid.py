@@ -1,5 +1,8 @@
-"""Sinusoid regression: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-ICML 2017, section 5.1 (https://arxiv.org/abs/1703.03400)."""
+"""Sinusoid regression.
+
+Source: Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section
+5.1 (https://arxiv.org/abs/1703.03400).
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, np.pi)
 INPUT = (-5.0, 5.0)
 
-#: lanes of an episode's random numbers: its amplitude, its phase, its half of the range, then the support x ...
+#: lanes of an episode's random numbers: amplitude, phase, half of the range, then the support x ...
 _FIRST_SUPPORT_LANE = 3
-#: ... and, out of reach of any number of shots, the query x
+#: ... and, beyond any number of shots, the query x
 _FIRST_QUERY_LANE = 1 << 32
 
-#: how much goes into the figures
+#: episodes and points per curve in figures
 EXHIBITED_EPISODES = 3
 GRID_POINTS = 200
 
@@ -37,21 +40,21 @@ GRID_POINTS = 200
 class Sinusoid(TaskDistribution):
     """Regression on sine waves y = amplitude * sin(x - phase), a new wave in every episode.
 
-    An input is x, one number, uniform in [-5, 5]; the target is y, one number without noise. Amplitude is uniform in
-    [0.1, 5], phase in [0, pi]. The minus sign is the released code's (github.com/cbfinn/maml, data_generator.py,
-    ``generate_sinusoid_batch``); the paper gives none. The score is the squared error at each query point; always
-    predicting 0 costs 4.25 on average, the best constant 4.15.
+    The input x is uniform in [-5, 5]. The target y has no noise. The amplitude is uniform in [0.1, 5], the phase in [0,
+    pi]. The minus sign comes from the released code (github.com/cbfinn/maml, data_generator.py,
+    ``generate_sinusoid_batch``); the paper gives none. The score is the squared error at each query point. Predicting 0
+    costs 4.25 on average, the best constant 4.15.
 
-    shot: support points per episode. queries: query points per test episode; the paper does not say, and a training
-    episode of the released code has as many as it has shots (a learner asks for what it wants). Query points are drawn
-    on their own, from the whole range.
-    ranges: "half" draws the support of *test* episodes from one half of the range, x < 0 or x >= 0, either with
-    probability 1/2 for each task. It puts a number on the paper's remark that a learner which knows waves infers the
-    other half too (shown there by figure 2). Training and validation episodes are those of the full range, so that the
-    variant shares its fit with the one without ``-half``.
+    shot: support points per episode.
+    queries: query points per test episode, drawn independently from the whole range. The paper does not say how many;
+        training episodes of the released code have as many as shots, and a learner here may ask for any number.
+    ranges: "half" draws the support of *test* episodes from one half of the range, x < 0 or x >= 0, each with
+        probability 1/2 per task. It measures the paper's remark that a learner of waves infers the other half too
+        (figure 2). Training and validation episodes use the full range, so the variant shares its fit with the one
+        without ``-half``.
 
-    The same index is the same wave with the same query points in every variant, and the support of fewer shots is part
-    of that of more: variants can be compared in pairs. A split is a stream of its own in the continuum of waves.
+    An index gives the same wave and query points in every variant, and the support of fewer shots is part of that of
+    more. So variants can be compared in pairs. Each split is a separate stream of waves.
     """
 
     kind: ClassVar[str] = "regression"
@@ -97,7 +100,7 @@ class Sinusoid(TaskDistribution):
     def episodes(
         self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
     ) -> Episodes:
-        """The episodes of a split; ``support.parameters`` are amplitude and phase, float32 ``[T, 2]``."""
+        """Episodes of a split; ``support.parameters`` holds amplitude and phase, float32 ``[T, 2]``."""
         shots = self.shot if shots is None else shots
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 0:
@@ -118,7 +121,7 @@ class Sinusoid(TaskDistribution):
         )
 
     def pooled(self, split: str, indices: Indices) -> LabelledSet:
-        """One point of a wave of its own per index: x and y, float32 ``[1, n, 1]``."""
+        """One point of a separate wave per index: x and y, float32 ``[1, n, 1]``."""
         drawn = sampling.uniform(_stream(split, "pooled"), indices, 3).T[:, None]
         amplitude, phase, x = _between(AMPLITUDE, drawn[0]), _between(PHASE, drawn[1]), _between(INPUT, drawn[2])
         return self._labelled(x, amplitude * np.sin(x - phase))
@@ -128,14 +131,17 @@ class Sinusoid(TaskDistribution):
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
         """The squared error at each query point, ``[T, n]``."""
-        outputs, _ = predictor(query.x)
-        return (outputs - query.y).square().mean(dim=-1)
+        return (self.predictions(predictor, query) - query.y).square().mean(dim=-1)
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """The first episodes E as curves: the wave, its support points, and the prediction after S numbers of steps.
+        """Curves of the first E episodes: the wave, its support points, and predictions after each of S step counts.
 
-        x: ``[G]``; truth: ``[E, G]``; predicted: ``[S, E, G]``; steps: ``[S]``; support_x, support_y: ``[E, shots]``;
-        parameters: ``[E, 2]``."""
+        x: ``[G]``
+        truth: ``[E, G]``
+        predicted: ``[S, E, G]``
+        steps: ``[S]``
+        support_x, support_y: ``[E, shots]``
+        parameters: ``[E, 2]``"""
         assert episodes.support.parameters is not None
         shown = slice(0, EXHIBITED_EPISODES)
         x = np.linspace(*INPUT, GRID_POINTS)

@@ -1,6 +1,9 @@
-"""Tabular Markov decision processes: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning",
-2016, section 3.2 (https://arxiv.org/abs/1611.02779), after Osband, Russo and Van Roy, "(More) efficient reinforcement
-learning via posterior sampling", NIPS 2013."""
+"""Tabular Markov decision processes.
+
+Sources: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.2
+(https://arxiv.org/abs/1611.02779); Osband, Russo and Van Roy, "(More) efficient reinforcement learning via posterior
+sampling", NIPS 2013.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ from benchmarks.registry import register_task
 
 @dataclass(frozen=True)
 class Chain:
-    """The environment. State: the number of the state, and what chance adds to the reward of getting there,
-    ``[T, K, 2]``; task: transitions [S, A, S] and mean rewards [S, A] in one row, ``[T, S * A * (S + 1)]``."""
+    """The environment of a tabular process.
+
+    state: number of the state and the noise of the reward for reaching it, ``[T, K, 2]``
+    tasks: transitions [S, A, S] and mean rewards [S, A] in one row, ``[T, S * A * (S + 1)]``
+    """
 
     states: int
     choices: int
@@ -75,15 +81,17 @@ class TabularMDP(ControlTasks):
 
     | | meaning |
     | --- | --- |
-    | observation | which of `states` states, one-hot; each episode begins in state 0 |
+    | observation | one of `states` states, one-hot; each episode begins in state 0 |
     | action | one of `choices` actions |
     | transition | probabilities from a flat Dirichlet distribution for each state and action |
-    | reward | normal with deviation 1 around a mean for state and action, which is normal around 1 with deviation 1 |
+    | reward | normal with deviation 1 around a mean for state and action, itself normal around 1 with deviation 1 |
     | episode | ends at `horizon` only |
-    | trial | `rounds` episodes; a learner with a memory keeps it from episode to episode |
+    | trial | `rounds` episodes; a learner keeps its memory from episode to episode |
 
-    The score is the total reward of a trial, in units of the rewards' deviation; a random policy earns 1 per step.
-    queries: trials per task, each from the beginning. Splits are streams in the continuum of processes.
+    queries: trials per task, each from the beginning.
+
+    The score is the total reward of a trial, in units of the rewards' deviation. A random policy earns 1 per step. Each
+    split is a separate stream of processes.
     """
 
     equivalence_margin: ClassVar[float] = 1.0
@@ -110,7 +118,7 @@ class TabularMDP(ControlTasks):
         return self.rounds
 
     def draw(self, key: int, indices: Indices) -> np.ndarray:
-        """Transitions and mean rewards, float64 ``[T, S * A * (S + 1)]``: see `Chain`."""
+        """Transitions and mean rewards, float64 ``[T, S * A * (S + 1)]``; see `Chain`."""
         pairs = self.states * self.choices
         exponential = -np.log1p(-sampling.uniform(key, indices, pairs * self.states))
         exponential = exponential.reshape(-1, pairs, self.states)

@@ -1,6 +1,7 @@
-"""The tables of costs in docs/performance.md: ``python -m reports.cost.docs`` writes them from committed records.
+"""The tables of costs in docs/, from committed records; ``python -m reports.cost.docs`` writes them.
 
-A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds the tables of ``reports/reference/STORE``.
+A block between ``<!-- costs STORE -->`` and ``<!-- /costs -->`` holds those of the store of that name in
+``reports/reference/``. No number there is typed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from reports import words
 from reports.cost import frames
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "results.md")
 REFERENCE = ROOT / "reports" / "reference"
 
 BLOCK = re.compile(r"(<!-- costs ([a-z0-9-]+) -->\n).*?(<!-- /costs -->)", re.DOTALL)
@@ -107,11 +108,12 @@ def written(text: str, reference: Path = REFERENCE) -> str:
 def main() -> int:
     """The command: a mistake is one line and exit code 2."""
     try:
-        DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+        for document in DOCUMENTS:
+            document.write_text(written(document.read_text(encoding="utf-8")), encoding="utf-8")
     except MetabenchError as error:
         print(f"reports.cost.docs: {error}", file=sys.stderr)
         return 2
-    print(f"wrote the tables of {DOCUMENT.name}")
+    print(f"wrote the tables of costs in {words.listed([document.name for document in DOCUMENTS])}")
     return 0
 
 

@@ -6,10 +6,10 @@ from itertools import islice
 import pytest
 import torch
 
-from baselines.recurrent import Reader
-from benchmarks import registry
+from baselines.recurrent import LSTM
+from baselines.sequence import Cell, Reader, SequenceLearner
+from benchmarks import conformance, registry
 from benchmarks.api import LabelledSet, State
-from benchmarks.models import lstm
 
 WAVES = {"hidden": 24, "meta_batch": 16, "training_queries": 1}
 
@@ -39,7 +39,7 @@ def test_it_reads_x_beside_the_label_before_and_answers_with_the_last_label():
     cut = waves().episodes("test", range(3), queries=4)
     ours = next(method.adapt(state, cut.support, waves()))(cut.query.x)[0]
     theirs = torch.nn.LSTM(2, 24, batch_first=True)
-    weights = [state.parameters[f"lstm.{part}"] for part in ("input", "recurrent", "bias")]
+    weights = [state.parameters[f"extra.lstm.{part}"] for part in ("input", "recurrent", "bias")]
     with torch.no_grad():
         for mine, its in zip((*weights, torch.zeros(96)), theirs.parameters(), strict=True):
             its.copy_(mine)
@@ -54,14 +54,13 @@ def test_it_reads_x_beside_the_label_before_and_answers_with_the_last_label():
 def test_the_loss_of_an_example_in_the_sequence_does_not_know_its_own_label():
     _, state = fitted(waves(), 1)
     cut = waves().episodes("test", range(2)).support
-    reader = Reader(state.parameters, 1)
-    before, _ = reader.read(cut)
+    before, _ = Reader.of(LSTM(24), state.parameters, cut, 1)
     changed = cut.y.clone()
     changed[:, 4] += 1.0
-    after, left = reader.read(LabelledSet(cut.x, changed))
+    after, reader = Reader.of(LSTM(24), state.parameters, LabelledSet(cut.x, changed), 1)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.equal(before[:, 5:], after[:, 5:])
-    assert torch.equal(left.label, cut.y[:, -1])
+    assert torch.equal(reader.label, cut.y[:, -1])
 
 
 @pytest.mark.parametrize("tasks", [waves, glyphs])
@@ -76,6 +75,58 @@ def test_queries_are_answered_alone_and_tasks_apart(tasks):
     support = LabelledSet(cut.support.x[order], cut.support.y[order])
     permuted = next(method.adapt(state, support, tasks))(cut.query.x[order])[0]
     torch.testing.assert_close(permuted, answers[order], atol=1e-6, rtol=1e-5)
+
+
+def test_reading_a_sequence_is_its_steps_one_after_another():
+    cell, generator = LSTM(7), torch.Generator().manual_seed(0)
+    parameters = cell.initialise(3, generator)
+    sequence = torch.randn(2, 5, 3, generator=generator)
+    (quick, left), (plain, memory) = cell.read(parameters, sequence), Cell.read(cell, parameters, sequence)
+    torch.testing.assert_close(quick, plain)
+    torch.testing.assert_close(left, memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pages(Cell):
+    """Keeps all inputs, two numbers of each, and answers with their mean and the last one: a memory with an axis."""
+
+    size: int = 2
+
+    def initialise(self, inputs, generator):
+        return {"weight": torch.randn(self.size, inputs, generator=generator)}
+
+    def start(self, parameters, sequences):
+        return {"pages": parameters["weight"].new_zeros(sequences, 0, self.size)}
+
+    def step(self, parameters, memory, x):
+        page = x @ parameters["weight"].T
+        pages = torch.cat((memory["pages"], page.unsqueeze(1)), 1)
+        return pages.mean(1) + page, {"pages": pages}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(SequenceLearner):
+    """Learn to read with `Pages`."""
+
+    name = "reading"
+    cell = Pages()
+
+
+@pytest.mark.parametrize("tasks", [waves, glyphs])
+def test_a_cell_of_ones_own_reads_trains_and_answers_each_query_from_a_copy(tasks):
+    tasks = tasks()
+    method = Reading(meta_batch=8, meta_lr=0.05)
+    losses = [state.loss for state in islice(method.fit(tasks, 0), 40)]
+    state = next(method.fit(tasks, 0)).copy()
+    assert sum(losses[-5:]) < sum(losses[:5])
+    cut = tasks.episodes("test", range(3), queries=2)
+    (predictor,) = method.adapt(state, cut.support, tasks)
+    k, answers = cut.support.x.shape[1], predictor(cut.query.x)[0]
+    assert predictor.memory["pages"].shape == (3, k, 2)
+    for query in range(cut.query.x.shape[1]):
+        alone = predictor(cut.query.x[:, query : query + 1])[0]
+        torch.testing.assert_close(answers[:, query : query + 1], alone, rtol=1e-5, atol=1e-6)
+    assert list(conformance.check_pair(method, tasks)) == []
 
 
 def test_training_goes_on_bit_for_bit():
@@ -106,7 +157,7 @@ def test_it_learns_to_name_glyphs_that_it_has_not_seen():
 
 def test_its_cell_forgets_nothing_at_first():
     _, state = fitted(waves(), 1)
-    bias = state.parameters["lstm.bias"]
+    bias = state.parameters["extra.lstm.bias"]
     assert bias.shape == (96,)
     assert float(bias[24:48].mean()) > 0.9
     assert abs(float(bias[:24].mean())) < 0.2
@@ -118,7 +169,7 @@ def test_a_state_is_enough_to_answer():
     (predictor,) = method.adapt(State(parameters=state.parameters), cut.support, glyphs())
     assert predictor(cut.query.x)[0].shape == (2, cut.query.y.shape[1], 5)
     assert dataclasses.is_dataclass(predictor)
-    assert lstm.gates_of(state.parameters, "lstm", torch.zeros(1, 14 * 14 + 5)).shape == (1, 96)
+    assert state.parameters["extra.lstm.input"].shape == (96, 14 * 14 + 5)
 
 
 @pytest.mark.parametrize("field", ["hidden", "meta_batch", "training_queries", "meta_lr"])

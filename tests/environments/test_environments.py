@@ -1,5 +1,5 @@
-"""The seam between policies and simulators: ends of episodes, masks, what a policy is fed with, and that a trajectory
-is a function of its task's index alone."""
+"""Policies in simulators: ends of episodes, masks, inputs of a policy, and trajectories that depend on their task's
+index alone."""
 
 import importlib.util
 import math
@@ -19,7 +19,7 @@ FIELDS = ("inputs", "actions", "rewards", "live", "terminated", "truncated", "di
 
 
 class Looking:
-    """A policy that reacts to all that it sees and carries a memory: any leak between tasks would show."""
+    """A policy with a memory that reacts to all inputs, so that any leak between tasks shows."""
 
     def __init__(self, outputs, history=True):
         self.outputs, self.history = outputs, history
@@ -31,7 +31,7 @@ class Looking:
 
 
 class Steady:
-    """The same action always, without noise."""
+    """A policy of one constant action, without noise."""
 
     def __init__(self, action):
         self.action = torch.tensor([*action, *(-30.0,) * len(action)])
@@ -226,8 +226,8 @@ def test_arms_pay_with_their_probability():
 
 
 def test_transitions_and_rewards_follow_the_tables():
-    tasks = registry.build_task("tabular-mdp", states=3, choices=2, rounds=400)
-    source = tasks.episodes("test", [5], shots=10).support
+    tasks = registry.build_task("tabular-mdp", states=3, choices=2, rounds=20)
+    source = tasks.episodes("test", [5], shots=200).support
     seen = source.batch(lambda x, memory=None: (x.new_zeros(*x.shape[:2], 2), None), 0)
     transitions, means = source.model.tables(source.parameters)
     assert torch.allclose(transitions.sum(-1), torch.ones(1, 3, 2))

@@ -1,4 +1,4 @@
-"""The suite's environments as Gymnasium's: its own checker, and the numbers of `BatchEnv`."""
+"""The suite's environments in Gymnasium: its own checker, and equality with `BatchEnv`."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_tasks_are_drawn_or_given():
     assert all(1.0 <= task < 1.5 for task in drawn)
     assert env.reset(options={"task": 7.5})[1]["task"].tolist() == [7.5]
     assert env.step(env.action_space.sample())[4]["task"].tolist() == [7.5]
-    with pytest.raises(MetabenchError, match="a task has 1 finite numbers"):
+    with pytest.raises(MetabenchError, match="a task is 1 finite numbers"):
         env.reset(options={"task": [1.0, 2.0]})
     with pytest.raises(MetabenchError, match="promp"):
         made("metabench/AntDirection-v0", preset="pro")

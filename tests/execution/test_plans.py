@@ -199,7 +199,7 @@ def test_bf16_is_near_and_is_not_float32(given: Any) -> None:
 
 
 def test_checkpointed_inner_steps_hold_less(given: Any) -> None:
-    from benchmarks.cost import counters
+    from benchmarks.cost import counting
 
     tasks = given.images(tasks=2, size=32, backbone="tiny-conv4")
     state = given.state(tasks)
@@ -208,7 +208,7 @@ def test_checkpointed_inner_steps_hold_less(given: Any) -> None:
         learner = given.maml(tasks, meta_batch=2, inner_steps=8, plan=Plan(2, checkpointed=checkpointed))
         stream = learner.fit(tasks, 0, State(parameters=state.copy().parameters))
         next(stream)
-        peaks.append(counters.peak_bytes(lambda stream=stream: next(stream), "cpu"))
+        peaks.append(counting.peak_bytes(lambda stream=stream: next(stream), "cpu"))
     assert peaks[1] < 0.5 * peaks[0]
 
 

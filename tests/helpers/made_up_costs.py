@@ -8,7 +8,7 @@ from typing import Any
 
 from made_up_records import MACHINE, key_of
 
-from benchmarks.cost import contestant
+from benchmarks.cost import entry
 from benchmarks.cost.grid import Variant
 from benchmarks.records.record import Cost, Git, Record
 from benchmarks.records.store import Store
@@ -35,11 +35,11 @@ def row(order: str, label: str, milliseconds: float, **changes: Any) -> dict[str
     times = {"milliseconds": samples[2], "low": samples[0], "high": samples[-1], "samples_milliseconds": samples}
     counted = {"peak_bytes": 2**20 * (3 if order == "second" else 2), "flops": 1.5e8, "operations": 100}
     stable = {"spread": 0.05, "stable": True, "launches": 900 if label.startswith("loop") else None}
-    return {**contestant.empty_row(Variant(order, name, plan)), **times, **counted, **stable, **changes}
+    return {**entry.empty_row(Variant(order, name, plan)), **times, **counted, **stable, **changes}
 
 
 def untimed(order: str, name: str, status: str, reason: str) -> dict[str, Any]:
-    return {**contestant.empty_row(Variant(order, name)), "status": status, "reason": reason}
+    return {**entry.empty_row(Variant(order, name)), "status": status, "reason": reason}
 
 
 def record(

@@ -1,4 +1,4 @@
-"""Image files: found, downloaded, checked, decoded once and mapped; on a small Omniglot that is made here."""
+"""Image files, found, downloaded, checked, decoded once and mapped, with a small generated Omniglot."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import functools
 import hashlib
 import http.server
 import io
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -24,8 +22,6 @@ from benchmarks.images import data
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
 
-REAL = os.environ.get("METABENCH_DATA", "")
-ROOT = Path(__file__).parents[2]
 SMALL_OMNIGLOT = {
     "PARTS": {"images_background": (14, 1), "images_evaluation": (6, 15)},
     "DRAWINGS": 4,
@@ -35,7 +31,7 @@ SMALL_OMNIGLOT = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A data folder and a cache of their own, with a small Omniglot to be expected in them."""
+    """A separate data folder and cache, for a small Omniglot."""
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("METABENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
@@ -130,7 +126,7 @@ def test_decoding_happens_once_and_outlives_the_files(place):
     assert len(leftovers(place)) == 1
 
 
-def test_other_files_are_decoded_anew(place):
+def test_changed_files_are_decoded_again(place):
     put_omniglot(place / "data")
     before = Omniglot().data_digest()
     put_omniglot(place / "data", change=lambda files: files.update({min(files): drawing(7)}))
@@ -153,7 +149,7 @@ def test_what_a_killed_process_left_is_cleared_and_a_damaged_cache_is_named(plac
         Omniglot().image_set("test")
 
 
-def test_nothing_writes_through_the_map(place):
+def test_the_map_never_writes_to_the_file(place):
     put_omniglot(place / "data")
     images = Omniglot().image_set("test").images
     assert isinstance(images, np.memmap)
@@ -163,34 +159,26 @@ def test_nothing_writes_through_the_map(place):
     assert np.array_equal(Omniglot().image_set("test").images[0], before)
 
 
-TWO = """
-import sys, time, pathlib
-from benchmarks.tasks import omniglot
-for name, value in {small!r}.items():
-    setattr(omniglot, name, value)
-pathlib.Path(sys.argv[1]).touch()
-while len(list(pathlib.Path(sys.argv[1]).parent.glob("ready*"))) < 2:
-    time.sleep(0.005)
-lines = []
-omniglot.Omniglot().prepare(lines.append)
-print(len(lines), omniglot.Omniglot().data_digest())
-"""
+def prepare_and_report(barrier, answers) -> None:
+    lines: list[str] = []
+    barrier.wait(60)
+    Omniglot().prepare(lines.append)
+    answers.put((len(lines), Omniglot().data_digest()))
 
 
 def test_two_processes_at_once_decode_once(place):
     put_omniglot(place / "data")
-    code = TWO.format(small=SMALL_OMNIGLOT)
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(place / f"ready{i}")], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        for i in range(2)
-    ]
-    answers = sorted(process.communicate(timeout=120)[0].split() for process in both)
-    assert [process.returncode for process in both] == [0, 0]
-    assert [int(lines) for lines, _ in answers] == [0, 3]
-    assert answers[0][1] == answers[1][1]
+    context = multiprocessing.get_context("fork")
+    answers, barrier = context.Queue(), context.Barrier(2)
+    both = [context.Process(target=prepare_and_report, args=(barrier, answers)) for _ in range(2)]
+    for process in both:
+        process.start()
+    (few, one), (many, other) = sorted(answers.get(timeout=60) for _ in both)
+    assert (few, many) == (0, 3)
+    assert one == other
     assert len(leftovers(place)) == 1
+    for process in both:
+        process.join(60)
 
 
 def first(files: dict[str, bytes]) -> str:

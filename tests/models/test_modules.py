@@ -1,9 +1,11 @@
-"""Modules of one's own as backbones: the meta-gradient of the suite's own layers, by vmap or task after task."""
+"""Your own modules as backbones: honoured or refused, with the meta-gradient of the suite's own layers."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.api import MetabenchError, State
-from benchmarks.commands import app as command_line
 from benchmarks.execution.plans import Plan
 from benchmarks.models import BACKBONES, network_for, register_backbone
 from benchmarks.models.modules import own_factories
+from benchmarks.python_api.names import named
 from benchmarks.run import code_hash
-from benchmarks.run.code_hash import program_hash
 
 
 class Branching(nn.Module):
@@ -29,6 +30,139 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.layer(x)) if float(x.sum()) > -1e9 else x
+
+
+class Small(nn.Module):
+    """Two hidden layers, and a scale that is no batch-norm's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(1, 4), nn.Linear(4, 4)
+        self.output_scale = nn.Parameter(torch.full((4,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output_scale * torch.tanh(self.second(torch.tanh(self.first(x))))
+
+
+class Twice(Small):
+    """Has a layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = self.second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.again(torch.tanh(self.first(x)))
+
+
+class Tied(Small):
+    """Has two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.third = nn.Linear(4, 4)
+        self.third.weight = self.second.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(super().forward(x))
+
+
+class Frozen(Small):
+    """Has a layer that stays, and a buffer of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second.requires_grad_(False)
+        self.register_buffer("order", torch.tensor([3, 1, 0, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, self.order]
+
+
+class Attending(Small):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=dropout, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.first(torch.stack((x, x.square(), x**3), 1))).mean(1) + super().forward(x)
+
+
+class Counting(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Centred(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+class Unused(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(1, 1)
+
+
+class Sine(torch.autograd.Function):
+    """Has a gradient, and an error in the place of the second."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * ctx.saved_tensors[0].cos()
+
+
+class Once(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return Sine.apply(super().forward(x))
+
+
+def batch_norms() -> nn.Module:
+    """One with an epsilon of its own, one without parameters, and one that stays in eval mode."""
+    first, second, third = nn.BatchNorm1d(4, eps=0.1), nn.BatchNorm1d(4, affine=False), nn.BatchNorm1d(4)
+    nn.init.uniform_(first.weight)
+    third.running_mean.fill_(0.3)
+    return nn.Sequential(nn.Linear(1, 4), first, nn.Tanh(), nn.Linear(4, 4), second, nn.Tanh(), third.eval())
+
+
+KEPT = {
+    "twice": Twice,
+    "tied": Tied,
+    "frozen": Frozen,
+    "attending": Attending,
+    "dropout off": lambda: Attending(0.1).eval(),
+    "batch-norms": batch_norms,
+    "all frozen": lambda: Small().requires_grad_(False),
+    "no parameters": nn.Flatten,
+}
+REFUSED = {
+    "draws random numbers \\(Dropout 'layer.dropout', .*switch it off": lambda: Attending(0.1),
+    "has a parameter 'head.weight': rename it": lambda: nn.Sequential(OrderedDict(head=nn.Linear(1, 4))),
+    "changes its buffer 'calls'": Counting,
+    "mixes inputs": Centred,
+    "doesn't use its parameters spare.weight, spare.bias": Unused,
+    "starts from other values for the same seed": lambda: nn.Linear(1, 3 + next(COUNTER)).requires_grad_(),
+    "makes tuple of 3 inputs": lambda: nn.LSTM(1, 4),
+}
+COUNTER = itertools.count()
+
+
+def backbone_of(monkeypatch: pytest.MonkeyPatch, make: Any) -> str:
+    name = "own-trial"
+    monkeypatch.setitem(BACKBONES, name, None)
+    register_backbone(name, lambda shape: make())
+    return name
 
 
 def own_conv4(shape: tuple[int, ...]) -> nn.Module:
@@ -102,6 +236,96 @@ def test_initial_values_are_the_modules_own_and_a_function_of_the_seed(given: An
     assert network.normalised
 
 
+@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
+def test_features_are_those_of_the_module_which_stays_as_it_is(
+    given: Any, monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    module = make()
+    before, plain = copy.deepcopy(module), copy.deepcopy(module)
+    network = network_for(given.waves(), backbone_of(monkeypatch, lambda: module))
+    parameters = network.initialise(0)
+    x = torch.randn(2, 5, 1, generator=torch.Generator().manual_seed(1))
+    found = network.features({name: value.expand(2, *value.shape) for name, value in parameters.items()}, x)
+    assert torch.allclose(found, torch.stack([plain(inputs) for inputs in x]), atol=1e-5)
+    next(given.maml(given.waves(), backbone="own-trial").fit(given.waves(), 0, _start(given.waves(), "own-trial")))
+    assert [type(value) for value in module.parameters()] == [nn.Parameter] * len(list(module.parameters()))
+    assert str(module) == str(before)
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
+def test_the_meta_gradient_of_a_module_is_right(
+    given: Any, monkeypatch: pytest.MonkeyPatch, make: Any, second_order: bool
+) -> None:
+    """In one direction, by central differences; first order against the loop over tasks."""
+    tasks, name = given.waves(), backbone_of(monkeypatch, make)
+    parameters = _start(tasks, name).parameters
+    episodes = tasks.episodes("train", range(3))
+    learner = given.maml(tasks, backbone=name, inner_steps=2, second_order=second_order)
+    objective = learner._objective(tasks, learner.inner_lr, None)
+    _, found = objective.gradient(parameters, episodes.support, episodes.query)
+    generator = torch.Generator().manual_seed(1)
+    direction = {key: torch.randn(value.shape, generator=generator).double() for key, value in parameters.items()}
+
+    def loss(size: float) -> float:
+        moved = {key: value + size * direction[key] for key, value in parameters.items()}
+        return float(objective.gradient(moved, episodes.support, episodes.query)[0])
+
+    along = sum(float((part * direction[key]).sum()) for part, key in zip(found, parameters, strict=True))
+    if second_order:
+        assert along == pytest.approx((loss(1e-6) - loss(-1e-6)) / 2e-6, rel=1e-4, abs=1e-7)
+    alone = learner._objective(tasks, learner.inner_lr, Plan(3, per_task="loop"))
+    _, expected = alone.gradient(parameters, episodes.support, episodes.query)
+    for part, other in zip(found, expected, strict=True):
+        assert (part - other).norm() <= 1e-9 * (1 + other.norm())
+
+
+def test_frozen_parameters_are_no_parameters_of_the_network(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = network_for(given.waves(), backbone_of(monkeypatch, Frozen)).initialise(0)
+    assert {name for name in parameters if "." in name} == {"first.weight", "first.bias", "head.weight", "head.bias"}
+
+
+def test_batch_norm_is_known_by_its_layer_and_starts_from_its_own_statistics(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_for(given.waves(), backbone_of(monkeypatch, batch_norms))
+    assert network.backbone.batch_norms((1,)) == {"1": 4, "4": 4}
+    assert network.normalisation & network.initialise(0).keys() == {"1.scale", "1.shift"}
+    running = network.running_statistics()
+    assert running.keys() == {f"{layer}.{part}" for layer in (1, 4) for part in ("mean", "variance")}
+
+
+def test_a_scale_of_the_users_own_takes_inner_steps(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, name = given.waves(), backbone_of(monkeypatch, Small)
+    state = State(parameters=_start(tasks, name).parameters)
+    support = tasks.episodes("test", range(3)).support
+    learner = given.maml(tasks, backbone=name)
+    _, stepped = itertools.islice(learner.adapt(state, support, tasks), 2)
+    assert not torch.equal(stepped.parameters["output_scale"][0], state.parameters["output_scale"])
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_a_module_that_breaks_a_promise_is_refused_in_one_line(
+    given: Any, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    generator = torch.get_rng_state()
+    with pytest.raises(MetabenchError, match=f"^backbone 'own-trial' {said}") as refusal:
+        network_for(given.waves(), backbone_of(monkeypatch, REFUSED[said]))
+    assert "\n" not in str(refusal.value)
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("forced", ["", "loop"])
+def test_a_module_without_a_second_derivative_is_for_first_order_only(
+    given: Any, monkeypatch: pytest.MonkeyPatch, forced: str
+) -> None:
+    tasks, name = given.waves(), backbone_of(monkeypatch, Once)
+    with pytest.raises(MetabenchError, match="no second derivative; use first order, as fomaml does"):
+        given.maml(tasks, backbone=name).planned(tasks, 10, forced)
+    given.maml(tasks, backbone=name, second_order=False).planned(tasks, 10, forced)
+
+
 def test_a_module_that_does_not_fit_is_one_line(given: Any) -> None:
     with pytest.raises(MetabenchError, match=r"backbone 'own-wrong' fails on inputs of shape \(1,\)"):
         network_for(given.waves(), "own-wrong")
@@ -113,11 +337,11 @@ def test_the_example_of_the_docs_trains(tmp_path: Path, given: Any, monkeypatch:
     monkeypatch.setitem(BACKBONES, "wide", None)
     path = tmp_path / "wide.py"
     path.write_text(example, encoding="utf-8")
-    assert command_line._plugins([str(path), "maml"], []) == (["maml"], [], [str(path)])
+    assert named([str(path), "maml"], []) == (["maml"], [], [str(path)])
     tasks = given.waves()
     state = next(given.maml(tasks, backbone="wide").fit(tasks, 0, _start(tasks, "wide")))
     assert state.parameters["1.weight"].shape == (80, 1)
-    before = program_hash(type(tasks), *own_factories("wide"))
+    before = code_hash.code_hash([type(tasks), *own_factories("wide")], [])
     path.write_text(example.replace("80", "70"), encoding="utf-8")
-    code_hash._hash_of.cache_clear()
-    assert program_hash(type(tasks), *own_factories("wide")) != before
+    code_hash.forget_own_files()
+    assert code_hash.code_hash([type(tasks), *own_factories("wide")], []) != before

@@ -1,5 +1,6 @@
-"""What README, CONTRIBUTING and docs/ say is so: examples hold the contract, commands parse, paths and names exist."""
+"""README, CONTRIBUTING and docs/ say the truth: examples hold the contract, commands parse, paths and names exist."""
 
+import dataclasses
 import importlib
 import importlib.util
 import re
@@ -13,10 +14,12 @@ import pytest
 import typer
 
 from benchmarks import conformance, registry
-from benchmarks.commands.app import _value, app
+from benchmarks.commands import options
+from benchmarks.commands.app import app
 from benchmarks.run import profiles
 from benchmarks.run.cells import check_settings
-from reports import readme
+from reports import readme, words
+from reports.results import load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -24,7 +27,9 @@ DOCUMENTS = {
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 }
 PACKAGES = ("benchmarks", "maml", "baselines", "reports")
-#: what is made by running something, and ignored by git
+#: the README's example as a file
+EXAMPLE = ROOT / "docs" / "examples" / "prototypical_network.py"
+#: made by running something, and ignored by git
 GENERATED = ("reports/runs", "reports/index.html")
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,8 +57,9 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS)
 
 PLUGINS = [
     pytest.param(document, number, id=f"{document}-{number}")
-    for document in ("README.md", "CONTRIBUTING.md")
+    for document in ("README.md", "docs/recipes.md")
     for number, body in enumerate(blocks(document, "python"))
+    if "@register_" in body  # the others are cells of a notebook
 ]
 
 
@@ -68,16 +74,34 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(("document", "number"), PLUGINS)
 def test_an_example_holds_the_contract(document: str, number: int, tmp_path: Path) -> None:
-    path = tmp_path / f"example_{document.removesuffix('.md').lower()}_{number}.py"
+    path = tmp_path / f"example_{Path(document).stem.lower()}_{number}.py"
     path.write_text(blocks(document, "python")[number], encoding="utf-8")
-    (entry,) = registry.load_file(path)
-    assert conformance.check(entry) == []
+    assert conformance.complaints(conformance.check_file(path)) == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_there_is_one_example_of_a_method_and_one_of_a_task(document: str) -> None:
-    kinds = re.findall(r"^@register_(\w+)", "\n".join(blocks(document, "python")), re.MULTILINE)
-    assert sorted(kinds) == ["method", "task"]
+def test_the_readme_has_a_method_of_at_most_25_lines_and_the_recipes_have_methods_and_tasks() -> None:
+    (smallest,) = blocks("README.md", "python")
+    assert "@register_method" in smallest
+    assert len(smallest.splitlines()) <= 25
+    kinds = re.findall(r"^@register_(\w+)", "\n".join(blocks("docs/recipes.md", "python")), re.MULTILINE)
+    assert set(kinds) == {"method", "task"}
+
+
+def test_the_method_of_the_readme_is_the_file() -> None:
+    assert blocks("README.md", "python") == [EXAMPLE.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("document", "most"), [("README.md", 150), ("CONTRIBUTING.md", 200), ("docs/performance.md", 200)]
+)
+def test_a_document_is_short_enough_to_be_read(document: str, most: int) -> None:
+    assert len(DOCUMENTS[document].splitlines()) <= most
+
+
+def test_the_first_command_of_the_readme_comes_early() -> None:
+    before, found, _ = DOCUMENTS["README.md"].partition("\nmake ")
+    assert found
+    assert before.count("\n") < 40
 
 
 def test_records_can_be_read_as_the_documentation_says(
@@ -92,10 +116,12 @@ def test_records_can_be_read_as_the_documentation_says(
     names: dict[str, Any] = {}
     exec(snippet, names)
     table = names["table"].set_index("task")
-    assert sorted(table.index) == sorted([made_up.SINUSOID["id"], made_up.GLYPHS["id"]])
-    scores = make.store.scores(key)
-    expected = scores.loc[scores["step"] == 5, "score"].mean()
-    assert table.loc[made_up.GLYPHS["id"], "score"] == pytest.approx(expected)
+    assert sorted(table.index) == sorted([made_up.SINUSOID.id, made_up.GLYPHS.id])
+    record = make.store.get(key)
+    assert record is not None
+    scores = make.store.scores(record)
+    assert scores is not None
+    assert table.loc[made_up.GLYPHS.id, "score"] == pytest.approx(scores["best/query/5"].mean())
     assert "query" in capsys.readouterr().out
 
 
@@ -126,25 +152,34 @@ def test_a_command_line_is_understood(words: list[str]) -> None:
     given = known[words[0]].make_context(words[0], words[1:]).params
     if given.get("profile") and not given["profile"].endswith(".toml"):
         profiles.load(given["profile"])
-    for name in given.get("method") or ():
+    methods = options.names(given.get("method") or ())
+    for name in methods:
         assert is_example(name) or registry.method_entry(name)
     tasks = given.get("task") or ()
-    for name in [tasks] if isinstance(tasks, str) else tasks:
+    for name in options.names([tasks] if isinstance(tasks, str) else tasks):
         assert is_example(name) or registry.build_task(name)
-    settings = dict(text.split("=") for text in given.get("setting") or ())
-    own = {Path(name).stem.replace("_", "-") for name in given.get("method") or () if is_example(name)}
-    check_settings({key: _value(value) for key, value in settings.items() if key.split(".")[0] not in own})
+    own = {Path(name).stem.replace("_", "-") for name in methods if is_example(name)}
+    settings = options.settings(given.get("setting"))
+    check_settings({key: value for key, value in settings.items() if key.split(".")[0] not in own})
 
 
 def is_example(name: str) -> bool:
-    """Whether this is a path to a file that one of the documents shows."""
+    """Whether a document shows this file."""
     return name.endswith(".py") and any(f"`{Path(name).name}`" in text for text in DOCUMENTS.values())
 
 
-def test_every_command_and_every_profile_is_in_the_readme() -> None:
-    shown = {words[0] for words in commands("README.md")}
+def test_every_command_and_every_profile_is_in_the_documents() -> None:
+    shown = {words[0] for words in commands("docs/commands.md")}
     assert shown == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert set(profiles.names()) <= set(INLINE.findall(DOCUMENTS["README.md"]))
+    for document in ("README.md", "docs/commands.md"):
+        assert set(profiles.names()) <= set(INLINE.findall(DOCUMENTS[document]))
+
+
+def test_the_profile_of_the_documentation_is_one(tmp_path: Path) -> None:
+    (text,) = blocks("docs/commands.md", "toml")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    (block,) = profiles.load(str(tmp_path / "mine.toml")).blocks
+    assert (block.seeds, block.methods, block.meta_steps) == (5, ("maml", "fomaml"), 5000)
 
 
 def test_every_registered_name_of_the_suite_is_in_the_changelog() -> None:
@@ -164,9 +199,8 @@ def test_every_make_target_exists(document: str) -> None:
 
 def test_the_readme_says_how_to_run_and_how_to_test() -> None:
     shell = "\n".join(blocks("README.md", "sh"))
-    assert re.search(r"^make bench\b", shell, re.MULTILINE)
-    assert re.search(r"^make test\b", shell, re.MULTILINE)
-    assert "reports/index.html" in shell
+    for line in (r"make bench\b", r"make test\b", r"open reports/index.html\b"):
+        assert re.search(f"^{line}", shell, re.MULTILINE)
 
 
 # --- names -------------------------------------------------------------------------------------------------------
@@ -229,14 +263,12 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
     }
 
 
-# --- the README's table ------------------------------------------------------------------------------------------
+# --- the tables of README and results ----------------------------------------------------------------------------
 
 
-def test_the_table_of_the_readme_is_that_of_the_committed_records() -> None:
-    inside = readme.current(DOCUMENTS["README.md"])
-    linked = [ROOT / link for link in re.findall(r"Records: \[[^\]]+\]\(([^)]+)\)", inside)]
-    assert bool(linked) == bool(readme.stores())
-    assert inside == readme.section(linked)
+def test_the_tables_are_those_of_the_committed_records() -> None:
+    assert readme.current(DOCUMENTS[readme.README]) == readme.overview(readme.stores())
+    assert readme.current(DOCUMENTS[readme.RESULTS]) == readme.section(readme.stores(), ROOT / "docs")
 
 
 def test_the_picture_of_the_readme_is_that_of_the_committed_records() -> None:
@@ -258,25 +290,43 @@ def made_up_store(tmp_path: Path) -> Path:
     return tmp_path / "reports" / "reference" / "quick"
 
 
-def test_a_readme_is_written_anew_and_keeps_the_rest(tmp_path: Path, made_up_store: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
+def test_documents_are_updated_and_keep_the_rest(tmp_path: Path, made_up_store: Path) -> None:
+    paths = [tmp_path / name for name in (readme.README, readme.RESULTS)]
+    paths[1].parent.mkdir()
+    for path in paths:
+        path.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
     assert readme.stores(made_up_store.parent) == [made_up_store]
-    readme.update(path, [made_up_store])
-    text = path.read_text(encoding="utf-8")
-    assert text.startswith("before\n\n<!-- table -->\n**")
-    assert text.endswith("<!-- /table -->\n\nafter\n")
-    assert "(reports/reference/quick)" in text
-    readme.update(path, [made_up_store])
-    assert path.read_text(encoding="utf-8") == text
-    readme.update(path, [])
-    assert readme.current(path.read_text(encoding="utf-8")) == readme.NOTHING
+    readme.update(tmp_path, [made_up_store])
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    for text, begin in zip(texts, ("| method |", "## quick\n"), strict=True):
+        assert text.startswith(f"before\n\n<!-- table -->\n{begin}")
+        assert text.endswith("<!-- /table -->\n\nafter\n")
+    assert "(../reports/reference/quick)" in texts[1]
+    readme.update(tmp_path, [made_up_store])
+    assert [path.read_text(encoding="utf-8") for path in paths] == texts
+    readme.update(tmp_path, [])
+    assert {readme.current(path.read_text(encoding="utf-8")) for path in paths} == {readme.NOTHING}
 
 
-def test_every_score_of_the_readme_is_that_of_the_results(tmp_path: Path, made_up_store: Path) -> None:
-    from reports import words
-    from reports.results import load
+def test_every_score_of_the_overview_is_that_of_its_column(made_up_store: Path) -> None:
+    head, _, *rows = [line for line in readme.overview([made_up_store]).splitlines() if line.startswith("|")]
+    tests = [cell.strip().partition("<br>")[0] for cell in head.strip("|").split("|")[1:]]
+    results = load(made_up_store)
+    expected: dict[tuple[str, str], set[str]] = {}
+    for result in results.results:
+        place = (result.name, words.title(result.column, results.columns))
+        expected.setdefault(place, set()).add(words.plus_minus(result.interval, result.metric))
+    shown = {}
+    for row in rows:
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        shown |= {(name, test): cell.strip("*†") for test, cell in zip(tests, cells, strict=True) if cell}
+    assert len(shown) > 3
+    for place, cell in shown.items():
+        assert cell.replace("*", "") in expected[place]
+    assert {place for place in expected if place[1] in tests} == shown.keys()
 
+
+def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_store: Path) -> None:
     results = load(made_up_store).results
     rows = [line for line in readme.section([made_up_store], tmp_path).splitlines() if " ± " in line and line[0] == "|"]
     shown = sorted(cell.strip() for row in rows for cell in row.split("|") if "±" in cell)
@@ -287,9 +337,10 @@ def test_every_score_of_the_readme_is_that_of_the_results(tmp_path: Path, made_u
 
 def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
     make = made_up.Maker(tmp_path / "store")
-    task = {**made_up.SINUSOID, "fields": {"shot": 10}}
+    task = dataclasses.replace(made_up.SINUSOID, fields={"shot": 10})
     make.evaluation("maml", task, level=0.4)
-    make.evaluation("maml", {**task, "id": "sinusoid-v1/k5", "fields": {"shot": 5}}, level=0.7)
+    other = dataclasses.replace(task, id="sinusoid-v1/k5", fields={"shot": 5})
+    make.evaluation("maml", other, level=0.7, trained_on=task.id)
     text = readme.section([tmp_path / "store"], tmp_path)
     assert text.count("| maml |") == 1
     assert "sinusoid-v1/k5" not in text

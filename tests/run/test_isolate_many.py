@@ -124,7 +124,7 @@ def test_jobs_that_somebody_else_does_are_asked_about_again(job):
 
 @pytest.mark.parametrize("after", ["nothing", "add"])
 def test_a_job_cannot_wait_for_what_never_comes(job, after):
-    with pytest.raises(ValueError, match="no job before it"):
+    with pytest.raises(ValueError, match="no earlier job"):
         run([job("add", after=(after,), a=1, b=1)], 1, lambda event: None)
 
 

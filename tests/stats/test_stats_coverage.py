@@ -1,6 +1,6 @@
 """Every interval, by simulation: how often it covers the truth that was planted.
 
-``python tests/test_stats_coverage.py`` prints the table of docs/statistics.md (20 times as many repetitions).
+``python tests/stats/test_stats_coverage.py`` prints the table of docs/statistics.md (20 times as many repetitions).
 """
 
 from __future__ import annotations

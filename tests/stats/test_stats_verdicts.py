@@ -48,9 +48,6 @@ def test_planted_difference() -> None:
     assert found.ranks == {"A": 1, "B": 2}
     assert found.letters == {"A": "a", "B": "b"}
     assert found.scope == "models"
-    sentence = pair_sentence(found.pairs[0], "accuracy")
-    assert "at this budget" in sentence
-    assert "these trained models" in sentence
 
 
 def test_planted_tie_is_equivalent() -> None:
@@ -129,7 +126,6 @@ def test_from_five_seeds_on_the_verdict_is_about_methods() -> None:
     few, many = column(0.05, 0.0, seeds=4), column(0.05, 0.0, seeds=5)
     assert compare(few, margin=MARGIN).scope == "models"
     assert compare(many, margin=MARGIN).scope == "methods"
-    assert "over training seeds" in pair_sentence(compare(many, margin=MARGIN).pairs[0], "accuracy")
     # one seed that stands out makes the methods undecided and leaves these models apart
     many["A"][0] += 0.4
     assert compare(many, margin=MARGIN).verdict("A", "B") == "undecided"
@@ -191,9 +187,8 @@ def test_a_mean_error_of_zero_is_left_out_and_said() -> None:
 
 
 def test_one_method_alone_and_none() -> None:
-    alone, none = compare(column(0.0), margin=MARGIN), compare({"A": [math.nan]}, margin=MARGIN)
-    assert (alone.names, none.names) == (("A",), ())
-    assert alone.winner is None
+    assert compare(column(0.0), margin=MARGIN).pairs == ()
+    assert compare({"A": [math.nan]}, margin=MARGIN).pairs == ()
 
 
 def test_one_episode_is_undecided() -> None:

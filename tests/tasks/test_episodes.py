@@ -1,9 +1,9 @@
-"""What must hold for the episodes of every registered task, and a committed hash of the first hundred of each.
+"""Properties of the episodes of every registered task, and a committed hash of the first hundred episodes of each.
 
-A hash that differs means that scores move: give the task a new ``version``, then write the hashes anew, from the
-repository's root and with METABENCH_DATA set, so that those of all data sets are there::
+A changed hash means changed scores: give the task a new ``version``, then write the hashes again, from the repository's
+root and with METABENCH_DATA set to all data sets::
 
-    python tests/test_episodes.py
+    python tests/tasks/test_episodes.py
 """
 
 import hashlib
@@ -22,18 +22,21 @@ from benchmarks.errors import MetabenchError, Unavailable
 
 HASHES = Path(__file__).parent / "episode_hashes.json"
 EPISODES = 100
-#: cut at once; 100 episodes of mini-ImageNet are most of a gigabyte
+#: episodes cut at once; 100 of mini-ImageNet take most of a gigabyte
 CHUNK = 10
 
 
-def own_task_ids() -> list[str]:
-    """``name/variant`` of the tasks in `benchmarks/tasks`, not of plug-ins that other tests load."""
+def own_task_ids(*kinds: str) -> list[str]:
+    """``name/variant`` of the tasks in `benchmarks/tasks` of these kinds, without plug-ins that other tests load."""
     folder = Path(benchmarks.__file__).parent / "tasks"
     entries = [entry for entry in registry.tasks().values() if entry.path.parent == folder]
-    return [f"{entry.name}/{variant}" for entry in entries for variant in entry.cls.variants]
+    found = [entry for entry in entries if not kinds or entry.cls.kind in kinds]
+    return [f"{entry.name}/{variant}" for entry in found for variant in entry.cls.variants]
 
 
 every_task = pytest.mark.parametrize("task_id", own_task_ids())
+every_labelled_task = pytest.mark.parametrize("task_id", own_task_ids("regression", "classification"))
+every_classification = pytest.mark.parametrize("task_id", own_task_ids("classification"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,20 +47,12 @@ def offline() -> Iterator[None]:
 
 
 def prepared(task_id: str) -> TaskDistribution:
-    """The task, ready to cut episodes; the test is skipped where its data are not here."""
+    """The task, ready to cut episodes; skips the test without its data."""
     tasks = registry.build_task(task_id)
     try:
         tasks.prepare()
     except Unavailable as missing:
         pytest.skip(str(missing))
-    return tasks
-
-
-def labelled(task_id: str) -> TaskDistribution:
-    """The same, for tasks of labelled examples only."""
-    tasks = prepared(task_id)
-    if tasks.kind == "control":
-        pytest.skip(f"{tasks.id} has environments, not labelled sets")
     return tasks
 
 
@@ -82,8 +77,9 @@ def hash_of_first_episodes(tasks: TaskDistribution) -> str:
 
 
 def hash_of_first_environments(tasks: TaskDistribution) -> str:
-    """sha256 of the parameters of the first test tasks and of what a policy that doesn't look goes through there, in
-    thousandths; of robots the first steps only, since contacts make something else of the last bit in the end."""
+    """sha256 of the first test tasks' parameters and of a blind policy's trajectories, in thousandths.
+
+    For robots the first steps only: contacts amplify the last bit."""
     digest = hashlib.sha256()
     if hasattr(tasks, "simulator"):
         tasks = tasks.replace(horizon=5)
@@ -114,10 +110,10 @@ def test_first_test_episodes_have_the_committed_hash(task_id: str) -> None:
     assert hash_of_first_episodes(tasks) == known[tasks.id]
 
 
-@every_task
+@every_labelled_task
 @pytest.mark.parametrize("split", SPLITS)
 def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(task_id: str, split: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     indices = [5, 0, 2**40]
     batch, backwards = tasks.episodes(split, indices), tasks.episodes(split, np.array(indices[::-1]))
     for position, index in enumerate(indices):
@@ -128,16 +124,16 @@ def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(task_id: str, 
             assert same(row(reversed_, len(indices) - 1 - position), getattr(alone, source))
 
 
-@every_task
+@every_labelled_task
 def test_different_indices_and_splits_are_different_episodes(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     cut = [tasks.episodes(split, [index]).query.x for split in SPLITS for index in (0, 1)]
     assert not any(torch.equal(a, b) for i, a in enumerate(cut) for b in cut[:i])
 
 
-@every_task
+@every_labelled_task
 def test_shapes_and_types_are_those_of_the_contract(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     cut = tasks.episodes("test", range(3))
     for examples, each in ((cut.support, tasks.shot), (cut.query, tasks.queries)):
         n = each * (tasks.outputs if tasks.kind == "classification" else 1)
@@ -157,10 +153,10 @@ def test_shapes_and_types_are_those_of_the_contract(task_id: str) -> None:
     assert cut.query.parameters is None
 
 
-@every_task
+@every_labelled_task
 def test_support_and_query_share_no_example(task_id: str) -> None:
-    """An example is an image of a class: an image turned by 90 degrees is one of another class."""
-    tasks = labelled(task_id)
+    """An example is an image of a class; a rotated image belongs to another class."""
+    tasks = prepared(task_id)
     cut = tasks.episodes("test", range(8))
     for task in range(8):
         examples: list[object] = []
@@ -170,19 +166,17 @@ def test_support_and_query_share_no_example(task_id: str) -> None:
         assert len(set(examples)) == len(examples)
 
 
-@every_task
+@every_labelled_task
 def test_queries_do_not_depend_on_the_shots(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     few, many = (tasks.episodes("test", range(3), shots=shots, queries=4) for shots in (1, 3))
     assert same(few.query, many.query)
     assert few.support.x.shape[1] * 3 == many.support.x.shape[1]
 
 
-@every_task
+@every_classification
 def test_splits_share_no_class_and_no_example(task_id: str) -> None:
-    tasks = labelled(task_id)
-    if tasks.kind == "regression":
-        pytest.skip(f"{tasks.id} draws its tasks from a continuum")
+    tasks = prepared(task_id)
     found: list[tuple[set[int], set[int]]] = []
     for split in SPLITS:
         examples = tasks.pooled(split, range(2000 if tasks.input_shape[-1] < 32 else 200))
@@ -195,11 +189,9 @@ def test_splits_share_no_class_and_no_example(task_id: str) -> None:
         assert all(not classes & others and not items & other_items for others, other_items in found[:i])
 
 
-@every_task
+@every_classification
 def test_labels_name_the_classes_of_the_episode_in_shuffled_order(task_id: str) -> None:
-    tasks = labelled(task_id)
-    if tasks.kind == "regression":
-        pytest.skip(f"{tasks.id} has no classes")
+    tasks = prepared(task_id)
     cut = tasks.episodes("test", range(8))
     ordered = 0
     for task in range(8):
@@ -213,11 +205,9 @@ def test_labels_name_the_classes_of_the_episode_in_shuffled_order(task_id: str) 
     assert ordered <= 4
 
 
-@every_task
+@every_labelled_task
 def test_pooled_examples_are_one_task_and_each_a_function_of_its_index(task_id: str) -> None:
-    tasks = labelled(task_id)
-    if "pooled" not in tasks.offers:
-        pytest.skip(f"{tasks.id} offers no pooled examples")
+    tasks = prepared(task_id)
     many, two = tasks.pooled("train", range(12)), tasks.pooled("train", [9, 4])
     assert many.x.shape == (1, 12, *tasks.input_shape)
     assert many.y.shape[:2] == (1, 12)
@@ -225,9 +215,9 @@ def test_pooled_examples_are_one_task_and_each_a_function_of_its_index(task_id: 
         assert values is None or torch.equal(values[0], getattr(many, name)[0, [9, 4]])
 
 
-@every_task
+@every_labelled_task
 def test_score_is_one_number_per_query_and_best_for_the_truth(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     query = tasks.episodes("test", range(3)).query
 
     def right(x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
@@ -243,9 +233,9 @@ def test_score_is_one_number_per_query_and_best_for_the_truth(task_id: str) -> N
     assert bool((worse < best).all() if tasks.higher_is_better else (worse > best).all())
 
 
-@every_task
+@every_labelled_task
 def test_no_global_generator_is_used(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     of_torch, of_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     tasks.episodes("train", range(2))
     tasks.pooled("train", range(2))
@@ -263,13 +253,13 @@ def test_training_distribution_is_of_the_same_kind(task_id: str) -> None:
 
 @every_task
 def test_an_unknown_split_is_an_error_that_names_the_known_ones(task_id: str) -> None:
-    tasks = labelled(task_id)
+    tasks = prepared(task_id)
     with pytest.raises(MetabenchError, match="validation"):
         tasks.episodes("dev", [0])
 
 
 def rewrite() -> None:
-    """Write the hashes of all tasks whose data are here; keep those of the others that still exist."""
+    """Write the hashes of all tasks with data; keep those of other tasks that still exist."""
     earlier = json.loads(HASHES.read_text()) if HASHES.is_file() else {}
     hashes: dict[str, str] = {}
     for tasks in map(registry.build_task, own_task_ids()):

@@ -1,4 +1,4 @@
-"""What an implementation offers the cost benchmark: a meta-gradient, a meta-step to be timed, and adaptation."""
+"""The interface of an implementation: a meta-gradient to compare, a meta-step to time, and adaptation."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from benchmarks.cost.workloads import Workload
 from benchmarks.execution.precision import precision
 from benchmarks.training import MetaGradient, descend
 
-#: Adam's rate while steps are timed: weights hardly move, so every step does the same work
+#: Adam's rate: weights hardly move, so every timed step does the same work
 META_LR = 1e-6
-#: 1 minus Adam's decay of the first moment: the share of the first meta-gradient that the moment holds after one step
+#: 1 minus Adam's decay of the first moment: the share of the first meta-gradient in it after one step
 FIRST_SHARE = 1 - 0.9
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every implementation computes: the gradient, by all parameters, of the mean over tasks of the mean loss on
-    the queries after ``inner_steps`` gradient steps of rate ``workload.inner_lr`` on the mean loss of the support set.
+    """The meta-gradient that every implementation computes.
 
-    All parameters take inner steps, batch-norm's scale and shift too: other libraries know no exception. Batch-norm
-    takes the statistics of the set that is predicted. second_order: differentiate through the inner steps.
-    """
+    It is the gradient by all parameters of the query loss after ``inner_steps`` gradient steps of rate
+    ``workload.inner_lr`` on the support loss; both losses are means. All parameters take inner steps, also batch-norm's
+    scale and shift, since other libraries know no exception. Batch-norm uses the statistics of the set it predicts.
+
+    second_order: differentiate through the inner steps."""
 
     workload: Workload
     inner_steps: int
@@ -38,14 +39,16 @@ class Settings:
 
 
 class Adapter:
-    """One implementation under one plan; stateless but for what it compiled.
+    """One implementation under one plan; it keeps no state except compiled programs.
 
-    library: the package that it needs. plans: how it can be run. cuda_plans: those that only CUDA has. compiles:
-    whether its first step compiles. is_program: whether the timed step is a program, made by a compiler or a capture,
-    and so not the very code that was compared in double precision; known after the first step. reduced: whether that
-    program has less than float32's digits. counted: whether torch's counters see its operations. tuning: what is
-    entered while a compiler times kernels on the GPU to choose among them, which others share.
-    """
+    library: the package that it needs.
+    plans: the ways in which it can run; cuda_plans: those that need CUDA.
+    compiles: whether its first step compiles.
+    is_program: whether a compiled or captured program is timed, and not the code that was compared in double precision;
+    known after the first step.
+    reduced: whether that program has less precision than float32.
+    counted: whether torch's counters see its operations.
+    tuning: makes the context for a compiler that times kernels on a shared GPU."""
 
     library: ClassVar[str] = "torch"
     plans: ClassVar[tuple[str, ...]] = ("",)
@@ -61,7 +64,7 @@ class Adapter:
 
     @classmethod
     def always_compiles(cls, plan: str) -> bool:
-        """Whether it compiles under that plan whatever the model and the machine; its library is not imported."""
+        """Whether it compiles under that plan, for any model and machine; imports no library."""
         return cls.compiles
 
     def version(self) -> str | None:
@@ -72,25 +75,27 @@ class Adapter:
             return None
 
     def facts(self) -> dict[str, Any]:
-        """What the plan came to, for the record; complete after a step."""
+        """The plan in full, for the record; complete after a step."""
         return {}
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """The precision of products and convolutions on CUDA while it works: float32, unless the plan says TF32."""
+        """A context with the plan's precision of products and convolutions on CUDA; float32 unless it says TF32."""
         return contextlib.nullcontext()
 
     def from_cache(self) -> bool:
-        """Whether what it compiles may have been compiled by an earlier process; known after a step."""
+        """Whether its program came from a cache on disk; known after a step."""
         return False
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
-        """The meta-gradient of T tasks, by parameter, in the precision of the parameters. What is compiled to be timed
-        is computed by the function that is handed to the compiler, or compiled without optimisation."""
+        """The meta-gradient of T tasks, by parameter, in the precision of the parameters.
+
+        An implementation that compiles its step calls the uncompiled function here, or compiles without
+        optimisation."""
         raise NotImplementedError
 
     def stepper(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Callable[[], Any]:
-        """A function that does one meta-step at each call, with all that training needs: meta-gradient, loss as a
-        number of Python's, and the suite's Adam. The first call may compile; `first_gradient` reads what it returns."""
+        """A function that does one meta-step at each call: meta-gradient, loss as a Python number, and Adam. The first
+        call may compile; `first_gradient` reads its return value."""
 
         def gradient(current: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             loss, gradients = self.loss_and_gradient(current, episodes, settings)
@@ -100,7 +105,7 @@ class Adapter:
         return lambda: next(stream)
 
     def first_gradient(self, result: Any, parameters: Parameters) -> Parameters:
-        """The meta-gradient that a stepper's first call computed, from what that call returned: Adam's first moment."""
+        """The meta-gradient of a stepper's first call, from its return value: it is in Adam's first moment."""
         return {name: result.moments[f"{name}/exp_avg"] / FIRST_SHARE for name in parameters}
 
     def loss_and_gradient(
@@ -114,17 +119,17 @@ class Adapter:
         raise NotImplementedError
 
     def in_one_thread(self) -> tuple[Adapter, int]:
-        """The same work, all of it in the thread that asks, which is the only one that counters see; and in how many
-        threads this one does it, known after its first step."""
+        """An adapter that does the same work in the calling thread, the only one that counters see; and the number of
+        threads of this one, known after its first step."""
         return self, 1
 
     def peak_bytes(self) -> int | None:
-        """The most memory that a step holds, where torch's allocator doesn't see that; None: it does."""
+        """The most memory that a step holds, if torch's allocator can't tell; None if it can."""
         return None
 
 
 class TaskLoop(Adapter):
-    """An implementation that takes one task after the other, as these libraries are used."""
+    """An implementation that loops over tasks, as these libraries are used."""
 
     cuda_plans: ClassVar[tuple[str, ...]] = ("tf32",)
 

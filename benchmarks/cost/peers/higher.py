@@ -1,6 +1,6 @@
 """higher (Grefenstette et al. 2019): a differentiable SGD on a functional copy of the module, task by task.
 
-First order: inner steps leave no graph, and the gradient by the adapted parameters is the meta-gradient.
+First order: inner steps keep no graph, and the gradient by the adapted parameters is the meta-gradient.
 """
 
 from __future__ import annotations

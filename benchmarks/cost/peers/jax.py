@@ -1,7 +1,7 @@
-"""MAML in JAX: the same network as plain functions, `vmap` over tasks, one `jit` for the meta-gradient and Adam.
+"""MAML in JAX: the network as plain functions, `vmap` over tasks, one `jit` for the meta-gradient and Adam.
 
-Its fastest usual form, so that a speed-up over a Python loop does not stand alone. Parameters stay JAX arrays from step
-to step; memory is what XLA says that the compiled program needs.
+This is JAX's usual and fastest form. Parameters stay JAX arrays from step to step. Memory is XLA's figure for the
+compiled program.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.normalisation import EPSILON
 from benchmarks.models.resnet import LAYERS, SLOPE, ResNet12
 
-#: XLA's options for a program that is compared and never timed: compiled in half the time. The last is of the GPU.
+#: XLA's options for a program that is compared and never timed: compiling takes half as long. The last is for GPUs.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 UNTUNED = {"xla_gpu_autotune_level": 0}
-#: bytes of a GPU's memory that JAX may take; its largest program here needs 1.3 GB, and what tuning tries some more
+#: bytes of a GPU's memory that JAX may take; its largest program here needs 1.3 GB, and tuning some more
 MEMORY_BYTES = 10e9
-#: the event by which JAX tells that a program was in its cache
+#: JAX's event for a program found in its cache
 CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -125,8 +125,8 @@ class Implementation(Adapter):
         return self._adaptation_bytes if self._bytes is None else self._bytes
 
     def _compiled(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The function as a program. One of double precision is only compared, so it is compiled without optimisation:
-        the same operations, in less time."""
+        """The function as a program. In double precision it is only compared, so it is compiled without
+        optimisation: the same operations, in less time."""
         leaves = self._jax.tree.leaves(arguments)
         lowered = self._jax.jit(function).lower(*arguments)
         if all(leaf.dtype != np.float64 for leaf in leaves):
@@ -135,7 +135,7 @@ class Implementation(Adapter):
         on_gpu = any(device.platform != "cpu" for device in leaves[0].devices())
         try:
             return lowered.compile(compiler_options=UNOPTIMISED | (UNTUNED if on_gpu else {}))
-        except Exception:  # another version of XLA, which doesn't know an option
+        except Exception:  # another version of XLA lacks an option
             return lowered.compile()
 
     def _precision(self, episodes: Episodes) -> Any:
@@ -155,7 +155,7 @@ class Implementation(Adapter):
         return theta, tuple(convert(value) for value in (support.x, support.y, query.x, query.y))
 
     def _device(self, kind: str) -> Any:
-        """The device where torch's tensors are: JAX would take a GPU unasked, or do without one in silence."""
+        """The device of torch's tensors: by default JAX takes a GPU, or silently does without."""
         try:
             return self._jax.devices("gpu" if kind == "cuda" else "cpu")[0]
         except RuntimeError as error:
@@ -197,7 +197,7 @@ class Implementation(Adapter):
 
 
 def _share_device() -> None:
-    """Others are on the GPU too; JAX would take three quarters of it, and never gives back what its tuning took."""
+    """Limit JAX's share of the GPU: by default it takes three quarters, and it never returns memory."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if torch.cuda.is_available():
         share = MEMORY_BYTES / torch.cuda.mem_get_info()[1]
@@ -206,10 +206,10 @@ def _share_device() -> None:
 
 @functools.cache
 def _cache_hits(jax: Any) -> list[str]:
-    """Grows by one for every program that JAX takes from a cache on disk, where it has been given one. The results of
-    XLA's tuning are not shared that way: another setting would compile in less time for them."""
+    """A list that grows by one for every program that JAX finds in its cache on disk. XLA's tuning results are not
+    cached: they would shorten the compilation of another setting."""
     hits: list[str] = []
-    with contextlib.suppress(AttributeError):  # another version
+    with contextlib.suppress(AttributeError):  # another version of JAX
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event == CACHE_HIT else None)
     return hits
@@ -277,8 +277,8 @@ def _batch_norm(jax: Any, x: Any, scale: Any, shift: Any) -> Any:
 
 
 def _max_pool(jax: Any, x: Any) -> Any:
-    """2x2, as the greatest of four images: on a GPU the second derivative of `reduce_window` loses digits in double
-    precision (value and place are packed into 64 bits), and its gradient scatters where this compares."""
+    """2x2, as the greatest of four images. On a GPU the second derivative of `reduce_window` loses digits in double
+    precision (it packs value and place into 64 bits), and its gradient scatters where this compares."""
     greater, height, width = jax.numpy.maximum, x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     rows = greater(x[:, :, 0:height:2], x[:, :, 1:height:2])
     return greater(rows[..., 0:width:2], rows[..., 1:width:2])
@@ -289,7 +289,7 @@ def _tensor(array: Any, like: Tensor) -> Tensor:
 
 
 def _program_bytes(compiled: Any) -> int | None:
-    """Temporary buffers and results of a compiled program; None where the backend does not say."""
+    """Bytes of a compiled program's temporary buffers and results; None if the backend doesn't tell."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return None

@@ -1,4 +1,4 @@
-"""learn2learn (Arnold et al. 2020): `MAML.clone` and `adapt`, one task after the other, as its examples have it."""
+"""learn2learn (Arnold et al. 2020): `MAML.clone` and `adapt` in a loop over tasks, as in its examples."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LIBRARIES: list[Any] = []
 
 
 def imported() -> ModuleType:
-    """The library, although its dependencies warn, and although a torchvision for another torch may lack its
-    operators, of which learn2learn's MAML needs none."""
+    """The library, without the warnings of its dependencies. A torchvision built for another torch may lack its
+    operators, which learn2learn's MAML doesn't need."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -38,7 +38,7 @@ def imported() -> ModuleType:
 
 
 class Implementation(TaskLoop):
-    """A clone of the module per task; gradients are added up by ``backward``."""
+    """One clone of the module per task; ``backward`` adds up the gradients."""
 
     library: ClassVar[str] = "learn2learn"
 

@@ -1,6 +1,7 @@
-"""MAML as a plain loop over tasks in torch, the way it is written without a library: an ordinary module called with
-other parameters (`torch.func.functional_call`), gradients by `torch.autograd.grad`. Nothing of the suite's own engine
-is used, so it is also an independent check of the meta-gradient.
+"""MAML as a plain loop over tasks in torch: an ordinary module called with other parameters
+(`torch.func.functional_call`), and gradients by `torch.autograd.grad`.
+
+It uses nothing of the suite's own engine, so it also checks the meta-gradient independently.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchmarks.cost.peers.modules import Ordinary, loss_of, ordinary
 
 
 class Implementation(TaskLoop):
-    """One task after the other; the gradients of the tasks are added up."""
+    """A loop over tasks that adds up their gradients."""
 
     def loss_and_gradient(
         self, parameters: Parameters, episodes: Episodes, settings: Settings
@@ -56,7 +57,7 @@ def _steps(
     second_order: bool,
     steps: int | None = None,
 ) -> Parameters:
-    """Parameters of one task after its inner steps."""
+    """The parameters of one task after its inner steps."""
     for _ in range(settings.inner_steps if steps is None else steps):
         loss = loss_of(functional_call(module, theta, (x,)), y)
         gradients = torch.autograd.grad(loss, list(theta.values()), create_graph=second_order)

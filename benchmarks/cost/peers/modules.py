@@ -1,4 +1,4 @@
-"""The suite's networks as ordinary modules of torch, for libraries that work on modules, and their losses."""
+"""The suite's networks as ordinary torch modules, for libraries that need modules, and their losses."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from benchmarks.models.resnet import LAYERS, SLOPE, ResNet12
 
 
 class Ordinary(nn.Sequential):
-    """A network of plain modules; `names` gives, for each of its parameters, the suite's name."""
+    """A network of ordinary modules.
+
+    names: for each of its parameters, the suite's name."""
 
     names: dict[str, str]
 
     def gradients(self) -> dict[str, Tensor]:
-        """The ``.grad`` of every parameter by the suite's names."""
+        """The ``.grad`` of every parameter, by the suite's names."""
         return {self.names[name]: value.grad for name, value in self.named_parameters() if value.grad is not None}
 
 
 def ordinary(workload: Workload, parameters: Mapping[str, Tensor]) -> Ordinary:
-    """The workload's network with these parameters (shared, not copied); it draws no random number."""
+    """The workload's network with these parameters, shared and not copied. Draws no random number."""
     backbone = BACKBONES[workload.backbone]
     with torch.device("meta"):
         if isinstance(backbone, Conv4):
@@ -46,7 +48,7 @@ def ordinary(workload: Workload, parameters: Mapping[str, Tensor]) -> Ordinary:
 
 
 def _name(module: Ordinary, titles: Sequence[str], name: str) -> str:
-    """The suite's name of a parameter: where it stands (in a block: in which part of it), then what it is."""
+    """The suite's name of a parameter: its layer (in a block: and the part), then its kind."""
     path, _, part = name.rpartition(".")
     place, _, inside = path.partition(".")
     if isinstance(module.get_submodule(path), nn.BatchNorm2d):

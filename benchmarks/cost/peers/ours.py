@@ -1,13 +1,12 @@
-"""The suite's own MAML and FOMAML, run as training runs them: through `MetaLearner.fit`.
+"""The suite's own MAML and FOMAML, run as in training: through `MetaLearner.fit`.
 
-Plans: "rule" is what a fit of the paper's length is given, the others are forced: "eager" with as many tasks per pass
-as the rule has, "all" of them or "one"; "compiled"; and some that cost something else. Nothing is copied from the
-method, so what is timed is what trains.
+Plans: "rule" is the plan of a fit of the paper's length. The others are forced: "eager" with the rule's number of
+tasks per pass, with "all" tasks or "one"; "compiled"; and some with another cost. No code of the method is copied here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -17,45 +16,50 @@ from benchmarks import registry
 from benchmarks.api import Episodes, MetaLearner, Parameters, State
 from benchmarks.cost.peers.adapter import META_LR, Adapter, Settings
 
-#: how long a fit the rule is asked for: the paper's on Omniglot
+#: length of the fit that the rule plans for: the paper's on Omniglot
 META_STEPS = 60_000
-#: by name, the words that force the plan; {all} is the number of tasks
-PLANS = {
-    "rule": "",
-    "eager": "eager",
-    "compiled": "compiled,tasks={all}",
-    "all": "eager,tasks={all}",
-    "one": "eager,tasks=1",
-    "checkpointed": "eager,checkpointed",
+#: stands for all tasks of the meta-batch
+ALL = 0
+
+#: the fields of `benchmarks.execution.plans.Plan` that a plan forces
+Fields = Mapping[str, Any]
+PLANS: dict[str, Fields] = {
+    "rule": {},
+    "eager": {"mode": "eager"},
+    "compiled": {"mode": "compiled", "tasks": ALL},
+    "all": {"mode": "eager", "tasks": ALL},
+    "one": {"mode": "eager", "tasks": 1},
+    "checkpointed": {"mode": "eager", "checkpointed": True},
 }
-#: those that only CUDA has
-CUDA_PLANS = {
-    "graph": "graph",
-    "graph-tf32": "graph,tf32",
-    "graph-bf16": "graph,bf16",
-    "compiled-graph": "compiled-graph,tasks={all}",
+CUDA_PLANS: dict[str, Fields] = {
+    "graph": {"mode": "graph"},
+    "graph-tf32": {"mode": "graph", "precision": "tf32"},
+    "graph-bf16": {"mode": "graph", "precision": "bf16"},
+    "compiled-graph": {"mode": "compiled-graph", "tasks": ALL},
 }
+#: modes of torch's compiler, and the modes that call the same function without it
+UNCOMPILED = {"compiled": "eager", "compiled-graph": "graph"}
 
 
 class Implementation(Adapter):
-    """MAML's registered method on a fixed batch of tasks."""
+    """The registered MAML on a fixed batch of tasks."""
 
     plans: ClassVar[tuple[str, ...]] = tuple(PLANS)
     cuda_plans: ClassVar[tuple[str, ...]] = tuple(CUDA_PLANS)
 
     def __init__(self, plan: str = "rule") -> None:
         super().__init__(plan)
+        self.forced = {**PLANS, **CUDA_PLANS}[plan]
         self._facts: dict[str, Any] = {}
-        self._words: dict[str, int] = {}
         self._planned: tuple[Any, Any] | None = None
 
     @classmethod
     def always_compiles(cls, plan: str) -> bool:
-        return "compiled" in (PLANS | CUDA_PLANS)[plan]
+        return (PLANS | CUDA_PLANS)[plan].get("mode") in UNCOMPILED
 
     @property
     def compiles(self) -> bool:  # type: ignore[override]
-        """Whether the first step did compile; known after it."""
+        """Whether the first step compiled; known after it."""
         return bool(self._facts.get("compiled"))
 
     @property
@@ -75,20 +79,23 @@ class Implementation(Adapter):
         if threads == 1:
             return self, 1
         alone = Implementation(self.plan)
-        alone._words = {"tasks": self._facts["tasks"], "threads": 1}
+        alone.forced = {**self.forced, "tasks": self._facts["tasks"], "threads": 1}
         return alone, threads
 
     def meta_gradient(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Parameters:
-        stream = self._stream(parameters, episodes, settings, self._uncompiled(episodes))
+        stream = self._stream(parameters, episodes, settings, self.uncompiled(episodes.query.x.device.type))
         return self.first_gradient(next(stream), parameters)
 
     def stepper(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Callable[[], Any]:
-        stream = self._stream(parameters, episodes, settings, self._forced(episodes))
+        stream = self._stream(parameters, episodes, settings, self.forced)
         return lambda: next(stream)
 
-    def _stream(self, parameters: Parameters, episodes: Episodes, settings: Settings, forced: str) -> Iterator[State]:
+    def _stream(
+        self, parameters: Parameters, episodes: Episodes, settings: Settings, forced: Fields
+    ) -> Iterator[State]:
         tasks = settings.workload.tasks(episodes)
-        learner, self._facts = self._learner(episodes, settings).planned(tasks, META_STEPS, forced)
+        words = spelled(forced, len(episodes.support))
+        learner, self._facts = _learner(episodes, settings).planned(tasks, META_STEPS, words)
         self._planned = learner, tasks
         return learner.fit(tasks, 0, start=State(parameters=parameters))
 
@@ -99,40 +106,20 @@ class Implementation(Adapter):
         held: int | None = learner.held_bytes(tasks)
         return held
 
-    def _forced(self, episodes: Episodes) -> str:
-        words = {**PLANS, **CUDA_PLANS}[self.plan].format(all=len(episodes.support)).split(",")
-        kept = [word for word in words if word and word.partition("=")[0] not in self._words]
-        return ",".join([*kept, *(f"{name}={number}" for name, number in self._words.items())])
-
-    def _uncompiled(self, episodes: Episodes) -> str:
-        """The plan as it is without torch's compiler, which translates the very function that the eager form calls. On
+    def uncompiled(self, device: str) -> Fields:
+        """The forced fields without torch's compiler, which translates the very function that the eager mode calls. On
         CUDA the rule captures launches and compiles nothing."""
-        words = self._forced(episodes).split(",")
-        if self.plan == "rule" and episodes.query.x.device.type == "cpu":
-            words.append("eager")
-        without = {"compiled": "eager", "compiled-graph": "graph"}
-        return ",".join(without.get(word, word) for word in words)
-
-    def _learner(self, episodes: Episodes, settings: Settings) -> MetaLearner:
-        tasks = len(episodes.support)
-        return registry.build_method(
-            "maml" if settings.second_order else "fomaml",
-            inner_lr=settings.workload.inner_lr,
-            inner_steps=settings.inner_steps,
-            test_steps=(settings.inner_steps,),
-            meta_batch=tasks,
-            meta_lr=META_LR,
-            training_queries=settings.workload.queries,
-            loss_scale="mean",
-            adapt_normalisation=True,
-        )
+        if self.plan == "rule" and device == "cpu":
+            return {**self.forced, "mode": "eager"}
+        return {name: UNCOMPILED.get(value, value) for name, value in self.forced.items()}
 
     @torch.no_grad()
     def adapt(self, parameters: Parameters, episodes: Episodes, settings: Settings) -> Tensor:
-        learner = self._learner(episodes, settings)
+        """As at test: eager, in one pass, or task by task under the plan "one"."""
         tasks = settings.workload.tasks(episodes)
-        learner, _ = learner.planned(tasks, 0, self._eager(episodes))
-        count = len(episodes.support) if self.plan != "one" else 1
+        count = 1 if self.plan == "one" else len(episodes.support)
+        eager = {"mode": "eager"} | {name: value for name, value in self.forced.items() if name == "tasks"}
+        learner, _ = _learner(episodes, settings).planned(tasks, 0, spelled(eager, len(episodes.support)))
         state = State(parameters=parameters)
         outputs = []
         for first in range(0, len(episodes.support), count):
@@ -142,9 +129,22 @@ class Implementation(Adapter):
             outputs.append(predictor(episodes.query.x[first : first + count])[0])
         return torch.cat(outputs)
 
-    def _eager(self, episodes: Episodes) -> str:
-        """The plan in its eager form, which is how tasks are adapted to at test."""
-        words = [
-            word for word in self._forced(episodes).split(",") if word.partition("=")[0] in ("tasks", "vmap", "loop")
-        ]
-        return ",".join(["eager", *words])
+
+def spelled(fields: Fields, tasks: int) -> str:
+    """The fields in the words of `benchmarks.execution.plans.parse`; tasks: in the meta-batch."""
+    words = {"tasks": f"tasks={fields.get('tasks') or tasks}", "threads": f"threads={fields.get('threads')}"}
+    return ",".join({**words, "checkpointed": "checkpointed"}.get(name, str(fields[name])) for name in fields)
+
+
+def _learner(episodes: Episodes, settings: Settings) -> MetaLearner:
+    return registry.build_method(
+        "maml" if settings.second_order else "fomaml",
+        inner_lr=settings.workload.inner_lr,
+        inner_steps=settings.inner_steps,
+        test_steps=(settings.inner_steps,),
+        meta_batch=len(episodes.support),
+        meta_lr=META_LR,
+        training_queries=settings.workload.queries,
+        loss_scale="mean",
+        adapt_normalisation=True,
+    )

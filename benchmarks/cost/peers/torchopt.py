@@ -1,6 +1,6 @@
-"""TorchOpt (Ren et al. 2023): `MetaSGD` on the module itself, whose state is put back after every task.
+"""TorchOpt (Ren et al. 2023): `MetaSGD` on the module itself, whose state is restored after every task.
 
-First order: the inner steps leave no graph, and the gradient by the adapted parameters is the meta-gradient.
+First order: inner steps keep no graph, and the gradient by the adapted parameters is the meta-gradient.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ class Implementation(TaskLoop):
 
 
 def _parameters(module: Ordinary) -> list[Tensor]:
-    """The tensors that stand where the module's parameters stood; TorchOpt replaces them by results of operations."""
+    """The module's tensors in the place of its parameters: TorchOpt replaces them by results of operations."""
     return [getattr(module.get_submodule(path), part) for path, _, part in (n.rpartition(".") for n in module.names)]

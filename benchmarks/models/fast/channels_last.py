@@ -1,17 +1,17 @@
-"""A module of Conv-4 on a CPU: convolution, batch-norm, ReLU and 2x2 max-pooling with the channels last in memory.
+"""A Conv-4 module on a CPU: convolution, batch-norm, ReLU and 2x2 max-pooling with channels last in memory.
 
-On a CPU torch's pooling and batch-norm are vectorised over channels, and scalar where the channels come first; one
-thread pools ``[75, 64, 28, 28]`` ten times as fast, and convolutions are a little faster too (docs/performance.md).
-The module is two functions, each with its gradient and the gradient of that written out, so that a second-order step
-makes fewer passes over memory. The result is the plain form's to rounding:
+On a CPU torch vectorises pooling and batch-norm over channels, and runs scalar code if channels come first. One thread
+pools ``[75, 64, 28, 28]`` ten times as fast, and convolutions are a little faster too (docs/performance.md). The module
+is two functions, each with its first and second derivative written out, so that a second-order step makes fewer passes
+over memory. Results equal the plain form up to rounding:
 
-- pooling comes before the affine map and ReLU, which see a quarter of the numbers. Both are monotone, so the maximum
-  stays the maximum; where a scale is negative, the signs of scale and filter are turned round first;
-- the bias of the convolution is not added: the mean of the batch takes it off again, and its gradient is zero;
-- what ReLU doesn't pass of a gradient is taken out by the convolution that follows, in place: nobody else has the
-  gradient by its input yet, and batch-norm needs no second copy beside it.
+- Pooling precedes the affine map and ReLU, which then process a quarter of the numbers. Both are monotone, so the
+  maximum stays the maximum. If a scale is negative, the signs of scale and filter are flipped first.
+- The bias of the convolution is not added: the batch mean removes it, and its gradient is zero.
+- The following convolution removes the part of a gradient that ReLU blocks, in place. Nothing else uses that gradient
+  yet, and batch-norm needs no second copy.
 
-A third derivative is refused in words.
+A third derivative raises `RuntimeError`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _batch_norm_backward = _aten.native_batch_norm_backward.default
 
 
 def serves(x: Tensor) -> bool:
-    """Whether channels should be last for this input: on a CPU, run as written and in one precision."""
+    """Whether channels should be last for this input: on a CPU, eager and without mixed precision."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
 def fuses(statistics: Statistics) -> bool:
-    """Whether batch-norm is that of `module`: each channel by the mean and the variance of the whole batch."""
+    """Whether batch-norm is that of `module`: each channel by mean and variance of the whole batch."""
     return statistics.groups == 1 and statistics.first is None and statistics.running is None
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same numbers with strides that say so: for a single channel torch takes either order as both."""
+    """The same numbers with channels-last strides; for a single channel torch can't tell the orders apart."""
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
     height, width = x.shape[2:]
@@ -52,9 +52,14 @@ def module(
 ) -> Tensor:
     """``relu(batch_norm(conv2d(x)))`` with 3x3 filters and padding 1, then 2x2 max-pooling if ``pooled``.
 
-    The gradient by the result must be zero where the result is: as it is for the next module with ``rectified``, which
-    says that x is such a result, and for ``relu`` of the last one.
-    x: ``[n, channels, height, width]``; weight: ``[filters, channels, 3, 3]``; the rest ``[filters]``."""
+    x: ``[n, channels, height, width]``
+    weight: ``[filters, channels, 3, 3]``
+    bias, scale, shift: ``[filters]``
+    stride: of the convolution
+    rectified: x is the result of such a module
+
+    The gradient by the result must be zero where the result is. The next module with ``rectified`` ensures that, and so
+    does ``relu`` of the last one."""
     if pooled and bool((scale.detach() < 0).any()):
         sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
         weight, scale = weight * sign.view(-1, 1, 1, 1), scale * sign
@@ -77,7 +82,7 @@ def _convolve_backward(
 
 
 class _Convolution(Function):
-    """rectified: x is the result of ReLU, and the gradient by x is what ReLU passes."""
+    """Convolution; with ``rectified``, x is a result of ReLU and the gradient by x is masked accordingly."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, rectified: bool) -> Tensor:
@@ -101,13 +106,13 @@ def _gradients_of_convolution(
 
 
 def _pass(gradient: Tensor, x: Tensor) -> Tensor:
-    """What ReLU passes of a gradient by its result x, in place."""
+    """Mask a gradient by ReLU's result x, in place."""
     passed: Tensor = _aten.threshold_backward.grad_input(gradient, x, 0, grad_input=gradient)
     return passed
 
 
 class _ConvolutionBackward(Function):
-    """Both gradients of a convolution are bilinear, so their gradients are convolutions and gradients of them."""
+    """Gradients of a convolution. They are bilinear, so their gradients are convolutions and such gradients again."""
 
     @staticmethod
     def forward(
@@ -140,14 +145,14 @@ class _ConvolutionBackward(Function):
 
 
 class _Normalisation(Function):
-    """Batch-norm, ReLU and perhaps pooling of ``[n, channels, height, width]``, for gradients that ReLU has passed."""
+    """Batch-norm, ReLU and optional pooling of ``[n, channels, height, width]``, for gradients masked by ReLU."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, scale: Tensor, shift: Tensor, bias: Tensor, pooled: bool) -> Tensor:
         mean, variance = torch.batch_norm_update_stats(y, None, None, MOMENTUM)
         largest, places = torch.nn.functional.max_pool2d(y, 2, return_indices=True) if pooled else (y, None)
         output = torch.native_batch_norm(largest, scale, shift, mean, variance, False, MOMENTUM, EPSILON)[0].relu_()
-        # the order of `_normalise_backward`; without pooling ``largest`` would keep y twice
+        # the arguments of `_normalise_backward`; without pooling ``largest`` would keep y twice
         ctx.save_for_backward(y, scale, largest if pooled else None, places, mean, variance)
         return output
 
@@ -168,8 +173,10 @@ def _normalise_backward(
     mean: Tensor,
     variance: Tensor,
 ) -> Any:
-    """Gradients by y, scale and shift. Ioffe and Szegedy 2015, section 3; with pooling, what passes ReLU goes to the
-    place of each maximum, and the rest of the gradient is an affine function of y."""
+    """Gradients by y, scale and shift (Ioffe and Szegedy 2015, section 3).
+
+    With pooling, the gradient that passes ReLU goes to the position of each maximum. The rest of the gradient is an
+    affine function of y."""
     inverse = torch.rsqrt(variance + EPSILON)
     if largest is None or places is None:
         wanted = (True, True, True)
@@ -193,10 +200,11 @@ class _NormalisationBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, by_y: Tensor, by_scale: Tensor, by_shift: Tensor) -> Any:
-        """The gradient of <by_y, of_y> + <by_scale, of_scale> + <by_shift, of_shift>, where with n numbers in a
-        channel, xhat = (y - mean) * inverse, and <a, b> at the maxima or over all of y:
-        of_shift = <1, passed>, of_scale = <xhat, passed> and
-        of_y = scale * inverse * (passed at the maxima - of_shift / n - xhat * of_scale / n)."""
+        """Gradient of <by_y, of_y> + <by_scale, of_scale> + <by_shift, of_shift>.
+
+        With n numbers in a channel, xhat = (y - mean) * inverse, and <a, b> at the maxima or over all of y: of_shift =
+        <1, passed>, of_scale = <xhat, passed> and of_y = scale * inverse * (passed at the maxima - of_shift / n - xhat
+        * of_scale / n)."""
         _refuse_a_third()
         passed, y, scale, largest, places, mean, variance, of_scale, of_shift = ctx.saved_tensors
         by_y, n = channels_last(by_y), _each(y)
@@ -215,7 +223,7 @@ class _NormalisationBackward(Function):
         of_passed = torch.addcmul(_channels(level), y if largest is None else largest, _channels(slope))
         of_passed.addcmul_(at_maxima, _channels(factor))
 
-        # by xhat: ``by_scale`` times passed at the maxima, ``-toward`` times by_y; and xhat and inverse depend on y
+        # by xhat: ``by_scale`` times passed at the maxima, and ``-toward`` times by_y; xhat and inverse depend on y
         toward = factor * of_scale / n
         slope = inverse**2 * (toward * with_xhat - by_scale * of_scale - factor * of_inverse) / n
         level = inverse * (toward * total - by_scale * of_shift) / n - slope * mean
@@ -229,13 +237,15 @@ class _NormalisationBackward(Function):
 
 
 def _refuse_a_third() -> None:
-    """`once_differentiable` would not do: torch.autograd.grad passes it by, and the third derivative would be wrong."""
+    """Raise `RuntimeError` for a third derivative.
+
+    torch.autograd.grad ignores `once_differentiable`, and the third derivative would be wrong."""
     if torch.is_grad_enabled():
-        raise RuntimeError("Conv-4 on a CPU has two derivatives; a graph of the second one was asked for")
+        raise RuntimeError("Conv-4 on a CPU has no third derivative, but create_graph was set for the second")
 
 
 def _each(y: Tensor) -> int:
-    """How many numbers a channel has."""
+    """Numbers per channel."""
     return y.numel() // y.shape[1]
 
 
@@ -249,6 +259,6 @@ def _places(x: Tensor) -> Tensor:
 
 
 def _at(x: Tensor, places: Tensor) -> Tensor:
-    """The numbers of x at places within each plane, in the shape of ``places``."""
+    """The numbers of x at ``places`` within each plane, in the shape of ``places``."""
     n, _, height, width = places.shape
     return _places(x).gather(1, _places(places)).view(n, height, width, -1).permute(0, 3, 1, 2)

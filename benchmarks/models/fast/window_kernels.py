@@ -1,7 +1,7 @@
-"""The 3x3 windows of images with the tasks and channels first, and their transpose, each as one pass over memory.
+"""The 3x3 windows of images with tasks and channels first, and their transpose, each in one pass over memory.
 
-Operations of torch's dispatcher, so that its tracing, counters and profiler see them. On CUDA they are kernels of
-Triton's, which comes with torch there; elsewhere, and where it is missing, they are made of torch's own operations.
+Both are operations of torch's dispatcher, so tracing, counters and profilers see them. On CUDA they are Triton kernels
+(Triton comes with torch there). Elsewhere, and without Triton, they consist of torch's own operations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 3
-#: places of an image that one program of a kernel takes
+#: positions per program of a kernel
 PLACES = 512
 
 _LIBRARY = torch.library.Library("metabench", "DEF")
@@ -23,8 +23,9 @@ _LIBRARY.define("folded(Tensor places, int height, int width, int stride) -> Ten
 
 
 def windows(x: Tensor, stride: int) -> Tensor:
-    """``[T, channels, n, height, width]`` to ``[T, channels, 9, n, rows, columns]``: for each of the 9 places of a 3x3
-    window, the image that the place passes over; zeros outside the image, which is padded by 1."""
+    """The image under each of the 9 positions of a 3x3 window, zero outside the image, which is padded by 1.
+
+    ``[T, channels, n, height, width]`` to ``[T, channels, 9, n, rows, columns]``."""
     found: Tensor = torch.ops.metabench.windows(x, stride)
     return found
 
@@ -36,7 +37,7 @@ def folded(places: Tensor, size: tuple[int, ...], stride: int) -> Tensor:
 
 
 def positions(side: int, stride: int) -> int:
-    """How many windows stand beside each other along a side."""
+    """Number of windows along a side."""
     return (side - 1) // stride + 1
 
 
@@ -100,7 +101,7 @@ for _name, _on_cpu, _on_cuda, _shape in (
 
 @functools.cache
 def _kernels() -> tuple[Any, Any] | None:
-    """The two kernels; None where there is no Triton."""
+    """The two kernels; None without Triton."""
     try:
         from benchmarks.models.fast import window_triton
     except ImportError:

@@ -1,7 +1,7 @@
-"""The kernels behind `benchmarks.models.fast.window_kernels`, in Triton (Tillet et al. 2019).
+"""Triton kernels (Tillet et al. 2019) of `benchmarks.models.fast.window_kernels`.
 
-A program takes `PLACES` places of the images of one task's channel. Images are ``[n, height, width]``, windows
-``[9, n, rows, columns]``, row after row.
+A program handles `PLACES` positions of the images of one task's channel. Images are ``[n, height, width]``, windows
+``[9, n, rows, columns]``, row-major.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 def windows(  # type: ignore[no-untyped-def]
     x, result, images, height, width, rows, columns, blocks, STRIDE: tl.constexpr, PLACES: tl.constexpr
 ):
-    """Each place of the windows is read from the image, or is zero."""
+    """Read each position of the windows from the image; zero outside."""
     channel = (tl.program_id(0) // blocks).to(tl.int64)
     place = tl.program_id(0) % blocks * PLACES + tl.arange(0, PLACES)
     count = images * rows * columns
@@ -34,7 +34,7 @@ def windows(  # type: ignore[no-untyped-def]
 def folded(  # type: ignore[no-untyped-def]
     places, result, images, height, width, rows, columns, blocks, STRIDE: tl.constexpr, PLACES: tl.constexpr
 ):
-    """Each place of an image is the sum of what windows have of it."""
+    """Sum each image position over the windows that contain it."""
     channel = (tl.program_id(0) // blocks).to(tl.int64)
     place = tl.program_id(0) % blocks * PLACES + tl.arange(0, PLACES)
     within = place < images * height * width
@@ -44,9 +44,9 @@ def folded(  # type: ignore[no-untyped-def]
     total = tl.zeros([PLACES], dtype=tl.float64 if result.dtype.element_ty == tl.float64 else tl.float32)
     for y in tl.static_range(3):
         for z in tl.static_range(3):
-            below, beside = down + 1 - y, along + 1 - z
-            row, column = below // STRIDE, beside // STRIDE
+            below, across = down + 1 - y, along + 1 - z
+            row, column = below // STRIDE, across // STRIDE
             inside = within & (below >= 0) & (row < rows) & (below % STRIDE == 0)
-            inside = inside & (beside >= 0) & (column < columns) & (beside % STRIDE == 0)
+            inside = inside & (across >= 0) & (column < columns) & (across % STRIDE == 0)
             total += tl.load(source + (3 * y + z) * count + row * columns + column, mask=inside, other=0.0)
     tl.store(result + channel * images * height * width + place, total, mask=within)

@@ -1,10 +1,10 @@
-"""Convolutions with weights of their own for each of T tasks, as batched matrix products over windows.
+"""Convolutions with separate weights for each of T tasks, as batched matrix products over windows.
 
-On a GPU a grouped convolution is the usual form (`torch.vmap` makes one of per-task weights); its gradients are what
-libraries serve worst: by one call for each task. Written out over windows (Chellapilla et al., "High Performance
-Convolutional Neural Networks for Document Processing", 2006) all of them are batched products. The tasks stand first,
-then the channels, ``[T, channels, n, height, width]``: so products need no transposed copies, and batch-norm and
-pooling take it as an image of T * channels channels. docs/performance.md has what it gains.
+On a GPU the usual form is a grouped convolution (`torch.vmap` makes one of per-task weights). Libraries serve its
+gradients badly, with one call per task. Over windows (Chellapilla et al., "High Performance Convolutional Neural
+Networks for Document Processing", 2006) all of them are batched products. Tasks come first, then channels: ``[T,
+channels, n, height, width]``. So products need no transposed copies, and batch-norm and pooling treat it as an image of
+T * channels channels. docs/performance.md has the gain.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ from benchmarks.models.fast import window_kernels
 from benchmarks.models.fast.channels_last import fuses
 from benchmarks.models.normalisation import EPSILON, MOMENTUM, Statistics
 
-#: a product with fewer blocks of 64 x 64 results than the first number leaves a large GPU idle: it is done task by
+#: A product with fewer blocks of 64 x 64 results than FEW_BLOCKS leaves a large GPU idle. It is then computed task by
+#: task, with its sum cut into pieces until there are BUSY_BLOCKS blocks.
 #: task, each cut into pieces of its sum until there are as many blocks as the second says
 FEW_BLOCKS, BUSY_BLOCKS, BLOCK = 32, 256, 64
-#: summands that a piece has at least
+#: least summands per piece
 PIECE = 512
 
 
 def serves(x: Tensor, statistics: Statistics) -> bool:
-    """Whether the form is quicker for this input: on a GPU, where each channel is normalised by its whole batch."""
+    """Whether this form is faster for the input: on a GPU, with each channel normalised by its whole batch."""
     return x.device.type == "cuda" and fuses(statistics)
 
 
 def module(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, *, stride: int) -> Tensor:
     """``batch_norm(conv2d(x))`` with 3x3 filters and padding 1, before ReLU.
 
-    x: ``[T, channels, n, height, width]``; weight: ``[T, filters, channels, 3, 3]``; the rest ``[T, filters]``. The
-    bias is not added, since the mean of the batch takes it off again: its gradient is zero."""
+    x: ``[T, channels, n, height, width]``
+    weight: ``[T, filters, channels, 3, 3]``
+    bias, scale, shift: ``[T, filters]``
+
+    The bias is not added, because the batch mean removes it: its gradient is zero."""
     x = convolution(x, weight, stride)
-    beside = x.flatten(0, 1).flatten(1).unsqueeze(0)  # [1, T * filters, n * height * width]
-    shift = shift + 0 * bias  # so that the bias has this gradient
-    normalised = F.batch_norm(beside, None, None, scale.flatten(), shift.flatten(), True, MOMENTUM, EPSILON)
+    flat = x.flatten(0, 1).flatten(1).unsqueeze(0)  # [1, T * filters, n * height * width]
+    shift = shift + 0 * bias  # gives the bias its zero gradient
+    normalised = F.batch_norm(flat, None, None, scale.flatten(), shift.flatten(), True, MOMENTUM, EPSILON)
     return normalised.view(x.shape)
 
 
@@ -59,7 +63,7 @@ def max_pooling(x: Tensor) -> Tensor:
 
 
 class _Windows(Function):
-    """``[T, channels, n, height, width]`` to the 9 places of each window, ``[T, channels, 9, n, rows, columns]``."""
+    """``[T, channels, n, height, width]`` to the 9 positions of each window, ``[T, channels, 9, n, rows, columns]``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
@@ -72,7 +76,7 @@ class _Windows(Function):
 
 
 class _Folded(Function):
-    """The transpose of `_Windows`: each place of an image is the sum of those that windows have of it."""
+    """The transpose of `_Windows`: each image position sums the windows that contain it."""
 
     @staticmethod
     def forward(ctx: Any, places: Tensor, size: torch.Size, stride: int) -> Tensor:
@@ -119,13 +123,13 @@ class _LongSum(Function):
 def long_sum(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right'`` of ``[T, rows, m]`` and ``[T, k, m]``, ``[T, rows, k]``.
 
-    Where there are too few results to keep a GPU busy, the sum is cut into pieces, which the library would not do."""
+    With too few results to keep a GPU busy, the sum is cut into pieces, which the library would not do."""
     tasks, rows, m = left.shape
     k = right.shape[1]
     pieces = pieces_of(m, tasks, math.ceil(rows / BLOCK) * math.ceil(k / BLOCK))
     if pieces == 1:
         return torch.bmm(left, right.transpose(1, 2))
-    left, right = left.contiguous(), right.contiguous().to(left.dtype)  # autocast does not see what follows
+    left, right = left.contiguous(), right.contiguous().to(left.dtype)  # autocast ignores ``out=``
     parts = left.new_empty(tasks, pieces, rows, k)
     for task in range(tasks):
         torch.bmm(
@@ -137,7 +141,7 @@ def long_sum(left: Tensor, right: Tensor) -> Tensor:
 
 
 def pieces_of(m: int, tasks: int, blocks: int) -> int:
-    """Into how many equal pieces a sum of m is cut where each task has ``blocks`` blocks of results."""
+    """Number of equal pieces for a sum over m, where each task has ``blocks`` blocks of results."""
     if tasks * blocks >= FEW_BLOCKS:
         return 1
     most = min(math.ceil(BUSY_BLOCKS / blocks), m // PIECE)

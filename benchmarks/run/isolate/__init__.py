@@ -1,17 +1,17 @@
-"""Calls in processes of their own: the one file that knows how cells are run.
+"""Calls in separate processes, with limits of time and memory.
 
-A job names a function and plain arguments. Its process is forked from a server that has torch imported already
-(`multiprocessing`'s forkserver; where the platform has none, processes are spawned), so it starts in milliseconds. The
-server never runs a tensor operation: a process whose OpenMP threads have started can't be forked safely. The parent
-keeps the time limit and the memory limit, and whatever a job does (raises, hangs, exits, allocates without end)
-becomes an `Outcome`. If the parent dies, even by SIGKILL, its jobs' processes end at once.
+A job names a function and plain arguments. Its process is forked from a server that has torch imported
+(`multiprocessing`'s forkserver; platforms without one spawn), so it starts in milliseconds. The server never runs a
+tensor operation, because a process with running OpenMP threads can't be forked safely. The parent enforces the limits.
+Whatever a job does (raise, hang, exit, allocate without end) becomes an `Outcome`. If the parent dies, even by SIGKILL,
+its jobs end at once.
 
-A function that runs as a job takes a ``progress`` function first and returns a dict that JSON can hold::
+A job's function takes ``progress`` first and returns a dict that JSON can hold::
 
     def fit(progress: Callable[[dict], None], **arguments) -> dict: ...
 
-A cluster engine could replace this file: it would have to offer `Job`, `Outcome`, `Event` and `run`. The local form is
-in `benchmarks.run.isolate.process` (the parent's side) and `benchmarks.run.isolate.child` (the child's).
+A cluster engine that replaces this file must offer `Job`, `Outcome`, `Event` and `run`.
+`benchmarks.run.isolate.process` is the parent's side, `benchmarks.run.isolate.child` the child's.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ from typing import Any, Literal
 
 from benchmarks.run.isolate.process import POLL, PRELOAD, Outcome, Process, warm
 
-__all__ = ["PRELOAD", "Event", "Job", "Outcome", "Verdict", "run", "warm"]
+__all__ = ["PRELOAD", "Event", "Job", "Outcome", "run", "warm"]
 
-Verdict = Literal["start", "wait", "done"]
+#: the answer of `admit`
+Admission = Literal["start", "wait"] | Outcome
 
-#: seconds after which a job that `admit` told to wait is asked about again
+#: seconds until a job that `admit` told to wait is asked about again
 PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """A call to run in a process of its own.
+    """A call to run in a separate process.
 
-    key: names the job. call: "module:function" and its keyword arguments, plain values. log: where the process's
-    stdout and stderr go. seconds: time limit, counted from the call on. memory_bytes: limit of resident memory, with
-    that of the process's own children (the imported libraries count: 0.2 GB or so). after: keys of the jobs that must
-    have ended well before this one can start.
+    key: name of the job
+    call: "module:function" and its keyword arguments, plain values
+    log: file for the process's stdout and stderr
+    seconds: time limit, counted from the call
+    memory_bytes: limit of resident memory, including the process's children; imported libraries take about 0.2 GB of it
+    after: keys of jobs that must succeed before this one starts
     """
 
     key: str
@@ -53,7 +56,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job; ``progress`` is what the function reported, ``outcome`` is set at the end."""
+    """A change of a job.
+
+    progress: the function's report
+    outcome: set at the end
+    """
 
     kind: Literal["started", "progress", "finished"]
     job: Job
@@ -67,28 +74,31 @@ def run(
     on_event: Callable[[Event], None],
     *,
     threads: int | None = 1,
-    admit: Callable[[Job], Verdict] = lambda job: "start",
+    admit: Callable[[Job], Admission] = lambda job: "start",
     preload: Sequence[str] = PRELOAD,
 ) -> dict[str, Outcome]:
-    """Run all jobs, at most ``workers`` at once and in their order where nothing speaks against it, and return the
-    outcomes by key.
+    """Run all jobs, in order where possible; returns the outcomes by key.
 
-    on_event: told of everything; a job whose prerequisite failed is ``finished`` as skipped without having started.
-    threads: each process's CPU threads (None: as the libraries like). admit: asked just before a job would start:
-    "wait" (somebody else works on it: ask again later, others go first), "done" (it needs no run and counts as ok).
-    Whatever ends this function early (Ctrl-C, an exception of ``on_event``) kills all processes first.
-    Raises ValueError for a key that is there twice or an ``after`` that names no job before it."""
+    workers: jobs at once
+    on_event: called with every event; a job whose prerequisite failed is ``finished`` as skipped without a start
+    threads: CPU threads per process; None: the libraries' default
+    admit: called just before a job starts: "start", "wait" (another process works on it: ask again later, others go
+        first), or the outcome of a job that needs no run
+    preload: modules that the server imports before it forks
+
+    If this function ends early (Ctrl-C, an exception of ``on_event``) it kills all processes first. Raises `ValueError`
+    for a duplicate key and for an ``after`` that names no earlier job."""
     jobs = list(jobs)
     _check_order(jobs)
     warm(preload)
-    crew = _Crew(jobs, workers, on_event, threads, admit)
+    pool = _Workers(jobs, workers, on_event, threads, admit)
     try:
-        while crew.busy():
-            crew.start_ready_jobs()
-            crew.watch()
+        while pool.busy():
+            pool.start_ready_jobs()
+            pool.watch()
     finally:
-        crew.kill_all()
-    return crew.outcomes
+        pool.kill_all()
+    return pool.outcomes
 
 
 def _check_order(jobs: list[Job]) -> None:
@@ -98,12 +108,12 @@ def _check_order(jobs: list[Job]) -> None:
             raise ValueError(f"two jobs have the key {job.key}")
         for needed in job.after:
             if needed not in known:
-                raise ValueError(f"job {job.key} waits for {needed}, which is no job before it")
+                raise ValueError(f"job {job.key} waits for {needed}, which is no earlier job")
         known.add(job.key)
 
 
-class _Crew:
-    """The jobs of one `run`: those that wait, those that have a process, and the outcomes of the others."""
+class _Workers:
+    """The jobs of one `run`: waiting, running and finished."""
 
     def __init__(
         self,
@@ -111,7 +121,7 @@ class _Crew:
         workers: int,
         on_event: Callable[[Event], None],
         threads: int | None,
-        admit: Callable[[Job], Verdict],
+        admit: Callable[[Job], Admission],
     ) -> None:
         self.waiting = jobs
         self.running: list[tuple[Job, Process]] = []
@@ -139,17 +149,17 @@ class _Crew:
     def _ask_and_start(self, job: Job) -> None:
         if time.monotonic() - self._asked.get(job.key, -PATIENCE) < PATIENCE:
             return
-        verdict = self._admit(job)
-        if verdict == "wait":
+        admission = self._admit(job)
+        if admission == "wait":
             self._asked[job.key] = time.monotonic()
             return
         self.waiting.remove(job)
-        if verdict == "done":
-            self._finish(job, Outcome("ok"))
+        if isinstance(admission, Outcome):
+            self._finish(job, admission)
             return
         try:
             process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)
-        except (OSError, EOFError) as error:  # EOFError: the server has died
+        except (OSError, EOFError) as error:  # EOFError: the server died
             reason = f"its process could not be started: {type(error).__name__}: {error}".rstrip(": ")
             self._finish(job, Outcome("error", reason))
             return
@@ -157,7 +167,7 @@ class _Crew:
         self._on_event(Event("started", job))
 
     def watch(self) -> None:
-        """Sleep until something happens (at most `POLL` seconds), then pass on news and enforce the limits."""
+        """Sleep until something happens (at most `POLL` seconds), then forward reports and enforce the limits."""
         if not self.running:
             time.sleep(POLL if self.waiting else 0.0)
             return

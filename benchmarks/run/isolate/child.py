@@ -1,4 +1,4 @@
-"""The child's side of `benchmarks.run.isolate`: what happens inside a job's process."""
+"""The child's side of `benchmarks.run.isolate`: code inside a job's process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from typing import Any
 
 from benchmarks.errors import status_of
 
-#: seconds between two progress reports; what comes earlier is dropped
+#: least seconds between two progress reports; earlier ones are dropped
 REPORT_EVERY = 0.2
 
-#: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, give back above 1 GiB of free space, grow by 64 MiB
+#: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, return free space above 1 GiB, grow by 64 MiB
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class Progress:
-    """Sends small plain dicts to the parent, about five per second; given to the function as its first argument."""
+    """The function's first argument: sends small plain dicts to the parent, about five per second."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
@@ -69,18 +69,19 @@ def main(
         sys.stderr.flush()
     with contextlib.suppress(OSError):
         link.send_bytes(ending.encode())
-    os._exit(0)  # threads and exit handlers of a plug-in can't hang it any more
+    os._exit(0)  # skips threads and exit handlers of a plug-in that could hang
 
 
 def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:
     message = json.dumps([kind, plain]).encode()
-    with contextlib.suppress(OSError):  # the parent is gone; `_die_with_parent` sees to that
+    with contextlib.suppress(OSError):  # the parent is gone; `_die_with_parent` handles that
         link.send_bytes(message)
 
 
 def _die_with_parent() -> None:
-    """Have this process, and those that it starts, killed when the process that asked for it is gone. Its parent for
-    the system is the fork server, so neither SIGHUP nor a change of getppid() would tell; the end of a pipe does."""
+    """Kill this process and its children when the parent ends.
+
+    For the system its parent is the fork server, so neither SIGHUP nor getppid() would tell. The end of a pipe does."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -88,9 +89,9 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         import fcntl
 
-        # the thread needs the interpreter's lock, which a hanging C function may never give back; the kernel doesn't
+        # a hanging C function may hold the interpreter's lock, which the thread needs; the kernel doesn't need it
         pipe = parent.sentinel
-        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # negative: the whole process group
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())  # negative: the process group
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
@@ -103,7 +104,7 @@ def _wait_and_die(parent: Any) -> None:
 
 
 def _redirect_output(log: str) -> None:
-    """Send stdout and stderr to the log, at the level of file descriptors, so that C libraries' lines get there too."""
+    """Send stdout and stderr to the log by file descriptor, so that output of C libraries gets there too."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     for target in (1, 2):
         os.dup2(descriptor, target)
@@ -117,7 +118,7 @@ def _redirect_output(log: str) -> None:
 
 
 def _set_threads(threads: int | None) -> None:
-    """Limit CPU threads: of torch if it is here already, else through the variables that it reads when imported."""
+    """Limit CPU threads: torch's if it is imported, else through the variables that it reads on import."""
     if threads is None:
         return
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
@@ -127,9 +128,9 @@ def _set_threads(threads: int | None) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library reuse what tensors have freed instead of returning it to the system; whether it could be told.
+    """Let the C library reuse memory freed by tensors; returns whether it accepts the options.
 
-    glibc maps every large block anew, so a network's activations are zeroed by the kernel page by page at each step
+    glibc maps every large block again, so the kernel zeroes a network's activations page by page in each step
     (docs/decisions.md)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -139,6 +140,6 @@ def keep_freed_memory() -> bool:
 
 
 def _be_first_to_go() -> None:
-    """Ask Linux to kill this process, and not the parent, when the machine runs out of memory."""
+    """Ask Linux to kill this process, not the parent, when the machine runs out of memory."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")

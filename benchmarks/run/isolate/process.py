@@ -1,5 +1,4 @@
-"""One call in a process of its own, seen from the parent: started, watched, killed (`benchmarks.run.isolate` decides
-which and when; `benchmarks.run.isolate.child` is what happens inside)."""
+"""The parent's side of `benchmarks.run.isolate`: starts, watches and kills one process."""
 
 from __future__ import annotations
 
@@ -22,24 +21,26 @@ from benchmarks.run.isolate import child
 
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
-#: modules that the server imports before it forks; all of them must be importable and start no thread
+#: modules that the server imports before it forks; each must be importable and start no thread
 PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.isolate.child")
 
-#: seconds between two looks at the limits
+#: seconds between two checks of the limits
 POLL = 0.1
-#: seconds that a new process may take until its function is called (imports, mainly)
+#: seconds from the start of a process until its function is called (mainly imports)
 START_LIMIT = 120.0
-#: bytes of the log's end that an outcome keeps
+#: bytes of the log's tail in an outcome
 TAIL_BYTES = 4000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """The end of a job.
 
-    value: what the function returned (None unless ok). stderr: the end of the log. seconds: wall time from the call to
-    the end. peak_bytes: the most resident memory that the parent saw. blamed_on: the key of the job that this one
-    needed and that failed; this one was not run then.
+    value: the function's result; None unless ok
+    stderr: tail of the log
+    seconds: wall time from the call to the end
+    peak_bytes: peak resident memory seen by the parent
+    blamed_on: key of the failed prerequisite, if the job was not run because of it
     """
 
     status: Status
@@ -52,21 +53,22 @@ class Outcome:
 
 
 def warm(preload: Sequence[str] = PRELOAD) -> None:
-    """Start the server in the background, so that its imports are done when the first job comes. Returns at once;
-    does nothing if it runs already. The modules are those of the first call in this process."""
+    """Start the server in the background, so that its imports are done before the first job.
+
+    Returns at once; does nothing if the server runs. The first call in this process decides the modules."""
     if _start_method() != "forkserver":
         return
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload(list(preload))
     environment = {
-        # numpy's OpenBLAS starts its threads when it is imported, and threads don't survive a fork
+        # numpy's OpenBLAS starts threads on import, and threads don't survive a fork
         "OPENBLAS_NUM_THREADS": "1",
-        # jobs end without exit handlers, so what their libraries have left is tidied up by the tracker: no news
+        # jobs end without exit handlers, so the tracker cleans up after their libraries: not worth a warning
         "PYTHONWARNINGS": ",".join(
             filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"))
         ),
-        # Python 3.11's server doesn't take over sys.path
+        # Python 3.11's server doesn't inherit sys.path
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
     with _no_main_module(), _environment(environment), _no_interrupt():
@@ -74,7 +76,7 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
 
 
 class Process:
-    """A call that runs; log, seconds, memory_bytes and threads as in `benchmarks.run.isolate`."""
+    """A running call; log, seconds, memory_bytes and threads as in `benchmarks.run.isolate`."""
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         context: Any = multiprocessing.get_context(_start_method())
         self._link, theirs = context.Pipe(duplex=False)
-        # not daemonic: a plug-in may want processes of its own, which daemonic ones can't have
+        # not daemonic: a plug-in may start processes, which daemonic ones can't
         self._process = context.Process(
             target=child.main, args=(call, theirs, str(log.absolute()), threads, dict(os.environ))
         )
@@ -105,11 +107,11 @@ class Process:
         self._peak_bytes = 0
 
     def handles(self) -> list[Any]:
-        """What becomes ready when there is news: the link (while it is open) and the process's end."""
+        """Handles that become ready with news: the link (while open) and the process's end."""
         return [self._process.sentinel] if self._link.closed else [self._link, self._process.sentinel]
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """What the function has reported since the last call."""
+        """Reports of the function since the last call."""
         while not self._link.closed:
             try:
                 if not self._link.poll():
@@ -126,10 +128,10 @@ class Process:
                 yield plain
 
     def outcome(self) -> Outcome | None:
-        """How the job ended; None while it runs within its limits."""
+        """The end of the job; None while it runs within its limits."""
         if self._last is not None:
             seconds = self._seconds()
-            self.kill()  # it has flushed and has nothing left to do but to exit; its own children may have
+            self.kill()  # it has flushed and only has to exit; its children may still work
             self.close()
             return self._outcome(self._last["status"], self._last["reason"], seconds, self._last.get("value"))
         if not self._process.is_alive():
@@ -158,7 +160,7 @@ class Process:
         return time.monotonic() - (self._called or self._launched)
 
     def _excess(self) -> tuple[Status, str] | None:
-        """The limit that is exceeded, if any."""
+        """The exceeded limit, if any."""
         seconds, limit = self._seconds(), self.seconds
         if self._called is None and seconds > START_LIMIT:
             return "timeout", f"its process did not start within {START_LIMIT:.0f} s"
@@ -175,21 +177,21 @@ class Process:
         return None
 
     def _resident_bytes(self, now: float) -> int:
-        """Memory of the process and of those that it started; looking for new ones is dear, so once a second."""
+        """Memory of the process and its children; finding new children is slow, so once a second."""
         if now - self._last_count >= 1.0:
             self._last_count = now
             self._family = [self._process.pid, *clock.descendants(self._process.pid)]
         return sum(map(clock.resident_bytes, self._family))
 
     def _dump_stack(self) -> None:
-        """Have the process write to its log where it hangs (`faulthandler` in `child`)."""
+        """Let the process write to its log where it hangs (`faulthandler` in `child`)."""
         if hasattr(signal, "SIGUSR1"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGUSR1)
                 time.sleep(POLL)
 
     def kill(self) -> None:
-        """Kill the process and those that it started."""
+        """Kill the process and its children."""
         for pid in (*clock.descendants(self._process.pid), self._process.pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -204,7 +206,7 @@ class Process:
 
 
 def _exit_reason(code: int | None) -> str:
-    """What an exit code says; a negative one is a signal's number."""
+    """Reason for an exit code; a negative code is a signal's number."""
     if code is not None and code < 0:
         hint = " (the kernel does this when memory is short)" if code == -9 else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
@@ -212,7 +214,7 @@ def _exit_reason(code: int | None) -> str:
 
 
 def _tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Tail of a log."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -243,8 +245,9 @@ def _no_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Hide the parent's script: `multiprocessing` would import it in the child, which runs a script without a guard
-    a second time and costs the imports of the command line."""
+    """Hide the parent's script from `multiprocessing`.
+
+    A child would import it, run a script without a guard again and pay for the command line's imports."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -1,4 +1,4 @@
-"""The tables of costs in docs/performance.md are those of the committed records."""
+"""The tables of costs in the documents are those of the committed records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from benchmarks.errors import MetabenchError
 from reports.cost import docs
 
-TEXT = docs.DOCUMENT.read_text(encoding="utf-8")
+TEXT = "\n".join(document.read_text(encoding="utf-8") for document in docs.DOCUMENTS)
 STORES = [found[1] for found in docs.BLOCK.findall(TEXT)]
 
 

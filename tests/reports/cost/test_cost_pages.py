@@ -87,24 +87,25 @@ def test_the_readme_has_a_paragraph_on_costs_alone(only: Path, tmp_path: Path) -
     reference = tmp_path / "reports" / "reference"
     Maker(reference / "quick").evaluation("maml", GLYPHS, level=0.9)
     costs(reference / "gpu")
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n{readme.BEGIN}old{readme.END}\nafter\n", encoding="utf-8")
-    readme.update(path, readme.stores(reference))
-    text = path.read_text(encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    for name in (readme.README, readme.RESULTS):
+        (tmp_path / name).write_text(f"before\n{readme.BEGIN}old{readme.END}\nafter\n", encoding="utf-8")
+    readme.update(tmp_path, readme.stores(reference))
+    text = (tmp_path / readme.RESULTS).read_text(encoding="utf-8")
     assert "| maml |" in text
     assert f"On the GPU ({H100}) a meta-step of second order takes 1.60 times" in text
-    assert f"[reports/reference/gpu](reports/reference/gpu); machine: {H100}; commit: {'e' * 12}." in text
-    assert f"]({readme.PICTURE})" in text
+    assert f"[../reports/reference/gpu](../reports/reference/gpu); machine: {H100}; commit: {'e' * 12}." in text
+    assert f"]({readme.PICTURE})" in (tmp_path / readme.README).read_text(encoding="utf-8")
     drawing = (tmp_path / readme.PICTURE).read_text(encoding="utf-8")
     assert drawing.startswith("<svg")
     assert f"conv4-64-strided, 32 tasks, GPU ({H100})" in drawing
-    assert readme.current(text) == readme.section(readme.stores(reference), tmp_path)
+    assert readme.current(text) == readme.section(readme.stores(reference), tmp_path / "docs")
 
 
 def test_without_costs_there_is_no_picture(tmp_path: Path) -> None:
     Maker(tmp_path).evaluation("maml", GLYPHS, level=0.9)
     assert readme.picture([tmp_path]) is None
-    assert readme.PICTURE not in readme.section([tmp_path], tmp_path)
+    assert readme.PICTURE not in readme.overview([tmp_path])
 
 
 def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
