@@ -1,13 +1,13 @@
-# Everything that a fresh machine needs is set up by the target that needs it; a second run costs nothing.
+# Each target sets up what it needs; a second run costs nothing.
 #
 #   PYTHON=python3.12   the interpreter that a new environment is made from (3.11 or newer)
 #   VENV=folder         the environment
-#   PROFILE=standard    what `bench` and `report` are about
-#   WORKERS=8           processes that `test` shares its files among
-#   ARGS="..."          further arguments of `bench`, `report`, `smoke`, `test`, `cost`, `gate` and `micro`; `bench` with
-#                       arguments leaves the costs out
+#   PROFILE=standard    the profile of `bench`, `report` and `cost`
+#   WORKERS=8           processes that share the files of `test`
+#   ARGS="..."          further arguments of `bench` (which then leaves out the costs), `report`, `smoke`, `test`, `cost`,
+#                       `gate` and `micro`
 # pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
-# without a GPU is served sooner by an index with CPU builds of torch.
+# without a GPU downloads less from an index with CPU builds of torch.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,49 +19,49 @@ run_python := $(VENV)/bin/python
 pip_install := $(run_python) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 installed := $(VENV)/.metabench-installed
 peers := $(VENV)/.metabench-peers
-# Beside the environment, not in it: what stands here until the first installation is complete says that the
-# environment is ours and may be torn.
+# Next to the environment, not in it: until the first installation is complete this file says that the environment was
+# made here and may be incomplete.
 unfinished := $(VENV).unfinished
 
-# Failed cells (exit code 1) belong on the page as well; what the user got wrong (2) ends here.
+# Failed cells (exit code 1) are shown on the page; a mistake of the user (2) ends here.
 define run_and_report
 @status=0; $(run_python) -m benchmarks run --profile $(1) $(ARGS) || status=$$?; \
 if [ $$status -le 1 ] && [ -n "$(3)" ]; then $(run_python) -m benchmarks cost --profile $(1) || exit $$?; fi; \
 if [ $$status -le 1 ]; then $(run_python) -m benchmarks report --profile $(1) $(2) || status=$$?; fi; exit $$status
 endef
 
-# What only the cost benchmark compares with; without their dependencies, since one of them asks for any torch.
+# Libraries that the cost benchmark compares with; without their dependencies, since one of them asks for any torch.
 define with_peer
-@$(pip_install) --no-deps $(2) >$(VENV)/peers-$(1).log 2>&1 || echo "$(1) can't be installed here, so nothing is compared with it ($(VENV)/peers-$(1).log)"
+@$(pip_install) --no-deps $(2) >$(VENV)/peers-$(1).log 2>&1 || echo "$(1) could not be installed and is left out of comparisons ($(VENV)/peers-$(1).log)"
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench report readme paper-gpu smoke test check peers clean
+.PHONY: help install bench report readme paper-gpu smoke test check cost cost-gpu gate micro peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(installed) ## make the environment .venv and install everything into it
 
-bench: $(installed) ## run the benchmark (PROFILE=quick: tens of minutes on 2 cores), then write reports/index.html
+bench: $(installed) ## run the benchmark (PROFILE=quick), then write reports/index.html
 	$(call run_and_report,$(PROFILE),,$(if $(ARGS),,$(filter quick standard,$(PROFILE))))
 
-report: $(installed) ## write reports/index.html from the records that are there, without training
+report: $(installed) ## write reports/index.html from the records, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
-readme: $(installed) ## write the README's tables and picture, and the tables of docs/performance.md, from the records in reports/reference
+readme: $(installed) ## write the tables of README.md and docs/ from reports/reference
 	$(run_python) -m reports.readme
 	$(run_python) -m reports.cost.docs
 
-# On a machine with a GPU, with the Python that is there and nothing installed: published settings and budgets of three
-# learners on Omniglot, for at most SECONDS; the same command goes on. METABENCH_CACHE may name decoded images.
+# On a machine with a GPU, with its own Python and nothing installed: published settings and budgets of three learners on
+# Omniglot, for at most SECONDS; the same command resumes. METABENCH_CACHE may name decoded images.
 SECONDS ?= 520
-paper-gpu: ## Omniglot 5-way 1-shot with published settings on a GPU, in resumable pieces (PYTHON=python3)
+paper-gpu: ## Omniglot with published settings on a GPU, in pieces (PYTHON=)
 	timeout --signal=INT --kill-after=20 $(SECONDS) $(PYTHON) -m benchmarks run --profile paper -t omniglot/5w1s \
 		-m maml -m fomaml -m matching-nets --seeds 1 --device cuda --jobs 3 --store reports/reference/paper-omniglot; \
-		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; the same command goes on"; else exit $$code; fi
+		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; run the same command again to resume"; else exit $$code; fi
 
-smoke: $(installed) ## every method on small tasks, and its page; the scores mean nothing
+smoke: $(installed) ## every method on small tasks, and its page; scores mean nothing
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests
@@ -72,34 +72,34 @@ check: $(installed) ## format, lint and types
 	$(run_python) -m ruff check .
 	$(run_python) -m mypy
 
-# `bench` runs it too, against the libraries that are here; `make peers` gets those that are not.
-cost: $(installed) ## what second order costs against first (PROFILE=quick: minutes on 2 cores with all peers)
+# `bench` runs it too, against the libraries that are installed; `make peers` installs the others.
+cost: $(installed) ## what second order costs against first (PROFILE=quick: minutes)
 	$(run_python) -m benchmarks cost --profile $(PROFILE) $(ARGS)
 
-# The most important settings come first; the same command goes on with those that no time was left for.
+# The most important settings come first; the same command goes on with the others.
 COST_SECONDS ?= 450
-cost-gpu: ## the same on a GPU, with what PYTHON has, in under 8 minutes: nothing is installed, absent libraries are skipped
+cost-gpu: ## the same on a GPU with what PYTHON has, in under 8 minutes
 	$(PYTHON) -m benchmarks cost --profile standard --device cuda --seconds $(COST_SECONDS) $(ARGS)
 
-gate: $(installed) ## is anything slower or worse than in the commit before (METABENCH_GATE_BASE=commit: than there)?
+gate: $(installed) ## is this slower or worse than METABENCH_GATE_BASE, else HEAD~1?
 	$(run_python) -m benchmarks gate $(ARGS)
 
-micro: $(installed) ## where time goes: inner step, meta-step, episodes, records, report
+micro: $(installed) ## where time goes: inner step, meta-step, episodes, records
 	$(run_python) -m pytest tests/micro -o addopts=--import-mode=importlib --benchmark-only $(ARGS)
 
-peers: $(installed) ## other libraries, to compare with; tried anew where it failed before
+peers: $(installed) ## install the libraries to compare with; tries again what failed
 	@grep -qs '^installed' $(peers) || rm -f $(peers)
 	@$(MAKE) --no-print-directory $(peers)
 	$(call with_peer,higher,higher==0.2.1)
 	$(call with_peer,torchopt,torchopt==0.7.3 optree graphviz)
 	$(call with_peer,jax,jax==0.10.2 jaxlib==0.10.2 ml_dtypes opt_einsum)
 
-clean: ## remove the environment and what tools left behind; records in reports/runs stay
+clean: ## remove the environment and caches; reports/runs stays
 	rm -rf $(VENV) $(unfinished) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment that somebody else made is installed into, never cleared. torch comes first, so that a package which
-# asks for any torch finds the pinned one.
+# An environment that was there before is installed into, never cleared. torch comes first, so that a package which asks
+# for any torch finds the pinned one.
 $(installed): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("metabench needs Python 3.11 or newer (make PYTHON=...); this is " + sys.version.split()[0])'
 	@rm -f $@
@@ -118,4 +118,4 @@ $(peers): $(installed)
 	$(pip_install) --no-deps "torchvision==0.16.2; python_version < '3.12'" "torchvision==0.28.0; python_version >= '3.12'" && \
 	$(pip_install) gym==0.26.2 requests tqdm scipy pillow; } >$(VENV)/peers.log 2>&1 \
 	&& echo "installed" >$@ \
-	|| { echo "missing" >$@; echo "learn2learn can't be installed here, so nothing is compared with it ($(VENV)/peers.log; again: make peers)"; }
+	|| { echo "missing" >$@; echo "learn2learn could not be installed and is left out of comparisons ($(VENV)/peers.log; again: make peers)"; }

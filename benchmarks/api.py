@@ -1,15 +1,14 @@
 """The contract between task distributions, meta-learners and the suite.
 
-Every tensor that belongs to tasks has a leading task axis: ``[T, ...]``, T tasks at once. A task distribution cuts
-episodes, a meta-learner turns a support source into predictors, the task distribution scores predictors on the query
-source. Neither knows the other. The runner alone holds the clock, the files and the command line.
+Every tensor of tasks has a leading task axis: ``[T, ...]``, T tasks at once. A task distribution cuts episodes, a
+meta-learner turns a support source into predictors, the task distribution scores predictors on the query source.
+Neither knows the other. The runner alone holds the clock, the files and the command line. Three calls serve every kind
+of task::
 
-Three calls serve every kind of task::
-
-    episodes = tasks.episodes("test", indices)                 # support and query sources of T tasks
-    for predictor in learner.adapt(state, episodes.support, tasks):    # after 0, 1, 2 ... steps
-        for regime in regimes_of(predictor):                           # batch-norm regimes, the default first
-            scores = tasks.score(in_regime(predictor, regime), episodes.query)     # [T, n]
+    episodes = tasks.episodes("test", indices)  # support and query sources of T tasks
+    for predictor in learner.adapt(state, episodes.support, tasks):  # after 0, 1, 2 ... steps
+        for regime in regimes_of(predictor):  # batch-norm regimes, the default first
+            scores = tasks.score(in_regime(predictor, regime), episodes.query)  # [T, n]
 
 A labelled set is a source that returns itself. An environment is a source that rolls the given predictor out: a
 policy-gradient inner step draws fresh trajectories from the policy it improves, and ``score`` returns one return per
@@ -22,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -35,13 +34,11 @@ from benchmarks.errors import Unavailable as Unavailable
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
 
-#: Batch-norm regimes: the examples whose statistics normalise the queries (docs/protocol.md).
-#: ``none`` labels a predictor without batch statistics.
+#: batch-norm regimes: the examples whose statistics normalise the queries; "none": no batch-norm (docs/protocol.md)
 REGIMES = ("query", "support", "single", "running", "none")
 
 Parameters = dict[str, Tensor]
 Memory = Any
-Self = TypeVar("Self", bound="Configured")
 
 
 class Predictor(Protocol):
@@ -52,15 +49,14 @@ class Predictor(Protocol):
     plain function."""
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        """Predict for inputs ``[T, n, *input_shape]``: class scores ``[T, n, way]``, values ``[T, n, outputs]`` or the
-        parameters of an action distribution; and the memory after these inputs (None where there is none)."""
+        """Class scores ``[T, n, way]``, values ``[T, n, outputs]`` or parameters of an action distribution for inputs
+        ``[T, n, *input_shape]``; and the memory after these inputs (None without one)."""
         ...
 
 
 def regimes_of(predictor: Predictor) -> tuple[str, ...]:
     """The batch-norm regimes a predictor answers under, the default first; ("none",) for one without batch-norm."""
-    found: tuple[str, ...] = getattr(predictor, "regimes", ("none",))
-    return found
+    return tuple(getattr(predictor, "regimes", ("none",)))
 
 
 def in_regime(predictor: Predictor, name: str) -> Predictor:
@@ -111,16 +107,6 @@ class LabelledSet:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A source that replays ``batches[step]``, the data of an earlier inner loop."""
-
-    batches: Sequence[Any]
-
-    def batch(self, predictor: Predictor | None, step: int) -> Any:
-        return self.batches[step]
-
-
-@dataclass(frozen=True)
 class Episodes:
     """T tasks: a support source to learn from and a query source to be scored on."""
 
@@ -152,19 +138,16 @@ class State:
 
     def copy(self) -> State:
         """The same values in tensors of their own, without gradients."""
-
-        def clone(tensors: Parameters) -> Parameters:
-            return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-        tensors: Any = {name: clone(getattr(self, name)) for name in ("parameters", "buffers", "moments")}
-        return dataclasses.replace(self, **tensors)
+        return self._mapped(lambda tensor: tensor.detach().clone())
 
     def to(self, device: torch.device | str) -> State:
-        """The same values on ``device``."""
-        moved = self.copy()
-        for tensors in (moved.parameters, moved.buffers, moved.moments):
-            tensors.update({name: tensor.to(device) for name, tensor in tensors.items()})
-        return moved
+        """A copy on ``device``."""
+        return self._mapped(lambda tensor: tensor.detach().to(device, copy=True))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> State:
+        tensors = {part: getattr(self, part).items() for part in ("parameters", "buffers", "moments")}
+        changed: Any = {part: {name: change(tensor) for name, tensor in pairs} for part, pairs in tensors.items()}
+        return dataclasses.replace(self, **changed)
 
 
 class Configured:
@@ -177,7 +160,7 @@ class Configured:
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {f.name: getattr(self, f.name) for f in fields if f.metadata.get("configuration", True)}
 
-    def replace(self: Self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """A copy with other field values."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
@@ -189,28 +172,22 @@ def adaptation_field(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class TaskDistribution(Configured):
-    """p(T): a distribution over tasks, in three splits that share no class (or, where tasks are drawn from a
-    continuum, no task).
+    """p(T): a distribution over tasks, in three splits that share no class (in a continuum of tasks, no task).
 
     A subclass is a frozen dataclass registered with `@register_task`. Its class data state its kind, its fields select
     a variant. The docstring is the data sheet: inputs and outputs with units, how tasks are drawn, the source, and
     differences from the original. A control task also declares ``discount``, the discount factor of returns.
     """
 
-    #: one of KINDS
-    kind: ClassVar[str]
-    #: a change that moves any score changes the version
-    version: ClassVar[int] = 1
-    #: variant name -> field values; the first is the default
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]]
-    #: the unit of `score`: "accuracy", "squared error" or "return"
-    metric: ClassVar[str]
+    kind: ClassVar[str]  #: one of KINDS
+    version: ClassVar[int] = 1  #: a change that moves any score changes it
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]]  #: name -> field values; the first is the default
+    metric: ClassVar[str]  #: the unit of `score`: "accuracy", "squared error" or "return"
     higher_is_better: ClassVar[bool]
-    #: differences smaller than this are called equal (score units; for squared errors a ratio of means, 1.1)
+    #: smaller differences are called equal (score units; for squared errors a ratio of means, 1.1)
     equivalence_margin: ClassVar[float]
-    #: offers: which of "pooled", "parameters", "classes" a learner can rely on
-    offers: ClassVar[frozenset[str]] = frozenset()
-    exhibited: ClassVar[int] = 3  # how many episodes `exhibit` is given
+    offers: ClassVar[frozenset[str]] = frozenset()  #: of "pooled", "parameters", "classes"; see `MetaLearner.needs`
+    exhibited: ClassVar[int] = 3  #: episodes for `exhibit`
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)
@@ -219,6 +196,14 @@ class TaskDistribution(Configured):
     def id(self) -> str:
         """Name, version and variant: ``omniglot-v1/5w1s``."""
         return f"{self.name}-v{self.version}/{self.variant}"
+
+    @property
+    def title(self) -> str:
+        """The id and the fields that differ from the variant's, for records: ``omniglot-v1/5w1s[way=7]``."""
+        fields = getattr(self, "variants", {}).get(self.variant, {})
+        usual = type(self)(**{"variant": self.variant, **fields}).config()
+        changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
+        return self.id + (f"[{', '.join(changed)}]" if changed else "")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -273,8 +258,7 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def score(self, predictor: Predictor, query: Any) -> Tensor:
-        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or the return of a
-        trajectory."""
+        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or a trajectory's return."""
         raise NotImplementedError
 
     def predictions(self, predictor: Predictor, query: LabelledSet) -> Tensor:
@@ -300,18 +284,13 @@ class TaskDistribution(Configured):
 class MetaLearner(Configured):
     """A way to learn from many tasks how to learn a new one.
 
-    A subclass is a frozen dataclass registered with `@register_method`; fields are hyper-parameters. The file's
-    docstring names the paper and lists where the code deviates from it.
-    """
+    A subclass is a frozen dataclass registered with `@register_method`; fields are hyper-parameters. The docstring of
+    its file names the paper and lists the deviations."""
 
-    #: the kinds of task it learns
-    kinds: ClassVar[frozenset[str]]
-    #: the `TaskDistribution.offers` it relies on
-    needs: ClassVar[frozenset[str]] = frozenset()
-    #: "learner", "floor" or "ceiling"; a ceiling knows more than a learner may, so it is not ranked
-    role: ClassVar[str] = "learner"
-    #: False for a learner without anything to train: it has evaluations, but no fit
-    fits: ClassVar[bool] = True
+    kinds: ClassVar[frozenset[str]]  #: the kinds of task it learns
+    needs: ClassVar[frozenset[str]] = frozenset()  #: the `TaskDistribution.offers` it relies on
+    role: ClassVar[str] = "learner"  #: or "floor", or "ceiling", which knows more than a learner may and has no rank
+    fits: ClassVar[bool] = True  #: False for a learner without anything to train
     #: the papers' settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: the papers' budgets in meta-steps, by the same keys
@@ -331,15 +310,14 @@ class MetaLearner(Configured):
         """The numbers of inner steps whose scores are reported, the headline last; (0,) for one without steps."""
         return (0,)
 
-    def for_budget(self: Self, meta_steps: int) -> Self:
-        """The learner for a fit of ``meta_steps``: a schedule that ends with the budget puts the number in a field.
+    def for_budget(self, meta_steps: int) -> Self:
+        """The learner for a fit of ``meta_steps``: a schedule that ends with the budget puts the number in a field,
+        since the record and the key of the fit hold all fields. The runner calls it before it builds the fit.
 
-        A field, because the record and the key of the fit hold all fields. The runner calls it before it builds the
-        fit. Default: the learner itself. A learner with a linear decay writes
-        ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
+        A linear decay writes ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
         return self
 
-    def planned(self: Self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
+    def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
         """The learner with its execution plan (`benchmarks.execution.plans`) settled, and the plan as plain data.
 
         meta_steps: how many remain. forced: a spelled plan in place of the rule's. Compiles if the plan says so.

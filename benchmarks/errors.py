@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 #: parts of the messages that libraries raise when memory is short, besides MemoryError and torch.OutOfMemoryError
 OUT_OF_MEMORY = ("out of memory", "can't allocate", "cannot allocate", "alloc_failed")
 
@@ -37,3 +40,13 @@ def status_of(error: BaseException) -> tuple[str, str]:
 def short_of_memory(text: str) -> bool:
     """Whether a message says that memory is short."""
     return any(sign in text.lower() for sign in OUT_OF_MEMORY)
+
+
+def raised_at(error: BaseException, path: Path) -> str:
+    """``path:line`` of the innermost frame of an exception, or of its cause, in a file; "" if it passed none."""
+    if error.__cause__ is not None and (found := raised_at(error.__cause__, path)):
+        return found
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno}"
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else ""

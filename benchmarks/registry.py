@@ -1,8 +1,7 @@
 """Methods and task distributions by name.
 
-A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, found by itself, or a path to somebody's own file.
-Registering twice with other fields gives one class two names: ``fomaml`` is ``maml`` with first-order gradients. One
-name may stand for several methods, each for its own kinds of task: ``maml`` learns classifiers, and it learns policies.
+A plug-in is a file in `maml/`, `baselines/` or `benchmarks/tasks/`, or a path to your own. A class may have several
+names with other fields (``fomaml``), and a name several classes, each for its own kinds of task (``maml``).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
+from benchmarks.errors import raised_at
 
 Plugin = TypeVar("Plugin", bound=type)
 
@@ -72,7 +71,7 @@ def register_task(name: str) -> Callable[[Plugin], Plugin]:
 
 def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, Any]) -> Callable[[Plugin], Plugin]:
     def add(cls: Plugin) -> Plugin:
-        path = Path(sys.modules[cls.__module__].__file__ or "")
+        path = Path(getattr(sys.modules[cls.__module__], "__file__", None) or "")
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, base)):
             raise MetabenchError(f"{path}: {cls.__name__} is not a dataclass derived from {base.__name__}")
         known = table[name].all if name in table else ()
@@ -121,41 +120,43 @@ def load_file(path: Path) -> list[Entry]:
     if not path.is_file():
         raise MetabenchError(f"no such plug-in file: {path}")
     path = path.resolve()
-    module_name = f"metabench_plugin_{path.stem.replace('-', '_')}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    module_name = _module_name(path)
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:
             raise MetabenchError(f"{path} is not a Python file")
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))  # last, so that it hides no other module
-        before = dict(_methods), dict(_tasks)
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
-            del sys.modules[module_name]
-            for table, entries in zip((_methods, _tasks), before, strict=True):
-                table.clear()
-                table.update(entries)
+            forget_file(path)
             if isinstance(error, MetabenchError):
                 raise
-            where = raised_at(error, path) or str(path)
-            raise MetabenchError(f"{where} can't be imported: {type(error).__name__}: {error}") from error
-    registered = [entry for table in (_methods, _tasks) for first in table.values() for entry in first.all]
-    own = [entry for entry in registered if entry.path == path]
+            line = f"{type(error).__name__}: {error}"
+            raise MetabenchError(f"{raised_at(error, path) or path} can't be imported: {line}") from error
+    own = [each for table in (_methods, _tasks) for first in table.values() for each in first.all if each.path == path]
     if not own and path not in other_files:
-        raise MetabenchError(f"{path} registers nothing: use @register_method, @register_task or register_backbone")
+        raise MetabenchError(f"{path} registers no method and no task (use @register_method or @register_task)")
     return own
 
 
-def raised_at(error: BaseException, path: Path) -> str:
-    """``path:line`` of the innermost frame of an exception, or of its cause, in a file; "" if it passed none."""
-    if error.__cause__ is not None and (found := raised_at(error.__cause__, path)):
-        return found
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno}"
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else ""
+def _module_name(path: Path) -> str:
+    return f"metabench_plugin_{path.stem.replace('-', '_')}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+
+
+def forget_file(path: Path) -> None:
+    """Withdraw what a plug-in file has registered, so that `load_file` imports it again: it may have changed."""
+    path = path.resolve()
+    sys.modules.pop(_module_name(path), None)
+    for table in (_methods, _tasks):
+        for name, first in list(table.items()):
+            kept = [dataclasses.replace(entry, further=()) for entry in first.all if entry.path != path]
+            del table[name]
+            if kept:
+                table[name] = dataclasses.replace(kept[0], further=tuple(kept[1:]))
+    other_files.discard(path)
 
 
 def methods() -> dict[str, Entry]:
@@ -279,53 +280,6 @@ def check_type(what: str, value: Any, expected: Any) -> None:
     if not fits and not (float in plain and isinstance(value, int) and not isinstance(value, bool)):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
-
-
-def describe() -> dict[str, Any]:
-    """Methods, tasks and which fits which, as plain data for programs."""
-    return {
-        "methods": {
-            name: {**_method_facts(first), "further": [_method_facts(entry) for entry in first.further]}
-            for name, first in methods().items()
-        },
-        "tasks": {
-            name: {
-                "summary": _summary(entry.cls),
-                "file": str(entry.path),
-                "kind": entry.cls.kind,
-                "version": entry.cls.version,
-                "metric": entry.cls.metric,
-                "offers": sorted(entry.cls.offers),
-                "variants": {variant: dict(fields) for variant, fields in entry.cls.variants.items()},
-                "fields": _fields(entry),
-            }
-            for name, entry in tasks().items()
-        },
-        "compatibility": {method: {task: incompatible(method, task) for task in tasks()} for method in methods()},
-    }
-
-
-def _method_facts(entry: Entry) -> dict[str, Any]:
-    return {
-        "summary": _summary(entry.cls),
-        "file": str(entry.path),
-        "kinds": sorted(entry.cls.kinds),
-        "needs": sorted(entry.cls.needs),
-        "fits": entry.cls.fits,
-        "fields": _fields(entry),
-    }
-
-
-def _summary(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    return {
-        f.name: entry.fields.get(f.name, None if f.default is dataclasses.MISSING else f.default)
-        for f in dataclasses.fields(entry.cls)
-        if f.metadata.get("configuration", True)
-    }
 
 
 def incompatible(method_name: str, task_id: str) -> str | None:

@@ -60,6 +60,16 @@ class UpdateRule(Protocol):
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A source that replays ``batches[step]``, the data of an earlier inner loop."""
+
+    batches: Sequence[Any]
+
+    def batch(self, predictor: Predictor | None, step: int) -> Any:
+        return self.batches[step]
+
+
+@dataclass(frozen=True)
 class GradientDescent:
     """Plain gradient descent.
 

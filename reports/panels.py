@@ -1,4 +1,4 @@
-"""One figure of the page: a frame of what is drawn, and how it is drawn. Each is small enough for a phone."""
+"""A figure of the page: the frame that it shows, and the function that draws it. Each fits a phone."""
 
 from __future__ import annotations
 

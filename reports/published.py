@@ -1,8 +1,8 @@
 """Does this implementation reach the published numbers, under the same protocol?
 
-``reports/published.csv`` holds them, each with its source and with what the source states of its protocol; a blank is
-"not stated". A number is compared with ours only where our fit had the published budget, and "agrees" is said only
-where no stated part of the protocol differs and the decisive parts are stated at all.
+``reports/published.csv`` holds them, each with its source and the protocol as far as the source states it; blank means
+"not stated". Only fits with the published budget are compared. "Agrees" needs a protocol whose decisive parts are
+stated and equal ours.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Published:
-    """One published number. None and "" are "not stated".
+    """One published number. None and "" mean "not stated".
 
-    method, task: as they are called here. value, half_width: in score units (accuracy from 0 to 1); half_width is of
-    the 95 % interval. selection: "validation" where rates and steps are stated to be chosen on validation tasks. kind:
-    one of `KINDS`. differs: what is stated of the protocol and done otherwise here.
+    method, task: names in this suite.
+    value, half_width: in score units (accuracy from 0 to 1); half_width is of the 95 % interval.
+    selection: "validation" if the source chose rates and steps on validation tasks.
+    kind: one of `KINDS`.
+    differs: a stated part of the protocol that this suite does differently.
     """
 
     method: str
@@ -86,10 +88,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Ours:
-    """Our number: score over seeds and episodes at one inner step, with its protocol and its budget.
+    """Our number: the score over seeds and episodes at one inner step, with its protocol and budget.
 
-    standard_error: over episodes and, from two seeds on, over seeds. seed_variance: of one training run against
-    another; None for one seed. full_budget: whether the fit had the published number of meta-steps.
+    standard_error: over episodes and, with two or more seeds, over seeds.
+    seed_variance: between training runs; None for one seed.
+    full_budget: whether the fit had the published number of meta-steps.
     """
 
     method: str
@@ -106,11 +109,11 @@ class Ours:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a published number says about ours.
+    """Our number compared with a published one.
 
-    outcome: one of `OUTCOMES`. why: in what the protocol differs, what of it is not stated, why it was not run.
-    difference, z: ours minus published, in score units and in standard errors, wherever both can be computed, whatever
-    the outcome: a difference of protocols does not hide a difference of numbers.
+    outcome: one of `OUTCOMES`.
+    why: how the protocol differs, which part is not stated, or why it was not run.
+    difference, z: ours minus published, in score units and in standard errors; given whatever the outcome.
     """
 
     published: Published
@@ -124,7 +127,7 @@ class Reproduction:
 
 
 def load(path: Path = FILE) -> list[Published]:
-    """All published numbers, in the order of the file; raises `MetabenchError` where a line can't be read."""
+    """All published numbers, in the order of the file; raises `MetabenchError` for a line that can't be read."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
@@ -152,7 +155,7 @@ def _parse(line: dict[str, str], where: str) -> Published:
 
 
 def ours(row: Row, step: int | None = None) -> Ours:
-    """Our number for a row of the tables, which `benchmarks.stats.columns` reads at its headline step."""
+    """Our number for a row of the tables, at its headline step."""
     first, means = row.first, row.values.mean(axis=2)
     seeds, episodes = means.shape
     error = float(means.mean(axis=0).var(ddof=1)) / episodes if episodes > 1 else math.nan
@@ -174,9 +177,9 @@ def ours(row: Row, step: int | None = None) -> Ours:
 
 
 def reproduction(published: Published, mine: Ours | None) -> Reproduction:
-    """z = (ours - published) / sqrt(SE_ours^2 + SE_published^2 + seed variance), and what it comes to.
+    """Compare by z = (ours - published) / sqrt(SE_ours^2 + SE_published^2 + seed variance).
 
-    The published number is of one training run, so the variance between runs belongs to it in full."""
+    The published number is of one training run, so it has the full variance between runs."""
     if mine is None:
         return Reproduction(published, "not run", "no result here")
     if mine.under_trained or not mine.full_budget:
@@ -201,8 +204,8 @@ def reproduction(published: Published, mine: Ours | None) -> Reproduction:
 
 
 def protocol_differences(published: Published, mine: Ours) -> list[str]:
-    """In words, each stated part of the published protocol that is otherwise here. The number of test episodes is none:
-    it is in the standard errors."""
+    """Each stated part of the published protocol that differs from ours, as text. The number of test episodes does not
+    count: the standard errors hold it."""
     here = {
         "way": mine.protocol.way or None,
         "shot": mine.protocol.shots,
@@ -225,7 +228,7 @@ def protocol_differences(published: Published, mine: Ours) -> list[str]:
 
 
 def not_stated(published: Published, mine: Ours) -> list[str]:
-    """The decisive parts of the protocol that the source does not state."""
+    """The decisive parts of the protocol that the source leaves out."""
     decisive = {"backbone": published.backbone} if mine.backbone else {}
     if mine.protocol.regime != "none":
         decisive["batch-norm"] = published.regime
@@ -237,13 +240,13 @@ def not_stated(published: Published, mine: Ours) -> list[str]:
 
 
 def _queries_matter(mine: Ours) -> bool:
-    """The number of queries changes what is measured only where queries see each other."""
+    """The number of queries matters only where queries share batch statistics."""
     return mine.protocol.regime == "query"
 
 
 def anchor(numbers: Iterable[Published], mine: Ours) -> Published | None:
-    """The published number to print beside ours: of this method, task and (where a source states several) number of
-    inner steps; the same backbone before others, then by kind of evidence, then in the order of the file."""
+    """The published number to compare ours with: of this method, task and (if a source has several) number of inner
+    steps; the same backbone first, then by kind of evidence, then in the order of the file."""
     candidates = [one for one in numbers if (one.method, one.task) == (mine.method, mine.protocol.task)]
     candidates = [one for one in candidates if one.metric == "accuracy" or one.steps in (None, mine.steps)]
     ranked: Sequence[Published] = sorted(
@@ -253,6 +256,6 @@ def anchor(numbers: Iterable[Published], mine: Ours) -> Published | None:
 
 
 def spread(numbers: Iterable[Published], method: str, task: str) -> tuple[float, float] | None:
-    """The least and the greatest value that anybody reports for a method on a task; None without any."""
+    """The lowest and the highest reported value of a method on a task; None without any."""
     values = [one.value for one in numbers if (one.method, one.task) == (method, task)]
     return (float(np.min(values)), float(np.max(values))) if values else None

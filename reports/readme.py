@@ -16,7 +16,7 @@ from reports import style, svg, words
 from reports.cost import frames
 from reports.cost.picture import drawn
 from reports.results import Result, Results, load
-from reports.scores import layout, sentences, tables
+from reports.scores import findings, layout, tables
 
 ROOT = Path(__file__).parents[1]
 #: documents, from the top of the checkout
@@ -36,8 +36,8 @@ TRAINED = 2
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
-#: columns beside the scores
-DETAILS = ("rank", "letters", "steps at test", "meta-steps", "of published", "training")
+#: columns next to the scores
+DETAILS = ("rank", "groups", "steps at test", "meta-steps", "of published", "training")
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:
@@ -68,13 +68,13 @@ def section(paths: Sequence[Path], root: Path) -> str:
 def _overview(results: Results) -> str:
     """Methods in rows, the tests that several methods were trained for in columns."""
     columns = []
-    for finding in (regimes[0] for regimes in sentences.findings(results) if regimes[0].own):
-        if sum(bool(place.result.training) for place in finding.places) >= TRAINED:
+    for finding in (regimes[0] for regimes in findings.findings_of(results) if regimes[0].own):
+        if sum(bool(entry.result.training) for entry in finding.entries) >= TRAINED:
             columns.append(finding)
-    columns = [finding for finding in columns if finding.places and finding.places[0].result.column.model == "best"]
-    places = [{place.result.name: place for place in finding.places} for finding in columns]
+    columns = [finding for finding in columns if finding.entries and finding.entries[0].result.column.model == "best"]
+    places = [{entry.result.name: entry for entry in finding.entries} for finding in columns]
     rows = [
-        [name, *(_place(column.get(name)) for column in places)]
+        [name, *(_score(column.get(name)) for column in places)]
         for name in dict.fromkeys(name for column in places for name in column)
     ]
     titles = ["method", *map(_column_title, columns)]
@@ -87,21 +87,21 @@ def _overview(results: Results) -> str:
     )
 
 
-def _column_title(finding: sentences.Finding) -> str:
+def _column_title(finding: findings.Finding) -> str:
     regime = "" if finding.regime == "none" else f", {words.REGIME_TITLES[finding.regime]}"
-    return f"{finding.test}<br>{words.axis(finding.places[0].result.metric)}{regime}"
+    return f"{finding.test}<br>{words.axis(finding.entries[0].result.metric)}{regime}"
 
 
-def _place(place: sentences.Place | None) -> str:
+def _score(entry: findings.Entry | None) -> str:
     """A score: bold where no method is better; empty where there is none."""
-    if place is None:
+    if entry is None:
         return ""
-    text = f"**{place.number}**" if place.rank == 1 else place.number
-    return text + (words.UNDER_TRAINED if place.result.under_trained else "")
+    text = f"**{entry.number}**" if entry.rank == 1 else entry.number
+    return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 
 def picture(paths: Sequence[Path]) -> svg.Drawing | None:
-    """What second order costs, from the costs of these stores; None where they hold none to draw."""
+    """The cost of second order in these stores; None without costs to draw."""
     return drawn([record for path in paths for record in load(path).costs])
 
 
@@ -112,7 +112,7 @@ def _store(path: Path, root: Path) -> str:
     if not own and results.costs:
         return f"## {path.name}\n\n{_costs(results)}\n\n{_origin(results, path, root)}"
     if not own:
-        raise MetabenchError(f"no finished evaluation in {path}: there is nothing to make a table of")
+        raise MetabenchError(f"no finished evaluation in {path}")
     looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
     parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
@@ -141,7 +141,7 @@ def _text(cell: layout.Cell) -> str:
 
 
 def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
-    """What the numbers are, and where they come from."""
+    """What the numbers mean and where they come from."""
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
         lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
@@ -149,14 +149,14 @@ def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -
 
 
 def _costs(results: Results) -> str:
-    """What a store that holds costs only says in sentences; docs/performance.md has the tables."""
+    """Sentences for a store of costs alone; docs/performance.md has the tables."""
     profiles = words.listed(sorted({record.profile for record in results.costs if record.profile}))
     told = [f"**Second order against first** ({words.count(len(results.costs), 'setting')}; profile: {profiles})"]
     return "\n\n".join([*told, *frames.overview(results.costs)])
 
 
 def _origin(results: Results, path: Path, root: Path) -> str:
-    """Where the records are, and what they were made with."""
+    """The place of the records, their machine and commit."""
     machines = tables.machines_table(results.records or results.costs)
     where = "; ".join(dict.fromkeys(str(row["gpu"] or row["processor"]) for row in machines.to_dict("records")))
     commits = ", ".join(dict.fromkeys(map(str, machines["commit"])))

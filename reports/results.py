@@ -1,6 +1,4 @@
-"""From records to results: one result is one number of the tables, a method under one protocol with all its seeds.
-
-pandas is imported where a frame is made, so that records can be read before it is there."""
+"""From records to results: a result is one number of the tables, a method under one protocol with all its seeds."""
 
 from __future__ import annotations
 
@@ -170,7 +168,7 @@ class Results:
 
     @cached_property
     def verdicts(self) -> dict[TestProtocol, Comparison | MetabenchError]:
-        """All learners of each column in pairs, or why they can't be compared."""
+        """The comparison of each column, or why there is none."""
         found: dict[TestProtocol, Comparison | MetabenchError] = {}
         for column in self.compared:
             try:
@@ -180,16 +178,16 @@ class Results:
         return found
 
     def leading(self, test: tuple[Any, ...]) -> TestProtocol:
-        """The column of a test in which most methods stand."""
+        """The column of a test with most methods."""
         return next(column.protocol for column in self.compared if column.protocol.test == test)
 
     def metric(self, protocol: TestProtocol) -> str:
-        """What is measured in a column."""
+        """The metric of a column."""
         return next(column.metric for column in self.compared if column.protocol == protocol)
 
     def judged(self, result: Result) -> Comparison | None:
-        """The comparison that a result is ranked in: its own column's, or (where it has no batch-norm and others have)
-        that of the leading column."""
+        """The comparison that ranks a result: of its own column, or of the leading one where only others have
+        batch-norm."""
         place = result.column if result.column in self.verdicts else self.leading(result.column.test)
         found = self.verdicts[place]
         return found if isinstance(found, Comparison) else None
@@ -215,7 +213,7 @@ class Results:
 
     @property
     def problems(self) -> list[str]:
-        """One line per file that could not be read; complete once `results` is there."""
+        """One line per unreadable file; complete once `results` is computed."""
         return [line for lines in self.complaints for line in lines]
 
     @property
@@ -227,12 +225,12 @@ class Results:
 
     @property
     def labels(self) -> list[str]:
-        """The method labels, those without a number included, in alphabetical order."""
+        """All method labels in alphabetical order."""
         return sorted({record.label for record in self.records})
 
     @property
     def measured(self) -> list[Record]:
-        """The records of every kind: what says where numbers come from."""
+        """The records of every kind."""
         return [*self.records, *self.costs]
 
     @property

@@ -1,8 +1,8 @@
-"""The look of a method: the same colour, marker and line in every figure and table of a report.
+"""The look of a method: the same colour, marker and line in every figure and table.
 
-Colours begin with those of seaborn's "colorblind" palette, darkened where they vanish on white, and each has a lighter
-twin for dark pages; a figure names a CSS variable with the darker tone as its fallback, so that one SVG serves both and
-also stands alone as a file. Markers and dashes tell methods apart where colours can't."""
+Colours begin with seaborn's "colorblind" palette, darkened where they vanish on white. Each has a lighter tone for dark
+pages: a figure uses a CSS variable with the darker tone as its fallback, so one SVG serves both and also works as a
+file. Markers and dashes separate methods of the same colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: (on white, on dark); more methods than colours go round with another marker and dash
+#: (on white, on dark); further methods reuse a colour with another marker and dash
 COLOURS = (
     ("#0173b2", "#56a9e0"),
     ("#c04e01", "#f08a4b"),
@@ -47,7 +47,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn, or (in the figures of the cost benchmark) an implementation."""
+    """The look of a method, or of an implementation in the cost benchmark."""
 
     index: int
     light: str
@@ -67,8 +67,8 @@ class Look:
         return SHAPES[self.marker]
 
 
-#: methods in the order of their looks, ten colours a line, so that a method looks the same on every page and those that
-#: meet on one test differ in colour; "" is nobody's yet
+#: methods in the order of their looks, ten colours a line, so that a method looks the same on every page and methods of
+#: one test differ in colour; "" is free
 KNOWN = (
     *("maml", "fomaml", "finetune", "matching-nets", "matching-nets-fce"),
     *("recurrent", "nearest-neighbour", "nearest-neighbour-embedding", "oracle", "constant"),
@@ -78,14 +78,14 @@ KNOWN = (
     *("optimistic-thompson", "", "optimistic-thompson-maximum", "gittins", "bayes-optimal"),
     *("", "", "", "opsrl", "beb"),
 )
-#: so many colours times so many lines of them have markers of their own, with two relatives each
+#: looks before markers repeat
 PLACES = 4 * len(COLOURS)
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash.
 
-    Methods that are not known here take the first looks that nobody of the labels has."""
+    Unknown methods take the first free looks."""
     ordered = sorted(set(labels))
     families = list(dict.fromkeys(_family(label) for label in ordered))
     places = {family: KNOWN.index(family) for family in families if family in KNOWN}
@@ -100,7 +100,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         relatives[family] = generation + 1
         light, dark = COLOURS[column]
         marker = MARKERS[(column + 3 * line + generation) % len(MARKERS)]
-        # of the colours of a line no more than three are dashed alike, for what is drawn without markers
+        # at most three colours of a line share a dash, for figures without markers
         dash = DASHES[(column // 3 + line + generation) % len(DASHES)]
         table[label] = Look(index, light, dark, marker, dash)
     return table
@@ -110,11 +110,11 @@ def _family(label: str) -> str:
     return label.split(" [")[0].split(" (")[0]
 
 
-#: implementations that `metabench cost` compares: place in `COLOURS`; those that are not listed have the last one's
+#: implementation -> place in `COLOURS`; others share the last one
 IMPLEMENTATIONS = {"ours": 0, "loop": 5, "learn2learn": 1, "higher": 2, "torchopt": 3, "jax": 7, "another": 4}
 
 
-#: plans of ours and of others in the order of their markers, so that no two of them look alike
+#: plans in the order of their markers
 PLANS = (
     *("rule", "eager", "compiled", "graph", "compiled-graph", "tf32", "graph-tf32", "graph-bf16", "all", "one"),
     *("checkpointed", "bf16"),
@@ -122,7 +122,7 @@ PLANS = (
 
 
 def implementation(label: str) -> Look:
-    """The look of an implementation or of one of its plans, as in ``ours/all``; plans share a colour."""
+    """The look of an implementation, or of one of its plans (``ours/all``), which share its colour."""
     name, _, plan = label.partition("/")
     place = IMPLEMENTATIONS.get(name, IMPLEMENTATIONS["another"])
     light, dark = COLOURS[place]
@@ -142,6 +142,6 @@ def mapped(table: Mapping[str, Look]) -> dict[str, Any]:
 
 
 def css_variables(table: dict[str, Look], dark: bool) -> str:
-    """The declarations of all colours of methods and implementations for a light or a dark page."""
+    """CSS declarations of all colours, for a light or a dark page."""
     shown = [*table.values(), *map(implementation, IMPLEMENTATIONS)]
     return "".join(f"{look.variable}:{look.dark if dark else look.light};" for look in shown)

@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that lives inside a page: text stays text, colours follow the page, bytes repeat."""
+"""Matplotlib figures as SVG inside a page: text stays text, colours follow the page, equal data give equal bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: colours that stand for the page's own; unlikely enough never to be meant literally
+#: placeholders for colours of the page
 INK, QUIET, RULE, PAPER, GOOD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d"
 PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper", GOOD: "--good"}
 
-#: inches from the axes down to the upper edge of the label below, and from the figure's left to the right edge of the
-#: label beside
+#: inches from the axes to the x label, and from the figure's left edge to the y label
 X_LABEL, Y_LABEL = 0.27, 0.22
 
 SETTINGS: dict[str, Any] = {
@@ -57,10 +56,11 @@ class Drawing(str):
 
 @contextmanager
 def drawing(name: str, width: float, height: float, above: float = 0.1, left: float = 0.78) -> Iterator[Any]:
-    """A figure of ``width`` x ``height`` inches and its axes, in the report's style; closed at the end.
+    """A figure of ``width`` x ``height`` inches and its axes, in the report's style.
 
-    above, left: inches left free above the axes, for a legend, and before them, for labels. The ids inside depend on
-    ``name``, so that several figures can share a page."""
+    name: seeds the ids inside, so that figures can share a page.
+    above, left: inches of margin above the axes (for a legend) and to their left (for labels).
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -75,20 +75,20 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
         # fixed margins in inches: panels line up, and no layout has to be solved
         start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height
         axes = figure.add_axes((start, bottom, right - start, top - bottom))
-        # in the margins; to find out where tick labels end, matplotlib places all of them twice more
+        # fixed, as matplotlib would place all tick labels twice more to find their ends
         axes.xaxis.set_label_coords(0.5, -X_LABEL / height / (top - bottom))
         axes.yaxis.set_label_coords((Y_LABEL - left) / width / (right - start), 0.5)
         yield figure, axes
 
 
 def band(axes: Any, x: Any, low: Any, high: Any, **style: Any) -> None:
-    """Shade what is between two lines, where both are finite."""
+    """Shade between two lines, where both are finite."""
     import numpy as np
 
     x, low, high = (np.asarray(values, dtype=float) for values in (x, low, high))
     there = np.isfinite(low) & np.isfinite(high)
     if there.any():
-        # half the time of `fill_between`, which could shade several pieces
+        # twice as fast as `fill_between`
         edge = np.concatenate([low[there], high[there][::-1]])
         axes.fill(np.concatenate([x[there], x[there][::-1]]), edge, linewidth=0, **style)
 
@@ -105,7 +105,7 @@ def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing
 
     seaborn.despine(fig=figure)
     buffer = io.StringIO()
-    # not by `savefig`, which draws everything twice so that layouts can be solved; these figures have none
+    # `savefig` draws everything twice, to solve layouts that these figures lack
     metadata: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
     text = buffer.getvalue()

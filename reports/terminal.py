@@ -13,16 +13,16 @@ from rich.text import Text
 
 from benchmarks.errors import MetabenchError
 from reports import style, words
-from reports.page import short
+from reports.page import answers
 from reports.results import Result, Results, load
-from reports.scores import layout, sentences, tables
-from reports.scores.sentences import Finding
+from reports.scores import layout, tables
+from reports.scores.findings import Entry, Finding, findings_of
 
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
 #: details beside the scores of a full table, where there is room; the page has all of them
-SHOWN = ("rank", "letters", "seeds", "of published", "training")
-#: letters of a column's title in a line
+SHOWN = ("rank", "groups", "seeds", "of published", "training")
+#: characters of a column's title in a line
 TITLE = 16
 #: columns between two tables
 GAP = 3
@@ -50,10 +50,12 @@ def show(
 ) -> None:
     """Print the overview.
 
-    test: print the full tables of the tests whose names contain this instead. everything: those of all tests, and all
-    failures. Raises `MetabenchError` without records, and for a test that the records lack."""
-    results = load(stores)
-    findings = sentences.findings(results)
+    test: print the full tables of the tests whose names contain this instead.
+    everything: print those of all tests, older code of a method, and all failures.
+
+    Raises `MetabenchError` without records, and for a test that the records lack."""
+    results = load(stores, older=everything)
+    findings = findings_of(results)
     if test is not None:
         known = [regimes[0].test for regimes in findings]
         findings = [regimes for regimes in findings if test in regimes[0].test]
@@ -129,28 +131,28 @@ def _shared(first: set[str], second: set[str]) -> float:
 
 
 def _names(findings: Iterable[Finding]) -> set[str]:
-    return {place.result.name for finding in findings for place in finding.places}
+    return {entry.result.name for finding in findings for entry in finding.entries}
 
 
 def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Iterator[tuple[Table, int]]:
     """The tables of a group and the number of tests in each; rows in the order of the first test that has them."""
-    order = list(dict.fromkeys(place.result.name for finding in group for place in _best_first(finding)))
+    order = list(dict.fromkeys(entry.result.name for finding in group for entry in _best_first(finding)))
     looks = style.looks(results.labels)
-    labels = {place.result.name: place.result.label for finding in group for place in finding.places}
+    labels = {entry.result.name: entry.result.label for finding in group for entry in finding.entries}
     names = Column("method", [_name(name, looks[labels[name]]) for name in order], numeric=False)
     columns = []
     for finding in group:
-        places = {place.result.name: place for place in finding.places}
-        cells = [_number(places.get(name)) for name in order]
+        entries = {entry.result.name: entry for entry in finding.entries}
+        cells = [_number(entries.get(name)) for name in order]
         columns.append(Column(f"{_heading(finding.test)}\n{_metric(finding)}", cells))
     for chunk in _chunks(names, columns, width):
         kept = [row for row, _ in enumerate(order) if any(column.cells[row].plain for column in chunk)]
         yield _table([names, *chunk], kept), len(chunk)
 
 
-def _best_first(finding: Finding) -> list[sentences.Place]:
-    sign = -1 if any(place.result.higher_is_better for place in finding.places) else 1
-    return sorted(finding.places, key=lambda place: sign * place.result.interval.estimate)
+def _best_first(finding: Finding) -> list[Entry]:
+    sign = -1 if any(entry.result.higher_is_better for entry in finding.entries) else 1
+    return sorted(finding.entries, key=lambda entry: sign * entry.result.interval.estimate)
 
 
 def _heading(title: str) -> str:
@@ -161,17 +163,17 @@ def _heading(title: str) -> str:
 
 def _metric(finding: Finding) -> str:
     """What is measured, with the batch-norm regime where there is one."""
-    place = next(iter(finding.places), None)
+    entry = next(iter(finding.entries), None)
     regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
-    return (words.axis(place.result.metric).removeprefix("mean ") if place else "") + regime
+    return (words.axis(entry.result.metric).removeprefix("mean ") if entry else "") + regime
 
 
-def _number(place: sentences.Place | None) -> Text:
+def _number(entry: Entry | None) -> Text:
     """A score; bold for the top group."""
-    if place is None:
+    if entry is None:
         return Text("")
-    text = Text(place.number, style="bold" if place.rank == 1 else "")
-    return _marked(text, place.result)
+    text = Text(entry.number, style="bold" if entry.rank == 1 else "")
+    return _marked(text, entry.result)
 
 
 def _marked(text: Text, result: Result) -> Text:
@@ -258,14 +260,14 @@ def _sentence(finding: Finding) -> Text:
 def _answers(results: Results) -> list[RenderableType]:
     return [
         Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold")
-        for answer in short.answers(results)
+        for answer in answers.answers(results)
     ]
 
 
 def _failures(results: Results, most: int | None) -> list[RenderableType]:
-    """A line per reason why cells failed, and per damaged file.
+    """A line per reason for failed runs, and per damaged file.
 
-    most: the most lines; skipped cells are then left out."""
+    most: the most lines; skipped runs are then left out."""
     found = [
         Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
         .append(f"{row['reason']} ", style="default")

@@ -1,7 +1,7 @@
-"""How the gate's times went on each machine: the history that `metabench gate` adds to, and its changes of level.
+"""The history of the regression gate's times on each machine, and its changes of level.
 
-The history lies beside the stores, ``gate-history.jsonl``, a line per time. Machines are told apart by their
-fingerprint and never compared.
+`metabench gate` appends a line per time to ``gate-history.jsonl`` next to the stores. Machines differ by their
+fingerprint and are never compared.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from reports import svg, words
 from reports.panels import Panel
 
 FILE = "gate-history.jsonl"
-#: what a line must hold to be of use
+#: fields of a line
 COLUMNS = ("when", "commit", "machine", "cpu", "torch", "step", "seconds")
 
 
 def history(stores: Iterable[Path]) -> pd.DataFrame:
-    """The times of all histories beside these stores, in the order of adding; torn lines are left out."""
+    """The times of all histories next to these stores, oldest first. Torn lines are skipped."""
     found = []
     for file in dict.fromkeys(store.absolute().parent / FILE for store in stores):
         for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
@@ -38,8 +38,8 @@ def history(stores: Iterable[Path]) -> pd.DataFrame:
 
 
 def level_table(times: pd.DataFrame) -> pd.DataFrame:
-    """A row per step and machine: how many times there are, the latest level, and where and by how much it came to be
-    (None where the level never changed)."""
+    """A row per step and machine: the number of times, the latest level, and the change that led to it (None without
+    one)."""
     rows = []
     for (machine, cpu, step), group in times.groupby(["machine", "cpu", "step"], sort=False):
         found = changes(group["seconds"].to_numpy())
@@ -62,11 +62,11 @@ def level_table(times: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(times: pd.DataFrame) -> list[str]:
-    """The latest change of each step's level, slower ones first; or how to get a history where there is none."""
+    """The latest change of each step's level, slower ones first; or how to begin a history."""
     if times.empty:
         return [
-            "There is no history yet: make gate compares times and exact results with the commit before, says what "
-            f"is slower or worse, and adds to {FILE}; where that lies beside the records, this page shows it."
+            "No regression history yet: `make gate` compares times and exact results with the commit before, and "
+            f"appends to {FILE} next to the records."
         ]
     levels = level_table(times)
     moved = levels[levels["changes"] > 0].sort_values("latest_change", ascending=False)

@@ -1,4 +1,4 @@
-"""How numbers and names are said: units, decimals, titles. One place, so that page, terminal and figures agree."""
+"""Units, decimals and titles, shared by page, terminal and figures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ REGIME_TITLES = {
 }
 
 REGIME_MEANINGS = {
-    "query": "statistics of the batch of queries (transductive, as the MAML paper's code has it)",
+    "query": "statistics of the query batch (transductive, as in the MAML paper's code)",
     "support": "statistics of the support set",
     "single": "statistics of the support set and one query at a time",
     "running": "statistics kept from meta-training",
-    "none": "a predictor without batch-norm: it depends on nobody's statistics",
+    "none": "a predictor without batch-norm",
 }
 
 UNDER_TRAINED = "†"
@@ -35,7 +35,7 @@ MISSING = "–"
 
 
 def factor(metric: str) -> float:
-    """What a score is multiplied with to be shown: accuracy in percent, all else as it is."""
+    """The factor from a score to its unit on the page: 100 for accuracy, else 1."""
     return METRICS.get(metric, METRICS["return"])[0]
 
 
@@ -68,7 +68,7 @@ def mean_with_unit(interval: Interval, metric: str) -> str:
 
 
 def published(value: float, half_width: float | None, metric: str) -> str:
-    """A published number with its interval, if its source gives one."""
+    """A published number, with its interval if the source gives one."""
     return number(value, metric) + ("" if half_width is None else f" ± {number(half_width, metric)}")
 
 
@@ -89,7 +89,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def spread(values: Iterable[float | int | None], form: str = "{:,.0f}") -> str:
-    """One value, or ``lowest–highest`` where they differ; a dash where there are none."""
+    """One value, or ``lowest–highest``; a dash if there are none."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return MISSING
@@ -135,17 +135,17 @@ def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
     if len({other.data for other in same_task}) > 1:
         parts.append(f"data {column.data[:8] or 'unknown'}")
     if column.model == "last":
-        parts.append("last model")
+        parts.append("last checkpoint")
     return ", ".join(parts)
 
 
 def without_batch_norm(column: TestProtocol, columns: Iterable[TestProtocol]) -> bool:
-    """Whether nobody has batch-norm in the test of a column, so that its regimes are not worth a word."""
+    """Whether no method of this test has batch-norm, so that regimes need not be named."""
     return all(other.regime == "none" for other in columns if other.test == column.test)
 
 
 def in_regime(column: TestProtocol, columns: Iterable[TestProtocol], form: str = " · {}") -> str:
-    """The batch-norm regime of a column in words, in this form; empty where nobody in its test has batch-norm."""
+    """The batch-norm regime of a column in this form; empty where no method of its test has batch-norm."""
     columns = list(columns)
     return "" if without_batch_norm(column, columns) else form.format(REGIME_TITLES.get(column.regime, column.regime))
 
@@ -155,7 +155,7 @@ def slug(text: str) -> str:
     return "-".join("".join(character if character.isalnum() else " " for character in text.lower()).split())
 
 
-#: what LaTeX would read as something else
+#: characters that LaTeX treats specially
 LATEX = {
     **{character: rf"\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -174,6 +174,6 @@ def latex(text: str) -> str:
 
 
 def pipe_table(titles: Iterable[str], numeric: Iterable[bool], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown; numeric: which columns stand to the right."""
+    """A table in Markdown. numeric: whether each column is right-aligned."""
     lines = [titles, ("---:" if right else ":---" for right in numeric), *rows]
     return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)

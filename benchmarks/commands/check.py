@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A file with your methods, tasks or backbones.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Your methods, tasks or backbones.")],
     seconds: Annotated[float, typer.Option(metavar="S", help="Time limit of the check.", min=1.0)] = 600.0,
 ) -> None:
     """Check a plug-in against the contract: what was tried, what to change, and notes."""
@@ -31,6 +31,8 @@ def check(
         outcome = run([job], 1, lambda event: None, preload=preload)["check"]
     if outcome.value is None:
         raise MetabenchError(_broken_off(path, outcome))
+    if "refused" in outcome.value:
+        raise MetabenchError(outcome.value["refused"])
     findings = outcome.value["findings"]
     for kind in ("tried", "note", "complaint"):
         for finding in findings:

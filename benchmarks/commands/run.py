@@ -9,10 +9,6 @@ import typer
 
 from benchmarks.commands import options
 from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption, TasksOption
-from benchmarks.errors import MetabenchError
-
-#: cells to run: all that are not finished, those that failed, those without a record
-ONLY = ("all", "failed", "missing")
 
 
 def run(
@@ -61,50 +57,37 @@ def run(
 
     An interrupted run resumes with the same command. Exit code: 0 when every cell finished, 1 when some failed (`show`
     and `report` name them), 2 for a mistake in the command, 130 when it was interrupted."""
-    from benchmarks.run import isolate
-
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
-    from benchmarks import registry
-    from benchmarks.commands import console
-    from benchmarks.execution import plans
-    from benchmarks.records.store import Store
-    from benchmarks.run import profiles, schedule
-    from benchmarks.run.cells import Request, resolve
-
-    chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    methods, tasks, paths = plugins(options.names(method), options.names(task))
-    if not (chosen.blocks or tasks):
-        raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some with -t")
-    if only not in ONLY:
-        raise registry.unknown("value of --only", only, ONLY)
-    request = Request(
-        methods,
-        tasks,
-        options.seeds(seeds),
-        options.settings(setting),
-        options.device(device),
-        options.whole(shots, "--shots", 1, 1_000),
-        plan=plan,
-    )
-    plans.check_device(plan, request.device)
-    found = resolve(chosen, request)
-    files = Store(options.store_of(store, profile))
-    machine = schedule.Machine.default(device, jobs, options.above_zero(memory, "--memory"), threads)
+    from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
     try:
-        with console.RunView(console.plain()) as view:
-            watcher = schedule.Watcher(view.line, view.event)
-            data = schedule.prepare(found, machine, paths, watcher)
-            todo = schedule.plan(found, data, files, only)  # type: ignore[arg-type]
-            view.plan(todo)
-            outcomes = schedule.run(todo, files, machine, paths, watcher)
+        done = runs.run(
+            options.names(method),
+            options.names(task),
+            profile=profile,
+            seeds=options.seeds(seeds) or None,
+            meta_steps=meta_steps,
+            episodes=episodes,
+            seconds=seconds,
+            shots=options.whole(shots, "--shots", 1, 1_000),
+            settings=options.settings(setting),
+            plan=plan,
+            device=device,
+            jobs=jobs,
+            threads=threads,
+            memory=options.above_zero(memory, "--memory"),
+            only=only,
+            store=store,
+            verbose=True,
+        )
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None
-    failed = [outcome for outcome in outcomes.values() if outcome.status not in ("ok", "skipped")]
-    console.scores(files, todo.cells)
-    _next(files.path, profile, store, len(failed), len(outcomes))
-    if failed:
+    from benchmarks.commands import console
+    from benchmarks.records.store import Store
+
+    console.scores(Store(done.store), done.cells)
+    _next(done.store, profile, store, len(done.failed), len(done.outcomes))
+    if done.failed:
         raise typer.Exit(1)
 
 
@@ -119,8 +102,9 @@ def prepare(task: TasksOption = None) -> None:
     """Find, download and decode the data of tasks; by default of all of them."""
     from benchmarks import registry
     from benchmarks.errors import Unavailable
+    from benchmarks.python_api.names import named
 
-    _, tasks, _ = plugins([], options.names(task))
+    tasks = named([], options.names(task))[1]
     for name in tasks or registry.tasks():
         built = registry.build_task(name)
         try:
@@ -131,24 +115,3 @@ def prepare(task: TasksOption = None) -> None:
             typer.echo(f"{name}: {reason}")
         else:
             typer.echo(f"{name}: ready")
-
-
-def plugins(methods: list[str], tasks: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Names of methods and tasks, where a file stands for those that it registers, and the paths of these files."""
-    from benchmarks import registry
-
-    files = [name for name in (*methods, *tasks) if name.endswith(".py")]
-    registry.discover(files)
-
-    def names(given: list[str], table: dict[str, registry.Entry], kind: str) -> list[str]:
-        found = []
-        for name in given:
-            path = Path(name).resolve() if name.endswith(".py") else None
-            own = [entry.name for entry in table.values() if path and entry.path == path]
-            if path and not own and path not in registry.other_files:
-                raise MetabenchError(f"{name} registers no {kind}")
-            found += own or ([] if path else [name])
-        return found
-
-    own_tasks = names(tasks, registry.tasks(), "task")
-    return names(methods, registry.methods(), "method"), own_tasks, [str(Path(name).resolve()) for name in files]

@@ -70,8 +70,8 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write every score as a table, one row per query, for pandas, R or polars."""
-    from benchmarks.records import export as exporting
+    from benchmarks.python_api.results import write_parquet
     from benchmarks.records.store import Store
 
-    rows = exporting.export(Store(existing(store_of(store, profile)), read_only=True), output)
+    rows = write_parquet(Store(existing(store_of(store, profile)), read_only=True), output)
     typer.echo(f"wrote {rows} rows to {output}")

@@ -274,6 +274,11 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
     first is. within_margin: whether the 90 % interval lies within the margin. note: what else is different."""
     under = [row.name for row in rows if row.under_trained]
     notes = [_differences(*rows), f"under-trained: {', '.join(sorted(set(under)))}" if under else ""]
+    notes += [
+        f"{row.name} mixes seeds of {' and '.join(map(str, row.threads))} threads"
+        for row in rows
+        if len(row.threads) > 1
+    ]
     if pair.verdict == "undecided" and (need := pair.need()) is not None:
         notes.append(f"would take {need}")
     if not pair.adjusted.known:
@@ -301,20 +306,21 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
 
 
 def _differences(first: Row, second: Row) -> str:
-    """The fields and the budget in which the same method was run otherwise."""
+    """The fields, the budget and the threads in which two runs of a method differ."""
     one, other = first.first, second.first
     if one.method.name != other.method.name:
         return ""
     found = []
-    for left, right in ((one.method.fields, other.method.fields), (_budget(one), _budget(other))):
+    for left, right in ((one.method.fields, other.method.fields), (_run_with(one), _run_with(other))):
         for name in sorted({*left, *right}):
             values = [json.dumps(side.get(name)) for side in (left, right)]
             found += [f"{name} {values[0]} against {values[1]}"] * (values[0] != values[1])
     return "; ".join(found)
 
 
-def _budget(tested: Tested) -> dict[str, Any]:
-    return dataclasses.asdict(tested.record.budget) if tested.record.budget else {}
+def _run_with(tested: Tested) -> dict[str, Any]:
+    budget = dataclasses.asdict(tested.record.budget) if tested.record.budget else {}
+    return {**budget, "threads": tested.threads}
 
 
 # --- stores ---

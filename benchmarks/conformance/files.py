@@ -14,21 +14,23 @@ from benchmarks.conformance.findings import Finding, complaint, guarded, tried
 from benchmarks.conformance.methods import check_method
 from benchmarks.conformance.tasks import check_task
 from benchmarks.conformance.watch import changes, settings
+from benchmarks.errors import MetabenchError
+from benchmarks.registry import Entry
 
 
 def check_file(path: Path) -> Iterator[Finding]:
-    """Import a file, and check all that it registers."""
+    """Import a file, and check all that it registers. Raises `MetabenchError` for a file that is no plug-in."""
     path = path.resolve()
     registry.discover()
     before = settings()
-    yield from guarded(_check_file(path), path)
+    yield tried("import")
+    entries = registry.load_file(path)
+    yield from guarded(_check_entries(entries, path), path)
     if names := changes(before, settings()):
         yield complaint(f"changes {names}: every method of the process would see that")
 
 
-def _check_file(path: Path) -> Iterator[Finding]:
-    yield tried("import")
-    entries = registry.load_file(path)
+def _check_entries(entries: list[Entry], path: Path) -> Iterator[Finding]:
     tasks = [entry for entry in entries if issubclass(entry.cls, TaskDistribution)]
     for entry in tasks:
         yield from check_task(entry)
@@ -40,10 +42,15 @@ def _check_file(path: Path) -> Iterator[Finding]:
 
 
 def check_in_job(progress: Callable[[dict[str, Any]], None], path: str) -> dict[str, Any]:
-    """The findings as plain data. The log names each attempt, for the case that the process ends in one."""
+    """The findings as plain data, or the refusal of a file that is no plug-in.
+
+    The log names each attempt, for the case that the process ends in one."""
     found = []
-    for finding in check_file(Path(path)):
-        if finding.kind == "tried":
-            print(f"tried: {finding}", flush=True)
-        found.append(dataclasses.asdict(finding))
+    try:
+        for finding in check_file(Path(path)):
+            if finding.kind == "tried":
+                print(f"tried: {finding}", flush=True)
+            found.append(dataclasses.asdict(finding))
+    except MetabenchError as error:
+        return {"refused": str(error)}
     return {"findings": found}

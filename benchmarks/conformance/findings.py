@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.errors import MetabenchError
-from benchmarks.registry import raised_at
+from benchmarks.errors import MetabenchError, raised_at
 
 
 @dataclass(frozen=True)

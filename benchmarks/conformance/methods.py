@@ -105,12 +105,15 @@ def check_pair(learner: MetaLearner, tasks: TaskDistribution) -> Iterator[Findin
     watching, asked = watched(tasks)
     kept = copy.deepcopy(state.copy())
     answers = _answers(learner, state, _cut(tasks), watching)
+    if not answers:
+        yield complaint("adapt yields no predictor: yield one before the first step")
+        return
     yield from _check_answers(answers, learner, state, tasks)
     if trainer.fits and used is None:
         yield from _check_fit(trainer, tasks, trained)
     # other episodes and more training lie between the two calls
     again = _answers(learner, state, _cut(tasks), tasks)
-    if any(not torch.equal(again[place], answer) for place, answer in answers.items() if place in again):
+    if any(not torch.equal(answer.nan_to_num(), again.get(at, answer).nan_to_num()) for at, answer in answers.items()):
         yield complaint("adapt answers otherwise when called again: read everything from the state and the support set")
     if not _same(state.copy(), kept):
         yield complaint("adapt changes the state that it was given: work on a copy")
@@ -122,12 +125,13 @@ def check_pair(learner: MetaLearner, tasks: TaskDistribution) -> Iterator[Findin
     yield from _note_score(answers, learner, tasks, state.step)
 
 
+_ALLOWED = {"fit": "train on 'train' alone", "adapt": "learn from the support set alone"}
+
+
 def _check_splits(function: str, asked: list[tuple[str, str]]) -> Iterator[Finding]:
     for name, split in dict.fromkeys(asked):
         if split != "train":
-            yield complaint(
-                f"{function} reads the {split} split (by {name}): the support set and 'train' are for learners"
-            )
+            yield complaint(f"{function} reads the {split} split ({name}): {_ALLOWED[function]}")
 
 
 def _check_fit(learner: MetaLearner, tasks: TaskDistribution, trained: list[State]) -> Iterator[Finding]:
@@ -173,10 +177,7 @@ def _check_answers(answers: Answers, learner: MetaLearner, state: State, tasks: 
     last = max(step for step, _ in answers)
     if last < max(learner.reported_steps()):
         yield complaint(f"reports step {max(learner.reported_steps())}, but adapt ends after step {last}")
-    first = next(iter(answers.values()))
-    shape = (
-        (len(INDICES), *first.shape[1:2]) if tasks.kind == "control" else (*episodes.query.x.shape[:2], tasks.outputs)
-    )
+    shape = _shape(answers, tasks)
     for (step, regime), answer in answers.items():
         if regime not in REGIMES:
             yield complaint(f"names the batch-norm regime {regime!r}; known: {', '.join(REGIMES)}")
@@ -201,17 +202,24 @@ def _check_answers(answers: Answers, learner: MetaLearner, state: State, tasks: 
             yield complaint(f"a query's prediction depends on the other queries, which regime {regime!r} forbids")
 
 
+def _shape(answers: Answers, tasks: TaskDistribution) -> tuple[int, ...]:
+    """Tasks, queries and outputs; tasks and trajectories in control, where `score` decides how many there are."""
+    if tasks.kind == "control":
+        return len(INDICES), *next(iter(answers.values())).shape[1:2]
+    return *_cut(tasks).query.x.shape[:2], tasks.outputs
+
+
 def _close(answer: Tensor, other: Tensor) -> bool:
     return answer.shape == other.shape and torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def _note_score(answers: Answers, learner: MetaLearner, tasks: TaskDistribution, meta_steps: int) -> Iterator[Finding]:
     """A note where the first regime's last answer scores worse than an answer without a look at the task."""
-    if learner.role == "floor" or not hasattr(tasks, "higher_is_better"):
-        return
     query = _cut(tasks).query
     regime = next(iter(answers))[1]
     answer = answers[max(step for step, _ in answers), regime]
+    if learner.role == "floor" or tuple(answer.shape) != _shape(answers, tasks):
+        return
     blind = tasks.score(lambda x, memory=None: (x.new_zeros(*x.shape[:2], tasks.outputs), None), query)
     scores = answer if tasks.kind == "control" else tasks.score(lambda x, memory=None: (answer, None), query)
     found, chance = float(scores.double().mean()), float(blind.double().mean())

@@ -20,8 +20,9 @@ from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.machine import fingerprint, git_state, versions
+from benchmarks.records.plain import content_key
 from benchmarks.records.record import Cost, Git, Machine, Record
-from benchmarks.records.store import Store, content_key
+from benchmarks.records.store import Store
 from benchmarks.run import isolate
 from benchmarks.run.code_hash import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome

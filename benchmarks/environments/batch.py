@@ -22,6 +22,8 @@ class Model(Protocol):
     observation: numbers per observation
     reset_lanes, step_lanes: uniform random numbers per trajectory for a start and for a step
     tasks: parameters of the tasks, ``[T, p]``
+
+    A subclass inherits defaults: no random numbers, the state as observation, episodes that end at the horizon only.
     """
 
     @property
@@ -31,9 +33,12 @@ class Model(Protocol):
     @property
     def observation(self) -> int: ...
     @property
-    def reset_lanes(self) -> int: ...
+    def reset_lanes(self) -> int:
+        return 0
+
     @property
-    def step_lanes(self) -> int: ...
+    def step_lanes(self) -> int:
+        return 0
 
     def start(self, tasks: Tensor, noise: Tensor) -> Tensor:
         """Initial states ``[T, K, s]``; noise ``[T, K, reset_lanes]``."""
@@ -41,7 +46,7 @@ class Model(Protocol):
 
     def observe(self, tasks: Tensor, state: Tensor) -> Tensor:
         """Observations of the policy, ``[T, K, observation]``."""
-        ...
+        return state
 
     def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """Rewards, ``[T, K]``."""
@@ -49,7 +54,7 @@ class Model(Protocol):
 
     def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """Whether the episode has ended by itself, bool ``[T, K]``."""
-        ...
+        return torch.zeros(state.shape[:2], dtype=torch.bool, device=state.device)
 
 
 class TensorModel(Model, Protocol):

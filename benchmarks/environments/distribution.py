@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +36,7 @@ class ControlTasks(TaskDistribution):
     metric: ClassVar[str] = "return"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"plain": {}}
 
     shot: int = 20
     queries: int = 20

@@ -142,12 +142,12 @@ def capture_function(function: Function, examples: Sequence[Tensor]) -> Function
     Arguments are copied in and results out, so a later call leaves earlier results intact. ``held_bytes`` of the result
     is the graph's peak memory. The graph keeps it, and later calls allocate none of it."""
     held = [example.detach().clone() for example in examples]
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # the first calls of libraries allocate memory, which must not be captured
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # the first calls of libraries allocate memory, which must not be captured
         for _ in range(3):
             function(*held)
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

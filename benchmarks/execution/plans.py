@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args
 
 from benchmarks.errors import MetabenchError
 
-#: eager: operation by operation; compiled: one program made by torch's compiler for these shapes; graph: the launches
+#: eager: operation by operation; compiled: one program by torch's compiler for these shapes; graph: the launches of
+#: either, captured once and replayed (CUDA)
 #: of either, captured once and replayed (CUDA)
 Mode = Literal["eager", "compiled", "graph", "compiled-graph"]
 #: of the meta-gradient: torch.float32; TF32 products and convolutions (CUDA); automatic mixed precision in bfloat16
 Precision = Literal["float32", "tf32", "bf16"]
-#: how the network is applied to T tasks: by layers that have a task axis, by `torch.vmap`, or task after task
+#: how the network runs on T tasks: layers with a task axis, `torch.vmap`, or one task after the other
 PerTask = Literal["layers", "vmap", "loop"]
 
 _WORDS: dict[str, tuple[str, Any]] = {
@@ -36,9 +37,13 @@ WORDS = (*_WORDS, *(f"{name}=N" for name in _NUMBERS))
 class Plan:
     """How a meta-step is run.
 
-    tasks: how many go through the network in one pass. threads: passes at once, each in a thread that has one CPU
-    thread for torch's operations; 1: one after the other, with all of torch's threads. checkpointed: keep no
-    activations of an inner step, and take the step again when the meta-gradient passes through it."""
+    tasks: tasks per pass through the network
+    threads: simultaneous passes, each in a Python thread with one CPU thread for torch's operations; 1: one pass at a
+        time, with all of torch's threads
+    checkpointed: discard the activations of an inner step and recompute them in the meta-gradient's backward pass
+
+    Raises `ValueError` for values below 1 and for parts that exclude each other.
+    """
 
     tasks: int
     mode: Mode = "eager"
@@ -52,7 +57,7 @@ class Plan:
             raise ValueError(f"tasks={self.tasks}, threads={self.threads}: 1 is the least")
         if self.threads > 1 and self.mode != "eager":
             raise ValueError(f"threads={self.threads} excludes {self.mode}")
-        if self.checkpointed and self.compiled:  # the compiler would join what is meant to be computed twice
+        if self.checkpointed and self.compiled:  # the compiler would merge both computations
             raise ValueError("checkpointed excludes compiled")
 
     @property
@@ -76,7 +81,7 @@ class Plan:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The fields that a spelled plan sets; raises `MetabenchError` for an unknown word or two that exclude each other.
+    """The fields set by a spelled plan; raises `MetabenchError` for unknown words and words that exclude each other.
 
     >>> parse("compiled,tasks=4")
     {'mode': 'compiled', 'tasks': 4}"""
@@ -114,16 +119,20 @@ def settle(rule: Plan, forced: str, device: str) -> Plan:
 def rehearsed(
     chosen: Plan, why: str, forced: str, device: str, rehearse: Callable[[Plan], None]
 ) -> tuple[Plan, dict[str, Any]]:
-    """The rule's plan or the forced one, rehearsed if it compiles, captures or maps; and its facts, for the record.
+    """The chosen or forced plan, rehearsed if it compiles, captures or maps, and its facts for the record.
 
-    why: the rule's reason. rehearse: runs one step under a plan. A rule's plan that fails falls back to eager; a forced
-    one raises `MetabenchError`."""
+    chosen: the method's plan
+    why: the method's reason for it
+    forced: words that replace its own
+    rehearse: runs one step under a plan
+
+    If the chosen plan fails, it falls back to eager. A forced one raises `MetabenchError`."""
     plan = settle(chosen, forced, device)
     why = "forced" if forced else why
     if plan.mode != "eager" or plan.per_task == "vmap":
         try:
             rehearse(plan)
-        except Exception as error:  # no compiler, or a network that can't be traced: many kinds
+        except Exception as error:  # no compiler, or a network that can't be traced, among others
             line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             if {"mode", "per_task"} & parse(forced).keys():
                 raise MetabenchError(f"plan {forced!r} fails here: {line}") from error

@@ -1,36 +1,26 @@
-"""What a record holds, and the one reader and writer of its JSON.
+"""The typed record: what was run (method, task, seed, budget), what came out, and where it was computed.
 
-A record says what was run (method, task, seed, budget), what came out, and on what it was computed. Its JSON is read by
-type: a field that is missing, unknown or of another type makes the record unreadable (`Unreadable` names the field).
+`Record.to_json` and `Record.from_json` are its only writer and reader (`benchmarks.records.plain`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
+
+from benchmarks.records.plain import Unreadable, plain, read
 
 SCHEMA = 2
 
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
-CELLS: tuple[str, ...] = typing.get_args(Kind)
-STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 #: a fit with less of the published budget than this is under-trained even where validation stands still: an early
 #: plateau is no sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
 LEAST_SHARE = 0.1
 
 T = TypeVar("T")
-
-
-class Unreadable(ValueError):
-    """JSON that is not a record of this schema; the text names the field."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training."""
+    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training. threads: CPU
+    threads of the fit, which decide the last bits of a float; None in converted records."""
 
     fit: str
     method: str
@@ -110,6 +101,7 @@ class Training:
     curve: tuple[CurvePoint, ...]
     parameters: int
     regime: str | None = None
+    threads: int | None = None
 
     @property
     def under_trained(self) -> bool:
@@ -288,13 +280,24 @@ class Record:
     @classmethod
     def from_json(cls, value: Any) -> Record:
         """The record that `to_json` wrote; raises `Unreadable`."""
-        record = _read(cls, value, "record")
-        for what, name in (("evaluation", "evaluation"), ("fit", "training"), ("cost", "cost")):
-            if record.ok and record.cell == what and getattr(record, name) is None:
-                raise Unreadable(f"a finished {what} has no {name}")
-        if record.cell != "cost" and (record.method is None or record.task is None):
-            raise Unreadable(f"{record.cell} without method or task")
+        record = read(cls, value, "record")
+        if wrong := record._contradiction():
+            raise Unreadable(wrong)
         return record
+
+    def _contradiction(self) -> str | None:
+        """What is wrong with a record whose fields are of the right types; None if nothing is."""
+        for cell, name in (("evaluation", "evaluation"), ("fit", "training"), ("cost", "cost")):
+            if self.ok and self.cell == cell and getattr(self, name) is None:
+                return f"a finished {cell} has no {name}"
+        if self.cell != "cost" and (self.method is None or self.task is None):
+            return f"{self.cell} without method or task"
+        if self.ok and self.cell == "evaluation" and not self.tests:
+            return "a finished evaluation has no tests"
+        for test in self.tests:
+            if not test.reported_steps or any(test.at(step) is None for step in test.reported_steps):
+                return f"the test {test.model}/{test.regime} has reported steps without a summary"
+        return None
 
 
 @dataclass(frozen=True)
@@ -325,81 +328,13 @@ class Tested:
         """The seed of the fit; 0 where nothing is fitted."""
         return self.record.seed or 0
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of the fit, or of the evaluation where nothing is fitted."""
+        return (self.record.training and self.record.training.threads) or self.record.threads
+
 
 def _present(value: T | None, name: str) -> T:
     if value is None:
         raise ValueError(f"a record without {name}")
-    return value
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: dataclasses become dicts, numpy's numbers Python's, tuples lists, and numbers that
-    are not finite None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"{value!r} is no plain value")
-
-
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-@functools.cache
-def _required(cls: Any) -> frozenset[str]:
-    missing = dataclasses.MISSING
-    fields = dataclasses.fields(cls)
-    return frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
-
-
-def _read(cls: type[T], value: Any, where: str) -> T:
-    """A dataclass from the plain dict that `plain` made of it."""
-    if not isinstance(value, dict):
-        raise Unreadable(f"{where} is {type(value).__name__}, not an object")
-    hints = _hints(typing.cast(Any, cls))
-    if unknown := sorted(value.keys() - hints.keys()):
-        raise Unreadable(f"{where} has an unknown field {unknown[0]!r}")
-    if missing := sorted(_required(typing.cast(Any, cls)) - value.keys()):
-        raise Unreadable(f"{where} has no {missing[0]!r}")
-    return cls(**{name: _typed(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
-
-
-def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value of an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None or a plain type."""
-    if kind is Any:
-        return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _typed(next(each for each in arguments if each is not type(None)), value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise Unreadable(f"{where} is {value!r}; known: {', '.join(arguments)}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(arguments[0], entry, where) for entry in value)
-    if origin is dict and isinstance(value, dict):
-        return (
-            value if arguments[1] is Any else {name: _typed(arguments[1], each, where) for name, each in value.items()}
-        )
-    if dataclasses.is_dataclass(kind):
-        return _read(typing.cast(type, kind), value, where)
-    expected = origin or kind
-    if expected is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
-        return float(value)
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise Unreadable(f"{where} is {type(value).__name__}, not {expected.__name__}")
-    if expected is int and abs(value) >= 2**63:
-        raise Unreadable(f"{where} is {value}, which no number of steps or bytes is")
     return value

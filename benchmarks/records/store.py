@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
-from benchmarks.records.record import SCHEMA, Kind, Record, SideFile, Unreadable
+from benchmarks.records.plain import Unreadable, from_text
+from benchmarks.records.record import SCHEMA, Kind, Record, SideFile
 
 if TYPE_CHECKING:
     import filelock
@@ -45,28 +46,6 @@ class Damaged(Exception):
     def __init__(self, why: str, file: Path | None = None) -> None:
         super().__init__(why)
         self.file = file
-
-
-def content_key(plain: Any) -> str:
-    """16 hexadecimal digits that stand for a plain value (dicts, sequences, text, numbers, None).
-
-    Independent of the order of a dict's entries; a tuple is a list, and 1.0 is 1."""
-    text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _canonical(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(entry) for entry in value]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return f"float:{value}"
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    raise TypeError(f"{value!r} is no plain value")
 
 
 class Store:
@@ -99,12 +78,12 @@ class Store:
                 return None
             try:
                 record = self._parse(text, key)
-                self._check_sizes(record)
+                self._check_files(record)
             except Damaged as damage:
                 if _unchanged(path, text):  # else another process is replacing it: look again
-                    self._set_aside(path, key, str(damage))
+                    self._set_aside(path, key, str(damage), functools.partial(_unchanged, path, text))
                     if damage.file is not None:
-                        self._set_aside(damage.file, key, "is truncated")
+                        self._set_aside(damage.file, key, "is truncated", lambda: not path.exists())
                     return None
             else:
                 return record
@@ -138,14 +117,14 @@ class Store:
         written before (`write_episodes`). Raises ValueError for a record that could not be read again."""
         key, contents = record.key, {"scores": scores, "arrays": arrays, "state": state}
         self._check_before_writing(dataclasses.replace(record, files={}))
-        header = self._file("records", key, ".json")
+        header = self._own("records", key, ".json")
         # an earlier try is no longer finished from here on: its header must not stand next to the new files
         if header.exists() and self.get(key) is None:
             self._move(header)
         header.unlink(missing_ok=True)
         files: dict[str, SideFile] = {}
         for kind, (folder, suffix) in FILES.items():
-            path = self._file(folder, key, suffix)
+            path = self._own(folder, key, suffix)
             if contents[kind] is None:
                 path.unlink(missing_ok=True)
                 continue
@@ -164,24 +143,20 @@ class Store:
         digest = record.evaluation.episodes_digest if record.evaluation else None
         if digest is not None and not self._file("episodes", digest, ".npz").exists():
             raise ValueError(f"episodes {digest} have not been written")
-        for folder in ("records", "episodes", "aside", *(folder for folder, _ in FILES.values())):
-            if (self.path / folder).is_symlink():
-                raise MetabenchError(f"{self.path / folder} is a link; a store is written only within its own folder")
 
     def remove(self, key: str) -> None:
         """Delete a record with its files; its episodes stay, since other records may share them."""
-        self._file("records", key, ".json").unlink(missing_ok=True)
-        for folder, suffix in (*FILES.values(), ("checkpoints", ".pt"), ("logs", ".log")):
-            self._file(folder, key, suffix).unlink(missing_ok=True)
+        for folder, suffix in (("records", ".json"), *FILES.values(), ("checkpoints", ".pt"), ("logs", ".log")):
+            self._own(folder, key, suffix).unlink(missing_ok=True)
 
     def _parse(self, text: bytes, key: str) -> Record:
         """The record that a file holds."""
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = from_text(text)
+        except ValueError:
             raise Damaged("is truncated or no JSON") from None
         schema = value.get("schema") if isinstance(value, dict) else None
-        if schema == 1:
+        if schema == 1 and schema is not True:
             raise MetabenchError(
                 f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
                 "run again into a new --store"
@@ -201,7 +176,10 @@ class Store:
             raise Damaged(f"names episodes {digest!r}, which is no digest")
         return record
 
-    def _check_sizes(self, record: Record) -> None:
+    def _check_files(self, record: Record) -> None:
+        digest = record.evaluation.episodes_digest if record.evaluation else None
+        if digest is not None and not os.path.exists(f"{self.path}/episodes/{digest}.npz"):
+            raise Damaged(f"its episodes (episodes/{digest}.npz) are missing")
         for kind, file in record.files.items():
             folder, suffix = FILES[kind]
             path = f"{self.path}/{folder}/{record.key}{suffix}"  # a `Path` takes as long as looking at the file
@@ -237,21 +215,30 @@ class Store:
                 raise Damaged("is not the file that was written (its SHA-256 differs)")
             return formats.READERS[suffix](content)
         except FileNotFoundError:
-            pass
+            why = "is missing"
         except (NameError, ImportError, MemoryError):  # says nothing about the file
             raise
         except Damaged as damage:
-            self._set_aside(path, record.key, str(damage))
+            why = str(damage)
         except Exception as error:  # numpy and torch have many kinds of error for a broken file
-            self._set_aside(path, record.key, f"can't be read: {type(error).__name__}")
-        self.get(record.key)  # a finished cell that has lost a file is finished no longer; this sees to its header
+            why = f"can't be read: {type(error).__name__}"
+
+        def named() -> bool:
+            """Whether the header is still that of this file: else another process has replaced both."""
+            text = self._file("records", record.key, ".json").read_bytes()
+            return record.files[kind].sha256.encode() in text
+
+        with contextlib.suppress(OSError):  # the record has been removed
+            if named():
+                self._set_aside(path, record.key, why, named)
+                self.get(record.key)  # a finished cell that has lost a file is finished no longer
         return None
 
     def write_episodes(self, items: Mapping[str, np.ndarray]) -> str:
         """Keep the test examples once, ``classes`` and ``items`` ``[episodes, queries]``, and return their digest."""
         digest = formats.episodes_digest(items)
         if self.episodes(digest) is None:
-            formats.write_arrays(self._file("episodes", digest, ".npz"), {n: items[n].astype("int32") for n in items})
+            formats.write_arrays(self._own("episodes", digest, ".npz"), {n: items[n].astype("int32") for n in items})
         return digest
 
     def episodes(self, digest: str) -> dict[str, np.ndarray] | None:
@@ -276,7 +263,7 @@ class Store:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
         path = self._file("checkpoints", key, ".pt")
         try:
-            state: dict[str, Any] = formats.read_torch(path.read_bytes())
+            return formats.read_checkpoint(path.read_bytes())
         except FileNotFoundError:
             return None
         except (NameError, ImportError, MemoryError):
@@ -284,39 +271,28 @@ class Store:
         except Exception as error:
             self._set_aside(path, None, f"can't be read: {type(error).__name__}")
             return None
-        return state
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep where a fit stands; the last one stays."""
-        formats.write_torch(self._file("checkpoints", key, ".pt"), state)
+        formats.write_checkpoint(self._own("checkpoints", key, ".pt"), state)
 
     def remove_checkpoint(self, key: str) -> None:
         """Forget where a fit stood; nothing happens if there is nothing."""
-        self._file("checkpoints", key, ".pt").unlink(missing_ok=True)
+        self._own("checkpoints", key, ".pt").unlink(missing_ok=True)
 
-    def lock(self, key: str, wait: bool = True) -> filelock.FileLock:
+    def lock(self, key: str, wait: float = -1) -> filelock.FileLock:
         """The lock of a key, not yet taken: ``with store.lock(key): ...``. The system frees it when its process ends.
 
-        wait: False raises `filelock.Timeout` at once where somebody else holds it."""
+        wait: seconds after which `filelock.Timeout` is raised where another process holds it; -1 waits for ever."""
         import filelock
 
-        path = self._file("locks", key, ".lock")
+        path = self._own("locks", key, ".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(path, timeout=-1 if wait else 0, thread_local=False)
-
-    def is_locked(self, key: str) -> bool:
-        """Whether another process works on the key right now."""
-        import filelock
-
-        try:
-            with self.lock(key, wait=False):
-                return False
-        except filelock.Timeout:
-            return True
+        return filelock.FileLock(path, timeout=wait, thread_local=False)
 
     def log_path(self, key: str) -> Path:
-        """Where the output of the process goes that works on the key."""
-        return self._file("logs", key, ".log")
+        """Where the process that works on the key writes its output."""
+        return self._own("logs", key, ".log")
 
     # --- paths -----------------------------------------------------------------------------------------------------
 
@@ -325,8 +301,19 @@ class Store:
             raise ValueError(f"{key!r} is no key: 16 hexadecimal digits")
         return self.path / folder / (key + suffix)
 
-    def _set_aside(self, path: Path, key: str | None, why: str) -> None:
-        """Name a damaged file and move it out of the way, unless another process is at work on its key."""
+    def _own(self, folder: str, key: str, suffix: str) -> Path:
+        """A path to be written; raises MetabenchError where a link leads out of the store. Most files are replaced, and
+        a link with them; locks and logs are opened."""
+        path = self._file(folder, key, suffix)
+        for place in (path.parent, path) if folder in ("locks", "logs") else (path.parent,):
+            if place.is_symlink():
+                raise MetabenchError(f"{place} is a link; a store is written only within its own folder")
+        return path
+
+    def _set_aside(self, path: Path, key: str | None, why: str, still: Callable[[], bool] = lambda: True) -> None:
+        """Name a damaged file and move it out of the way, unless another process is at work on its key.
+
+        still: asked under the lock whether the file is the damaged one."""
         line = f"{path}: {why}"
         if line not in self.problems:
             self.problems.append(line)
@@ -338,14 +325,17 @@ class Store:
             return
         import filelock
 
-        with contextlib.suppress(OSError, filelock.Timeout), self.lock(key, wait=False):
-            self._move(path)
+        with contextlib.suppress(OSError, filelock.Timeout), self.lock(key, wait=0):
+            if still():
+                self._move(path)
 
     def _move(self, path: Path) -> None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}-{path.parent.name}-{path.name}"
+        aside = self.path / "aside"
         with contextlib.suppress(OSError):
-            (self.path / "aside").mkdir(parents=True, exist_ok=True)
-            os.replace(path, self.path / "aside" / name)
+            aside.mkdir(parents=True, exist_ok=True)
+            if not aside.is_symlink() and not path.parent.is_symlink():
+                os.replace(path, aside / name)
 
 
 def _unchanged(path: Path, text: bytes) -> bool:

@@ -16,17 +16,10 @@ from typing import Any
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.errors import MetabenchError
-from benchmarks.models.modules import own_factories
+from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
-from benchmarks.records.store import content_key
-from benchmarks.run.code_hash import code_hash
+from benchmarks.run.code_hash import code_of
 from benchmarks.run.profiles import Block, Profile
-
-#: the modules that compute a cell, besides its method and its task
-ENTRIES = {
-    "fit": ("benchmarks.run.fitting",),
-    "evaluation": ("benchmarks.run.evaluation", "benchmarks.run.selection"),
-}
 
 
 @dataclass(frozen=True)
@@ -188,6 +181,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse ``--set`` for names, fields or types that do not exist."""
     for key, value in settings.items():
         name, _, field_name = key.partition(".")
+        if field_name in ("device", "variant") or (isinstance(value, float) and not math.isfinite(value)):
+            raise MetabenchError(f"{key} = {value!r} is no setting; the run itself takes device and variant")
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
         elif name in registry.tasks():
@@ -302,7 +297,6 @@ class _Where:
                         "selection": selection,
                         "validation_episodes": block.validation_episodes,
                         "trained_on": _plain(tasks),
-                        "trained_on_id": tasks.id,
                     },
                 }
                 yield self._cell("evaluation", entry.name, entry.learner, test, seed, entry.learner.config(), details)
@@ -321,7 +315,7 @@ class _Where:
         common = {
             "seed": seed,
             "data": self.digests.get(tasks.id),
-            "code": program(kind, learner, tasks),
+            "code": code_of(kind, learner, tasks),
             **details,
         }
         essence = {
@@ -332,40 +326,25 @@ class _Where:
             **common,
         }
         selected = (details.get("test") or {}).get("selection") == "validation"
-        spec = {
-            "profile": self.profile,
-            "device": self.request.device,
-            "plan": self.request.plan,
-            "method": {"name": name, "fields": learner.config()},
-            "task": _plain(tasks),
-            **common,
-        }
-        label, seconds = f"{name} [tuned]" if selected else name, self.block.block.limit
-        return Cell(kind, content_key(essence), label, tasks.id, seed, spec, details.get("fit"), seconds=seconds)
+        label, spec = f"{name} [tuned]" if selected else name, self._spec(name, learner.config(), tasks, common)
+        fit, seconds = details.get("fit"), self.block.block.limit
+        return Cell(kind, content_key(essence), label, tasks.title, seed, spec, fit, seconds=seconds)
 
     def _skipped(self, entry: Entry, reason: str) -> Cell:
         tasks, fields = self.block.tasks, dict(registry.method_entry(entry.name, self.block.tasks.kind).fields)
-        spec = {
-            "profile": self.profile,
-            "device": self.request.device,
-            "method": {"name": entry.name, "fields": fields},
-            "task": _plain(tasks),
-            "seed": None,
-            "data": None,
-        }
-        return Cell("evaluation", skip_key(entry.name, tasks.id), entry.name, tasks.id, None, spec, skip=reason)
+        spec = self._spec(entry.name, fields, tasks, {"seed": None, "data": None})
+        return Cell("evaluation", skip_key(entry.name, tasks.title), entry.name, tasks.title, None, spec, skip=reason)
+
+    def _spec(self, name: str, fields: Mapping[str, Any], tasks: TaskDistribution, more: Mapping[str, Any]) -> Any:
+        method, request = {"name": name, "fields": fields}, self.request
+        common = {"profile": self.profile, "device": request.device, "plan": request.plan}
+        return {**common, "method": method, "task": _plain(tasks), **more}
 
 
 def _plain(tasks: TaskDistribution) -> dict[str, Any]:
     return {"name": tasks.name, "fields": tasks.config()}
 
 
-def program(kind: str, learner: MetaLearner, tasks: TaskDistribution) -> str:
-    """The hash of the code that computes a cell."""
-    classes = [type(learner), type(tasks), *own_factories(getattr(learner, "backbone", None))]
-    return code_hash(classes, ENTRIES[kind])
-
-
-def skip_key(method: str, task_id: str) -> str:
+def skip_key(method: str, task: str) -> str:
     """The key of the record which says that a pair of method and task was skipped."""
-    return content_key({"cell": "evaluation", "skipped": [method, task_id]})
+    return content_key({"cell": "evaluation", "skipped": [method, task]})

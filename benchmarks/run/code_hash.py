@@ -1,8 +1,7 @@
 """Which program computes a cell: a hash of every source file that its classes reach by import.
 
-The files are those of a class and of its parents, and all that they import, found in the syntax tree wherever an import
-stands: modules of the suite by their name, modules in a plug-in's own folder by theirs. Comments, docstrings and layout
-don't count.
+The files are those of a class and of its parents, and all that they import: modules of the suite, and modules next to
+a plug-in. Imports are found in the syntax tree, wherever they stand. Comments, docstrings and layout don't count.
 """
 
 from __future__ import annotations
@@ -11,18 +10,36 @@ import ast
 import functools
 import hashlib
 import inspect
+import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.api import MetaLearner, TaskDistribution
+from benchmarks.models.modules import own_factories
+from benchmarks.records.record import Kind
+
 ROOT = Path(__file__).parents[2]
 SUITE = ("benchmarks", "maml", "baselines")
 
-#: what can't change a result: errors, files, clocks, and what finds plug-ins by name
+#: the modules that compute a cell with its method and its task
+ENTRIES = {
+    "fit": ("benchmarks.run.fitting",),
+    "evaluation": ("benchmarks.run.evaluation", "benchmarks.run.selection"),
+}
+
+#: what can't change a result: errors, files, clocks, what finds plug-ins by name, and what only hands calls on
 IRRELEVANT = (
     *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/registry.py", "benchmarks/cache.py"),
-    *("benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
+    *("benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records", "benchmarks/python_api"),
+    "benchmarks/run/__init__.py",
 )
+
+
+def code_of(kind: Kind, learner: MetaLearner, tasks: TaskDistribution) -> str:
+    """The hash of the code that computes a cell."""
+    classes = [type(learner), type(tasks), *own_factories(getattr(learner, "backbone", None))]
+    return code_hash(classes, ENTRIES[kind])
 
 
 def code_hash(classes: Iterable[Any], entries: Iterable[str]) -> str:
@@ -35,52 +52,93 @@ def code_hash(classes: Iterable[Any], entries: Iterable[str]) -> str:
 
 
 def _with_parents(given: Any) -> Iterator[Any]:
-    if not isinstance(given, type):
-        yield given
-        return
-    yield from (each for each in given.__mro__ if each.__module__ not in ("builtins", "typing", "abc"))
+    """A class or function, and the parents of a class that are no library's."""
+    yield given
+    for parent in given.__mro__[1:] if isinstance(given, type) else ():
+        if parent.__module__.partition(".")[0] in SUITE or not _is_library(parent):
+            yield parent
+
+
+def _is_library(cls: type) -> bool:
+    try:
+        path = Path(inspect.getfile(cls))
+    except (TypeError, OSError):  # built in
+        return True
+    return any(path.is_relative_to(folder) for folder in sysconfig.get_paths().values())
 
 
 @functools.cache
 def _hash_of(files: frozenset[Path]) -> str:
     reached: set[Path] = set()
-    ahead = list(files)
+    # a file and the folder that its plug-in imports from
+    ahead = [(path, path.parent) for path in files]
     while ahead:
-        path = ahead.pop()
+        path, root = ahead.pop()
         if path not in reached:
             reached.add(path)
-            ahead += _source(path)[1]
-    digests = sorted(_source(path)[0] for path in reached)
+            ahead += [(file, root) for name in _of_file(path)[1] for file in _module_files(name, root, path.parent)]
+    digests = sorted(_of_file(path)[0] for path in reached)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
+def _of_file(path: Path) -> tuple[str, tuple[str, ...]]:
+    own = not path.is_relative_to(ROOT) or path.relative_to(ROOT).parts[0] not in SUITE
+    return _own_source(path) if own else _source(path)
+
+
+def forget_own_files() -> None:
+    """Read files outside the suite again: in a long session they may have changed. Those of the suite stay as this
+    process, and the server that it forks cells from, have imported them."""
+    for cached in (_hash_of, _own_source, _module_files):
+        cached.cache_clear()
+
+
 @functools.cache
-def _source(path: Path) -> tuple[str, frozenset[Path]]:
-    """The hash of a file's program, and the files it imports that belong to the suite or to its own folder."""
-    tree = ast.parse(path.read_bytes())
-    found = {file for name in _imported(tree) for file in _module_files(name, path.parent)}
-    return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), frozenset(found - {path})
+def _source(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The hash of a file's program, and the names of all modules and attributes that it imports."""
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):  # a neighbour that is no Python of this version
+        return hashlib.sha256(content).hexdigest(), ()
+    return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), tuple(dict.fromkeys(_imported(tree)))
+
+
+_own_source = functools.cache(_source.__wrapped__)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names; a relative import keeps its dots in front."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (name for name in (node.module,) if name)
-            yield from (f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names)
+            module = "." * node.level + (f"{node.module}." if node.module else "")
+            yield from (f"{module}{alias.name}" for alias in node.names)
 
 
 @functools.cache
-def _module_files(name: str, folder: Path) -> tuple[Path, ...]:
-    """The file of a module of the suite, or of one in this folder; none for libraries, attributes and `IRRELEVANT`."""
-    base = ROOT if name.partition(".")[0] in SUITE else folder
-    bare = base.joinpath(*name.split("."))
-    path = next((path for path in (bare.with_suffix(".py"), bare / "__init__.py") if path.is_file()), None)
-    if path is None:
-        return ()
-    relative = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
-    return () if relative.startswith(IRRELEVANT) else (path,)
+def _module_files(name: str, root: Path, folder: Path | None = None) -> tuple[Path, ...]:
+    """The files that an import of this name runs: of the suite, or of the plug-in's folders; none of libraries.
+
+    name: a module, or an attribute of one. root: of the plug-in. folder: of the file that imports."""
+    bare = name.lstrip(".")
+    if level := len(name) - len(bare):
+        bases = [(folder or root).joinpath(*[".."] * (level - 1)).resolve()]
+    else:
+        bases = [ROOT] if name.partition(".")[0] in SUITE else [root, *([folder] if folder else [])]
+    for base in bases:
+        place, found = base, []
+        for part in bare.split("."):
+            place = place / part
+            found += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()][:1]
+        if found:
+            return tuple(path for path in found if not _is_irrelevant(path))
+    return ()
+
+
+def _is_irrelevant(path: Path) -> bool:
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).as_posix().startswith(IRRELEVANT)
 
 
 def essence(node: Any) -> Any:
@@ -94,6 +152,8 @@ def essence(node: Any) -> Any:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             value = value[_documented(value) :]
+        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to nested format specifications
+            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
         if name not in ("ctx", "kind", "type_comment") and value not in (None, []):
             found.append((name, essence(value)))
     return type(node).__name__, *found

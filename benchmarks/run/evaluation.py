@@ -89,7 +89,8 @@ def evaluate(
             exhibit = _exhibit(learner, states, choices, tests, tasks, test)
         report({"step": indices.stop, "steps": test["episodes"], "loss": None, "left": None})
     for tested in tests.values():
-        tested.reported_steps = tuple(step for step in tested.reported_steps if step in tested.scores)
+        reached = tuple(step for step in tested.reported_steps if step in tested.scores)
+        tested.reported_steps = reached or (max(tested.scores),)  # a learner may end before its first reported step
     return Evaluated(tests, items or None, exhibit, at_once)
 
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 from benchmarks.errors import MetabenchError
 from benchmarks.machine import memory_gib, usable_cores
-from benchmarks.records.store import Store, content_key
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
 from benchmarks.run.isolate import Event, Job, Outcome
@@ -60,10 +63,15 @@ def _named_threads() -> int | None:
 
 @dataclass(frozen=True)
 class Todo:
-    """What a run will do: cells to run, and pairs of method and task that are skipped. finished: cells that stay."""
+    """Cells to run, and pairs of method and task to skip. done: cells that have finished before."""
 
     cells: Sequence[Cell]
-    finished: int = 0
+    done: Sequence[Cell] = ()
+
+    @property
+    def finished(self) -> int:
+        """The number of cells that have finished before."""
+        return len(self.done)
 
     @property
     def to_run(self) -> list[Cell]:
@@ -80,10 +88,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told what happens: ``line`` gets sentences, ``event`` gets what a cell's process reports."""
+    """Functions that follow a run: ``line`` gets sentences, ``plan`` the cells to run, ``event`` what a cell's process
+    reports. By default nothing is shown."""
 
-    line: Callable[[str], None]
-    event: Callable[[Cell, Event], None]
+    line: Callable[[str], None] = lambda text: None
+    event: Callable[[Cell, Event], None] = lambda cell, event: None
+    plan: Callable[[Todo], None] = lambda todo: None
 
 
 def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
@@ -125,7 +135,7 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
     expanded = cells.expand(found, data.digests, data.unavailable)
     keep: list[Cell] = []
-    finished = 0
+    done: list[Cell] = []
     for cell in expanded:
         record = store.get(cell.key)
         failed = record is not None and record.status not in ("ok", "skipped")
@@ -133,12 +143,12 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
         if cell.skip is not None:
             keep.append(cell)
         elif record is not None and not failed and not blocked:
-            finished += 1
+            done.append(cell)
         elif (only == "failed" and record is None) or (only == "missing" and failed):
             continue
         else:
             keep.append(cell)
-    return Todo(_with_fits(keep, store), finished)
+    return Todo(_with_fits(keep, store), done)
 
 
 def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:
@@ -155,7 +165,10 @@ def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:
 
 
 def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
-    """Run all cells; whatever happens to one of them becomes a record, and the others go on."""
+    """Run all cells; whatever happens to one of them becomes a record, and the others go on.
+
+    Several runs may share a store: this one holds the lock of each cell that it works on until its record is written,
+    and takes over what another run has finished, or failed at, since this one began."""
     began = worker.now()
     by_key = {cell.key: cell for cell in todo.cells}
     for cell in todo.cells:
@@ -164,27 +177,38 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
         else:
             store.remove(cells.skip_key(cell.spec["method"]["name"], cell.task))
 
-    ours: set[str] = set()
+    held: dict[str, FileLock] = {}
 
-    def on_event(event: Event) -> None:
-        cell = by_key[event.job.key]
-        if event.kind == "finished" and event.outcome is not None and event.outcome.status != "ok":
-            _record(store, cell, event.outcome)
-        if event.kind == "started":
-            ours.add(cell.key)
-        if event.kind == "finished" and cell.key in ours:  # a log of another run in the same store stays
-            event.job.log.unlink(missing_ok=True)
-        watcher.event(cell, event)
-
-    def admit(job: Job) -> isolate.Verdict:
-        """Another run in the same store may hold the cell, or may have finished or failed it since this one began."""
+    def admit(job: Job) -> isolate.Admission:
+        lock = store.lock(job.key, wait=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return "wait"
         record = store.get(job.key)
         if record is not None and (record.ok or record.finished > began):
-            return "done"
-        return "wait" if store.is_locked(job.key) else "start"
+            lock.release()
+            return Outcome(record.status, record.reason)
+        held[job.key] = lock
+        return "start"
+
+    def on_event(event: Event) -> None:
+        cell, outcome = by_key[event.job.key], event.outcome
+        if outcome is not None:
+            lock = held.pop(cell.key, None)
+            if outcome.status != "ok" and (lock is not None or outcome.blamed_on):
+                _record(store, cell, outcome)
+            if lock is not None:
+                event.job.log.unlink(missing_ok=True)
+                lock.release()
+        watcher.event(cell, event)
 
     jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]
-    return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
+    try:
+        return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
+    finally:
+        for lock in held.values():
+            lock.release()
 
 
 def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:

@@ -1,8 +1,8 @@
 """One fit or one evaluation, from plain arguments to a record in the store.
 
-These functions run in a process of their own (`benchmarks.run.isolate`), which builds task and method again from names
-and fields. They alone hold the clock, the device, the seed and the files. What a record says of machine, versions,
-commit, code and data is measured here, where the numbers are computed.
+These functions run in a process of their own (`benchmarks.run.isolate`), which builds task and method from names and
+fields. Its caller holds the lock of the key. They alone hold the clock, the device, the seed and the files. Machine,
+versions, commit, code and data of a record are measured here, where the numbers are computed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from benchmarks.records.record import (
 )
 from benchmarks.records.store import Store
 from benchmarks.records.tables import summary
-from benchmarks.run.cells import ENTRIES, program
-from benchmarks.run.code_hash import code_hash
+from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
 from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, Tested, evaluate, regimes_for
 from benchmarks.run.fitting import Progress, planned, still_improving, train
 from benchmarks.run.selection import Choice, choose
@@ -58,32 +57,29 @@ def prepare(progress: Report, task: Mapping[str, Any], plugins: Sequence[str]) -
 def run_fit(progress: Report, key: str, spec: dict[str, Any], store: str, plugins: Sequence[str]) -> dict[str, Any]:
     """Train, validate, keep the best and the last state, and write the record."""
     started, files = now(), Store(store)
-    with files.lock(key):
-        if _is_finished(files, key):
-            return {"status": "known"}
-        tasks, learner = _built("fit", spec, plugins)
-        memory = PeakMemory(tasks.device)
-        saved = files.checkpoint(key)
-        fitted = Progress.from_plain(saved) if saved else Progress()
-        if fitted.state is not None:
-            fitted.state = fitted.state.to(tasks.device)
-        budget = spec["budget"]
-        learner = planned(learner, tasks, budget["meta_steps"], spec.get("plan", ""), fitted)
-        keep = lambda progress: files.write_checkpoint(key, progress.plain())  # noqa: E731
-        train(learner, tasks, spec["seed"], budget, fitted, progress, keep)
-        if fitted.best_state is None or fitted.state is None:
-            raise Diverged("no validation score was finite")
-        record = _record(
-            *(key, "fit", spec, tasks, started),
-            training=_training(key, fitted, learner, tasks, spec),
-            plan={"name": "eager", "compiled": False, **fitted.plan, "seconds": fitted.planning_seconds},
-            peak_bytes=memory.bytes(),
-        )
-        arrays = {"step_seconds": np.array(fitted.step_seconds), "loss": np.array(fitted.losses)}
-        states = {"best": fitted.best_state, "last": fitted.state}
-        files.write(record, arrays=arrays, state={model: vars(state.to("cpu")) for model, state in states.items()})
-        files.remove_checkpoint(key)
-    return {"status": "ok"}
+    tasks, learner = _built("fit", spec, plugins)
+    memory = PeakMemory(tasks.device)
+    saved = files.checkpoint(key)
+    fitted = Progress.from_plain(saved) if saved else Progress()
+    if fitted.state is not None:
+        fitted.state = fitted.state.to(tasks.device)
+    budget = spec["budget"]
+    learner = planned(learner, tasks, budget["meta_steps"], spec.get("plan", ""), fitted)
+    keep = lambda progress: files.write_checkpoint(key, progress.plain())  # noqa: E731
+    train(learner, tasks, spec["seed"], budget, fitted, progress, keep)
+    if fitted.best_state is None or fitted.state is None:
+        raise Diverged("no validation score was finite")
+    record = _record(
+        *(key, "fit", spec, tasks, started),
+        training=_training(key, fitted, learner, tasks, spec),
+        plan={"name": "eager", "compiled": False, **fitted.plan, "seconds": fitted.planning_seconds},
+        peak_bytes=memory.bytes(),
+    )
+    arrays = {"step_seconds": np.array(fitted.step_seconds), "loss": np.array(fitted.losses)}
+    states = {"best": fitted.best_state, "last": fitted.state}
+    files.write(record, arrays=arrays, state={model: vars(state.to("cpu")) for model, state in states.items()})
+    files.remove_checkpoint(key)
+    return {}
 
 
 def run_evaluation(
@@ -91,29 +87,28 @@ def run_evaluation(
 ) -> dict[str, Any]:
     """Adapt the states of a fit to every test episode, keep every score, and write the record."""
     started, files = now(), Store(store)
-    with files.lock(key):
-        if _is_finished(files, key):
-            return {"status": "known"}
-        tasks, learner = _built("evaluation", spec, plugins)
-        test = spec["test"]
-        trained_on = registry.task_from(test["trained_on"], spec["device"])
-        trained_on.prepare()
-        memory = PeakMemory(tasks.device)
-        states = _states(files, spec["fit"], test["models"], tasks.device)
-        choices = _choices(learner, states, trained_on, test)
-        evaluated = evaluate(learner, states, choices, tasks, test, progress, exhibited=spec["seed"] in (0, None))
-        digest = None if evaluated.items is None else files.write_episodes(evaluated.items)
-        fit = files.get(spec["fit"]) if spec["fit"] else None
-        record = _record(
-            *(key, "evaluation", spec, tasks, started),
-            training=fit.training if fit else None,
-            evaluation=_conditions(spec, tasks, digest),
-            tests=_tests(learner, tasks, evaluated, test["episodes"]),
-            plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
-            peak_bytes=memory.bytes(),
-        )
-        files.write(record, _scores(record, evaluated, tasks.metric), evaluated.exhibit or None)
-    return {"status": "ok"}
+    tasks, learner = _built("evaluation", spec, plugins)
+    test = spec["test"]
+    trained_on = registry.task_from(test["trained_on"], spec["device"])
+    trained_on.prepare()
+    memory = PeakMemory(tasks.device)
+    fit = files.get(spec["fit"]) if spec["fit"] else None
+    states = _states(files, fit, spec["fit"], test["models"], tasks.device)
+    choices = _choices(learner, states, trained_on, test)
+    evaluated = evaluate(learner, states, choices, tasks, test, progress, exhibited=spec["seed"] in (0, None))
+    for model in set(test["models"]) - states.keys():  # the best checkpoint is the last one: one test serves both
+        evaluated.tests.update({(model, regime): tested for (_, regime), tested in [*evaluated.tests.items()]})
+    digest = None if evaluated.items is None else files.write_episodes(evaluated.items)
+    record = _record(
+        *(key, "evaluation", spec, tasks, started),
+        training=fit.training if fit else None,
+        evaluation=_conditions(spec, tasks, digest),
+        tests=_tests(learner, tasks, evaluated, test["episodes"]),
+        plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
+        peak_bytes=memory.bytes(),
+    )
+    files.write(record, _scores(record, evaluated, tasks.metric), evaluated.exhibit or None)
+    return {}
 
 
 def write_failure(
@@ -137,20 +132,21 @@ def _built(kind: Kind, spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple
     learner = registry.method_from(spec["method"], tasks.kind)
     if tasks.data_digest() != spec["data"]:
         raise MetabenchError(f"the data of {tasks.id} have changed since the run began: start it again")
-    if program(kind, learner, tasks) != spec["code"]:
+    if code_of(kind, learner, tasks) != spec["code"]:
         raise MetabenchError("the code has changed since the run began: start it again")
     return tasks, learner
 
 
-def _states(store: Store, fit: str | None, models: Sequence[str], device: str) -> dict[str, State]:
-    """The states to be tested, by name of the checkpoint; the best is left out of "last" where they are the same."""
-    if fit is None:
+def _states(store: Store, fit: Record | None, key: str | None, models: Sequence[str], device: str) -> dict[str, State]:
+    """The states to be tested, by checkpoint; a further checkpoint that is the first one again is left out."""
+    if key is None:
         return {"best": State()}
-    record = store.get(fit)
-    found = store.state(record) if record else None
+    found = store.state(fit) if fit else None
     if found is None:
-        raise MetabenchError(f"the state of fit {fit} is not in {store.path}: forget the fit, then run again")
-    return {model: State(**found[model]).to(device) for model in models}
+        raise MetabenchError(f"the state of fit {key} is not in {store.path}: forget the fit, then run again")
+    first = models[0]
+    wanted = [first, *(model for model in models[1:] if found[model]["step"] != found[first]["step"])]
+    return {model: State(**found[model]).to(device) for model in wanted}
 
 
 def _choices(
@@ -207,16 +203,16 @@ def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
 
 
 def _task(tasks: TaskDistribution, data: str | None) -> Task:
-    names = ("id", "name", "version", "variant", "kind", "metric", "higher_is_better", "equivalence_margin")
-    return Task(**{name: getattr(tasks, name) for name in names}, fields=tasks.config(), data=data)
+    names = ("name", "version", "variant", "kind", "metric", "higher_is_better", "equivalence_margin")
+    return Task(tasks.title, **{name: getattr(tasks, name) for name in names}, fields=tasks.config(), data=data)
 
 
 def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | None) -> Evaluation:
     test, fields = spec["test"], tasks.config()
     return Evaluation(
         split=test["split"],
-        task_id=tasks.id,
-        trained_on=test["trained_on_id"],
+        task_id=tasks.title,
+        trained_on=registry.task_from(test["trained_on"]).title,
         way=tasks.outputs if tasks.kind == "classification" else None,
         shots=test["shots"] or fields.get("shot"),
         queries=fields.get("queries"),
@@ -274,6 +270,7 @@ def _training(
         curve=tuple(CurvePoint(**row) for row in fitted.curve),
         parameters=sum(value.numel() for value in fitted.state.parameters.values()),
         regime=learner.describe(tasks).get("train_regime"),
+        threads=torch.get_num_threads(),
     )
 
 
@@ -298,11 +295,6 @@ def remember() -> None:
             code_hash([each.cls for each in entry.all], ENTRIES[kind])
 
 
-def _is_finished(store: Store, key: str) -> bool:
-    record = store.get(key)
-    return record is not None and record.ok
-
-
 def now() -> str:
     """The time, UTC, as records have it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -7,19 +7,7 @@ records load quickly.
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
 from benchmarks.stats.classes import ClassComponents, Membership, clusters_by_item
-from benchmarks.stats.columns import (
-    Column,
-    Row,
-    TestProtocol,
-    arranged,
-    at_step,
-    columns,
-    grouped,
-    protocol_of,
-    row_of,
-    superseded,
-    task_scores,
-)
+from benchmarks.stats.columns import Column, Row, arranged, at_step, columns, row_of, task_scores
 from benchmarks.stats.contrasts import (
     SCOPES,
     SEEDS_FOR_METHODS,
@@ -30,6 +18,7 @@ from benchmarks.stats.contrasts import (
     quantile,
 )
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
+from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of, superseded
 from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
 from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
 

@@ -8,12 +8,10 @@ ceiling are shown with the learners and not compared with them.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from benchmarks.records.record import Record, Task, Tested
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.contrasts import Contrast, Interval
+from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of
 from benchmarks.stats.verdicts import Comparison, Scores, compare
 
 #: digest -> ``classes`` and ``items`` ``[episodes, queries]`` of test examples
@@ -34,29 +33,6 @@ class Source(Protocol):
     def scores(self, record: Record) -> Mapping[str, np.ndarray] | None: ...
 
     def episodes(self, digest: str) -> Mapping[str, np.ndarray] | None: ...
-
-
-@dataclass(frozen=True, order=True)
-class TestProtocol:
-    """What the numbers of a column have in common."""
-
-    task: str
-    data: str
-    way: int
-    shots: int
-    queries: int
-    split: str
-    regime: str
-    model: str = "best"
-
-    @property
-    def test(self) -> tuple[Any, ...]:
-        """Everything but the regime."""
-        return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
-
-    def __str__(self) -> str:
-        last = ", last checkpoint" if self.model == "last" else ""
-        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +67,11 @@ class Row:
     @property
     def under_trained(self) -> bool:
         return any(each.record.training.under_trained for each in self.tested if each.record.training)
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """The numbers of CPU threads that its seeds were computed with; several of them mix other sums in one row."""
+        return tuple(sorted({each.threads for each in self.tested}))
 
     @property
     def own(self) -> bool:
@@ -201,31 +182,6 @@ def at_step(tested: Tested, scores: Mapping[str, np.ndarray] | None, step: int |
     return (scores or {}).get(tested.test.scores_name(tested.test.headline_step if step is None else step))
 
 
-def grouped(records: Iterable[Record], older: bool = False) -> list[tuple[str, tuple[Tested, ...]]]:
-    """The tests that make one row, lowest seed first, with the name of the row.
-
-    They differ in the seed only, and are of the newest code; the newest counts where a seed is there twice.
-    older: older code makes rows too."""
-    groups: dict[str, list[Tested]] = {}
-    for record in sorted(records, key=lambda record: (record.started, record.key)):
-        for tested in record.tested:
-            groups.setdefault(_identity(tested) + (str(record.code) if older else ""), []).append(tested)
-    members = []
-    for group in groups.values():
-        by_seed = {tested.seed: tested for tested in group if tested.record.code == group[-1].record.code}
-        members.append(tuple(by_seed[seed] for seed in sorted(by_seed)))
-    return list(zip(_names(members), members, strict=True))
-
-
-def superseded(records: Sequence[Record]) -> set[str]:
-    """The keys of records that failed or were skipped, and whose method has been run with newer code since."""
-    newest: dict[tuple[str, str, str, int | None], Record] = {}
-    for record in sorted(records, key=lambda record: (record.started, record.key)):
-        newest[record.cell, record.label, record.task.id if record.task else "", record.seed] = record
-    kept = {record.key for record in newest.values()}
-    return {record.key for record in records if not record.ok and record.key not in kept}
-
-
 def arranged(rows: Sequence[Row], examples: Examples) -> list[Column]:
     """The columns that these rows belong to, in the order of their protocols."""
     placed = [(protocol_of(row.first), row) for row in rows]
@@ -242,70 +198,6 @@ def _belongs(row: Row, own: TestProtocol, here: TestProtocol) -> bool:
     """Whether a row belongs to a column: a method without training is its own best and last checkpoint."""
     model = own.model if row.trained else here.model
     return own.regime in (here.regime, "none") and dataclasses.replace(own, model=model).test == here.test
-
-
-def protocol_of(tested: Tested) -> TestProtocol:
-    """The column that a test belongs to."""
-    where = tested.conditions
-    return TestProtocol(
-        task=where.task_id,
-        data=tested.task.data or "",
-        way=where.way or 0,
-        shots=where.shots or 0,
-        queries=where.queries or 0,
-        split=where.split,
-        regime=tested.test.regime,
-        model=tested.test.model,
-    )
-
-
-def _identity(tested: Tested) -> str:
-    """All that decides a number except the seed and the code."""
-    record, where = tested.record, dataclasses.asdict(tested.conditions)
-    method = [tested.method.name, tested.method.fields]
-    test = [tested.test.model, tested.test.regime]
-    budget = record.budget and dataclasses.asdict(record.budget)
-    return json.dumps([record.label, method, dataclasses.asdict(tested.task), budget, where, test], sort_keys=True)
-
-
-def _names(groups: Sequence[Sequence[Tested]]) -> list[str]:
-    """A name for each row: its label, and the settings that differ where a label is there twice in one column."""
-    names = [group[0].record.label for group in groups]
-    for settings in (_fields, _budget, _trained_on, _episodes, _code, _key):
-        places = [(name, protocol_of(group[0])) for name, group in zip(names, groups, strict=True)]
-        for place in [place for place, count in Counter(places).items() if count > 1]:
-            members = [number for number, other in enumerate(places) if other == place]
-            told = {number: settings(groups[number][0]) for number in members}
-            differ = [
-                name for name in next(iter(told.values())) if len({str(one.get(name)) for one in told.values()}) > 1
-            ]
-            for number in members if differ else ():
-                names[number] += f" ({', '.join(f'{name}={told[number].get(name)}' for name in differ)})"
-    return names
-
-
-def _fields(tested: Tested) -> dict[str, Any]:
-    return tested.method.fields
-
-
-def _budget(tested: Tested) -> dict[str, Any]:
-    return dataclasses.asdict(tested.record.budget) if tested.record.budget else {"meta_steps": 0}
-
-
-def _trained_on(tested: Tested) -> dict[str, Any]:
-    return {"trained on": tested.conditions.trained_on}
-
-
-def _episodes(tested: Tested) -> dict[str, Any]:
-    return {"episodes": tested.conditions.episodes}
-
-
-def _code(tested: Tested) -> dict[str, Any]:
-    return {"code": str(tested.record.code)[:6]}
-
-
-def _key(tested: Tested) -> dict[str, Any]:
-    return {"record": tested.record.key[:6]}
 
 
 def row_of(name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None]) -> Row | None:

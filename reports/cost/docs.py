@@ -26,7 +26,7 @@ BLOCK = re.compile(r"(<!-- costs ([a-z0-9-]+) -->\n).*?(<!-- /costs -->)", re.DO
 
 
 def section(records: Sequence[frames.Record]) -> str:
-    """What second order costs against first, and what others take against ours: two tables and where they come from."""
+    """Two tables, second order over first and others over ours, and their source."""
     return "\n\n".join([_orders(records), _others(records), _source(records)])
 
 
@@ -41,7 +41,7 @@ def _orders(records: Sequence[frames.Record]) -> str:
 
 
 def _others(records: Sequence[frames.Record]) -> str:
-    """Every implementation's time over ours, a row per setting and order."""
+    """The time of every implementation over ours, a row per setting and order."""
     frame = frames.against(records)
     frame = frame[~frame["label"].str.startswith("ours")]
     labels = sorted(frame["label"].unique(), key=lambda label: (label != "learn2learn", label))
@@ -96,7 +96,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def written(text: str, reference: Path = REFERENCE) -> str:
-    """The document with every block made again; raises `MetabenchError` where a store holds no costs."""
+    """The document with every block rewritten; raises `MetabenchError` for a store without costs."""
 
     def block(found: re.Match[str]) -> str:
         begin, store, end = found.groups()

@@ -38,7 +38,7 @@ def _by_steps(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
 
 def _ratio_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    caption = "Bands are 95 % intervals of the bootstrap over rounds. Dotted: what the paper's 33 % may mean."
+    caption = "Band: 95 %, bootstrap over rounds. Dotted: both readings of the paper's 33 %."
     if noisy := frames.noisy(group, "points"):
         caption += f" {noisy}."
     looks, frame = looks_of(group["label"]), ratio_marks(group)
@@ -62,9 +62,9 @@ def _draw_ratios(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> N
 
 
 def ratio_axes(axes: Any, frame: pd.DataFrame, room: float = 1.25) -> None:
-    """Both readings of the paper's 33 % as dotted lines; an axis that shows every ratio.
+    """Draw both readings of the paper's 33 % as dotted lines, and set axes that show every ratio.
 
-    Bands of noisy timing may leave it. room: how much of it is above the largest ratio."""
+    Bands of noisy timing may leave them. room: the upper end over the largest ratio."""
     for meaning, number in frames.READINGS.items():
         axes.axhline(number, color=svg.QUIET, linewidth=1, linestyle=(0, (1, 2)))
         note = {"fontsize": 7.5, "color": svg.QUIET, "ha": "right", "va": "bottom"}
@@ -90,7 +90,7 @@ def _memory_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
     return Panel(
         slug(f"cost memory {title} {place['machine']}"),
         title,
-        "Drawn through: second order; dashed: first. What a step holds at once beyond what was held before it.",
+        "Solid: second order; dashed: first. Peak of the allocations of a step.",
         f"peak memory of a step against inner steps, {title}",
         frame.sort_values("label", key=lambda labels: labels.map(list(looks).index), kind="stable")[
             ["label", "order", "x", "value"]

@@ -1,6 +1,4 @@
-"""What second order costs, from the records of `metabench cost`: frames, ratios with intervals, and sentences.
-
-`reports.cost.terminal` prints them, `reports.cost.sections` and `reports.cost.figures` lay them out for the page."""
+"""The cost of second order, from the records of `metabench cost`: frames, ratios with intervals, and sentences."""
 
 from __future__ import annotations
 
@@ -15,27 +13,27 @@ from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Cost, Machine, Record
 from benchmarks.stats import timing
 
-#: what Finn et al. (2017, section 5.2) report of leaving the second derivatives out
+#: the saving by first order that Finn et al. (2017, section 5.2) report
 PAPER = "roughly 33 %"
-#: what that may mean as a ratio of times, second order over first: a third more meta-steps in the same time, or a third
-#: of the time saved
+#: its readings as a ratio of times, second order over first: a third more meta-steps per second, or a third of the time
+#: saved
 READINGS = {"speed": 1.33, "time saved": 1.5}
 
-#: what the meta-batch of a kind of work counts
+#: kind of work -> what its meta-batch counts
 BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
 
-#: the work of records whose rows are ways to step simulators
+#: the work of records that time simulators
 ENVIRONMENT = "environment"
 
 DEVICES = {"cpu": "the CPU", "cuda": "the GPU"}
 
-#: the implementation that sentences are about: the suite's own, under the plan that it trains with
+#: the suite's own implementation, with the plan that it trains with
 OURS = "ours/rule"
 
-#: what tells two settings apart, in the order of the tables; machine and device never mix
+#: what identifies a setting, in the order of the tables
 SETTING = ("machine", "device", "work", "backbone", "meta_batch", "inner_steps")
 
-#: columns of the terminal's tables, which a setting without a single measured variant lacks
+#: columns of the terminal's tables
 SHOWN = (
     *("milliseconds", "low", "high", "stable", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
     *("adapt_milliseconds_per_task", "share_of_ceiling", "gradient_error"),
@@ -54,9 +52,9 @@ def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per variant: setting, order, implementation, status, and every number of it.
+    """One row per variant: setting, order, implementation, status and all its numbers.
 
-    Where a setting was measured more than once on a machine, the newest record counts."""
+    The newest record of a setting on a machine counts."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
         if work_of(record) != ENVIRONMENT:
@@ -75,7 +73,7 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def milliseconds(value: float) -> str:
-    """Three digits, and never a power of ten."""
+    """Three digits, without an exponent."""
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
@@ -113,14 +111,14 @@ def _machine(record: Record) -> Machine:
 
 
 def untimed(records: Sequence[Record]) -> dict[str, int]:
-    """How many variants have no time, by status; those that are skipped were never asked for one."""
+    """The number of failed variants, by status."""
     frame = rows(records)
     failed = frame.loc[~frame["status"].isin(("ok", "skipped")), "status"] if len(frame) else []
     return dict(Counter(map(str, failed)))
 
 
 def _unmeasured(record: Record) -> list[dict[str, Any]]:
-    """The row of a setting whose process was ended: out of memory is a result."""
+    """The row of a setting whose process was killed: out of memory is a result."""
     facts = {"order": "", "implementation": "", "label": "all", "status": record.status}
     return [{**facts, "reason": record.reason, "samples_milliseconds": []}]
 
@@ -176,7 +174,7 @@ def _over(second: Any, first: Any) -> float:
 
 
 def sentences(records: Sequence[Record], label: str = OURS) -> list[str]:
-    """What leaving the second derivatives out saves, a sentence per setting, beside what the paper says."""
+    """The saving of leaving the second derivatives out, a sentence per setting, and the paper's."""
     return [_sentence(row) for row in ratios(records).to_dict("records") if row["label"] == label]
 
 
@@ -194,7 +192,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
 
 
 def _readings(low: float, high: float) -> str:
-    """An interval of the ratio of times against both things that the paper may mean."""
+    """An interval of the ratio of times against both readings of the paper."""
     told = [
         f"{number:g} times if it means {what} (here: {judged(low, high, number)})" for what, number in READINGS.items()
     ]
@@ -202,14 +200,14 @@ def _readings(low: float, high: float) -> str:
 
 
 def judged(low: float, high: float, number: float) -> str:
-    """Whether an interval lies above a number, below it, or holds it; unknown without an interval."""
+    """Whether an interval is above a number ("more"), below it ("less") or holds it ("agrees"); else "unknown"."""
     if not (low <= high):
         return "unknown"
     return "more" if low > number else "less" if high < number else "agrees"
 
 
 def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
-    """A sentence per machine and device: from which to which ratio, and how often more or less than the paper's."""
+    """A sentence per machine and device: the range of ratios, and how often they exceed the paper's."""
     frame = ratios(records)
     told = []
     for (machine, device), group in frame[frame["label"] == label].groupby(["machine", "device"], sort=False):
@@ -229,7 +227,7 @@ def overview(records: Sequence[Record], label: str = OURS) -> list[str]:
 
 
 def device_name(records: Iterable[Record], machine: str, device: str) -> str:
-    """``the CPU``, with its model where costs of several machines' are known; ``the GPU (its model)``."""
+    """``the CPU``, with its model if there are several machines; ``the GPU (its model)``."""
     kind = device.partition(":")[0]
     models = {_machine(record).id: _machine(record) for record in records if record.device == device}
     known, model = models.get(machine), None
@@ -265,8 +263,9 @@ def _counted(group: pd.DataFrame, meaning: str, number: float) -> str:
 
 
 def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
-    """How many times as long every implementation takes as ours on the same order, with intervals; and whether it is
-    the fastest of the others in that precision, which stands beside any speed-up over a slower one."""
+    """The time of every implementation over ours on the same order, with intervals.
+
+    fastest: whether it is the fastest of the others in our precision."""
     frame = rows(records)
     timed = frame[frame["status"] == "ok"] if len(frame) else frame
     found = []
@@ -286,12 +285,12 @@ def against(records: Sequence[Record], label: str = OURS) -> pd.DataFrame:
 
 
 def _rivals(label: str, ours: str) -> bool:
-    """Whether it is somebody else's implementation, computing in the precision of ours."""
+    """Whether it is another library in our precision."""
     return not label.startswith("ours") and ("tf32" in label) == ("tf32" in ours)
 
 
 def speedups(records: Sequence[Record], label: str = OURS, peer: str = "learn2learn") -> pd.DataFrame:
-    """How many times as long as ours the usual library takes, and beside it the fastest of the others.
+    """The time of ``peer`` over ours, and that of the fastest of the others.
 
     One row per setting and order: those of `SETTING`, ``order``, ``peer`` with its interval ``low`` and ``high`` (NaN
     where it was not timed), ``fastest`` (its label) and ``fastest_time`` with ``fastest_low`` and ``fastest_high``."""

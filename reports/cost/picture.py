@@ -1,4 +1,4 @@
-"""The README's picture: what second order costs against first, by inner steps. An SVG that stands alone, on white."""
+"""The README's picture: the cost of second order over first by inner steps, as an SVG file on white."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ WIDTH, HEIGHT = 7.2, 3.0
 
 
 def lines(records: Sequence[frames.Record]) -> dict[str, pd.DataFrame]:
-    """Label -> the ratio of times by inner steps (as `cost.ratios` has them), for each network and device with two
-    numbers of steps or more; of several machines with such a device the one with the most settings, of several
-    meta-batches the one with the most numbers of steps, and then the largest."""
+    """Label -> rows of `frames.ratios` by inner steps, per network and device with at least two numbers of steps.
+
+    Of several machines the one with most settings; of several meta-batches the one with most numbers of steps, then the
+    largest."""
     frame = frames.ratios(records)
     ours = frame[(frame["label"] == frames.OURS) & (frame["work"] == "meta-step")]
     settings = ours.groupby(["device", "machine"], sort=False).size()

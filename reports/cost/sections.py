@@ -1,4 +1,4 @@
-"""The cost benchmark on the page: is second order worth it, and implementations beside each other."""
+"""The cost benchmark on the page: is second order worth it, and how implementations compare."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reports.style import Look
 
 #: column of `cost.rows` -> (header, explanation, unit, how it is shown)
 COLUMNS: dict[str, tuple[str, str, float, str]] = {
-    "compile_seconds": ("compile s", "making a step ready and the first one, less a usual one", 1, "{:.1f}"),
+    "compile_seconds": ("compile s", "preparation and the first step, less a usual step", 1, "{:.1f}"),
     "peak_bytes": (
         "peak MiB",
-        "the most that a step holds at once beyond what was held before it; in threads: of one, times their number",
+        "peak of the allocations of a step; in threads: of one, times their number",
         2**20,
         "{:.2f}",
     ),
@@ -27,7 +27,7 @@ COLUMNS: dict[str, tuple[str, str, float, str]] = {
     "operations": ("operations", "ATen operations dispatched in a step", 1, "{:,.0f}"),
     "launches": ("launches", "CUDA kernels started in a step", 1, "{:,.0f}"),
     "adapt_milliseconds_per_task": ("adapt ms/task", "adapting to a task and predicting its queries", 1, "{:.3g}"),
-    "share_of_ceiling": ("of ceiling", "of what a large matrix product reaches here", 1, "{:.1%}"),
+    "share_of_ceiling": ("of ceiling", "share of what a large matrix product reaches on this device", 1, "{:.1%}"),
     "gradient_error": ("error", "relative difference from ours, in double precision", 1, "{:.0e}"),
 }
 #: facts of a setting, before the rest
@@ -35,7 +35,7 @@ FACTS = ("work", "backbone", "meta_batch", "inner_steps", "order", "implementati
 
 
 def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
-    """What second order costs and what it brings; None where no cost was measured."""
+    """The price and the gain of second order; None without costs."""
     if frames.rows(results.costs).empty:
         return None
     worth = worth_rows(results)
@@ -51,7 +51,7 @@ def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] 
 
 
 def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
-    """Every number of every variant, and the speed-ups beside the fastest of the others."""
+    """All numbers of every variant, and the speed-ups."""
     frame, simulated = frames.rows(results.costs), environment_table(results.costs)
     if frame.empty and simulated is None:
         return None
@@ -85,8 +85,8 @@ def ratio_table(records: Sequence[frames.Record]) -> layout.Table | None:
         *(layout.Header(name, numeric=False) for name in names),
         *(layout.Header(name) for name in ("tasks", "inner steps", "time", "memory")),
         *(layout.Header(name, screen=True) for name in ("FLOPs", "operations")),
-        *(layout.Header(f"33 % {name}", "the paper's number, if it means that", False) for name in frames.READINGS),
-        layout.Header("stable", "whether the machine did nothing else", False),
+        *(layout.Header(f"33 % {name}", "this reading of the paper's number", False) for name in frames.READINGS),
+        layout.Header("stable", "no: noisy timing", False),
     ]
     rows = [
         [
@@ -107,7 +107,7 @@ def ratio_table(records: Sequence[frames.Record]) -> layout.Table | None:
 
 
 def speedup_table(records: Sequence[frames.Record]) -> layout.Table | None:
-    """How many times as long others take as ours: learn2learn, and beside it the fastest of all others."""
+    """Times over ours: of learn2learn, and of the fastest of the others."""
     frame = frames.speedups(records)
     if frame.empty:
         return None
@@ -137,7 +137,7 @@ def speedup_table(records: Sequence[frames.Record]) -> layout.Table | None:
 
 
 def full_table(frame: pd.DataFrame) -> layout.Table:
-    """Every column of every variant; one that has no time says why."""
+    """Every column of every variant; one without a time says why."""
     columns = [name for name in COLUMNS if name in frame and frame[name].notna().any()]
     headers = [
         *(layout.Header(name.replace("_", " "), numeric=name in ("meta_batch", "inner_steps")) for name in FACTS),
@@ -151,7 +151,7 @@ def full_table(frame: pd.DataFrame) -> layout.Table:
 
 
 def environment_table(records: Sequence[frames.Record]) -> layout.Table | None:
-    """Control steps per second of the simulators, beside Gymnasium and beside physics alone."""
+    """Control steps per second of the simulators, of Gymnasium and of physics alone."""
     frame = frames.environments(records)
     if frame.empty:
         return None

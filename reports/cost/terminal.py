@@ -1,4 +1,4 @@
-"""What `metabench cost` prints: a table per setting, what failed, and the sentences."""
+"""The output of `metabench cost`: a table per setting, failures, and sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What second order brings beside what it costs: MAML against FOMAML where a store holds both, and costs too."""
+"""The gain of second order and its price: MAML against FOMAML, for stores with both and with costs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from reports.cost import frames
 from reports.panels import Panel
 from reports.results import Result, Results
 from reports.scores import layout
-from reports.scores.pair_sentences import pair_sentence
 from reports.scores.pairs import shown
+from reports.scores.verdict_sentences import pair_sentence
 from reports.style import Look
 from reports.words import slug
 
@@ -29,9 +29,10 @@ ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
 
 
 def worth_rows(results: Results) -> list[dict[str, Any]]:
-    """MAML against FOMAML with as many inner steps, trained and tested alike, beside the cost ratio of their network
-    and steps where one was measured: test, steps, backbone, advantage (in the unit shown) with its adjusted interval,
-    verdict, whether it is of the leading column, and ``time``, ``low``, ``high``, ``memory`` (NaN: not measured)."""
+    """MAML against FOMAML with as many inner steps, trained and tested alike, one row per column.
+
+    test, steps, backbone, verdict; advantage in the unit shown with its adjusted interval; leading: of the leading
+    column; ``time``, ``low``, ``high``, ``memory``: the cost ratio for their network and steps (NaN: not measured)."""
     ratios = frames.ratios(results.costs)
     return [
         row
@@ -74,7 +75,7 @@ def _regime(regime: str) -> str:
 
 
 def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
-    """From the side of second order, in the unit shown: points of accuracy, or a factor of errors."""
+    """The advantage of second order in the unit shown: points of accuracy, or a factor of errors."""
     sign = 1 if pair.first == second else -1
     ends = [sign * pair.contrast.estimate, sign * pair.adjusted.low, sign * pair.adjusted.high]
     value, *between = (shown(end, metric) for end in ends)
@@ -82,8 +83,8 @@ def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
 
 
 def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
-    """The cost ratio of the network and steps of a method, at the meta-batch nearest to the one it was trained with;
-    on its own device, and on its own machine where that was measured."""
+    """The cost ratio for a method's network and steps on its device: at the nearest meta-batch, on its own machine if
+    possible."""
     facts, fields, record = result.first.method.facts, result.first.method.fields, result.first.record
     same = ratios[
         (ratios["label"] == frames.OURS)
@@ -104,14 +105,14 @@ def _price(measured: Mapping[str, Any]) -> str:
     steps = words.count(measured["inner_steps"], "inner step")
     where = f"{steps} on {measured['backbone']}"
     if pd.isna(measured["time"]):
-        return f"What second order costs at {where} was not measured."
+        return f"The cost of second order at {where} was not measured."
     interval = frames.interval(measured["time"], measured["low"], measured["high"])
     memory = "" if pd.isna(measured["memory"]) else f" and {measured['memory']:.2f} times the memory"
     return f"At {where} a meta-step of second order takes {interval} times as long{memory}."
 
 
 def worth_table(rows: Sequence[Mapping[str, Any]]) -> layout.Table:
-    """What `worth_rows` found, to read."""
+    """`worth_rows` as a table."""
     frame = pd.DataFrame(rows)
     told = pd.DataFrame(
         {
@@ -131,15 +132,15 @@ def worth_table(rows: Sequence[Mapping[str, Any]]) -> layout.Table:
 
 
 def worth_panels(rows: Sequence[Mapping[str, Any]], looks: Mapping[str, Look]) -> list[Panel]:
-    """The advantage of second order against its price in time, a panel per metric, a point per test (in its leading
-    column) and number of inner steps."""
+    """Advantage of second order against its price in time: a panel per metric, a point per test and number of inner
+    steps."""
     priced = [row for row in rows if row["leading"] and pd.notna(row["time"])]
     metrics = dict.fromkeys(str(row["metric"]) for row in priced)
     return [_worth_panel(metric, [row for row in priced if row["metric"] == metric], looks) for metric in metrics]
 
 
 def _named(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A name above every vertical bar, wholly within the axes and on none of the others, which makes them higher."""
+    """Write a name above every bar, within the axes and without overlap; extends the y axis."""
     left, most = axes.get_xlim()
     known: list[Any] = []
     low, high = axes.get_ylim()

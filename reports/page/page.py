@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else."""
+"""The page: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reports.results import Results
 
 TEMPLATES = Path(__file__).parent / "templates"
-#: where compiled templates stay, as Python's own modules do
+#: compiled templates
 CACHE = TEMPLATES / "__pycache__"
 
 
@@ -92,7 +92,7 @@ def render(results: Results) -> tuple[str, list[Panel]]:
 
 
 def _may_write(folder: Path) -> bool:
-    """Whether files can be kept in a folder, which is created; not so where the suite is installed for all users."""
+    """Create a folder; returns whether it can be written to (not so where the suite is installed for all users)."""
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
         return os.access(folder, os.W_OK)
@@ -100,7 +100,7 @@ def _may_write(folder: Path) -> bool:
 
 
 def _overview(results: Results) -> Mapping[str, Any]:
-    """What the page is about: counts, profiles, dates."""
+    """Counts, profiles and dates of the heading."""
     done = [record for record in results.records if record.ok]
     dates = sorted(record.finished[:10] for record in results.measured if record.finished)
     return {

@@ -1,8 +1,8 @@
-"""The sections of the page in their order: the one place where they are listed.
+"""The sections of the page, in their order.
 
-Another section is a line in `SECTIONS`, functions that answer what its template shows (None where the records hold
-nothing for it), and ``templates/NAME.html.j2`` with the heading and what follows. Macros for tables, figures and
-legends are in ``templates/macros.html.j2``. ``report --figures`` writes the figures under the key "panels" as files.
+To add one: a line in `SECTIONS`, a function that returns the values of its template (None without any), and
+``templates/NAME.html.j2``. Macros for tables, figures and legends are in ``templates/macros.html.j2``.
+``report --figures`` writes the figures under the key "panels" as files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 
 from reports import trend, words
 from reports.cost import frames, sections
-from reports.page import short
+from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
@@ -28,10 +28,10 @@ from reports.scores import (
     forest,
     layout,
     pairs,
-    sentences,
     tables,
     trade_offs,
 )
+from reports.scores.findings import findings_of
 from reports.style import Look
 
 Looks = Mapping[str, Look]
@@ -40,8 +40,8 @@ Context = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """name: its id on the page and its template. link: its name in the navigation, "" on the first screen. build: what
-    the template shows; None leaves the section out."""
+    """name: of its template, and its id on the page. link: its name in the navigation, "" on the first screen.
+    build: the values of the template; None leaves the section out."""
 
     name: str
     link: str
@@ -49,15 +49,15 @@ class Section:
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
-    said = short.answers(results)
+    said = answers.answers(results)
     return {"answers": said} if said else None
 
 
 def findings(results: Results, looks: Looks) -> Context | None:
-    """None where nothing but costs was measured."""
+    """None for a store of costs alone."""
     if not results.records:
         return None
-    return {"findings": sentences.findings(results)}
+    return {"findings": findings_of(results)}
 
 
 AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}
@@ -79,7 +79,7 @@ ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
 
 
 def across_tasks(results: Results, looks: Looks) -> Context | None:
-    """Where more than one test was measured."""
+    """None for a single test."""
     if sum(results.own(test) for test in results.tests) < 2:
         return None
     found = across.groups(results)
@@ -89,7 +89,7 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
 
 
 def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:
-    """What the template shows of a group of tasks. name: what tells its table and figures from another group's."""
+    """The values of one group of tasks. name: added to its table and figures where there are several groups."""
     found, table, panels = group.across, None, []
     if found is not None:
         forms = ACROSS | dict.fromkeys(found.found.tasks, "{:.3f}".format)
@@ -121,7 +121,7 @@ def functions(results: Results, looks: Looks) -> Context | None:
 
 
 def controlled(results: Results, looks: Looks) -> Context | None:
-    """What only control tasks have; None where the records hold none."""
+    """None without control tasks."""
     by_step, totals = control.steps_table(results), control.totals_table(results)
     adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
     shown = {
@@ -129,7 +129,7 @@ def controlled(results: Results, looks: Looks) -> Context | None:
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
         "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
-        "totals": _table("totals.csv", "Totals beside published ones", totals, RETURNS) if len(totals) else None,
+        "totals": _table("totals.csv", "Totals and published totals", totals, RETURNS) if len(totals) else None,
     }
     if not any(shown.values()):
         return None
@@ -172,7 +172,7 @@ def claimed(results: Results, looks: Looks) -> Context | None:
 
 
 def changes(results: Results, looks: Looks) -> Context:
-    """Whether a change made anything slower or worse, in a few sentences."""
+    """The history of the regression gate, in a few sentences."""
     times = trend.history(results.stores)
     return {"sentences": trend.sentences(times), "known": not times.empty}
 
@@ -181,11 +181,11 @@ LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
 
 
 def timed(results: Results, looks: Looks) -> Context | None:
-    """What the gate timed over the commits, where it has left a history beside the stores."""
+    """The gate's times over commits; None without a history next to the stores."""
     times = trend.history(results.stores)
     if times.empty:
         return None
-    levels = _table("trend.csv", "Times of the gate", trend.level_table(times), LEVELS)
+    levels = _table("trend.csv", "Times of the regression gate", trend.level_table(times), LEVELS)
     return {"levels": levels, "panels": trend.trend_panels(times)}
 
 
@@ -200,7 +200,7 @@ PROTOCOL = {
 }
 
 
-WHERE_UNTIMED = "The table of every variant's costs says which, and why."
+WHERE_UNTIMED = "The table of all variants says which, and why."
 
 
 def failures(results: Results, looks: Looks) -> Context:
@@ -237,7 +237,7 @@ def data(results: Results, looks: Looks) -> Context | None:
 
 SECTIONS: Sequence[Section] = (
     # the first screen: the answers
-    Section("short", "", in_short),
+    Section("answers", "", in_short),
     Section("findings", "", findings),
     Section("second-order", "Second order", sections.second_order),
     Section("published", "Published", published),
@@ -267,12 +267,12 @@ def _panels(found: Sequence[Panel]) -> Context | None:
 
 
 def _table(name: str, title: str, frame: pd.DataFrame, forms: Mapping[str, Any] | None = None) -> layout.Table:
-    """A frame as a table, without the columns that nobody filled."""
+    """A frame as a table, without empty columns."""
     return layout.frame_table(name, title, frame.dropna(axis="columns", how="all"), forms or {})
 
 
 def downloads(table: layout.Table) -> list[tuple[str, str]]:
-    """The table as files, all from the same frame: name and data URI."""
+    """The table as CSV, Markdown and LaTeX: name and data URI."""
     stem = words.slug(table.name.removesuffix(".csv"))
     return [
         (f"{stem}.csv", data_uri(table.frame.to_csv(index=False).encode())),

@@ -1,6 +1,6 @@
 """Across tasks: scores between floor and ceiling, their interquartile means, and performance profiles.
 
-Only methods with a number on every task take part; who lacks what is said (`benchmarks.stats.aggregate`)."""
+Only methods with a number on every task take part; the others are named (`benchmarks.stats.aggregate`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.stats import Aggregate, Column, TaskScores, aggregate, task_scor
 from reports import words
 from reports.panels import WIDTH, Panel
 from reports.results import REGIMES, Results
-from reports.scores.pair_sentences import ABOUT
+from reports.scores.verdict_sentences import ABOUT
 from reports.style import Look
 from reports.words import slug
 
@@ -25,8 +25,10 @@ from reports.words import slug
 class Across:
     """The aggregate of one batch-norm regime (and of the tasks without batch-norm).
 
-    regime: "none" where no task has batch-norm. tasks: as they were aggregated. left_out: in words, what takes no part.
-    under_trained: the methods whose numbers rest on an under-trained fit."""
+    regime: "none" where no task has batch-norm.
+    left_out: methods and tasks that take no part, and why.
+    under_trained: methods with an under-trained fit.
+    """
 
     regime: str
     tasks: tuple[TaskScores, ...]
@@ -36,26 +38,26 @@ class Across:
 
     @property
     def about(self) -> str:
-        """What the intervals speak about."""
+        """What the intervals hold for."""
         return ABOUT[self.found.scope]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Tasks that one learner may do all of. name: "" where all tasks of the page are of one group. across: None where
-    nothing can be averaged; why: in words, what stands in its way."""
+    """Tasks that one learner can do all of. name: "" where the page has one group. across: None where nothing can be
+    averaged. why: the reasons."""
 
     name: str
     across: Across | None
     why: tuple[str, ...] = ()
 
 
-#: what is averaged apart: hardly a method is for both
+#: averaged separately: hardly any method is for both
 GROUPS = {False: "Classification and regression", True: "Control"}
 
 
 def groups(results: Results) -> list[Group]:
-    """The aggregates over the tests that somebody was trained for, of labelled tasks and of control."""
+    """The aggregates over tests that a method was trained for: of labelled tasks, and of control."""
     own = [column for column in results.compared if results.own(column.protocol.test)]
     kinds = {control: [one for one in own if (one.task.kind == "control") == control] for control in GROUPS}
     return [
@@ -66,12 +68,12 @@ def groups(results: Results) -> list[Group]:
 
 
 def _fullest(results: Results, own: Sequence[Column]) -> tuple[Across | None, tuple[str, ...]]:
-    """The aggregate in the regime in which most methods have all of the tests; or None, and why."""
+    """The aggregate in the regime in which most methods have all tests; or None, and why."""
     regimes = [name for name in REGIMES if name in {column.protocol.regime for column in own}]
     regimes = [name for name in regimes if name != "none"] or regimes
     tried = [_gather(results, own, regime) for regime in regimes]
     why: tuple[str, ...] = ()
-    # the fullest first: resampling takes its time, and one regime is shown
+    # the fullest first: resampling is slow, and one regime is shown
     for one in sorted(tried, key=lambda one: (len(one.tasks), len(one.shared)), reverse=True):
         found = _across(results, one)
         if isinstance(found, Across):
@@ -82,7 +84,7 @@ def _fullest(results: Results, own: Sequence[Column]) -> tuple[Across | None, tu
 
 @dataclass(frozen=True, eq=False)
 class _Gathered:
-    """What one regime has to aggregate. title: column -> how the page calls its test."""
+    """The tasks of one regime. title: column -> title of its test."""
 
     regime: str
     tasks: list[TaskScores]
@@ -96,14 +98,14 @@ class _Gathered:
 
     @property
     def lacking(self) -> list[str]:
-        """``a, b: no number on x``: the methods that lack some task, those that lack the same together."""
+        """``a, b: no number on x``: methods that lack a task, grouped by what they lack."""
         names = list(dict.fromkeys(name for task in self.tasks for name in task.methods))
-        places: dict[tuple[str, ...], list[str]] = {}
+        who_lacks: dict[tuple[str, ...], list[str]] = {}
         for name in names:
             lacks = tuple(task.name for task in self.tasks if name not in task.methods)
-            places.setdefault(lacks, []).append(name)
+            who_lacks.setdefault(lacks, []).append(name)
         return [
-            f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in places.items() if lacks
+            f"{', '.join(sorted(who))}: no number on {' or '.join(lacks)}" for lacks, who in who_lacks.items() if lacks
         ]
 
 
@@ -157,7 +159,7 @@ def _ordered(found: Aggregate) -> list:
 
 
 def across_panels(results: Results, across: Across, looks: Mapping[str, Look], group: str = "") -> list[Panel]:
-    """The interquartile means with their intervals, and the performance profiles. group: what names and titles add."""
+    """The interquartile means with their intervals, and the performance profiles. group: added to names and titles."""
     of = f" · {group.lower()}" if group else ""
     label = {result.name: result.label for result in results.results}
     means = pd.DataFrame(

@@ -1,6 +1,6 @@
-"""Claims of the papers, each computed from the records: it holds, fails, or is undecided at this budget.
+"""Claims of the papers, each judged from the records: it holds, fails, or is undecided.
 
-A claim is a family of paired comparisons, one or more per test; Holm's test runs over all of a family.
+A claim is a family of paired comparisons, one or more per test, with Holm's test over the family.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.stats import Contrast, Pair, Scores, judge, margin_on_scale, pai
 from reports import words
 from reports.cost import frames
 from reports.results import Result, Results
-from reports.scores.pair_sentences import ABOUT, size_of
+from reports.scores.verdict_sentences import ABOUT, size_of
 
 MAML = "Finn, Abbeel, Levine 2017"
 FIRST_ORDER = "FOMAML is as good as MAML"
@@ -25,13 +25,13 @@ STRICTER = "stricter than the paper, which says that the other half can be infer
 
 OUTCOMES = ("holds", "fails", "undecided")
 
-#: the room that the paper's "roughly 33 %" is given, beyond either thing that it may mean
+#: tolerance of the paper's "roughly 33 %", beyond either reading
 ROUGHLY = 1.1
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One side of a comparison: a method at a number of inner steps on one test, its scores times ``scale``."""
+    """One side of a comparison: a result after some inner steps, its scores times ``scale``."""
 
     name: str
     result: Result
@@ -46,8 +46,10 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """text: what is claimed. source: where. as_good: it holds where the first side is no worse than the second (within
-    the task's margin), else only where it is better. sides: what is compared, with the test in words."""
+    """A claim and its comparisons.
+
+    as_good: it holds if the first side is no worse (within the task's margin); else only if it is better.
+    sides: (title of the test, first, second)."""
 
     text: str
     source: str
@@ -56,14 +58,15 @@ class Claim:
 
 
 def claims_table(results: Results) -> pd.DataFrame:
-    """One row per claim and test: claim, test, outcome ("holds", "fails", "undecided"; "at this budget" where a fit is
-    under-trained, as the papers' claims are about finished ones), finding, source, records."""
+    """One row per claim and test: claim, test, outcome, finding, source, records.
+
+    outcome: "holds", "fails" or "undecided", with "at this budget" where a fit is under-trained."""
     compared = [row for claim in _claims(results) for row in _rows(claim)]
     return pd.DataFrame([*compared[: _place(compared)], *_saved(results.costs), *compared[_place(compared) :]])
 
 
 def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Each claim with how often it holds, fails and is undecided: ``holds on 1, fails on 4 of 5 cases``."""
+    """Each claim with its count of outcomes: ``holds on 1, fails on 4 of 5 cases``."""
     found = []
     for claim, rows in table.groupby("claim", sort=False):
         first = [str(outcome).split(" at this budget")[0] for outcome in rows["outcome"]]
@@ -74,12 +77,12 @@ def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _place(rows: list[dict[str, object]]) -> int:
-    """Behind the rows about first order, which the claim about its cost belongs to."""
+    """The place of the claim about the cost of second order: after the rows about first order."""
     return sum(row["claim"] == FIRST_ORDER for row in rows)
 
 
 def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
-    """What leaving the second derivatives out saves, one row per setting of `metabench cost`."""
+    """The saving of leaving the second derivatives out, one row per setting of `metabench cost`."""
     if not costs:
         return
     ratios = frames.ratios(costs)
@@ -103,7 +106,7 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
 
 
 def saved_outcome(low: float, high: float) -> str:
-    """Of an interval of the ratio of times: inside what the claim may mean, outside of it, or neither."""
+    """The outcome for an interval of the ratio of times: within the readings of the claim, outside, or neither."""
     least, most = min(frames.READINGS.values()) / ROUGHLY, max(frames.READINGS.values()) * ROUGHLY
     if least <= low and high <= most:
         return "holds"
@@ -163,7 +166,7 @@ def _any_shots(results: Results) -> Iterator[tuple[str, Side, Side]]:
 
 
 def _halves(results: Results) -> Iterator[Result]:
-    """MAML on a test whose support points lie in one half of the range, with a fit for the whole of it."""
+    """MAML on a test with support points in half of the range, fitted for the whole range."""
     for result in results.results:
         trained_on = result.first.conditions.trained_on
         if result.label == "maml" and trained_on and result.column.task == f"{trained_on}-half":
@@ -171,8 +174,8 @@ def _halves(results: Results) -> Iterator[Result]:
 
 
 def _other_half(results: Results) -> Iterator[tuple[str, Side, Side]]:
-    """After adaptation against half of the error before. Either half is shown as often, so who learns all of the shown
-    half and nothing of the other keeps half of the error."""
+    """After adaptation against half of the error before: a method that learns the shown half and nothing of the other
+    keeps half of the error."""
     for result in _halves(results):
         if (side := _headline(result)) and side.step > 0 and 0 in result.by_step:
             yield _test(results, result), side, Side("half of the error before adaptation", result, 0, 0.5)
@@ -188,7 +191,7 @@ def _half_against(results: Results, label: str) -> Iterator[tuple[str, Side, Sid
 
 
 def _half(results: Results, whole: list[Result]) -> Iterator[tuple[str, Side, Side]]:
-    """MAML that is shown half of the range against MAML that is shown all of it."""
+    """MAML with support points in half of the range against MAML with points in all of it."""
     for result in _halves(results):
         trained_on = result.first.conditions.trained_on
         for other in whole:
@@ -226,7 +229,7 @@ def _rows(claim: Claim) -> Iterator[dict[str, object]]:
 
 
 def outcome(verdict: str, within_margin: bool, as_good: bool) -> str:
-    """What a verdict on (first, second) makes of a claim. within_margin: the 90 % interval lies within the margin."""
+    """The outcome for a verdict on (first, second). within_margin: the 90 % interval lies within the margin."""
     if verdict == "better" or (as_good and within_margin):
         return "holds"
     return "fails" if verdict == "worse" or (within_margin and not as_good) else "undecided"

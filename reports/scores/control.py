@@ -1,8 +1,5 @@
-"""Control tasks on the page: returns against the environment steps that adaptation took, totals beside published ones,
-paths before and after adaptation, and short films.
-
-The names of the arrays that a task's `exhibit` left decide which picture is drawn (`reports.scores.exhibits`).
-"""
+"""Control tasks on the page: returns against environment steps of adaptation, totals and published totals, paths before
+and after adaptation, and short films (`reports.scores.exhibits` explains the arrays)."""
 
 from __future__ import annotations
 
@@ -26,21 +23,20 @@ from reports.words import slug
 PATH_ARRAYS = {"paths", "goals", "steps"}
 FILM_ARRAYS = {"frames", "steps"}
 
-#: rounding of totals that a paper prints with one decimal: the variance of a uniform error
+#: the variance of rounding to one decimal
 ROUNDING = 0.1**2 / 12
-#: at most so many frames of a film are shown, evenly, each for so many milliseconds: films are most of a page's size
+#: the most frames of a film (films are most of a page's size), and the time of each
 FRAMES, FRAME_MILLISECONDS = 17, 150
-#: the field that only tasks with simulated robots have
+#: a field of tasks with simulated robots
 ROBOT_FIELD = "simulator"
-#: the method whose strategy for bandits is learned
+#: the method that learns a strategy for bandits
 LEARNED = "rl2"
 
 
 def adaptation_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """For each control task with learners that adapt: return against the environment steps seen per task until then.
+    """For each control task with learners that adapt: return against environment steps per task.
 
-    Methods use different amounts in a step (RL^2 an episode, gradient steps many trajectories), so this is the axis on
-    which they can be compared."""
+    Only this axis compares methods: a step of RL^2 is an episode, a gradient step takes many trajectories."""
     panels = []
     for column in results.columns:
         here = [result for result in results.results if result.column == column and result.metric == "return"]
@@ -94,8 +90,8 @@ def _draw_adaptation(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) 
 
 
 def steps_table(results: Results) -> pd.DataFrame:
-    """Return after each number of steps (gradient steps; for RL^2, episodes of the trial) of learners that take some:
-    method, task, then a column of ``mean ± half-width`` per step, and the environment steps per task and step."""
+    """Return after each step (a gradient step; for RL^2 an episode of the trial): method, task, a column of
+    ``mean ± half-width`` per step, and the environment steps per task and step."""
     rows = []
     for result in results.results:
         if result.metric != "return" or len(result.by_step) < 2:
@@ -120,11 +116,11 @@ def steps_table(results: Results) -> pd.DataFrame:
 
 
 def totals_table(results: Results) -> pd.DataFrame:
-    """Total rewards beside those that a paper prints as means over many instances, with a z-score per cell, and the
-    regret, by how much they are below the Bayes optimum, where the records know it.
+    """Total rewards and published means over many instances, with a z-score each, and the regret: the distance to the
+    Bayes optimum, where the records hold it.
 
-    z = (ours - published) / sqrt(SE_ours^2 + s^2 / n + rounding), with s the deviation between our test tasks, n the
-    paper's number of instances, and the variance of rounding to one decimal: the paper prints no interval."""
+    z = (ours - published) / sqrt(SE_ours^2 + s^2 / n + rounding): s is the deviation between our test tasks, n the
+    paper's number of instances. The paper prints no interval."""
     numbers, rows = published.load(), []
     for result in results.results:
         if result.column.model != "best" or result.metric != "return":
@@ -164,20 +160,20 @@ def _z(result: Result, theirs: float, instances: int) -> float:
 
 
 def _optimum(result: Result) -> float | None:
-    """The expected total of the best strategy there is, where the method's facts know it."""
+    """The expected total of the best possible strategy, where the method's facts hold it."""
     value = result.first.method.facts.get("bayes_optimum")
     return None if value is None else float(value)
 
 
 def regret_sentences(results: Results) -> list[str]:
-    """How far a learned strategy stays behind the best there is, a sentence per bandit that RL^2 was trained for."""
+    """The regret of RL^2, a sentence per bandit."""
     found = []
     for result in results.results:
         optimum = _optimum(result)
         if optimum is None or result.column.model != "best" or result.first.method.name != LEARNED:
             continue
         below = optimum - result.interval.estimate
-        side = "below" if below >= 0 else "above, which only chance can bring about,"
+        side = "below" if below >= 0 else "above (by chance)"
         earned, title = words.plus_minus(result.interval, result.metric), words.title(result.column, results.columns)
         optimal = f"the Bayes optimum of {optimum:.2f}"
         found.append(f"{result.name} earns {earned} on {title}, {abs(below):.2f} {side} {optimal}.")
@@ -185,7 +181,7 @@ def regret_sentences(results: Results) -> list[str]:
 
 
 def path_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """A panel per method: the path of an agent in the plane before and after adaptation, one for each goal."""
+    """A panel per method: paths of an agent in the plane before and after adaptation, one per goal."""
     return [
         _path_panel(result, arrays, words.title(result.column, results.columns), looks)
         for result, arrays in exhibited(results, PATH_ARRAYS)
@@ -225,14 +221,14 @@ def _draw_paths(axes: Any, frame: pd.DataFrame, look: Look) -> None:
             style = {"color": svg.QUIET, "linewidth": 1.0, "linestyle": (0, (2, 1))}
         axes.plot(path["x"], path["value"], label=name if task == 0 else None, **style)
     axes.plot(goals["x"], goals["value"], linestyle="none", marker="*", markersize=11, color=svg.INK, label="goals")
-    # a policy that knows nothing wanders off, out of the frame
+    # an untrained policy may leave the axes
     room = 1.6 * float(goals[["x", "value"]].abs().to_numpy().max()) + 0.1
     axes.set(xlim=(-room, room), ylim=(-room, room), xlabel="x", ylabel="y", aspect="equal")
     svg.legend_above(axes)
 
 
 def films(results: Results) -> list[Mapping[str, Any]]:
-    """A film per method: frames before and after adaptation beside each other, as an animated picture (data URI)."""
+    """A film per method: frames before and after adaptation side by side, as an animated picture (data URI)."""
     found: list[Mapping[str, Any]] = []
     for result, arrays in exhibited(results, FILM_ARRAYS):
         if result.column.model != "best":
@@ -240,16 +236,16 @@ def films(results: Results) -> list[Mapping[str, Any]]:
         steps, frames = [int(step) for step in arrays["steps"]], arrays["frames"]
         places = [0, len(steps) - 1] if len(steps) > 1 else [0]
         said = " and ".join(f"after {words.count(steps[place], 'step')}" for place in places)
-        beside = np.concatenate([frames[place] for place in places], axis=-2)
+        joined = np.concatenate([frames[place] for place in places], axis=-2)
         title = words.title(result.column, results.columns)
         found.append(
-            {"title": result.name, "caption": f"{title}: {said}", "uri": film(beside[:: -(-len(beside) // FRAMES)])}
+            {"title": result.name, "caption": f"{title}: {said}", "uri": film(joined[:: -(-len(joined) // FRAMES)])}
         )
     return found
 
 
 def unfilmed(results: Results) -> str:
-    """The tests with robots of which there is no film, in one line; empty where there is none."""
+    """The tests with robots that lack a film, in one line; empty without any."""
     found: dict[str, bool] = {}
     filmed = {(result.column.test, result.name) for result, _ in exhibited(results, FILM_ARRAYS)}
     for result in results.results:
@@ -259,7 +255,7 @@ def unfilmed(results: Results) -> str:
     missing = [title for title, there in found.items() if not there]
     if not missing:
         return ""
-    return f"No film of {', '.join(missing)}: nothing could draw robots where these records were made."
+    return f"No film of {', '.join(missing)}: the machine of these records could not draw robots."
 
 
 def film(frames: np.ndarray) -> str:

@@ -1,7 +1,7 @@
-"""What methods make of single episodes: curves of f before and after adaptation, and images with predictions.
+"""Predictions on single episodes: functions before and after adaptation, and images with the predicted classes.
 
-The arrays are those that a task's `exhibit` has put into the record of seed 0. Which picture is drawn follows from
-the names of the arrays, so that a task distribution of somebody else gets one too."""
+The arrays come from a task's `exhibit`, in the record of the lowest seed. Their names decide the kind of picture, so a
+plug-in's task gets one too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reports.results import Result, Results
 from reports.style import Look
 from reports.words import slug
 
-#: names of the arrays that each kind of picture needs
+#: the arrays that each kind of picture needs
 FUNCTION_ARRAYS = {"x", "truth", "predicted", "steps", "support_x", "support_y"}
 IMAGE_ARRAYS = {"support_images", "support_labels", "query_images", "query_labels", "predicted", "steps"}
 
@@ -32,7 +32,7 @@ SHOWN_QUERIES = 10
 
 @dataclass(frozen=True)
 class Guess:
-    """What one method predicted for the queries of an episode."""
+    """One method's predictions for the queries of an episode."""
 
     name: str
     look: Look
@@ -46,7 +46,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Sample:
-    """An episode: pictures (data URIs) with their class letters, and what the methods made of the queries."""
+    """An episode: pictures (data URIs) with their class letters, and all predictions."""
 
     title: str
     support: list[tuple[str, str]]
@@ -55,7 +55,7 @@ class Sample:
 
 
 def exhibited(results: Results, needed: set[str]) -> Iterator[tuple[Result, Mapping[str, np.ndarray]]]:
-    """The results whose task has left these arrays, each method once per test (in its first regime)."""
+    """The results with these arrays, each method once per test (in its first regime)."""
     seen = set()
     for result in results.results:
         if (result.column.test, result.name) in seen:
@@ -75,10 +75,9 @@ def _arrays(results: Results, result: Result) -> Mapping[str, np.ndarray]:
 
 
 def function_panels(results: Results, looks: Mapping[str, Look]) -> dict[str, list[Panel]]:
-    """For each regression test, the first that somebody was trained for, a panel per method: f before and after
-    adaptation, with the support points.
+    """For each regression test (trained ones first), a panel per method: f before and after adaptation.
 
-    The episode shown is the one with the largest range of f among those exhibited, the same for all methods."""
+    All methods show the exhibited episode with the largest range of f."""
     order = {words.title(column, results.columns): None for column in results.columns}
     found: dict[str, list[Panel]] = {}
     for result, arrays in exhibited(results, FUNCTION_ARRAYS):
@@ -125,7 +124,7 @@ def _draw_function(axes: Any, frame: pd.DataFrame, look: Look) -> None:
 
 
 def _limits(truth: np.ndarray) -> tuple[float, float]:
-    """The truth with some room; wilder predictions leave the frame."""
+    """The range of the truth with some room; wild predictions leave the axes."""
     low, high = float(truth.min()), float(truth.max())
     room = max(high - low, 0.5)
     return low - 0.35 * room, high + 0.35 * room
@@ -136,7 +135,7 @@ def _nearest(steps: list[int], wanted: int) -> int:
 
 
 def episode_samples(results: Results, table: Mapping[str, Look]) -> list[Sample]:
-    """The first test episodes of each image task with the predictions of every method at its headline step."""
+    """The first test episodes of each image task with every method's predictions at its headline step."""
     tests: dict[str, list[tuple[Result, Mapping[str, np.ndarray]]]] = {}
     for result, arrays in exhibited(results, IMAGE_ARRAYS):
         tests.setdefault(words.title(result.column, results.columns), []).append((result, arrays))
@@ -172,13 +171,13 @@ def _sample(
 
 
 def _setting(result: Result, step: int) -> str:
-    """What the guesses were made with: inner steps and batch-norm regime, where there are any."""
+    """Inner steps and batch-norm regime of the predictions, where there are any."""
     parts = [words.count(step, "step")] if step else []
     return ", ".join(parts + [result.column.regime] * (result.column.regime != "none"))
 
 
 def _spread(labels: np.ndarray, count: int) -> np.ndarray:
-    """Indices of ``count`` queries, the classes in turn."""
+    """Indices of ``count`` queries, cycling through the classes."""
     turn = np.zeros(len(labels), dtype=int)
     for label in np.unique(labels):
         turn[labels == label] = np.arange((labels == label).sum())

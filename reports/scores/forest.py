@@ -1,5 +1,6 @@
-"""Forest figures: the difference of each pair with its adjusted interval, beside the margin within which two methods
-are called equivalent. An interval leaves zero out if and only if the verdict is better or worse."""
+"""Forest figures: the difference of each pair with its adjusted interval, and the margin of equivalence.
+
+An interval excludes zero if and only if the verdict is better or worse."""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ from reports.scores.pairs import axis, judged_columns, shown, verdict
 from reports.style import Look
 from reports.words import slug
 
-#: more pairs than that are not all drawn
+#: the most pairs that are all drawn
 MOST = 28
 ROW = 0.31
 
-#: markers of the pairs without a winner, which are grey
+#: markers of the pairs without a winner (grey)
 MARKERS = {"equivalent": "s", "undecided": "o"}
 
 
 def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:
-    """A panel per column of the tests that somebody was trained for: the leading columns, and the others."""
+    """A panel per column of the tests that a method was trained for: the leading columns, and the others."""
     leading: list[Panel] = []
     further: list[Panel] = []
     for protocol, judged in judged_columns(results):
@@ -39,8 +40,7 @@ def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Pan
 
 
 def drawn(judged: Comparison) -> list[Pair]:
-    """The pairs that are drawn, the better mean first: all of them, or (of more than `MOST`) those with the best mean
-    and those of neighbours in the order of the means."""
+    """The pairs drawn: all, or (of more than `MOST`) those with the best mean and those of neighbours."""
     known = [pair for pair in judged.pairs if pair.adjusted.known]
     if len(known) <= MOST:
         return known
@@ -102,8 +102,7 @@ def _margin(margin: float, metric: str) -> str:
 
 
 def _scale(axes: Any, metric: str, ends: Sequence[float], margin: float) -> None:
-    """Factors on a logarithmic axis; differences that span more than two decades of the smallest on one that is linear
-    around zero and logarithmic beyond."""
+    """A logarithmic axis for factors; for differences, one that is linear around zero and logarithmic beyond."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = min(ends), max(ends)

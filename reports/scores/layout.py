@@ -1,4 +1,4 @@
-"""Tables as the page lays them out: one per test, its scores by batch-norm regime, then what the numbers rest on."""
+"""Tables of the page: one per test, with scores by batch-norm regime and then their conditions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from reports.words import slug
 
 #: a row of `main_table`, with its ``result``
 Row = Mapping[str, Any]
-#: a cell with more letters is text that may be broken into lines
+#: longer cells may wrap
 LONG = 60
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text as shown, value to sort by (and for a score its 95 % half-width); mark: the number rests on an under-trained
-    fit; look: a method's marker."""
+    """A cell. value: to sort by. half_width: of a score's 95 % interval. mark: under-trained. look: of a method."""
 
     text: str
     value: Any = None
@@ -41,8 +40,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Header:
-    """A column: its title, an explanation, whether it holds numbers, whether bigger is better, and whether it is left
-    out on paper."""
+    """A column. note: an explanation. descending: the first click sorts the largest to the top. screen: left out on
+    paper."""
 
     title: str
     note: str = ""
@@ -54,7 +53,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Table:
-    """name: the file name of its CSV; common: what holds for every row, said once above it."""
+    """name: of its CSV file. common: facts shared by all rows, printed once above the table."""
 
     name: str
     title: str
@@ -64,12 +63,12 @@ class Table:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The table as it reads, text in every cell."""
+        """The text of every cell."""
         rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]
         return pd.DataFrame(rows, columns=[header.title for header in self.headers])
 
     def body(self, marker: Callable[[Look], str], dagger: str) -> Markup:
-        """Its rows as HTML, which a template takes ten times as long for. marker, dagger: as templates write them."""
+        """Its rows as HTML, ten times as fast as by a template. marker, dagger: macros of the templates."""
         markers = functools.cache(marker)
         rows = []
         for row in self.rows:
@@ -86,7 +85,7 @@ class Table:
         return Markup("".join(rows))
 
     def markdown(self) -> str:
-        """As a pipe table."""
+        """As a Markdown table."""
         rows = (map(str, row) for row in self.frame.itertuples(index=False))
         return words.pipe_table(self.frame.columns, (header.numeric for header in self.headers), rows)
 
@@ -103,7 +102,7 @@ class Table:
 
 
 def _classes(header: Header, cell: Cell) -> str:
-    """The classes of a cell, but of a row's first."""
+    """The CSS classes of a cell."""
     found = "number" if header.numeric else ""
     found += " score" if header.score else ""
     found += " missing" if cell.value is None else ""
@@ -114,9 +113,9 @@ def _classes(header: Header, cell: Cell) -> str:
 #: column of `main_table` -> (header, explanation, how a value is shown)
 DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
-    "reproduced": ("reproduced?", "asked only of fits with the published budget; see Published numbers", str),
+    "reproduced": ("reproduced?", "only for fits with the published budget; see Published numbers", str),
     "seeds": ("seeds", "independent trainings averaged", str),
-    "headline_step": ("steps at test", "inner steps after which the number is read", str),
+    "headline_step": ("steps at test", "inner steps after which the score is taken", str),
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
     "backbone": ("backbone", "the network", str),
@@ -131,11 +130,11 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "queries_per_class": ("queries", "per class", str),
     "profile": ("profile", "the budgets it was run with", str),
 }
-#: said above the table where all rows agree
+#: printed above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
-#: what is not worth a column of zeros: on control nobody sees examples
+#: left out where all are zero: control tasks have no examples
 COUNTS = ("examples_seen",)
-#: what there is no room for on paper
+#: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
     *("examples_seen", "training_batch_norm"),
@@ -156,7 +155,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     counts = frame["batch_norm"].value_counts()
     regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
     first: Result = frame["result"].iloc[0]
-    # a frame for each of them takes ten times as long
+    # ten times as fast as a frame per method
     methods: dict[str, list[Row]] = {}
     for row in sorted(frame.to_dict("records"), key=lambda row: str(row["method"])):
         methods.setdefault(str(row["method"]), []).append(row)
@@ -167,8 +166,8 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     judged = results.verdicts[leading]
     headers = [
         Header("method", numeric=False),
-        Header("rank", f"1 + methods significantly better{where}", descending=False),
-        Header("letters", f"who shares one can't be told apart{where}", numeric=False),
+        Header("rank", f"1 + the number of significantly better methods{where}", descending=False),
+        Header("groups", f"methods that share a letter can't be told apart{where}", numeric=False),
         *(
             Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
             for name in regimes
@@ -177,7 +176,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     ]
     rows = [
         [Cell(name, name, look=looks[rows[0]["result"].label])]
-        + _place(name, judged if isinstance(judged, Comparison) else None)
+        + _rank(name, judged if isinstance(judged, Comparison) else None)
         + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
         + [_detail([row[detail] for row in rows], detail) for detail in details]
         for name, rows in best_first
@@ -187,23 +186,23 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
 
 
 def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
-    """Title and explanation of a column of scores: its batch-norm regime, or (plain) what is measured where nobody in
-    the test has batch-norm."""
+    """Title and explanation of a column of scores: its batch-norm regime, or (plain) its metric where no method of the
+    test has batch-norm."""
     if plain:
         return words.axis(metric), "mean over test tasks ± the half-width of its 95 % interval"
     return words.REGIME_TITLES[regime], words.REGIME_MEANINGS[regime]
 
 
-def _place(name: str, judged: Comparison | None) -> list[Cell]:
-    """Rank and letters; none for floor and ceiling, which are not compared."""
+def _rank(name: str, judged: Comparison | None) -> list[Cell]:
+    """Rank and groups; none for floor and ceiling, which are not compared."""
     if judged is None or name not in judged.names:
         return [Cell(words.MISSING), Cell(words.MISSING)]
-    rank, letters = judged.ranks[name], judged.letters[name]
-    return [Cell(str(rank), rank), Cell(letters, letters)]
+    rank, groups = judged.ranks[name], judged.letters[name]
+    return [Cell(str(rank), rank), Cell(groups, groups)]
 
 
 def _best(rows: Sequence[Row], regimes: Sequence[str], higher_is_better: bool) -> tuple[int, float]:
-    """Rows with no score in the leading regimes come where their first score puts them among their likes."""
+    """The place of a method in its table: by its first regime in this order, then by its mean there."""
     place = min(regimes.index(row["batch_norm"]) for row in rows)
     mean = float(next(row["mean"] for row in rows if row["batch_norm"] == regimes[place]))
     return place, math.inf if math.isnan(mean) else -mean if higher_is_better else mean
@@ -220,7 +219,7 @@ def _score(rows: Sequence[Row]) -> Cell:
 
 
 def _detail(given: Iterable[Any], name: str) -> Cell:
-    """The value of a row; all of them where the regimes of a row differ in it."""
+    """The value of a row; all values where the regimes of a row differ."""
     values = [value for value in dict.fromkeys(given) if value is not None and value == value]
     if not values:
         return Cell(words.MISSING)
@@ -228,7 +227,7 @@ def _detail(given: Iterable[Any], name: str) -> Cell:
 
 
 def _whole(value: Any) -> Any:
-    """Integers that pandas turned into floats, because a row had none, are integers again."""
+    """Undo pandas' turning of integers into floats in columns with gaps."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -1,4 +1,4 @@
-"""Pairwise differences: every pair of a column with its adjusted interval and its verdict."""
+"""Pairwise differences: every pair of a column with its adjusted interval and verdict, as a table and a heat map."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW, MOST = 0.24, 14
 
 def pairs_table(results: Results) -> pd.DataFrame:
     """One row per pair of each column: advantage of the first (points of accuracy, a factor of mean errors, or score
-    units) with the adjusted interval that leaves zero (or 1) out if and only if the verdict is better or worse."""
+    units) and its adjusted interval, which excludes zero (or 1) if and only if the verdict is better or worse."""
     rows = []
     for protocol, judged in judged_columns(results):
         title = words.title(protocol, results.columns)
@@ -88,10 +88,10 @@ def _draw_heat(axes: Any, frame: pd.DataFrame, names: Sequence[str], factors: bo
     def square(column: str) -> pd.DataFrame:
         return frame.pivot(index="first", columns="second", values=column).reindex(index=names, columns=names)
 
-    marks = frame["verdict"].map(MARKS)
+    marks = frame["verdict"].map(MARKS).astype(object)
     size = np.log(frame["value"]) if factors else frame["value"]
     frame = frame.assign(real=size.where(marks.isna(), 0), said=marks.fillna(frame["value"].map(_brief)))
-    said, real = square("said").fillna(""), square("real").astype(float)
+    said, real = square("said").astype(object).fillna(""), square("real").astype(float)
     palette = seaborn.light_palette(svg.GOOD, as_cmap=True)
     note = {"annot": said if len(names) <= MOST else None, "fmt": "", "annot_kws": {"fontsize": 6.5}}
     seaborn.heatmap(real, vmin=0, cmap=palette, cbar=False, linewidths=1, linecolor=svg.PAPER, ax=axes, **note)
@@ -117,18 +117,18 @@ def axis(metric: str) -> str:
 
 
 def verdict(judged: Comparison, pair: Pair) -> str:
-    """The word for it; where a fit of the pair is under-trained, "ahead" and "behind" for better and worse."""
+    """The verdict; "ahead" and "behind" for better and worse where a fit of the pair is under-trained."""
     if {pair.first, pair.second} & set(judged.under_trained):
         return {"better": "ahead", "worse": "behind"}.get(pair.verdict, pair.verdict)
     return pair.verdict
 
 
 def judged_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:
-    """The columns in which there are pairs, in the order of the page."""
+    """The columns with pairs, in the order of the page."""
     found = [(column.protocol, results.verdicts[column.protocol]) for column in results.compared]
     return [(protocol, judged) for protocol, judged in found if isinstance(judged, Comparison) and judged.pairs]
 
 
 def shown(value: float, metric: str) -> float:
-    """A difference on the scale of a contrast in the unit that is shown: a factor of errors, points of accuracy."""
+    """A difference on the scale of contrasts in the unit shown: a factor of errors, points of accuracy."""
     return math.exp(value) if metric == "squared error" else value * words.factor(metric)

@@ -1,4 +1,4 @@
-"""The tables, as pandas frames: page, terminal and CSV show the same ones."""
+"""The tables as pandas frames, shared by page, terminal and CSV."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ordered(results: Results) -> list[Result]:
 
 
 def reproduced(result: Result, numbers: Sequence[published.Published]) -> published.Reproduction | None:
-    """What the published number beside a result says about it; None for further conditions and where there is none."""
+    """A result compared with its published number; None for further conditions and where there is none."""
     if not result.row.own or not np.isfinite(result.interval.estimate):
         return None
     mine = published.ours(result.row)
@@ -61,14 +61,14 @@ def _published(result: Result, found: published.Reproduction | None) -> dict[str
 
 
 def _outcome(found: published.Reproduction, mine: published.Ours) -> str:
-    """In words; a fit that had not the published budget is never called reproduced or not."""
+    """The outcome as text; a fit with less than the published budget has none."""
     if found.outcome == "not run":
         return found.why if mine.full_budget else "not the published budget"
     return str(found)
 
 
 def published_table(results: Results) -> pd.DataFrame:
-    """Ours beside the published number, with what differs in the protocol: one row per result with an anchor."""
+    """Our number and the published one, with differences of the protocol: one row per result that has both."""
     numbers, rows = published.load(), []
     for result in results.results:
         if (found := reproduced(result, numbers)) is None:
@@ -96,7 +96,7 @@ def published_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-#: how an outcome is counted, where its name alone would not read
+#: outcome -> how the summary counts it
 OUTCOMES = {
     "agrees": "agree",
     "no published interval": "without a published interval",
@@ -106,7 +106,7 @@ OUTCOMES = {
 
 
 def published_sentence(results: Results) -> str:
-    """How many of the comparisons with published numbers could be judged, and how they came out."""
+    """How many comparisons with published numbers came out how."""
     numbers = published.load()
     found = [(result, one) for result in results.results if (one := reproduced(result, numbers)) is not None]
     judged = Counter(one.outcome for _, one in found if one.outcome != "not run")
@@ -115,8 +115,8 @@ def published_sentence(results: Results) -> str:
     if waiting:
         shares = [fit.share for result in waiting for fit in result.training if fit.share is not None]
         ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
-        spent = f" (they had {' to '.join(ends)} of it)" if ends else ""
-        said.append(f"{len(waiting)} not asked, as the fits are under-trained or short of the published budget{spent}")
+        spent = f" ({' to '.join(ends)} of it)" if ends else ""
+        said.append(f"{len(waiting)} too early, with under-trained fits or less than the published budget{spent}")
     return f"Of {words.count(len(found), 'comparison')}: {'; '.join(said)}."
 
 
@@ -129,7 +129,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "task": test,
         "batch_norm": column.regime,
         "rank": judged.ranks.get(result.name) if judged else None,
-        "letters": judged.letters.get(result.name) if judged else None,
+        "groups": judged.letters.get(result.name) if judged else None,
         "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,
@@ -160,7 +160,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
 
 
 def failures_table(results: Results) -> pd.DataFrame:
-    """Cells without a number, grouped by status and reason: status, reason, cells, where, stderr."""
+    """Runs without a number, grouped by status and reason: status, reason, runs, where, stderr."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in results.unfinished:
         groups.setdefault((record.status, record.reason or "no reason given"), []).append(record)
@@ -168,18 +168,18 @@ def failures_table(results: Results) -> pd.DataFrame:
         {
             "status": status,
             "reason": reason,
-            "cells": len(records),
-            "where": "; ".join(_places(records)),
+            "runs": len(records),
+            "where": "; ".join(_where(records)),
             "stderr": next((record.stderr for record in records if record.stderr), ""),
         }
         for (status, reason), records in groups.items()
     ]
-    frame = pd.DataFrame(rows, columns=["status", "reason", "cells", "where", "stderr"])
-    # skips are expected, failures are not: they come first
+    frame = pd.DataFrame(rows, columns=["status", "reason", "runs", "where", "stderr"])
+    # failures first: skips are expected
     return frame.sort_values("status", key=lambda column: column == "skipped", kind="stable", ignore_index=True)
 
 
-def _places(records: Iterable[Record]) -> list[str]:
+def _where(records: Iterable[Record]) -> list[str]:
     """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task."""
     places: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
     for record in records:
@@ -196,7 +196,7 @@ def _places(records: Iterable[Record]) -> list[str]:
 
 
 def under_trained_table(results: Results) -> pd.DataFrame:
-    """The fits whose numbers carry the mark, and why: method, task, seed, meta_steps, share, improving, seconds."""
+    """The fits that are marked as under-trained, and why."""
     rows: dict[str, dict[str, Any]] = {}
     for record in sorted(results.records, key=lambda record: record.cell != "fit"):
         if (training := record.training) and training.under_trained and record.ok and record.task:
@@ -216,7 +216,7 @@ def under_trained_table(results: Results) -> pd.DataFrame:
 
 
 def machines_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Where the numbers come from: one row per machine, set of versions, commit and device."""
+    """One row per machine, set of versions, commit and device."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in records:
         machine, git = record.machine, record.git
@@ -244,7 +244,7 @@ def _known(values: Iterable[Any]) -> list[Any]:
 
 
 def _shared(values: Iterable[Any]) -> Any:
-    """The value if all agree, all of them joined if not, None without any."""
+    """The common value, or all values joined; None without any."""
     known = list(dict.fromkeys(_known(values)))
     return known[0] if len(known) == 1 else ", ".join(map(str, known)) or None
 

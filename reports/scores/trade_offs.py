@@ -1,4 +1,4 @@
-"""What a score costs: score against training seconds and examples, and against the number of test shots."""
+"""Score against training seconds and examples, and against the number of test shots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COSTS = {
 
 
 def cost(result: Result, name: str) -> float:
-    """The mean over seeds of what the training took; 0 for a method that trains nothing."""
+    """A cost of training, mean over seeds; 0 for a method without training."""
     spent = [float(getattr(training, name)) for training in result.training]
     return sum(spent) / len(spent) if spent else 0.0
 

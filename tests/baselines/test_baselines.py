@@ -19,7 +19,6 @@ from baselines.chance import fingerprints
 from baselines.finetune import FineTune
 from benchmarks import sampling
 from benchmarks.api import (
-    GRID_STEPS,
     Episodes,
     LabelledSet,
     MetaLearner,
@@ -30,6 +29,7 @@ from benchmarks.api import (
     regimes_of,
 )
 from benchmarks.registry import build_method, build_task, incompatible
+from benchmarks.run.selection import GRID_STEPS, choose
 from maml.inner_loop import RATES
 from maml.maml import MAML
 
@@ -316,7 +316,8 @@ def test_nearest_neighbour_in_the_embedding_uses_the_fit_of_finetune() -> None:
     assert equal(theirs.parameters, state.parameters)
     cut = tasks.episodes("test", range(3))
     raw = predictions(build_method("nearest-neighbour"), state, cut.support, cut.query.x, tasks)
-    assert not torch.allclose(raw, predictions(learner, state, cut.support, cut.query.x, tasks))
+    embedded = predictions(learner, state, cut.support, cut.query.x, tasks)
+    assert not torch.allclose(raw["none"], embedded["running"])
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
@@ -327,13 +328,14 @@ def test_full_context_depends_on_the_order_of_the_support_set_and_plain_does_not
     for name in ("matching-nets", "matching-nets-fce"):
         learner, state = fitted(name, kind)
         given, other = (predictions(learner, state, support, cut.query.x, tasks) for support in (cut.support, turned))
-        assert torch.allclose(given, other, atol=1e-4) == (name == "matching-nets")
+        for regime in given:
+            assert torch.allclose(given[regime], other[regime], atol=1e-4) == (name == "matching-nets")
 
 
 def test_rates_are_chosen_from_the_grid_of_maml() -> None:
     assert tuple(FineTune.grid.values()) == tuple(MAML.grid.values()) == (RATES,)
     tasks = tasks_of("regression")
     learner, state = fitted("finetune", "regression")
-    chosen, trials = learner.replace(test_steps=(2,)).choose(state, tasks, episodes=5)
-    assert chosen.chosen["inner_lr"] in RATES
-    assert trials == (GRID_STEPS + 1) * len(RATES)
+    chosen = choose(learner.replace(test_steps=(2,)), state, tasks, 5, ("none",))["none"]
+    assert chosen.fields["inner_lr"] in RATES
+    assert chosen.trials == (GRID_STEPS + 1) * len(RATES)

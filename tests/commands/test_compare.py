@@ -24,7 +24,7 @@ def store(tmp_path_factory):
 def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_line, tmp_path):
     answer = command_line("compare", "maml", "fomaml", "--store", store, "-o", tmp_path / "table.csv")
     assert (answer.code, answer.err) == (0, "")
-    frame = stores.compare_methods(store, "maml", "fomaml")
+    frame = stores.compare("maml", "fomaml", store)
     assert list(frame["verdict"]) == ["better", "better"]
     points = 100 * frame.set_index("task").loc["glyphs-v1/5w1s", ["advantage", "low", "high"]].astype(float)
     assert "{:+.2f} points [{:+.2f}, {:+.2f}]".format(*points) in answer.out

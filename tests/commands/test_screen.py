@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -103,7 +104,7 @@ def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_
     make = made_up.Maker(tmp_path)
     for number in range(40):
         for method in ("maml", f"own-{number}", f"other-{number}"):
-            make.evaluation(method, {**made_up.SINUSOID, "id": f"sinusoid-v1/k{number}"}, level=0.4)
+            make.evaluation(method, dataclasses.replace(made_up.SINUSOID, id=f"sinusoid-v1/k{number}"), level=0.4)
     out = command_line("show", "--store", tmp_path).out
     assert len(out.splitlines()) <= 60
     shown = len(re.findall(r"squared error", out.split("Which is best?")[0]))
@@ -122,6 +123,7 @@ def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path,
     answer = command_line("run", "-p", "./mine.toml", "-m", "constant,chance", "--episodes", "5", "--threads", "1")
     assert answer.code == 0, answer.out
     (result,) = load(tmp_path / "reports" / "runs" / "tiny").results
+    assert result.first.record.threads == 1
     assert len(result.row.episodes) == 5
     end = answer.out.splitlines()[-4:]
     assert end[0].split() == ["test", "method", "score", "seeds"]

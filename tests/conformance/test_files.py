@@ -70,7 +70,11 @@ def test_a_file_that_holds_the_contract(tmp_path: Path, command_line: Callable[.
             "import os; os._exit(0)\nfrom dataclasses",
             "exited with code 0 in the middle (in: import)",
         ),
-        ("\nfrom dataclasses", "import sys; sys.exit(0)\nfrom dataclasses", "1 complaint"),
+        (
+            "\nfrom dataclasses",
+            "import sys; sys.exit(0)\nfrom dataclasses",
+            "mine.py:1 can't be imported: SystemExit: 0",
+        ),
         (
             "        yield",
             "        os._exit(0)\n        yield",
@@ -112,7 +116,7 @@ def test_a_complaint_is_printed_with_its_line(tmp_path: Path, command_line: Call
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = 1", "registers nothing: use @register_method"),
+        ("x = 1", "registers no method and no task \\(use @register_method"),
         ("\nimport nothing_of_that_name", "odd.py:2 can't be imported: ModuleNotFoundError"),
         ("def f(:", "odd.py:1 can't be imported: SyntaxError"),
         ("import sys\nsys.exit(0)", "odd.py:2 can't be imported: SystemExit: 0"),

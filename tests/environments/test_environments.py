@@ -19,7 +19,7 @@ FIELDS = ("inputs", "actions", "rewards", "live", "terminated", "truncated", "di
 
 
 class Looking:
-    """A policy that reacts to all that it sees and carries a memory: any leak between tasks would show."""
+    """A policy with a memory that reacts to all inputs, so that any leak between tasks shows."""
 
     def __init__(self, outputs, history=True):
         self.outputs, self.history = outputs, history
@@ -31,7 +31,7 @@ class Looking:
 
 
 class Steady:
-    """The same action always, without noise."""
+    """A policy of one constant action, without noise."""
 
     def __init__(self, action):
         self.action = torch.tensor([*action, *(-30.0,) * len(action)])

@@ -21,12 +21,12 @@ FIELDS = ("inputs", "actions", "rewards", "live", "terminated", "truncated")
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Gymnasium, asked by a test, loads a model with a warning in a file in the working directory."""
+    """Gymnasium writes a warning file into the working directory when it loads a model."""
     monkeypatch.chdir(tmp_path)
 
 
 class Wild:
-    """A policy that reacts to what it sees, with noise; limbs hit the ground and the joints' ends."""
+    """A noisy reactive policy, whose limbs hit the ground and the joints' limits."""
 
     def __init__(self, tasks):
         self.dimensions, self.scale = tasks.actions.dimensions, tasks.action_scale
@@ -68,7 +68,7 @@ def test_what_is_said_of_a_robot_is_what_its_description_says(robot):
 @pytest.mark.parametrize("name", ["half-cheetah-velocity", "ant-velocity"])
 @pytest.mark.parametrize("simulator", ["batch", "rollout", "loop"])
 def test_from_the_same_state_a_step_is_gymnasiums(name, simulator):
-    """Along a trajectory of Gymnasium, every back end is put to each of its states and makes one step from there."""
+    """Every back end makes one step from each state of a trajectory of Gymnasium."""
     model = built(name).model
     tasks = torch.ones(2, 1, dtype=torch.float64)
     ours, reference = BACK_ENDS[simulator](model, tasks), BACK_ENDS["gymnasium"](model, tasks)
@@ -114,7 +114,7 @@ def test_a_half_cheetahs_episode_is_gymnasiums_bit_for_bit(simulator):
 
 @pytest.mark.parametrize("simulator", ["batch", "loop"])
 def test_an_ants_positions_and_velocities_are_gymnasiums_bit_for_bit(simulator):
-    """Rewards are compared elsewhere: Gymnasium's have contact terms and a velocity that is a physics step late."""
+    """Rewards are tested elsewhere: Gymnasium's have contact terms and a velocity one physics step late."""
     model = built("ant-direction", simulator, lowest=-100.0, highest=100.0).model
     env = BACK_ENDS[simulator](model, torch.ones(2, 1, dtype=torch.float64))
     observation = env.reset(noise(model))

@@ -1,4 +1,4 @@
-"""Films of robots for the page, by MuJoCo's offscreen renderer where there is one."""
+"""Films of robots for the page, by MuJoCo's offscreen renderer."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ pytest.importorskip("gymnasium")
 
 
 class Steady:
-    """The same control of all motors, without noise, of a policy that belongs to so many tasks."""
+    """A policy for this many tasks with one constant control of all motors, without noise."""
 
     def __init__(self, control, tasks):
         self.control, self.tasks = control, tasks
@@ -59,7 +59,7 @@ def test_without_a_renderer_there_is_no_film(library, monkeypatch, capfd):
 
 
 def test_shadows_are_drawn_from_a_small_map(monkeypatch):
-    """On a processor the map takes most of the time of a frame, and of a run's films more than all tests."""
+    """Without a GPU the shadow map takes most of a frame's time, and films would take longer than all tests."""
     import mujoco
 
     from benchmarks.environments import rendering

@@ -1,4 +1,4 @@
-"""The suite's environments as Gymnasium's: its own checker, and the numbers of `BatchEnv`."""
+"""The suite's environments in Gymnasium: its own checker, and equality with `BatchEnv`."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Robots: what their presets and fields say, and what is refused."""
+"""Robots: presets, fields and refused settings."""
 
 import math
 

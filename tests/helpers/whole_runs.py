@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from benchmarks.records.record import Kind, Record
 from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ class Answer:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Begin ``metabench`` with these arguments in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -65,10 +65,10 @@ def metabench(folder: Path, *arguments: str) -> Answer:
     return Answer(process.returncode, out, err)
 
 
-def records(store: Path, cell: str | None = None) -> dict[tuple[str, str, int], dict[str, Any]]:
+def records(store: Path, cell: Kind | None = None) -> dict[tuple[str, str, int | None], Record]:
     """The records of a store by label, kind of cell and seed."""
     found = Store(store, read_only=True).records(cell)
-    return {(record["label"], record["cell"], record["seed"]): record for record in found}
+    return {(record.label, record.cell, record.seed): record for record in found}
 
 
 def wait_until(

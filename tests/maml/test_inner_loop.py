@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.api import Recorded
-from maml.inner_loop import GradientDescent, InnerLoop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, Recorded, per_task
 
 TASKS, SIZE, RATE = 3, 4, 0.05
 

@@ -1,50 +1,155 @@
-"""What is kept of a store: everything but trained states, and pictures that may not be passed on."""
+"""Copies of records: kept without states, merged, and thinned out."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pytest
 import torch
+from odd_records import KEY, OTHER, evaluation, examples, random_record, scores
 
+from benchmarks.errors import MetabenchError
 from benchmarks.records import export
+from benchmarks.records.plain import content_key
+from benchmarks.records.record import Method, Record
 from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[2]
+EXHIBIT = {"query_images": np.zeros((1, 2, 4, 4, 3), np.uint8), "query_labels": np.zeros((1, 2), np.int16)}
 
 
-def exhibit() -> dict[str, np.ndarray]:
-    return {"query_images": np.zeros((1, 2, 4, 4, 3), np.uint8), "query_labels": np.zeros((1, 2), np.int16)}
+def fit(key: str = OTHER) -> Record:
+    training = next(r.training for r in map(random_record, range(100)) if r.training)
+    return dataclasses.replace(evaluation(key), cell="fit", training=training, evaluation=None, tests=())
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Store:
+    """A fit with its state, its evaluation, and a failure."""
+    store = Store(tmp_path / "full")
+    store.write(fit(), arrays={"loss": np.arange(3.0)}, state={"best": {"w": torch.ones(2)}})
+    store.write(evaluation(digest=store.write_episodes(examples())), scores(), EXHIBIT)
+    failure = dataclasses.replace(evaluation(content_key("bad")), label="maml", method=Method("maml", {}))
+    store.write(dataclasses.replace(failure, status="error", reason="it broke"))
+    return store
+
+
+def files(store: Store) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+# --- keep ---
+
+
+def test_what_is_kept_is_complete_but_for_states(full: Store, tmp_path: Path) -> None:
+    before, target = files(full), Store(tmp_path / "kept")
+    assert export.keep(full, target) == (3, 0)
+    for record in full.records():
+        kept = target.get(record.key)
+        assert kept == dataclasses.replace(record, files={k: f for k, f in record.files.items() if k != "state"})
+        assert target.state(kept) is None
+    record = target.get(KEY)
+    assert np.array_equal(target.scores(record)["best/none/0"], full.scores(record)["best/none/0"])
+    assert np.array_equal(target.episodes(record.evaluation.episodes_digest)["items"], examples()["items"])
+    assert target.problems == []
+    assert files(full) == before
+
+
+@pytest.mark.parametrize("spelling", ["{0}", "{0}/../full", "{0}/.", "link"])
+def test_a_store_is_not_kept_or_merged_onto_itself(full: Store, tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "link").symlink_to(full.path)
+    other, before = Store(spelling.format(full.path) if "{" in spelling else tmp_path / spelling), files(full)
+    for copy in (lambda: export.keep(full, other), lambda: export.merge([full], other)):
+        with pytest.raises(MetabenchError, match="is the store itself"):
+            copy()
+    assert files(full) == before
+
+
+def test_keeping_over_a_store_with_states_keeps_them(full: Store, tmp_path: Path) -> None:
+    target = Store(tmp_path / "target")
+    export.merge([full], target)
+    (full.path / "states" / f"{OTHER}.pt").write_bytes(b"retrained")
+    again = dataclasses.replace(fit(), started="2040")
+    full.write(again, arrays={"loss": np.arange(4.0)}, state={"best": {"w": torch.zeros(2)}})
+    before = files(target)
+    assert export.keep(full, target)[0] == 3
+    assert torch.equal(target.state(target.get(OTHER))["best"]["w"], torch.ones(2))
+    assert {path for path in files(target) if before.get(path) != files(target)[path]} == set()
 
 
 def test_pictures_that_may_not_be_passed_on_stay_behind(tmp_path: Path) -> None:
     source, target = Store(tmp_path / "all"), Store(tmp_path / "kept")
-    base = {"cell": "evaluation", "status": "ok", "files": {}, "sizes": {}}
     for key, task in (("0" * 16, "miniimagenet"), ("1" * 16, "omniglot"), ("2" * 16, "somebody-elses")):
-        source.write({**base, "key": key, "task": {"name": task}}, arrays=exhibit())
+        record = evaluation(key)
+        source.write(dataclasses.replace(record, task=dataclasses.replace(record.task, name=task)), None, EXHIBIT)
     assert export.keep(source, target) == (3, 1)
-    kept = [set(target.arrays(key * 16) or {}) for key in "012"]
-    assert kept == [{"query_labels"}, set(exhibit()), set(exhibit())]
-    assert set(source.arrays("0" * 16) or {}) == set(exhibit()), "the source stays as it is"
+    kept = [set(target.arrays(target.get(key * 16))) for key in "012"]
+    assert kept == [{"query_labels"}, set(EXHIBIT), set(EXHIBIT)]
+    assert set(source.arrays(source.get("0" * 16))) == set(EXHIBIT), "the source stays as it is"
 
 
-def test_what_is_kept_is_complete_but_for_states(tmp_path: Path) -> None:
-    source, target = Store(tmp_path / "all"), Store(tmp_path / "kept")
-    digest = source.write_episodes(pd.DataFrame({"episode": [0], "query": [0], "class": [4], "item": [41]}))
-    scores = pd.DataFrame({"step": [0], "episode": [0], "query": [0], "score": [True]})
-    record = {"key": "0" * 16, "cell": "evaluation", "status": "ok", "files": {}, "sizes": {}}
-    source.write({**record, "evaluation": {"episodes_digest": digest}}, scores, None, {"w": torch.zeros(3)})
-    assert export.keep(source, target) == (1, 0)
-    assert [kept["key"] for kept in target.records()] == ["0" * 16]
-    assert target.state("0" * 16) is None
-    pd.testing.assert_frame_equal(target.scores("0" * 16), source.scores("0" * 16))
-    assert target.episodes(digest)["item"].tolist() == [41]
-    assert target.problems == []
+def test_no_committed_record_holds_a_picture_that_may_not_be_passed_on() -> None:
+    stores = [Store(path, read_only=True) for path in (ROOT / "reports" / "reference").iterdir() if path.is_dir()]
+    found = [(store, record) for store in stores for record in store.records() if "arrays" in record.files]
+    assert found
+    assert not [
+        record.key for store, record in found for name in store.arrays(record) if export._withheld(record, name)
+    ]
 
 
-def test_no_committed_record_holds_a_picture_of_imagenet() -> None:
-    for folder in (ROOT / "reports" / "reference").glob("*/records"):
-        store = Store(folder.parent, read_only=True)
-        for record in filter(export._withheld, store.records()):
-            assert not [name for name in store.arrays(record["key"]) or {} if name.endswith(export.PICTURES)]
+# --- merge, forget ---
+
+
+def test_merging_joins_and_prefers_what_is_finished_and_what_has_states(full: Store, tmp_path: Path) -> None:
+    kept, extra, target = (Store(tmp_path / name) for name in ("kept", "extra", "target"))
+    export.keep(full, kept)
+    bad, new = content_key("bad"), content_key("new")
+    extra.write(evaluation(bad), scores())
+    extra.write(evaluation(new), scores())
+    assert export.merge([kept, full, extra], target) == 4
+    assert {record.key: record.ok for record in target.records()} == dict.fromkeys((KEY, OTHER, bad, new), True)
+    assert torch.equal(target.state(target.get(OTHER))["best"]["w"], torch.ones(2))
+    before = files(target)
+    assert export.merge([full, kept, extra], target) == 4
+    assert files(target) == before, "what the target has already stays"
+
+
+def test_contradictions_are_named_and_nothing_is_written(full: Store, tmp_path: Path) -> None:
+    other, target = Store(tmp_path / "other"), Store(tmp_path / "target")
+    other.write(evaluation(content_key("new")), scores())
+    other.write(evaluation(), {"best/none/0": ~scores()["best/none/0"]})
+    with pytest.raises(
+        MetabenchError, match=f"the same key with other scores: chance .{KEY}.: .*full and .*other"
+    ) as error:
+        export.merge([full, other], target)
+    assert "\n" not in str(error.value)
+    assert not target.path.exists()
+
+
+@pytest.mark.parametrize("kind", ["scores", "state", "arrays", "episodes"])
+def test_a_damaged_file_is_not_copied_as_if_it_were_whole(full: Store, tmp_path: Path, kind: str) -> None:
+    folder = {"state": "states"}.get(kind, kind)
+    path = next(path for path in (full.path / folder).iterdir())
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"\x99" + content[len(content) // 2 + 1 :])
+    reader, target = Store(full.path, read_only=True), Store(tmp_path / "target")
+    with pytest.raises(MetabenchError, match=f"{path.name} of chance is damaged: delete the file, then run again"):
+        export.merge([reader], target)
+    assert all(record.key != path.stem for record in target.records())
+
+
+def test_forgetting(full: Store) -> None:
+    with pytest.raises(
+        MetabenchError, match=r"unknown method in .* 'mamel' \(did you mean 'maml'\?\); known: chance, maml"
+    ):
+        export.forget(full, ["mamel"])
+    assert export.forget(full, ["chance"], failed=True) == 0
+    with full.lock(KEY), pytest.raises(MetabenchError, match=f"a run is at work on chance .{KEY}.: stop it first"):
+        export.forget(full, ["chance"])
+    assert export.forget(full, [], failed=True) == 1
+    assert {record.label for record in full.records()} == {"chance"}
+    assert 1 <= export.forget(full, ["chance"]) <= 2
+    assert full.records() == []
+    assert {path.parent.name for path in files(full)} == {"episodes"}

@@ -1,8 +1,10 @@
-"""Stores that went wrong: what is broken is named and set aside, and neither crashes nor neighbours lose anything."""
+"""Stores that went wrong: damage is named and set aside, and neither crashes nor other processes lose anything."""
 
 import logging
 import os
 import pickle
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -10,16 +12,16 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from odd_records import KEY, OTHER, evaluation, examples, scores
 
+from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
-from benchmarks.records.store import Store, content_key
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[2]
-KEY = content_key({"task": "glyphs-v1/5w1s", "seed": 0})
-OTHER = content_key({"task": "glyphs-v1/5w1s", "seed": 1})
 
 
 @pytest.fixture
@@ -27,12 +29,20 @@ def store(tmp_path):
     return Store(tmp_path / "runs")
 
 
-def header(key=KEY, cell="evaluation", **more):
-    return {"key": key, "cell": cell, "status": "ok", "reason": None, "stderr": "", **more}
+@pytest.fixture
+def full(store):
+    """The record of a store that has files of every kind, and where they are."""
+    digest = store.write_episodes(examples())
+    record = store.write(evaluation(digest=digest), scores(), {"a": np.arange(50)}, {"w": torch.arange(50.0)})
+    names = {"scores": f"{KEY}.npz", "arrays": f"{KEY}.npz", "states": f"{KEY}.pt", "episodes": f"{digest}.npz"}
+    return record, {folder: store.path / folder / name for folder, name in names.items()}
 
 
-def accuracy(episodes=20):
-    return pd.DataFrame({"step": 0, "episode": range(episodes), "query": 0, "score": True})
+def content(store, record, folder):
+    """What the store reads from a record's file in this folder."""
+    if folder == "episodes":
+        return store.episodes(record.evaluation.episodes_digest)
+    return getattr(store, {"states": "state"}.get(folder, folder))(record)
 
 
 def aside(store):
@@ -45,42 +55,51 @@ def damage(path, keep=0.5):
     path.write_bytes(data[: int(len(data) * keep)])
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"other": "program"}'])
+def header(store, key=KEY):
+    return store.path / "records" / f"{key}.json"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"other": "program"}', b"[" * 10**5])
 def test_a_broken_header_is_named_and_set_aside(store, content, caplog):
-    store.write(header(OTHER))
-    store.write(header())
-    (store.path / "records" / f"{KEY}.json").write_bytes(content)
+    store.write(evaluation(OTHER))
+    store.write(evaluation())
+    header(store).write_bytes(content)
     with caplog.at_level(logging.WARNING):
-        assert [record["key"] for record in store.records()] == [OTHER]
+        assert [record.key for record in store.records()] == [OTHER]
         assert store.get(KEY) is None
     assert len(store.problems) == 1
     assert f"{KEY}.json" in store.problems[0]
     assert [line.message for line in caplog.records] == store.problems
-    assert len(aside(store)) == 1
-    assert (store.path / "aside" / aside(store)[0]).read_bytes() == content
-    store.write(header())
+    (name,) = aside(store)
+    assert (store.path / "aside" / name).read_bytes() == content
+    store.write(evaluation())
     assert store.get(KEY) is not None
 
 
-def test_a_record_of_a_newer_schema_is_not_guessed_at(store):
-    store.write(header())
-    path = store.path / "records" / f"{KEY}.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+def test_other_schemas_are_not_guessed_at(store):
+    store.write(evaluation())
+    text = header(store).read_text()
+    header(store).write_text(text.replace('"schema": 2', '"schema": 1'))
+    for read in (store.records, lambda: store.get(KEY), lambda: store.write(evaluation())):
+        with pytest.raises(MetabenchError, match="records of schema 1, this version reads 2: read them with metabench"):
+            read()
+    assert aside(store) == []
+    header(store).write_text(text.replace('"schema": 2', '"schema": 3'))
     assert store.get(KEY) is None
-    assert "schema 2" in store.problems[0]
+    assert "is not a record of schema 2" in store.problems[0]
     assert len(aside(store)) == 1
 
 
 def test_a_renamed_record_is_not_believed(store):
-    store.write(header())
-    os.rename(store.path / "records" / f"{KEY}.json", store.path / "records" / f"{OTHER}.json")
+    store.write(evaluation())
+    os.rename(header(store), header(store, OTHER))
     assert store.records() == []
     assert KEY in store.problems[0]
     assert OTHER in store.problems[0]
 
 
 def test_foreign_files_and_folders_are_set_aside(store):
-    store.write(header())
+    store.write(evaluation())
     (store.path / "records" / "notes.txt").write_text("mine")
     (store.path / "records" / "old").mkdir()
     (store.path / "records" / ".gitkeep").write_text("")
@@ -90,37 +109,46 @@ def test_foreign_files_and_folders_are_set_aside(store):
     assert sorted(os.listdir(store.path / "records")) == sorted([".gitkeep", f"{KEY}.json"])
 
 
-@pytest.mark.parametrize(("folder", "suffix"), [("scores", "parquet"), ("arrays", "npz"), ("states", "pt")])
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states", "episodes"])
 @pytest.mark.parametrize("how", ["truncated", "missing"])
-def test_a_record_with_a_damaged_file_is_not_finished(store, folder, suffix, how):
-    store.write(header(), accuracy(), {"a": np.arange(50)}, {"w": torch.zeros(50)})
-    path = store.path / folder / f"{KEY}.{suffix}"
-    damage(path) if how == "truncated" else path.unlink()
+def test_a_record_with_a_damaged_file_is_not_finished(store, full, folder, how):
+    record, path = full[0], full[1][folder]
+    if how == "missing":
+        path.unlink()
+    else:
+        damage(path)
+    if folder == "episodes":  # shared by records, so damage shows when they are read
+        assert content(store, record, folder) is None
     assert store.records() == []
-    assert how in store.problems[0]
+    assert str(path) in "".join(store.problems) or how == "missing"
+    assert sum(name.endswith(path.name) for name in aside(store)) == (how == "truncated")
     assert any(name.endswith(f"{KEY}.json") for name in aside(store))
-    assert any(name.endswith(suffix) for name in aside(store)) == (how == "truncated")
     assert not path.exists()
 
 
-def test_truncated_episodes_are_written_again(store):
-    frame = pd.DataFrame({"episode": range(100), "query": 0, "class": range(100), "item": range(100)})
-    digest = store.write_episodes(frame)
-    store.write(header(evaluation={"episodes_digest": digest}), accuracy())
-    damage(store.path / "episodes" / f"{digest}.parquet")
-    assert store.get(KEY) is None
-    assert store.write_episodes(frame) == digest
-    assert len(store.episodes(digest)) == 100
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states", "episodes"])
+def test_one_flipped_bit_is_found_when_the_content_is_read(store, full, folder):
+    record, path = full[0], full[1][folder]
+    whole, draw = path.read_bytes(), random.Random(folder)
+    for _ in range(120):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        reader = Store(store.path, read_only=True)
+        found = content(reader, record, folder)
+        if folder == "episodes" and found is not None:  # one of the bytes of a zip that nobody reads
+            assert all(np.array_equal(found[name], array) for name, array in examples().items())
+        else:
+            assert found is None
+            assert str(path) in reader.problems[0]
 
 
-@pytest.mark.parametrize("read", ["scores", "arrays", "state"])
-def test_bytes_that_rot_are_found_when_they_are_read(store, read):
-    written = store.write(header(), accuracy(), {"a": np.arange(50)}, {"w": torch.zeros(50)})
-    path = store.path / written["files"][read]
-    path.write_bytes(b"PAR1" + bytes(path.stat().st_size - 8) + b"PAR1")
-    assert getattr(store, read)(KEY) is None
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states"])
+def test_a_record_whose_content_is_damaged_is_run_again(store, full, folder):
+    path = full[1][folder]
+    path.write_bytes(path.read_bytes()[:-1] + b"\x99")
+    assert content(store, full[0], folder) is None
     assert store.get(KEY) is None
-    assert len(store.problems) == 2
     assert len(aside(store)) == 2
 
 
@@ -129,25 +157,26 @@ class Code:
         return os.system, ("touch /tmp/metabench-was-here",)
 
 
-def test_code_in_a_state_is_refused(store):
-    store.write(header(cell="fit"), state={"w": torch.zeros(1)})
-    path = store.path / "states" / f"{KEY}.pt"
-    path.write_bytes(pickle.dumps(Code()))
-    assert store.state(KEY) is None
+def test_code_in_a_checkpoint_is_refused(store):
+    store.write_checkpoint(KEY, {"w": torch.zeros(1)})
+    (store.path / "checkpoints" / f"{KEY}.pt").write_bytes(pickle.dumps(Code()))
+    assert store.checkpoint(KEY) is None
     assert not Path("/tmp/metabench-was-here").exists()
 
 
-def test_a_truncated_checkpoint_is_set_aside_by_who_holds_the_lock(store):
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_set_aside_by_the_holder_of_the_lock(store, how):
     store.write_checkpoint(KEY, {"w": torch.zeros(500)})
-    damage(store.path / "checkpoints" / f"{KEY}.pt")
+    path = store.path / "checkpoints" / f"{KEY}.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if how == "truncated" else whole[:900] + bytes([whole[900] ^ 1]) + whole[901:])
     with store.lock(KEY):
         assert store.checkpoint(KEY) is None
     assert len(aside(store)) == 1
 
 
-def test_a_read_only_store_is_left_as_it_is(store):
-    store.write(header(), accuracy())
-    damage(store.path / "scores" / f"{KEY}.parquet")
+def test_a_read_only_store_is_left_as_it_is(store, full):
+    damage(full[1]["scores"])
     (store.path / "records" / "notes.txt").write_text("mine")
     before = sorted(store.path.rglob("*"))
     reader = Store(store.path, read_only=True)
@@ -157,46 +186,86 @@ def test_a_read_only_store_is_left_as_it_is(store):
 
 
 def test_a_damaged_header_stays_while_somebody_works_on_its_key(store):
-    store.write(header())
-    path = store.path / "records" / f"{KEY}.json"
-    path.write_text("{")
+    store.write(evaluation())
+    header(store).write_text("{")
     with store.lock(KEY):
         assert Store(store.path).get(KEY) is None
-        assert path.exists()
-        store.write(header())
+        assert header(store).exists()
+        store.write(evaluation())
     assert store.get(KEY) is not None
     assert len(aside(store)) == 1  # the writer moved it; nothing is deleted
 
 
-# --- crashes and neighbours ------------------------------------------------------------------------------------------
+# --- links -----------------------------------------------------------------------------------------------------------
+
+WRITES = {
+    "records": lambda store: store.write(evaluation()),
+    "scores": lambda store: store.write(evaluation(), scores()),
+    "arrays": lambda store: store.write(evaluation()),
+    "states": lambda store: store.remove(KEY),
+    "episodes": lambda store: store.write_episodes(examples()),
+    "checkpoints": lambda store: store.write_checkpoint(KEY, {}),
+    "locks": lambda store: store.lock(KEY),
+    "logs": lambda store: store.log_path(KEY),
+}
+
+
+@pytest.mark.parametrize("folder", WRITES)
+def test_a_folder_that_is_a_link_is_not_written_to(store, tmp_path, folder):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for suffix in ("json", "npz", "pt", "log", "lock"):
+        (elsewhere / f"{KEY}.{suffix}").write_text("precious")
+    store.path.mkdir()
+    (store.path / folder).symlink_to(elsewhere)
+    with pytest.raises(MetabenchError, match=f"{folder} is a link"):
+        WRITES[folder](store)
+    assert {path.read_text() for path in elsewhere.iterdir()} == {"precious"}
+    assert len(list(elsewhere.iterdir())) == 5
+
+
+@pytest.mark.parametrize("folder", ["aside", "records"])
+def test_nothing_is_moved_through_a_link(store, tmp_path, folder):
+    store.write(evaluation())
+    elsewhere = tmp_path / "elsewhere"
+    if folder == "records":
+        shutil.move(store.path / "records", elsewhere)
+    elsewhere.mkdir(exist_ok=True)
+    (store.path / folder).symlink_to(elsewhere)
+    header(store).write_text("{")
+    before = sorted(elsewhere.iterdir())
+    assert store.records() == []
+    assert sorted(elsewhere.iterdir()) == before
+    assert header(store).read_text() == "{"
+
+
+@pytest.mark.parametrize("place", ["locks", "logs"])
+def test_a_lock_or_a_log_that_is_a_link_is_not_opened(store, tmp_path, place):
+    (tmp_path / "thesis.txt").write_text("precious")
+    (store.path / place).mkdir(parents=True)
+    (store.path / place / f"{KEY}.{place[:-1]}").symlink_to(tmp_path / "thesis.txt")
+    with pytest.raises(MetabenchError, match="is a link"):
+        WRITES[place](store)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+# --- crashes and other processes -------------------------------------------------------------------------------------
 
 
 def test_a_crash_before_the_header_leaves_nothing_finished(store, monkeypatch):
     def crash(path, text):
         raise KeyboardInterrupt
 
+    store.write(evaluation(seed=1), scores())
     with monkeypatch.context() as patch:
         patch.setattr(formats, "write_text", crash)
         with pytest.raises(KeyboardInterrupt):
-            store.write(header(), accuracy(), {"a": np.zeros(3)})
-    assert (store.path / "scores" / f"{KEY}.parquet").exists()
+            store.write(evaluation(seed=2), scores(level=0.1))  # the old header must not stand next to the new scores
+    assert (store.path / "scores" / f"{KEY}.npz").exists()
     assert store.get(KEY) is None
-    assert store.records() == []
-    assert store.problems == []
-    store.write(header(), accuracy(), {"a": np.zeros(3)})
+    assert store.records() == store.problems == []
+    store.write(evaluation(), scores())
     assert store.get(KEY) is not None
-
-
-def test_a_crash_while_replacing_does_not_leave_the_old_header_beside_new_files(store, monkeypatch):
-    store.write(header(seed=1), state={"w": torch.zeros(9)})
-
-    def crash(path, text):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(formats, "write_text", crash)
-    with pytest.raises(KeyboardInterrupt):
-        store.write(header(seed=2), state={"w": torch.ones(9)})  # of the same size: nobody could tell
-    assert store.get(KEY) is None
 
 
 def test_who_reads_an_old_file_can_finish_it(tmp_path):
@@ -234,29 +303,27 @@ def test_what_a_killed_writer_left_is_swept_up_later(tmp_path):
 
 WRITER = """
 import sys
-import numpy as np
-import pandas as pd
-from benchmarks.records.store import Store, content_key
+from odd_records import evaluation, examples, scores
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
 store, me = Store(sys.argv[1]), int(sys.argv[2])
-frame = pd.DataFrame({"step": 0, "episode": range(200 + me), "query": 0, "score": True})
 for round in range(int(sys.argv[3])):
-    digest = store.write_episodes(pd.DataFrame({"episode": range(50), "query": 0, "class": round, "item": range(50)}))
+    digest = store.write_episodes(examples(item=round))
     for key in (content_key("shared"), content_key([me, round])):
-        record = {"key": key, "cell": "evaluation", "status": "ok", "seed": me}
-        record["evaluation"] = {"episodes_digest": digest}
         with store.lock(key):
-            store.write(record, frame)
+            store.write(evaluation(key, digest, seed=me), scores(200 + me))
     for record in store.records():
-        scores = store.scores(record["key"])
-        assert scores is None or len(scores) in (200, 201), len(scores)
+        found = store.scores(record)
+        assert found is None or len(found["best/none/0"]) in (200, 201)
 print(*store.problems, sep="\\n")
 """
 
 
 def start_writer(store, me, rounds):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
     command = [sys.executable, "-c", WRITER, str(store.path), str(me), str(rounds)]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_write_and_read_one_store(store):
@@ -267,7 +334,7 @@ def test_two_processes_write_and_read_one_store(store):
     assert len(store.records()) == 31
     assert aside(store) == []
     shared = store.get(content_key("shared"))
-    assert len(store.scores(shared["key"])) == 200 + shared["seed"]
+    assert len(store.scores(shared)["best/none/0"]) == 200 + shared.seed
 
 
 def test_a_killed_writer_loses_nothing_that_was_finished(store):
@@ -275,35 +342,35 @@ def test_a_killed_writer_loses_nothing_that_was_finished(store):
     seen = set()
     deadline = time.monotonic() + 30
     while len(seen) < 5 and time.monotonic() < deadline:
-        seen = {record["key"] for record in store.records()} - {content_key("shared")}
+        seen = {record.key for record in store.records()} - {content_key("shared")}
         time.sleep(0.01)
     writer.kill()
     writer.communicate()
     after = Store(store.path)
     assert len(seen) >= 5
-    assert seen <= {record["key"] for record in after.records()}
+    assert seen <= {record.key for record in after.records()}
     assert after.problems == []
-    with after.lock(content_key("shared"), wait=False):
+    with after.lock(content_key("shared"), wait=0):
         pass  # the system has freed the dead process's locks
 
 
 def test_a_lock_is_held_by_one(store):
     with store.lock(KEY):
-        with pytest.raises(filelock.Timeout), store.lock(KEY, wait=False):
+        with pytest.raises(filelock.Timeout), store.lock(KEY, wait=0):
             pass
-        with store.lock(OTHER, wait=False):
+        with store.lock(OTHER, wait=0):
             pass
-    with store.lock(KEY, wait=False):
+    with store.lock(KEY, wait=0):
         pass
 
 
 @pytest.mark.parametrize("error", [MemoryError, NameError, ModuleNotFoundError])
 def test_what_says_nothing_about_a_file_moves_nothing_aside(store, monkeypatch, error):
-    def reader(path):
+    def reader(content):
         raise error("no fault of the file")
 
-    store.write(header(), accuracy())
-    monkeypatch.setitem(formats.READERS, ".parquet", reader)
+    record = store.write(evaluation(), scores())
+    monkeypatch.setitem(formats.READERS, ".npz", reader)
     with pytest.raises(error):
-        store.scores(KEY)
+        store.scores(record)
     assert aside(store) == []

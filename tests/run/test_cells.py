@@ -1,4 +1,4 @@
-"""From profiles and the command line's wishes to cells: what has a key of its own, what shares one, what is skipped."""
+"""From profiles and the command line to cells: which have keys of their own, which share one, which are skipped."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.run import cells, code_hash, profiles
-from benchmarks.run.cells import Request
+from benchmarks.run.cells import Cell, Request
 
 TINY = """
 [tiny]
@@ -35,23 +35,24 @@ def tiny(tmp_path):
     return profiles.load(str(path))
 
 
-def keys(profile, kind=None, **wishes):
-    """(label, task, what is done, shots) -> key."""
-    return {
-        (c.label, c.task, str(c), c.spec.get("evaluation", {}).get("shots")): c.key
-        for c in cells.expand(profile, Request(**wishes))
-        if kind in (None, c.kind) and c.skip is None
-    }
+def expand(profile, digests=None, unavailable=None, **wishes) -> list[Cell]:
+    return cells.expand(cells.resolve(profile, Request(**wishes)), digests, unavailable)
+
+
+def keys(profile, kind=None, digests=None, **wishes):
+    """(label, task, what the cell does) -> key."""
+    found = [c for c in expand(profile, digests, **wishes) if kind in (None, c.kind) and c.skip is None]
+    return {(c.label, c.task, str(c)): c.key for c in found}
 
 
 def changed(before, after):
-    """The labels and tasks of the cells whose keys differ."""
-    return {(name[0], name[1].partition("-")[0]) for name in before if before[name] != after[name]}
+    """The labels and tasks of the cells whose keys are new."""
+    return {(name[0], name[1].partition("-")[0]) for name, key in after.items() if key not in before.values()}
 
 
 @pytest.mark.parametrize("name", sorted(profiles.names()))
 def test_every_profile_becomes_cells_in_an_order_that_can_be_run(name):
-    found = cells.expand(profiles.load(name), Request())
+    found = expand(profiles.load(name))
     seen = set()
     for cell in found:
         assert cell.key not in seen
@@ -64,8 +65,22 @@ def test_the_same_wishes_give_the_same_keys(tiny):
     assert keys(tiny) == keys(tiny)
 
 
+def test_every_learner_is_built_once_and_expanding_only_combines(monkeypatch):
+    builds, build = [], registry._build
+    monkeypatch.setattr(registry, "_build", lambda *given: builds.append(given[0].name) or build(*given))
+    quick = cells.resolve(profiles.load("quick"), Request())
+    once = len(builds)
+    first = cells.expand(quick)
+    assert 175 <= len(first) <= 195
+    assert once < len(first) / 2
+    parsed = code_hash._suite_source.cache_info().misses
+    assert cells.expand(quick) == first
+    assert len(builds) == once, "expanding builds nothing"
+    assert code_hash._suite_source.cache_info().misses == parsed < 150, "and parses no file twice"
+
+
 def test_a_pair_that_does_not_fit_is_skipped_once_with_the_reason(tiny):
-    skipped = {(c.label, c.task): c.skip for c in cells.expand(tiny, Request()) if c.skip is not None}
+    skipped = {(c.label, c.task): c.skip for c in expand(tiny) if c.skip is not None}
     assert set(skipped) == {("chance", "sinusoid-v1/k5"), ("constant", "glyphs-v1/5w1s")}
     assert skipped["constant", "glyphs-v1/5w1s"] == "constant is for regression, glyphs is classification"
 
@@ -105,29 +120,25 @@ def test_what_only_matters_when_adapting_needs_no_new_fit(name, tiny):
 
 
 def test_a_learner_on_another_fit_shares_its_key(tiny):
-    fits = {cell.key: cell.label for cell in cells.expand(tiny, Request()) if cell.kind == "fit"}
-    evaluations = [c for c in cells.expand(tiny, Request()) if c.label == "nearest-neighbour-embedding"]
+    fits = {cell.key: cell.label for cell in expand(tiny) if cell.kind == "fit"}
+    evaluations = [c for c in expand(tiny) if c.label == "nearest-neighbour-embedding"]
     assert {fits[cell.after] for cell in evaluations} == {"finetune"}
     assert "nearest-neighbour-embedding" not in fits.values()
 
 
 def test_seeds_are_those_that_are_asked_for(tiny):
-    found = cells.expand(tiny, Request(seeds=(0, 5)))
-    assert {cell.seed for cell in found if cell.skip is None} == {0, 5}
+    found = expand(tiny, seeds=(0, 5))
+    assert {cell.seed for cell in found if cell.after or cell.kind == "fit"} == {0, 5}
     assert set(keys(tiny, "fit", seeds=(0,)).values()) < set(keys(tiny, "fit").values())
 
 
-def test_the_last_model_is_an_evaluation_of_the_same_fit(tiny):
+def test_one_evaluation_tests_all_checkpoints_and_a_method_without_a_fit_has_no_seed(tiny):
     block = dataclasses.replace(tiny.blocks[0], models=("best", "last"))
-    found = cells.expand(dataclasses.replace(tiny, blocks=(block,)), Request(methods=("maml", "nearest-neighbour")))
-    tests = [(c.label, c.seed, c.spec["evaluation"]["model"], c.after) for c in found if c.kind == "evaluation"]
-    assert [(seed, model) for label, seed, model, _ in tests if label == "nearest-neighbour"] == [
-        (0, "best"),
-        (1, "best"),
-    ]
-    ours = {(seed, model): fit for label, seed, model, fit in tests if label == "maml"}
-    assert ours.keys() == {(0, "best"), (0, "last"), (1, "best"), (1, "last")}
-    assert ours[0, "best"] == ours[0, "last"] != ours[1, "last"]
+    found = expand(dataclasses.replace(tiny, blocks=(block,)), methods=("maml", "nearest-neighbour"))
+    tests = [(c.label, c.seed, c.spec["test"]["models"], c.after) for c in found if c.kind == "evaluation"]
+    fits = [cell.key for cell in found if cell.kind == "fit"]
+    trained = [("maml", seed, ("best", "last"), fit) for seed, fit in enumerate(fits)]
+    assert tests == [*trained, ("nearest-neighbour", None, ("best",), None)]
 
 
 def test_more_shots_are_more_evaluations_of_the_same_fits(tiny):
@@ -141,8 +152,8 @@ def test_more_shots_are_more_evaluations_of_the_same_fits(tiny):
 def test_a_variant_that_differs_at_test_time_shares_the_fit(tiny):
     block = dataclasses.replace(tiny.blocks[0], also=("sinusoid/k5-half",))
     both = dataclasses.replace(tiny, blocks=(block,))
-    fits = [cell for cell in cells.expand(both, Request(methods=["maml"])) if cell.kind == "fit"]
-    alone = [c for c in cells.expand(tiny, Request(methods=["maml"], tasks=["sinusoid/k5-half"])) if c.kind == "fit"]
+    fits = [cell for cell in expand(both, methods=["maml"]) if cell.kind == "fit"]
+    alone = [c for c in expand(tiny, methods=["maml"], tasks=["sinusoid/k5-half"]) if c.kind == "fit"]
     assert [cell.key for cell in fits] == [cell.key for cell in alone]
 
 
@@ -157,20 +168,20 @@ def test_keys_do_not_depend_on_which_gpu(tiny):
     assert not set(keys(tiny, device="cuda").values()) & set(keys(tiny).values())
 
 
-def test_comments_and_docstrings_are_not_code():
-    plain = "def double(x):\n    return 2 * x\n"
-    told = '"""About."""\n\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # why not\n'
-    assert code_hash.essence(plain) == code_hash.essence(told)
-    assert code_hash.essence(plain) != code_hash.essence(plain.replace("2", "3"))
+def test_a_changed_field_of_a_task_changes_its_title(tiny):
+    found = expand(tiny, methods=["maml"], tasks=["sinusoid"], settings={"sinusoid.queries": 7})
+    assert {cell.task for cell in found} == {"sinusoid-v1/k5[queries=7]"}
+    usual = expand(tiny, methods=["maml"], tasks=["sinusoid"], settings={"sinusoid.queries": 20})
+    assert {cell.task for cell in usual} == {"sinusoid-v1/k5"}, "the variant's own value is no change"
 
 
 def test_quick_takes_glyphs_where_omniglot_is_not_here():
     quick = profiles.load("quick")
     absent = {"omniglot-v1/5w1s": "no Omniglot", "miniimagenet-v1/5w1s": "no photographs"}
-    tasks = {cell.task for cell in cells.expand(quick, Request()) if cell.skip is None}
+    tasks = {cell.task for cell in expand(quick) if cell.skip is None}
     assert {"omniglot-v1/5w1s", "miniimagenet-v1/5w1s"} <= tasks
     assert "glyphs-v1/5w1s" not in tasks
-    found = cells.expand(quick, Request(unavailable=absent))
+    found = expand(quick, unavailable=absent)
     supervised = {c.task for c in found if c.skip is None and registry.build_task(c.task).kind != "control"}
     assert supervised == {"sinusoid-v1/k10", "sinusoid-v1/k10-half", "glyphs-v1/5w1s"}
     skipped = {(c.label, c.skip) for c in found if c.task.startswith("miniimagenet")}
@@ -178,7 +189,7 @@ def test_quick_takes_glyphs_where_omniglot_is_not_here():
 
 
 def test_a_task_that_the_profile_does_not_list_takes_its_common_settings(tiny):
-    found = cells.expand(tiny, Request(tasks=["sinusoid/k20"], methods=["maml"]))
+    found = expand(tiny, tasks=["sinusoid/k20"], methods=["maml"])
     assert {cell.task for cell in found} == {"sinusoid-v1/k20"}
     assert found[0].spec["budget"]["meta_steps"] == 4
 
@@ -199,7 +210,7 @@ def test_a_task_that_the_profile_does_not_list_takes_its_common_settings(tiny):
 )
 def test_a_wish_that_cannot_be_met_is_named(tiny, wishes, said):
     with pytest.raises(MetabenchError) as error:
-        cells.expand(tiny, Request(**wishes))
+        expand(tiny, **wishes)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -219,7 +230,7 @@ def test_a_cell_is_killed_in_the_end(tmp_path, tiny):
     assert {block.limit for block in tiny.blocks} == {100.0}
     path = tmp_path / "short.toml"
     path.write_text(TINY.replace("seconds = 20", "seconds = 20\nkill_after = 7"))
-    assert {cell.seconds for cell in cells.expand(profiles.load(str(path)), Request()) if cell.skip is None} == {7}
+    assert {cell.seconds for cell in expand(profiles.load(str(path))) if cell.skip is None} == {7}
 
 
 @pytest.mark.parametrize(
@@ -246,5 +257,5 @@ def test_a_mistake_in_a_profile_is_named(tmp_path, old, new, said):
     assert old in TINY
     path.write_text(TINY.replace(old, new))
     with pytest.raises(MetabenchError) as error:
-        cells.expand(profiles.load(str(path)), Request())
+        expand(profiles.load(str(path)))
     assert said in str(error.value)

@@ -1,4 +1,4 @@
-"""mini-ImageNet in each of its layouts, pickles among them; on a small one made here, and on the real one if given."""
+"""mini-ImageNet in every layout, including pickles, on a small generated one and, if present, on the real one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REAL = os.environ.get("METABENCH_DATA", "")
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A data folder and a cache of their own, with a small mini-ImageNet to be expected in it."""
+    """A separate data folder and cache, for a small mini-ImageNet."""
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("METABENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
@@ -119,7 +119,7 @@ def test_bad_miniimagenet_is_one_line_and_nothing_is_written(place, change):
 
 
 class Evil:
-    """A pickle that would make a file."""
+    """A pickle that would create a file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

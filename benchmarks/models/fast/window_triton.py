@@ -44,9 +44,9 @@ def folded(  # type: ignore[no-untyped-def]
     total = tl.zeros([PLACES], dtype=tl.float64 if result.dtype.element_ty == tl.float64 else tl.float32)
     for y in tl.static_range(3):
         for z in tl.static_range(3):
-            below, beside = down + 1 - y, along + 1 - z
-            row, column = below // STRIDE, beside // STRIDE
+            below, across = down + 1 - y, along + 1 - z
+            row, column = below // STRIDE, across // STRIDE
             inside = within & (below >= 0) & (row < rows) & (below % STRIDE == 0)
-            inside = inside & (beside >= 0) & (column < columns) & (beside % STRIDE == 0)
+            inside = inside & (across >= 0) & (column < columns) & (across % STRIDE == 0)
             total += tl.load(source + (3 * y + z) * count + row * columns + column, mask=inside, other=0.0)
     tl.store(result + channel * images * height * width + place, total, mask=within)

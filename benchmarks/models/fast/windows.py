@@ -43,9 +43,9 @@ def module(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor
 
     The bias is not added, because the batch mean removes it: its gradient is zero."""
     x = convolution(x, weight, stride)
-    beside = x.flatten(0, 1).flatten(1).unsqueeze(0)  # [1, T * filters, n * height * width]
+    flat = x.flatten(0, 1).flatten(1).unsqueeze(0)  # [1, T * filters, n * height * width]
     shift = shift + 0 * bias  # gives the bias its zero gradient
-    normalised = F.batch_norm(beside, None, None, scale.flatten(), shift.flatten(), True, MOMENTUM, EPSILON)
+    normalised = F.batch_norm(flat, None, None, scale.flatten(), shift.flatten(), True, MOMENTUM, EPSILON)
     return normalised.view(x.shape)
 
 

@@ -25,9 +25,10 @@ from typing import Any, Literal
 
 from benchmarks.run.isolate.process import POLL, PRELOAD, Outcome, Process, warm
 
-__all__ = ["PRELOAD", "Event", "Job", "Outcome", "Verdict", "run", "warm"]
+__all__ = ["PRELOAD", "Event", "Job", "Outcome", "run", "warm"]
 
-Verdict = Literal["start", "wait", "done"]
+#: the answer of `admit`
+Admission = Literal["start", "wait"] | Outcome
 
 #: seconds until a job that `admit` told to wait is asked about again
 PATIENCE = 1.0
@@ -73,7 +74,7 @@ def run(
     on_event: Callable[[Event], None],
     *,
     threads: int | None = 1,
-    admit: Callable[[Job], Verdict] = lambda job: "start",
+    admit: Callable[[Job], Admission] = lambda job: "start",
     preload: Sequence[str] = PRELOAD,
 ) -> dict[str, Outcome]:
     """Run all jobs, in order where possible; returns the outcomes by key.
@@ -82,7 +83,7 @@ def run(
     on_event: called with every event; a job whose prerequisite failed is ``finished`` as skipped without a start
     threads: CPU threads per process; None: the libraries' default
     admit: called just before a job starts: "start", "wait" (another process works on it: ask again later, others go
-        first) or "done" (no run needed, counts as ok)
+        first), or the outcome of a job that needs no run
     preload: modules that the server imports before it forks
 
     If this function ends early (Ctrl-C, an exception of ``on_event``) it kills all processes first. Raises `ValueError`
@@ -120,7 +121,7 @@ class _Workers:
         workers: int,
         on_event: Callable[[Event], None],
         threads: int | None,
-        admit: Callable[[Job], Verdict],
+        admit: Callable[[Job], Admission],
     ) -> None:
         self.waiting = jobs
         self.running: list[tuple[Job, Process]] = []
@@ -148,13 +149,13 @@ class _Workers:
     def _ask_and_start(self, job: Job) -> None:
         if time.monotonic() - self._asked.get(job.key, -PATIENCE) < PATIENCE:
             return
-        verdict = self._admit(job)
-        if verdict == "wait":
+        admission = self._admit(job)
+        if admission == "wait":
             self._asked[job.key] = time.monotonic()
             return
         self.waiting.remove(job)
-        if verdict == "done":
-            self._finish(job, Outcome("ok"))
+        if isinstance(admission, Outcome):
+            self._finish(job, admission)
             return
         try:
             process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)

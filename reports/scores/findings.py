@@ -1,6 +1,6 @@
-"""The first screen: what can be said about each test, in one careful sentence.
+"""The cards of the first screen: the verdict on each test, as one sentence.
 
-Everything here is a verdict of `benchmarks.stats` put into words; docs/statistics.md says what each means.
+Every verdict comes from `benchmarks.stats`; docs/statistics.md explains them.
 """
 
 from __future__ import annotations
@@ -10,39 +10,44 @@ from dataclasses import dataclass
 from benchmarks.stats import Column, Comparison, Pair, top_group
 from reports import words
 from reports.results import Result, Results
-from reports.scores.pair_sentences import about_of, ends, pair_sentence, size_of
+from reports.scores.verdict_sentences import about_of, ends, pair_sentence, size_of
 
-#: verdict -> what the page says at a glance
+#: verdict -> its badge
 BADGES = {
     "winner": "better than every other",
     "tied": "no single winner",
     "under-trained": "no winner named: under-trained",
-    "single": "nothing to compare with",
-    "none": "no number to compare",
+    "single": "only one method",
+    "none": "no finite number",
 }
 
-
-#: what an interval of a difference asks: would it be there with other ...
+#: scope of an interval -> what else the difference would hold for
 SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of a card: a method with its number, its rank and its letters (none for floor and ceiling)."""
+class Entry:
+    """A line of a card: a method with its number, its rank and its groups (none for floor and ceiling).
+
+    groups: letters; two methods that share one can't be told apart (a compact letter display)."""
 
     result: Result
     number: str
     rank: int | None
-    letters: str
+    groups: str
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What a test in one batch-norm regime says.
+    """The verdict on a test in one batch-norm regime.
 
-    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (nobody to
-    compare with) or "none" (no finite number). leader: the best mean of those that are ranked. pair: the leader and the
-    next. own: whether anybody was trained for this test; else it is a further condition."""
+    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (one method)
+    or "none" (no finite number).
+    leader: the best mean among the ranked entries.
+    pair: the leader and the next.
+    entries: ranked ones by their means, then ceiling, floor and what can't be compared.
+    own: whether a method was trained for this test; else the test is a further condition.
+    """
 
     test: str
     regime: str
@@ -53,12 +58,12 @@ class Finding:
     headline: str
     sentence: str
     context: str
-    places: tuple[Place, ...]
+    entries: tuple[Entry, ...]
     own: bool
 
     @property
     def measured(self) -> str:
-        """What the numbers are and which way is better; for classification also the way and the shots."""
+        """The metric and which way is better; for classification also way and shots."""
         if self.leader is None:
             return ""
         column = self.leader.column
@@ -68,7 +73,7 @@ class Finding:
 
     @property
     def intervals(self) -> list[tuple[str, str]]:
-        """The unadjusted 95 % intervals of the leading pair: over what, and from where to where."""
+        """The unadjusted 95 % intervals of the leading pair: (scope, interval)."""
         if self.pair is None or not self.leader:
             return []
         # seeds change nothing about methods that train nothing
@@ -78,7 +83,7 @@ class Finding:
 
     @property
     def badge(self) -> str:
-        """The verdict at a glance."""
+        """The verdict in a few words."""
         return BADGES[self.verdict]
 
     @property
@@ -87,7 +92,7 @@ class Finding:
         return words.mean_with_unit(self.leader.interval, self.leader.metric) if self.leader else ""
 
 
-def findings(results: Results) -> list[list[Finding]]:
+def findings_of(results: Results) -> list[list[Finding]]:
     """For each test, a finding per regime; the regime with most methods first."""
     found: dict[tuple, list[Finding]] = {}
     for column in results.compared:
@@ -118,13 +123,13 @@ def _finding(results: Results, column: Column) -> Finding:
         headline,
         sentence,
         _context([known[name] for name in names]),
-        _places(here, comparison),
+        _entries(here, comparison),
         results.own(column.protocol.test),
     )
 
 
 def _first_pair(comparison: Comparison) -> Pair | None:
-    """The best mean and the next, where they share a seed."""
+    """The two best means, where they share a seed."""
     if len(comparison.names) < 2 or comparison.names[:2] in comparison.unpaired:
         return None
     return comparison.pair(*comparison.names[:2])
@@ -143,10 +148,10 @@ def _verdict(comparison: Comparison | None) -> str:
 def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric: str) -> tuple[str, str]:
     """The headline and the sentences below it."""
     if comparison is None or verdict == "none":
-        return "No finite number", "No finished evaluation of a learner has scores that can be compared here."
+        return "No finite number", "No learner has a finished evaluation with scores to compare."
     left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
     if verdict == "single":
-        return f"Only {comparison.names[0]} was measured", f"There is nobody to compare it with here.{left}"
+        return f"Only {comparison.names[0]} was measured", f"Only one method ran on this task.{left}"
     top = top_group(comparison.ranks)
     if verdict == "under-trained":
         verb = "leads" if len(top) == 1 else "lead"
@@ -158,28 +163,28 @@ def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric:
     if verdict == "winner":
         return f"{comparison.winner} is best at this budget", f"{told}{left}"
     if len(top) == 1:
-        return f"{top[0]} leads, but not every other is clearly behind", f"{told}{left}"
+        return f"{top[0]} leads, but not clearly ahead of every other", f"{told}{left}"
     return f"{words.listed(top)} can't be told apart", f"{told}{left}"
 
 
 def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
-    """What is real among fits that may not be finished, without the word winner."""
+    """The size of the lead among fits that may be unfinished; it names no winner."""
     if pair is None:
         return _unpaired(comparison)
     about = about_of(pair)
-    size = f"{pair.first} is ahead of {pair.second}, the next, by {size_of(pair, metric)}"
+    size = f"{pair.first} is ahead of {pair.second} by {size_of(pair, metric)}"
     if pair.verdict in ("better", "worse"):
         classes = {True: " and for other classes", False: ", perhaps not for other classes", None: ""}
         return f"{size}. The difference is real {about}{classes[pair.survives_new_classes]}."
     if pair.verdict == "equivalent":
         return f"{size}: equivalent within the task's margin, {about}."
     if not pair.adjusted.known:
-        return f"{size}: one shared episode gives no interval."
+        return f"{size}; one shared episode gives no interval."
     return f"{size}. This may be chance, {about}.{_need(comparison, pair)}"
 
 
 def _need(comparison: Comparison, pair: Pair) -> str:
-    """What would decide an open pair."""
+    """How many episodes or seeds would decide an open pair."""
     need = comparison.need(pair)
     return f" Undecided: it would take {need}." if need is not None else ""
 
@@ -189,32 +194,31 @@ def _why(comparison: Comparison) -> str:
     who = words.listed(names) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
     return (
         f"No winner is named: {who} {'is' if len(names) == 1 else 'are'} under-trained, "
-        "and more training may change this order."
+        "and more training may change the order."
     )
 
 
 def _unpaired(comparison: Comparison) -> str:
     first, second = comparison.names[:2]
-    return f"{first} and {second}, the next, share no training seed, so there is no paired difference."
+    return f"{first} and {second} share no training seed, so there is no paired difference."
 
 
-def _places(here: list[Result], comparison: Comparison | None) -> tuple[Place, ...]:
-    """Those that are ranked in the order of their means, then ceiling and floor and what can't be compared."""
-    ranks, letters = (comparison.ranks, comparison.letters) if comparison else ({}, {})
+def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, ...]:
+    ranks, groups = (comparison.ranks, comparison.letters) if comparison else ({}, {})
     order = {name: place for place, name in enumerate(comparison.names if comparison else ())}
     return tuple(
-        Place(
+        Entry(
             result,
             words.plus_minus(result.interval, result.metric),
             ranks.get(result.name),
-            letters.get(result.name, "" if result.row.role == "learner" else result.row.role),
+            groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
         )
         for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, one.name))
     )
 
 
 def _context(ranked: list[Result]) -> str:
-    """Seeds, episodes and share of the published budget of those compared."""
+    """Seeds, episodes and share of the published budget of the ranked entries."""
     parts = []
     if ranked:
         seeds = sorted({len(result.tested) for result in ranked})

@@ -1,13 +1,13 @@
-"""Verdicts in words. Every sentence says that it holds at this budget, and what it is about."""
+"""Verdicts as sentences. Every sentence says that it holds at this budget, and for which models or methods."""
 
 from __future__ import annotations
 
 import math
 
 from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval
-from benchmarks.stats.verdicts import Comparison, Pair
+from benchmarks.stats.verdicts import Pair
 
-#: what a verdict speaks about
+#: scope -> what a verdict holds for
 ABOUT = {
     "models": "for these trained models",
     "methods": "for the methods, over training seeds",
@@ -16,7 +16,7 @@ ABOUT = {
 
 
 def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) -> str:
-    """One sentence on a pair: verdict, size, interval, and what it is about; no winner where a fit is under-trained."""
+    """One sentence on a pair: verdict, size, interval and scope. It names no winner where a fit is under-trained."""
     size = size_of(pair, metric)
     about = f"at this budget, {about_of(pair)}"
     short = [name for name in (pair.first, pair.second) if name in under_trained]
@@ -39,30 +39,12 @@ def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) 
 
 
 def about_of(pair: Pair) -> str:
-    """What the verdict of a pair speaks about."""
+    """What the verdict of a pair holds for."""
     return ABOUT[pair.scope] if pair.contrast.trained or pair.scope != "methods" else "for methods that train nothing"
 
 
-def comparison_sentence(comparison: Comparison) -> str:
-    """Who wins a column, or why nobody does."""
-    about = f"at this budget, {ABOUT[comparison.scope]}"
-    if not comparison.names:
-        return "No method has scores that can be compared."
-    if len(comparison.names) == 1:
-        return f"Only {comparison.names[0]} was measured: there is nobody to compare it with."
-    if comparison.under_trained:
-        names = ", ".join(comparison.under_trained)
-        return f"No winner is named: under-trained at this budget: {names}."
-    if comparison.winner:
-        return f"{comparison.winner} is better than every other method {about}."
-    top = [name for name, rank in comparison.ranks.items() if rank == 1]
-    if len(top) == 1:
-        return f"No single winner {about}: nobody is better than {top[0]}, which is not better than all others."
-    return f"No single winner {about}: nobody is better than any of {', '.join(top)}."
-
-
 def size_of(pair: Pair, metric: str) -> str:
-    """How large a difference is, with its adjusted interval, told from the side of the larger one."""
+    """The size of a difference with its adjusted interval, seen from the larger side."""
     return f"{amount(pair.contrast.estimate, metric)} ({_interval(pair.adjusted, metric)})"
 
 
@@ -76,7 +58,7 @@ def amount(estimate: float, metric: str) -> str:
 
 
 def margin(limit: float, metric: str) -> str:
-    """A margin of the scale in the task's units."""
+    """A margin on the scale of contrasts in the task's units."""
     if metric == "accuracy":
         return f"{100 * limit:.1f} points"
     return f"a factor of {math.exp(limit):.2f}" if metric == "squared error" else f"{limit:g}"
@@ -87,7 +69,7 @@ def _interval(interval: Interval, metric: str) -> str:
 
 
 def ends(interval: Interval, metric: str) -> str:
-    """``+0.12 to +1.48``: a known interval in the task's units, told from the side of the larger one as its size is."""
+    """``+0.12 to +1.48``: a known interval in the task's units, seen from the larger side."""
     low, high = (interval.low, interval.high) if interval.estimate >= 0 else (-interval.high, -interval.low)
     if metric == "accuracy":
         said = f"{100 * low:+.2f} to {100 * high:+.2f}"
@@ -100,7 +82,7 @@ def ends(interval: Interval, metric: str) -> str:
 
 
 def decimals(width: float) -> int:
-    """So many that three digits of an interval's width are seen, the same at both of its ends."""
+    """The decimals that show three digits of an interval's width, the same at both ends."""
     return max(0, 3 - math.ceil(math.log10(width))) if width > 0 else 2
 
 

@@ -1,0 +1,54 @@
+"""Names of methods and tasks, and files in the place of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import registry
+from benchmarks.errors import MetabenchError
+from benchmarks.registry import Entry
+
+#: one name or several; a path to a Python file stands for the names that it registers
+Names = str | Path | Sequence[str | Path]
+
+
+def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], list[str]]:
+    """Names of methods and tasks, where a file stands for those that it registers; and the files that a process has to
+    import for them. Raises `MetabenchError` for a file that registers nothing of the kind."""
+    given = [_texts(methods), _texts(tasks)]
+    own_files = [name for names in given for name in names if name.endswith(".py")]
+    for name in own_files:
+        registry.forget_file(Path(name))
+    registry.discover(own_files)
+    files: dict[str, None] = {}
+
+    def names(given: list[str], table: dict[str, Entry], kind: str) -> list[str]:
+        found: list[str] = []
+        for name in given:
+            path = Path(name).resolve() if name.endswith(".py") else None
+            own = [entry.name for entry in table.values() if path and path in [each.path for each in entry.all]]
+            if path and not own and path not in registry.other_files:
+                raise MetabenchError(f"{name} registers no {kind}")
+            files.update(dict.fromkeys([str(path)] if path else _foreign(name, table)))
+            found += own or ([] if path else [name])
+        return list(dict.fromkeys(found))
+
+    methods_found = names(given[0], registry.methods(), "method")
+    return methods_found, names(given[1], registry.tasks(), "task"), list(files)
+
+
+def _texts(names: Names) -> list[str]:
+    return [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]
+
+
+def _foreign(name: str, table: Mapping[str, Entry]) -> Iterable[str]:
+    """The files of a name that the caller has imported: other processes have to import them too."""
+    for entry in table[name].all if name in table else ():
+        if entry.cls.__module__ == "__main__":
+            raise MetabenchError(
+                f"{name} is defined in the notebook or script itself, and other processes can't import that: write it "
+                "to a file of its own (%%writefile mine.py) and name the file"
+            )
+        if not entry.cls.__module__.startswith(tuple(f"{package}." for package in registry.PACKAGES)):
+            yield str(entry.path.resolve())

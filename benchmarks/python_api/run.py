@@ -1,0 +1,148 @@
+"""`run`: train methods and test them on tasks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.errors import MetabenchError
+from benchmarks.records.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmarks.python_api.names import Names
+    from benchmarks.run.cells import Cell
+    from benchmarks.run.isolate import Outcome
+
+#: cells to run: all that are not finished, those that failed, those without a record
+ONLY = ("all", "failed", "missing")
+#: the most training seeds of one run: more is a seed that was meant as one number
+MOST_SEEDS = 1_000
+#: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
+LARGEST_SEED = 2**23 - 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """The outcome of `run`.
+
+    store: the folder of the records. failed, skipped: one line per cell with the reason.
+    cells: all that belong to the run, also those finished before. outcomes: of those that ran now, by key."""
+
+    store: Path
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    cells: Sequence[Cell] = field(repr=False)
+    outcomes: Mapping[str, Outcome] = field(repr=False)
+
+    def results(self) -> pd.DataFrame:
+        """Every score of this run's cells, as `results` has those of a whole store."""
+        from benchmarks.python_api.results import existing, frame
+
+        return frame(existing(self.store), frozenset(cell.key for cell in self.cells))
+
+
+def run(
+    methods: Names = (),
+    tasks: Names = (),
+    *,
+    profile: str = "quick",
+    seeds: int | Sequence[int] | None = None,
+    meta_steps: int | None = None,
+    episodes: int | None = None,
+    seconds: float | None = None,
+    shots: Sequence[int] = (),
+    settings: Mapping[str, Any] | None = None,
+    plan: str = "",
+    device: str = "cpu",
+    jobs: int | None = None,
+    threads: int | None = None,
+    memory: float | None = None,
+    only: str = "all",
+    store: str | Path | None = None,
+    verbose: bool = False,
+) -> Run:
+    """Train methods and test them on tasks, each training and each test in a process of its own.
+
+    methods, tasks: names, or paths of your own files; none: those of the profile.
+    profile: "smoke", "quick", "standard", "paper" or your own file. It has the budgets, and the methods and tasks where
+        none are named.
+    seeds: how many training seeds, or which, as in (0, 2, 5).
+    meta_steps, episodes, seconds: budget of each training, test episodes, and time limit of each training in seconds.
+    shots: further numbers of support examples to test with.
+    settings: hyper-parameters, ``{"maml.inner_lr": 0.1}``.
+    plan: execution plan of trainings, as in "compiled"; "": a rule decides.
+    device: "cpu", "cuda" or "cuda:N".
+    jobs, threads, memory: processes at a time, CPU threads of each, and memory limit of each in GB (10^9 bytes).
+    only: "all" cells that are not finished, the "failed" or the "missing" ones.
+    store: the folder of the records; None: that of `metabench run`, ``reports/runs/<profile>``.
+    verbose: print what `metabench run` prints.
+
+    Finished cells are never computed again, so an interrupted run resumes with the same call, and a file that has
+    changed since the last call is imported again. No ``if __name__ == "__main__":`` is needed. In a notebook, write a
+    method to a file (``%%writefile mine.py``), since other processes can't import a cell::
+
+        done = mb.run(methods=["./mine.py", "maml"], tasks=["omniglot/5w1s"], seeds=3, meta_steps=500)
+        assert not done.failed, done.failed
+        done.results().query("headline").groupby(["method", "regime"], observed=True).score.mean()
+
+    A failing cell doesn't end the run; ``failed`` names it. Raises `MetabenchError` for unknown names, fields and
+    values before anything is written."""
+    from benchmarks.run import isolate
+
+    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
+    from benchmarks import registry
+    from benchmarks.commands import console, options
+    from benchmarks.execution import plans
+    from benchmarks.python_api.names import named
+    from benchmarks.run import code_hash, profiles, schedule
+    from benchmarks.run.cells import Request, resolve
+
+    chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
+    method_names, task_names, files = named(methods, tasks)
+    code_hash.forget_own_files()
+    if not (chosen.blocks or task_names):
+        raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
+    if only not in ONLY:
+        raise registry.unknown("value of only", only, ONLY)
+    numbers = [("jobs", jobs), ("threads", threads), ("memory", memory), *(("shots", each) for each in shots)]
+    for what, number in numbers:
+        if number is not None and not 0 < number < 1e9:
+            raise MetabenchError(f"{what} = {number!r} is not above 0 and below 1e9")
+    plans.check_device(plan, options.device(device))
+    request = Request(method_names, task_names, _seeds(seeds), settings or {}, device, tuple(shots), plan)
+    found = resolve(chosen, request)
+    target = Store(options.store_of(None if store is None else Path(store), profile))
+    machine = schedule.Machine.default(device, jobs, memory, threads)
+    with console.RunView(console.plain()) if verbose else contextlib.nullcontext() as view:
+        watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
+        data = schedule.prepare(found, machine, files, watcher)
+        todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
+        watcher.plan(todo)
+        outcomes = schedule.run(todo, target, machine, files, watcher)
+    ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
+    lines = [(end.status, f"{cell}: {end.status} ({end.reason})") for cell, end in ended if end.status != "ok"]
+    lines += [("skipped", f"{cell.label} on {cell.task}: {cell.skip}") for cell in todo.cells if cell.skip is not None]
+    return Run(
+        target.path,
+        failed=tuple(line for status, line in lines if status != "skipped"),
+        skipped=tuple(line for status, line in lines if status == "skipped"),
+        cells=(*todo.done, *todo.cells),
+        outcomes=outcomes,
+    )
+
+
+def _seeds(seeds: int | Sequence[int] | None) -> tuple[int, ...]:
+    """``3``: seeds 0, 1 and 2; ``(0, 2, 5)``: these; None: nothing."""
+    if seeds is None:
+        return ()
+    numbers = range(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
+    if not 0 < len(numbers) <= MOST_SEEDS or not all(isinstance(n, int) and 0 <= n <= LARGEST_SEED for n in numbers):
+        raise MetabenchError(
+            f"seeds = {seeds!r}: give their count, or numbers from 0 to {LARGEST_SEED}; at most {MOST_SEEDS}"
+        )
+    return tuple(numbers)

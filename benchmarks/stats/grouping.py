@@ -1,0 +1,163 @@
+"""Which tests make a row, what the row is called, and which column it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.records.record import Record, Tested
+
+
+@dataclass(frozen=True, order=True)
+class TestProtocol:
+    """What the numbers of a column have in common."""
+
+    task: str
+    data: str
+    way: int
+    shots: int
+    queries: int
+    split: str
+    regime: str
+    model: str = "best"
+
+    __test__ = False  # not a test case of pytest's
+
+    @property
+    def test(self) -> tuple[Any, ...]:
+        """Everything but the regime."""
+        return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
+
+    def __str__(self) -> str:
+        last = ", last checkpoint" if self.model == "last" else ""
+        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"
+
+
+def protocol_of(tested: Tested) -> TestProtocol:
+    """The column that a test belongs to."""
+    where = tested.conditions
+    return TestProtocol(
+        task=where.task_id,
+        data=tested.task.data or "",
+        way=where.way or 0,
+        shots=where.shots or 0,
+        queries=where.queries or 0,
+        split=where.split,
+        regime=tested.test.regime,
+        model=tested.test.model,
+    )
+
+
+def grouped(records: Iterable[Record], older: bool = False) -> list[tuple[str, tuple[Tested, ...]]]:
+    """The tests that make one row, lowest seed first, with the name of the row.
+
+    They differ in the seed only; the newest counts where a seed is there twice. older: records that newer code has
+    replaced make rows of their own."""
+    ordered = _by_age(records)
+    gone = set() if older else superseded(ordered)
+    groups: dict[str, dict[int, Tested]] = {}
+    for record in ordered:
+        for tested in record.tested if record.key not in gone else ():
+            groups.setdefault(_identity(tested), {})[tested.seed] = tested
+    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    return list(zip(_names(members), members, strict=True))
+
+
+def superseded(records: Iterable[Record]) -> set[str]:
+    """The keys of records, finished or failed, that newer code has replaced.
+
+    The newer one is of the same method, task, budget and conditions. A field that only one of both versions has makes
+    no difference."""
+    groups: dict[str, list[Record]] = {}
+    for record in reversed(_by_age(records)):
+        groups.setdefault(_run(record), []).append(record)
+    return {
+        record.key
+        for group in groups.values()
+        for record in group
+        if record.code != next(newest for newest in group if _agree(newest, record)).code
+    }
+
+
+def _by_age(records: Iterable[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: (record.started, record.key))
+
+
+def _run(record: Record) -> str:
+    """What a record of newer code must share with one that it replaces, besides the fields."""
+    where = record.evaluation and dataclasses.replace(record.evaluation, episodes_digest=None)
+    task = record.task.id if record.task else None
+    return json.dumps([record.cell, record.label, task, _plain(record.budget), _plain(where)], sort_keys=True)
+
+
+def _agree(one: Record, other: Record) -> bool:
+    fields = [record.method.fields if record.method else {} for record in (one, other)]
+    return all(fields[0][name] == fields[1][name] for name in fields[0].keys() & fields[1].keys())
+
+
+def _identity(tested: Tested) -> str:
+    """All that decides a number except the seed."""
+    record, test = tested.record, [tested.test.model, tested.test.regime]
+    method = [tested.method.name, tested.method.fields, record.code]
+    budget, task, where = (_plain(each) for each in (record.budget, tested.task, tested.conditions))
+    return json.dumps([record.label, method, task, budget, where, test], sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if value is not None else None
+
+
+# --- names ---
+
+
+def _names(groups: Sequence[Sequence[Tested]]) -> list[str]:
+    """The label of each row, and the settings that differ where one test has several rows of a label.
+
+    The tests of one fit under several regimes and of several checkpoints have the same name."""
+    names = [group[0].record.label for group in groups]
+    for settings in (_fields, _budget, _conditions, _code):
+        _tell_apart(names, groups, settings, lambda tested: protocol_of(tested).test[:-1])
+    _tell_apart(names, groups, _record, protocol_of)
+    return names
+
+
+def _tell_apart(
+    names: list[str],
+    groups: Sequence[Sequence[Tested]],
+    settings: Callable[[Tested], dict[str, Any]],
+    place: Callable[[Tested], Any],
+) -> None:
+    """Append the settings that differ to names that stand in one place several times."""
+    places = [(name, place(group[0])) for name, group in zip(names, groups, strict=True)]
+    for crowded in [where for where, count in Counter(places).items() if count > 1]:
+        told = {number: settings(groups[number][0]) for number, where in enumerate(places) if where == crowded}
+        known = dict.fromkeys(name for one in told.values() for name in one)
+        differ = [name for name in known if len({str(one.get(name)) for one in told.values()}) > 1]
+        for number, one in told.items() if differ else ():
+            names[number] += f" ({', '.join(f'{name}={one.get(name)}' for name in differ)})"
+
+
+def _fields(tested: Tested) -> dict[str, Any]:
+    return tested.method.fields
+
+
+def _budget(tested: Tested) -> dict[str, Any]:
+    return _plain(tested.record.budget) or {"meta_steps": 0}
+
+
+def _conditions(tested: Tested) -> dict[str, Any]:
+    where = tested.conditions
+    names = ("trained_on", "episodes", "validation_episodes", "episodes_digest")
+    return {name.replace("_", " "): getattr(where, name) for name in names}
+
+
+def _code(tested: Tested) -> dict[str, Any]:
+    return {"code": str(tested.record.code)[:6]}
+
+
+def _record(tested: Tested) -> dict[str, Any]:
+    return {"record": tested.record.key[:6]}
