@@ -6,64 +6,10 @@ records load quickly.
 """
 
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
-from benchmarks.stats.classes import ClassComponents, Membership, clusters_by_item
+from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.columns import Column, Row, arranged, at_step, columns, row_of, task_scores
-from benchmarks.stats.contrasts import (
-    SCOPES,
-    SEEDS_FOR_METHODS,
-    Contrast,
-    Interval,
-    contrast,
-    margin_on_scale,
-    quantile,
-)
+from benchmarks.stats.contrasts import Contrast, Interval, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of, superseded
-from benchmarks.stats.power import Components, Need, components, equivalence_power, needed, power
-from benchmarks.stats.verdicts import VERDICTS, Comparison, Pair, Scores, compare, judge, paired_contrast
-
-__all__ = [
-    "SCOPES",
-    "SEEDS_FOR_METHODS",
-    "VERDICTS",
-    "Aggregate",
-    "ClassComponents",
-    "Column",
-    "Comparison",
-    "Components",
-    "Contrast",
-    "Interval",
-    "Membership",
-    "Need",
-    "Pair",
-    "Row",
-    "Scores",
-    "TaskScores",
-    "TestProtocol",
-    "aggregate",
-    "arranged",
-    "at_step",
-    "clusters_by_item",
-    "columns",
-    "compare",
-    "components",
-    "contrast",
-    "equivalence_power",
-    "grouped",
-    "holm",
-    "interquartile_mean",
-    "interval_levels",
-    "judge",
-    "letters",
-    "margin_on_scale",
-    "needed",
-    "paired_contrast",
-    "power",
-    "protocol_of",
-    "quantile",
-    "ranks",
-    "row_of",
-    "superseded",
-    "task_scores",
-    "top_group",
-]
+from benchmarks.stats.power import Components, components, equivalence_power, needed, power
+from benchmarks.stats.verdicts import Comparison, Pair, Scores, compare, judge, paired_contrast

@@ -30,7 +30,6 @@ _CHUNK = 4_000_000
 class TaskScores:
     """The scores of all methods on one task.
 
-    name: of the task
     floor, ceiling: mean scores that normalise to 0 and 1
     methods: per method the score of each episode, ``[seeds, episodes]``; all on the same episodes, row i from the same
         seed
@@ -73,12 +72,10 @@ class TaskScores:
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """Results across tasks.
+    """Results across the tasks and methods that take part.
 
-    tasks, methods: those that take part
     missing: for the other methods, the tasks they lack
     scope: "models" (other episodes) or "methods" (other seeds too)
-    interquartile_means: per method
     profile: columns method, score, share, low, high: the share of runs (seeds, averaged over tasks) above a normalised
         score, and a pointwise interval
     """
@@ -96,9 +93,7 @@ def aggregate(
 ) -> Aggregate:
     """Aggregate over tasks, with intervals from a bootstrap stratified by task.
 
-    level: confidence level
-    resamples: number of bootstrap resamples
-    points: grid points of the profile
+    level: confidence level; points: grid points of the profile.
 
     Each resample redraws the episodes of each task, the same for every seed and method. If every task has
     `SEEDS_FOR_METHODS` seeds, it redraws seeds too. Raises `MetabenchError` if no method has every task."""
@@ -114,23 +109,18 @@ def aggregate(
         said = "; ".join(f"{name} lacks {', '.join(names)}" for name, names in missing.items())
         raise MetabenchError(f"no method has a result on every task: {said}")
     scope = "methods" if min(task.seeds for task in tasks) >= SEEDS_FOR_METHODS else "models"
-    grid = np.linspace(0.0, 1.0, points)
+    grid, ends = np.linspace(0.0, 1.0, points), [0.5 - level / 2, 0.5 + level / 2]
     means, rows = {}, []
     resampled = [_resampled(task, methods, resamples, scope == "methods") for task in tasks]
+    known = all(task.episodes > 1 for task in tasks)
     for name in methods:
         runs = [task.normalised(task.methods[name].mean(axis=1))[None] for task in tasks]
         drawn = [by_method[name] for by_method in resampled]
-        centre, spread = interquartile_mean(np.concatenate(runs, axis=1)), interquartile_mean(np.hstack(drawn))
-        low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2])
-        known = _noisy(tasks)
-        means[name] = Interval(
-            float(centre[0]), float(low) if known else math.nan, float(high) if known else math.nan, level, scope
-        )
-        share, band = (
-            _above(runs, grid)[0],
-            np.quantile(_above(drawn, grid), [0.5 - level / 2, 0.5 + level / 2], axis=0),
-        )
-        rows.append(pd.DataFrame({"method": name, "score": grid, "share": share, "low": band[0], "high": band[1]}))
+        centre = float(interquartile_mean(np.hstack(runs))[0])
+        low, high = np.quantile(interquartile_mean(np.hstack(drawn)), ends) if known else (math.nan, math.nan)
+        means[name] = Interval(centre, float(low), float(high), level, scope)
+        share, (low, high) = _above(runs, grid)[0], np.quantile(_above(drawn, grid), ends, axis=0)
+        rows.append(pd.DataFrame({"method": name, "score": grid, "share": share, "low": low, "high": high}))
     profile = pd.concat(rows, ignore_index=True)
     return Aggregate(tuple(task.name for task in tasks), methods, missing, scope, means, profile)
 
@@ -144,14 +134,8 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.sort(values, axis=-1)[..., cut : count - cut].mean(axis=-1))
 
 
-def _noisy(tasks: Sequence[TaskScores]) -> bool:
-    """Whether resampling episodes can change anything."""
-    return all(task.episodes > 1 for task in tasks)
-
-
 def _above(runs: Sequence[np.ndarray], grid: np.ndarray) -> np.ndarray:
-    """Share of runs above each grid point, averaged over tasks: ``[resamples, points]``; runs ``[resamples,
-    seeds]``."""
+    """Share of runs ``[resamples, seeds]`` above each grid point, averaged over tasks: ``[resamples, points]``."""
     width, shares = len(grid) + 1, 0.0
     for seeds in sorted({task.shape[1] for task in runs}):
         alike = np.hstack([task for task in runs if task.shape[1] == seeds])

@@ -21,12 +21,8 @@ LEAST_CHANGE = 0.01
 
 @dataclass(frozen=True)
 class Change:
-    """A change of level.
-
-    at: index of the first value of the new level
-    ratio: median after over median before, between the neighbouring changes
-    p: p-value of Pettitt's test
-    """
+    """A change of level: the index of the first new value; the ratio of the medians after and before, between the
+    neighbouring changes; and the p-value of Pettitt's test."""
 
     at: int
     ratio: float

@@ -22,12 +22,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ClassComponents:
-    """Variances of an episode's score.
-
-    classes: of a class's effect
-    rest: of the remainder
-    variance_of_mean: of the mean over episodes
-    """
+    """Variances of an episode's score: of a class's effect, of the remainder, and of the mean over episodes."""
 
     classes: float
     rest: float
@@ -35,9 +30,8 @@ class ClassComponents:
 
 
 class Membership:
-    """The classes of each test episode.
+    """The classes of each test episode, from the class of each query, ``[episodes, queries]``.
 
-    classes: ``[episodes, queries]``, the class of each query
     clusters: class -> cluster; rotated copies of one character, for example, are not independent (`clusters_by_item`)
     """
 
@@ -71,7 +65,6 @@ class Membership:
             - 2.0 * float(total @ (gram @ total)) / self.episodes
             + float(total @ total) ** 2 / self.episodes**2
         )
-
         self._determinant = self._squared * (self.episodes - 1) - self._trace**2
         tell = self._determinant > 1e-9 * self._squared * self.episodes
         #: whether the class variance is identifiable: some episodes share a class, others don't

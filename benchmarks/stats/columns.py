@@ -37,10 +37,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A method under one protocol with all its seeds.
-
-    tested: one test per seed. values: the score of every query at the headline step, ``[seeds, episodes, queries]``, of
-    the episodes that every seed has, from the first on."""
+    """A method under one protocol: one test per seed, and the score of every query at the headline step, ``[seeds,
+    episodes, queries]``, of the episodes that every seed has, from the first on."""
 
     name: str
     tested: tuple[Tested, ...]
@@ -53,7 +51,6 @@ class Row:
 
     @property
     def episodes(self) -> np.ndarray:
-        """The numbers of its episodes, ascending."""
         return np.arange(self.values.shape[1])
 
     @property
@@ -166,15 +163,12 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
 
     step: the number of inner steps to look at, in place of each test's headline; rows without it are left out."""
     groups = grouped(records)
-    scores = {key: store.scores(record) for key, record in _records_of(groups).items()}
+    used = {one.record.key: one.record for _, group in groups for one in group}
+    scores = {key: store.scores(record) for key, record in used.items()}
     found = [
         row_of(name, group, [at_step(one, scores[one.record.key], step) for one in group]) for name, group in groups
     ]
     return arranged([row for row in found if row is not None], store.episodes)
-
-
-def _records_of(groups: Iterable[tuple[str, Sequence[Tested]]]) -> dict[str, Record]:
-    return {one.record.key: one.record for _, group in groups for one in group}
 
 
 def at_step(tested: Tested, scores: Mapping[str, np.ndarray] | None, step: int | None = None) -> np.ndarray | None:

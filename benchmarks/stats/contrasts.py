@@ -29,11 +29,7 @@ SEEDS_FOR_METHODS = 5
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with a two-sided interval; low and high are NaN if unknown.
-
-    level: confidence level
-    scope: one of `SCOPES`
-    """
+    """An estimate with a two-sided interval at a confidence level, in a scope; low and high are NaN if unknown."""
 
     estimate: float
     low: float
@@ -43,7 +39,6 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether the interval is finite."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
@@ -67,7 +62,6 @@ class Contrast:
     values: ``[seeds, episodes]``, with the estimate as mean. On the scale "difference": differences of scores. On the
         scale "log ratio" (squared errors): log(mean error of the second / mean error of the first), plus the
         first-order terms in each episode's errors.
-    scale: "difference" or "log ratio"
     membership: classes of each episode, for tasks with classes
     trained: False if neither method trains, so that seeds don't matter
     """
@@ -95,19 +89,9 @@ class Contrast:
         return np.asarray(self.values.mean(axis=0))
 
     @cached_property
-    def episode_variance(self) -> float:
-        """s_episode^2: variance over episodes of the mean over seeds; NaN for one episode."""
-        return _variance(self.episode_values)
-
-    @cached_property
     def seed_variance(self) -> float:
-        """s_seed^2: variance over seeds of the mean over episodes; NaN for one seed."""
-        return _variance(self.values.mean(axis=1))
-
-    @cached_property
-    def _seeds_count(self) -> bool:
-        """Whether there are enough seeds to measure their noise, and any noise."""
-        return self.seeds >= SEEDS_FOR_METHODS and bool((self.values != self.values[:1]).any())
+        """Variance over seeds of the mean over episodes; NaN for one seed."""
+        return float(np.var(self.values.mean(axis=1), ddof=1)) if self.seeds > 1 else math.nan
 
     def scopes(self) -> tuple[str, ...]:
         """The scopes that this data supports."""
@@ -127,8 +111,9 @@ class Contrast:
     def _spread(self, scope: str) -> tuple[float, int]:
         if scope not in self.scopes():
             raise MetabenchError(self._refusal(scope))
-        error = self.episode_variance / self.episodes
-        if scope == "methods" and self._seeds_count:
+        error = float(np.var(self.episode_values, ddof=1)) / self.episodes
+        noisy = self.seeds >= SEEDS_FOR_METHODS and bool((self.values != self.values[:1]).any())
+        if scope == "methods" and noisy:
             return math.sqrt(self.seed_variance / self.seeds + error), self.seeds - 1
         if scope == "classes":
             assert self.membership is not None
@@ -137,8 +122,7 @@ class Contrast:
         return math.sqrt(error), self.episodes - 1
 
     def _refusal(self, scope: str) -> str:
-        if scope not in SCOPES:
-            return f"unknown scope {scope!r}; known: {', '.join(SCOPES)}"
+        check_scope(scope)
         if self.episodes < 2:
             return f"{self.episodes} shared episode: no interval"
         if scope == "methods":
@@ -174,14 +158,11 @@ def contrast(
     membership: Membership | None = None,
     trained: bool = True,
 ) -> Contrast:
-    """The advantage of ``first`` over ``second``.
+    """The advantage of ``first`` over ``second``; the other arguments are those of `Contrast`.
 
     first, second: mean score of each episode, ``[seeds, episodes]``. Row i of both comes from the same seed, column j
         from the same episode. A single row (a method that trains nothing) pairs with every row of the other.
     metric: squared errors are compared by the ratio of their means, other scores by their difference
-    higher_is_better: False for errors
-    membership: classes of each episode
-    trained: False if neither method trains
 
     Raises `MetabenchError` for scores that are not finite, shapes that don't match, and a mean error of zero."""
     a, b = checked(first, "the first method"), checked(second, "the second method")
@@ -221,12 +202,14 @@ def checked(scores: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
+def check_scope(scope: str) -> None:
+    """Raise `MetabenchError` for an unknown scope."""
+    if scope not in SCOPES:
+        raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
+
+
 def quantile(degrees: float, probability: float) -> float:
     """Quantile of Student's t."""
     from scipy import special
 
     return float(special.stdtrit(degrees, probability))
-
-
-def _variance(values: np.ndarray) -> float:
-    return float(np.var(values, ddof=1)) if len(values) > 1 else math.nan

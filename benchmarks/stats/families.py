@@ -52,10 +52,8 @@ def ranks(names: Iterable[Name], better: Collection[tuple[Name, Name]]) -> dict[
 
 
 def letters(names: Sequence[Name], different: Collection[tuple[Name, Name]]) -> dict[Name, str]:
-    """Compact letter display: two methods share a letter if and only if they are not significantly different.
-
-    names: best first; the first gets the letter a
-    different: significant pairs, in either order
+    """Compact letter display: two methods share a letter if and only if they are not significantly different (pairs in
+    either order). Names come best first; the first gets the letter a.
 
     Insertion and absorption (Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons",
     Journal of Computational and Graphical Statistics 13 (2004)), without redundant letters."""
@@ -70,7 +68,10 @@ def letters(names: Sequence[Name], different: Collection[tuple[Name, Name]]) -> 
                 kept = [other for other in kept if not other <= group] + [group]
         groups = kept
     groups.sort(key=lambda group: sorted(names.index(name) for name in group))
-    return _lettered(names, _without_idle(groups))
+    groups = _without_idle(groups)
+    alphabet = string.ascii_letters
+    marks = [alphabet[i] if i < len(alphabet) else f"({i + 1})" for i in range(len(groups))]
+    return {name: "".join(mark for mark, group in zip(marks, groups, strict=True) if name in group) for name in names}
 
 
 def _without_idle(groups: list[frozenset[Name]]) -> list[frozenset[Name]]:
@@ -82,12 +83,6 @@ def _without_idle(groups: list[frozenset[Name]]) -> list[frozenset[Name]]:
         if all(any(pair <= other for other in others) for pair in pairs):
             kept = others
     return kept
-
-
-def _lettered(names: Sequence[Name], groups: Sequence[frozenset[Name]]) -> dict[Name, str]:
-    alphabet = string.ascii_letters
-    marks = [alphabet[i] if i < len(alphabet) else f"({i + 1})" for i in range(len(groups))]
-    return {name: "".join(mark for mark, group in zip(marks, groups, strict=True) if name in group) for name in names}
 
 
 def top_group(ranked: Mapping[Name, int]) -> list[Name]:

@@ -119,9 +119,9 @@ def _names(groups: Sequence[Sequence[Tested]]) -> list[str]:
 
     The tests of one fit under several regimes and of several checkpoints have the same name."""
     names = [group[0].record.label for group in groups]
-    for settings in (_fields, _budget, _conditions, _code):
+    for settings in _SETTINGS:
         _tell_apart(names, groups, settings, lambda tested: protocol_of(tested).test[:-1])
-    _tell_apart(names, groups, _record, protocol_of)
+    _tell_apart(names, groups, lambda tested: {"record": tested.record.key[:6]}, protocol_of)
     return names
 
 
@@ -141,23 +141,13 @@ def _tell_apart(
             names[number] += f" ({', '.join(f'{name}={one.get(name)}' for name in differ)})"
 
 
-def _fields(tested: Tested) -> dict[str, Any]:
-    return tested.method.fields
-
-
-def _budget(tested: Tested) -> dict[str, Any]:
-    return _plain(tested.record.budget) or {"meta_steps": 0}
-
-
-def _conditions(tested: Tested) -> dict[str, Any]:
-    where = tested.conditions
-    names = ("trained_on", "episodes", "validation_episodes", "episodes_digest")
-    return {name.replace("_", " "): getattr(where, name) for name in names}
-
-
-def _code(tested: Tested) -> dict[str, Any]:
-    return {"code": str(tested.record.code)[:6]}
-
-
-def _record(tested: Tested) -> dict[str, Any]:
-    return {"record": tested.record.key[:6]}
+#: settings of a test, in the order in which names tell them
+_SETTINGS: tuple[Callable[[Tested], dict[str, Any]], ...] = (
+    lambda tested: tested.method.fields,
+    lambda tested: _plain(tested.record.budget) or {"meta_steps": 0},
+    lambda tested: {
+        name.replace("_", " "): getattr(tested.conditions, name)
+        for name in ("trained_on", "episodes", "validation_episodes", "episodes_digest")
+    },
+    lambda tested: {"code": str(tested.record.code)[:6]},
+)

@@ -6,6 +6,8 @@ are smaller than those of the two scores.
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import numpy as np
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import SCOPES, quantile
+from benchmarks.stats.contrasts import check_scope, quantile
 
 #: required power
 ENOUGH = 0.8
@@ -24,14 +26,13 @@ MOST_EPISODES, MOST_SEEDS = 10_000_000, 1_000
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of a paired difference, in squared score units.
+    """Variances of a paired difference, in squared score units, and numbers of seeds, episodes, queries and classes,
+    those of the data or of a plan.
 
-    seed: of the training seed
+    seed, query: of the training seed, and of a query shared by all seeds (with one seed: all of its noise)
     class_: of a class's effect, as in `benchmarks.stats.classes`
     episode: of an episode beyond its classes and queries
-    query: of a query, shared by all seeds (with one seed: all of its noise)
     interaction: of an episode's score between seeds, beyond the seed's own effect, at this number of queries
-    seeds, episodes, queries, classes: numbers of each in the data
     class_share: share of class_ that appears in the variance over episodes of these classes (about 1/way - 1/classes)
     """
 
@@ -46,26 +47,31 @@ class Components:
     classes: int = 0
     class_share: float = 0.0
 
-    def per_episode(self, seeds: int, queries: int) -> float:
-        """Variance over episodes of the mean over this many seeds and queries."""
-        return self.class_ * self.class_share + self.episode + self.query / queries + self.interaction / seeds
+    @property
+    def per_episode(self) -> float:
+        """Variance over episodes of the mean over seeds and queries."""
+        shared = self.class_ * self.class_share + self.episode
+        return shared + self.query / self.queries + self.interaction / self.seeds
 
-    def variance(self, scope: str, seeds: int, episodes: int, queries: int, classes: int) -> float:
-        """Squared standard error in a scope, with this many of each."""
-        over_episodes = self.per_episode(seeds, queries) / episodes
+    def variance(self, scope: str) -> float:
+        """Squared standard error in a scope."""
+        over_episodes = self.per_episode / self.episodes
         if scope == "methods":
-            return (self.seed + self.interaction / episodes) / seeds + over_episodes
+            return (self.seed + self.interaction / self.episodes) / self.seeds + over_episodes
         if scope == "classes":
-            return self.class_ / classes + over_episodes - self.class_ * self.class_share / episodes
+            return self.class_ / self.classes + over_episodes - self.class_ * self.class_share / self.episodes
         return over_episodes
+
+    def degrees(self, scope: str) -> int:
+        """Degrees of freedom of Student's t."""
+        return {"models": self.episodes, "methods": self.seeds, "classes": self.classes}[scope] - 1
 
 
 def components(values: np.ndarray, membership: Membership | None = None) -> Components:
     """Variance components of paired differences, unbiased apart from truncation at zero.
 
     values: ``[seeds, episodes, queries]``, or ``[seeds, episodes]`` with the query variance left in the episode
-        variance
-    membership: classes of each episode
+        variance; membership: classes of each episode.
 
     Raises `MetabenchError` below 2 episodes and for values that are not finite."""
     values = np.asarray(values, dtype=np.float64)
@@ -74,10 +80,18 @@ def components(values: np.ndarray, membership: Membership | None = None) -> Comp
     if episodes < 2 or not np.isfinite(values).all():
         raise MetabenchError("variance components need finite differences of at least 2 episodes")
     table, by_query = values.mean(axis=2), values.mean(axis=0)
-    seed, interaction = _seed_components(table)
-    noise = _query_noise(values, table, by_query) if seeds > 1 and queries > 1 else 0.0
-    query = max(0.0, float(by_query.var(axis=1, ddof=1).mean()) - noise / seeds) if queries > 1 else 0.0
     mean = table.mean(axis=0)
+    seed = interaction = noise = query = 0.0
+    if seeds > 1:  # a two-way layout without repetition
+        by_seed = table.mean(axis=1)
+        left = table - mean - by_seed[:, None] + table.mean()
+        interaction = float((left**2).sum()) / ((seeds - 1) * (episodes - 1))
+        seed = max(0.0, float(by_seed.var(ddof=1)) - interaction / episodes)
+    if queries > 1:
+        if seeds > 1:  # of a query between seeds, within episodes
+            left = values - table[..., None] - by_query + mean[:, None]
+            noise = float((left**2).sum()) / (episodes * (seeds - 1) * (queries - 1))
+        query = max(0.0, float(by_query.var(axis=1, ddof=1).mean()) - noise / seeds)
     class_, rest, count, share = 0.0, float(mean.var(ddof=1)), 0, 0.0
     if membership is not None:
         found = membership.components(mean)
@@ -86,48 +100,15 @@ def components(values: np.ndarray, membership: Membership | None = None) -> Comp
     return Components(seed, class_, episode, query, interaction, seeds, episodes, queries, count, share)
 
 
-def _seed_components(table: np.ndarray) -> tuple[float, float]:
-    """Variances of seed and of seed x episode, from ``[seeds, episodes]``: a two-way layout without repetition."""
-    seeds, episodes = table.shape
-    if seeds < 2:
-        return 0.0, 0.0
-    left = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
-    interaction = float((left**2).sum()) / ((seeds - 1) * (episodes - 1))
-    return max(0.0, float(table.mean(axis=1).var(ddof=1)) - interaction / episodes), interaction
-
-
-def _query_noise(values: np.ndarray, table: np.ndarray, by_query: np.ndarray) -> float:
-    """Variance of a query between seeds, within episodes."""
-    seeds, episodes, queries = values.shape
-    left = values - table[..., None] - by_query + table.mean(axis=0)[:, None]
-    return float((left**2).sum()) / (episodes * (seeds - 1) * (queries - 1))
-
-
-def power(
-    delta: float,
-    parts: Components,
-    scope: str = "models",
-    *,
-    seeds: int | None = None,
-    episodes: int | None = None,
-    queries: int | None = None,
-    classes: int | None = None,
-    alpha: float = 0.05,
-) -> float:
+def power(delta: float, parts: Components, scope: str = "models", alpha: float = 0.05) -> float:
     """Probability of detecting a true difference ``delta`` at the two-sided level ``alpha``, by the noncentral t.
 
-    parts: variance components
-    scope: one of `SCOPES`
-    seeds, episodes, queries, classes: numbers of each; default: those of the data
-
-    Raises `MetabenchError` for an unknown scope, a number below 1, and fewer than 2 of the scope's units."""
-    if scope not in SCOPES:
-        raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
-    s, e, q, c = _design(parts, seeds, episodes, queries, classes)
-    degrees = {"models": e, "methods": s, "classes": c}[scope] - 1
+    Raises `MetabenchError` for an unknown scope and for fewer than 2 of the scope's units."""
+    check_scope(scope)
+    degrees = parts.degrees(scope)
     if degrees < 1:
         raise MetabenchError(f"power over {scope} needs at least 2 {'episodes' if scope == 'models' else scope}")
-    variance = parts.variance(scope, s, e, q, c)
+    variance = parts.variance(scope)
     if variance <= 0:
         return 1.0 if delta else alpha
     shift, critical = abs(delta) / math.sqrt(variance), quantile(degrees, 1 - alpha / 2)
@@ -145,17 +126,6 @@ def _beyond(shift: float, critical: float, degrees: int) -> float:
         return float(1.0 - special.nctdtr(degrees, shift, critical))
     scale = math.sqrt(1 + critical**2 / (2 * degrees))
     return float(special.ndtr((shift - critical * (1 - 1 / (4 * degrees))) / scale))
-
-
-def _design(
-    parts: Components, seeds: int | None, episodes: int | None, queries: int | None, classes: int | None
-) -> tuple[int, int, int, int]:
-    given = {"seeds": seeds, "episodes": episodes, "queries": queries, "classes": classes}
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise MetabenchError(f"{name} = {value} is less than 1")
-    s, e, q, c = (getattr(parts, name) if value is None else value for name, value in given.items())
-    return s, e, q, c
 
 
 def equivalence_power(delta: float, margin: float, standard_error: float, degrees: int, alpha: float = 0.05) -> float:
@@ -189,40 +159,27 @@ class Need:
 
 
 def needed(delta: float, margin: float, parts: Components, scope: str = "models", alpha: float = 0.05) -> Need:
-    """The cheapest way to a decision, with probability `ENOUGH`.
+    """The cheapest way to a decision, with probability `ENOUGH`: to detect the difference at ``alpha`` or, if it is
+    below the margin, to show equivalence."""
 
-    It detects the difference at ``alpha`` or, for a difference below the margin, shows equivalence."""
+    def equivalence(plan: Components) -> float:
+        error = math.sqrt(max(0.0, plan.variance(scope)))
+        return equivalence_power(delta, margin, error, plan.degrees(scope))
 
-    def difference(s: int, e: int) -> float:
-        return power(delta, parts, scope, seeds=s, episodes=e, alpha=alpha)
-
-    def equivalence(s: int, e: int) -> float:
-        variance = parts.variance(scope, s, e, parts.queries, parts.classes)
-        degrees = {"models": e, "methods": s, "classes": parts.classes}[scope] - 1
-        return equivalence_power(delta, margin, math.sqrt(max(0.0, variance)), degrees)
-
-    found = [_need("difference", difference, parts, scope)] if delta else []
+    found = [_need("difference", lambda plan: power(delta, plan, scope, alpha), parts, scope)] if delta else []
     if abs(delta) < margin:
         found.append(_need("equivalence", equivalence, parts, scope))
-    return min(found, key=lambda need: (_or_more(need.episodes), _or_more(need.seeds)))
+    return min(found, key=lambda need: [math.inf if n is None else n for n in (need.episodes, need.seeds)])
 
 
-def _or_more(count: int | None) -> float:
-    return math.inf if count is None else count
-
-
-def _need(verdict: str, chance: Callable[[int, int], float], parts: Components, scope: str) -> Need:
-    episodes = _least(lambda count: chance(parts.seeds, count), MOST_EPISODES)
-    seeds = _least(lambda count: chance(count, parts.episodes), MOST_SEEDS) if scope == "methods" else None
-    return Need(verdict, episodes, seeds)
+def _need(verdict: str, chance: Callable[[Components], float], parts: Components, scope: str) -> Need:
+    episodes = _least(lambda count: chance(dataclasses.replace(parts, episodes=count)), MOST_EPISODES)
+    if scope != "methods":
+        return Need(verdict, episodes)
+    return Need(verdict, episodes, _least(lambda count: chance(dataclasses.replace(parts, seeds=count)), MOST_SEEDS))
 
 
 def _least(chance: Callable[[int], float], most: int) -> int | None:
     """Smallest count from 2 on with enough power, by bisection; power grows with the count."""
-    if chance(most) < ENOUGH:
-        return None
-    low, high = 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if chance(middle) >= ENOUGH else (middle, high)
-    return high
+    found = bisect.bisect_left(range(2, most + 1), True, key=lambda count: chance(count) >= ENOUGH) + 2
+    return found if found <= most else None

@@ -23,7 +23,6 @@ class Estimate:
 
 
 def median(samples: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Median of samples."""
     values = np.asarray(samples, dtype=np.float64)
     return _estimate(float(np.median(values)), np.median(values[_draws(len(values))], axis=1), len(values), confidence)
 

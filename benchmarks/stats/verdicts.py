@@ -12,12 +12,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, contrast, margin_on_scale, quantile
+from benchmarks.stats.contrasts import Contrast, Interval, check_scope, checked, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks
 from benchmarks.stats.power import Need, components, needed
 
@@ -28,10 +29,8 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The scores of one method in a column.
+    """The scores of one method in a column: of each episode, ``[seeds, episodes]``, and the training seed of each row.
 
-    values: score of each episode, ``[seeds, episodes]``
-    seeds: training seed of each row
     trained: False for a method that trains nothing; its first row pairs with any seed of another
     under_trained: training stopped short, so the method takes part but no winner is named
 
@@ -55,18 +54,14 @@ class Scores:
 
     def of_seeds(self, seeds: Sequence[int]) -> np.ndarray:
         """The rows of these seeds, in this order."""
-        if not self.trained:
-            return self.values[[self.seeds.index(s) if s in self.seeds else 0 for s in seeds]]
-        return self.values[[self.seeds.index(s) for s in seeds]]
+        return self.values[[self.seeds.index(s) if self.trained or s in self.seeds else 0 for s in seeds]]
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
     """The comparison of two methods; positive differences favour the first.
 
-    contrast: the paired difference
-    scope: the scope of the verdict
-    margin: the equivalence margin, on the scale of the contrast
+    scope, margin: of the verdict; the margin is on the scale of the contrast
     p, p_holm: two-sided p-values, alone and adjusted
     adjusted: the interval to draw; it excludes zero if and only if the verdict is better or worse
     verdict: one of `VERDICTS`
@@ -97,8 +92,7 @@ class Pair:
         return self.interval("classes").excludes_zero
 
     def need(self, comparisons: int = 1) -> Need | None:
-        """The sample sizes that would decide an undecided pair among this many comparisons; None if decided or
-        unknown."""
+        """The sample sizes that decide an undecided pair among this many comparisons; None if decided or unknown."""
         if self.verdict != "undecided" or self.scope not in self.contrast.scopes():
             return None
         membership = self.contrast.membership if self.scope == "classes" else None
@@ -110,12 +104,8 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All pairs of a column.
+    """All pairs of a column: comparable methods, best mean first, and each pair once, better mean first.
 
-    names: comparable methods, best mean first
-    pairs: each pair once, better mean first
-    scope: scope of the verdicts
-    scores: per method
     left_out: method -> reason for leaving it out
     unpaired: pairs without a common seed, which can't be compared
     """
@@ -140,12 +130,10 @@ class Comparison:
 
     @cached_property
     def ranks(self) -> dict[str, int]:
-        """Rank of each method: 1 + the number of significantly better ones."""
         return ranks(self.names, self.better)
 
     @cached_property
     def letters(self) -> dict[str, str]:
-        """Compact letter display: methods share a letter if and only if they are not significantly different."""
         return letters(self.names, self.better)
 
     @property
@@ -187,10 +175,7 @@ def compare(
     """Compare all methods of a column in pairs.
 
     methods: name -> scores per seed and episode, all on the same episodes
-    metric: squared errors are compared by the ratio of their means, other scores by their difference
-    higher_is_better: False for errors
-    margin: the task's equivalence margin
-    membership: classes of each episode
+    metric, higher_is_better, margin: those of the task; membership: classes of each episode
     scope: default: "methods" if every pair shares enough seeds, else "models"
     alpha: level of Holm's test
 
@@ -206,20 +191,15 @@ def compare(
     usable = [name for name in given if name not in left_out]
     sign = -1.0 if higher_is_better else 1.0
     names = sorted(usable, key=lambda name: (sign * given[name].mean, name))
-    couples, contrasts, unpaired = [], [], []
-    for first, second in itertools.combinations(names, 2):
-        paired = paired_contrast(given[first], given[second], metric, higher_is_better, membership)
-        if paired is None:
-            unpaired.append((first, second))
-        else:
-            couples.append((first, second))
-            contrasts.append(paired)
+    every = list(itertools.combinations(names, 2))
+    found = [paired_contrast(given[a], given[b], metric, higher_is_better, membership) for a, b in every]
+    paired = {pair: one for pair, one in zip(every, found, strict=True) if one is not None}
     if scope is None:
-        scope = "methods" if contrasts and all("methods" in c.scopes() for c in contrasts) else "models"
-    elif scope not in SCOPES:
-        raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
-    pairs = judge(couples, contrasts, scope, limit, alpha)
-    return Comparison(tuple(names), tuple(pairs), scope, given, left_out, tuple(unpaired), alpha)
+        scope = "methods" if paired and all("methods" in one.scopes() for one in paired.values()) else "models"
+    check_scope(scope)
+    pairs = judge(list(paired), list(paired.values()), scope, limit, alpha)
+    unpaired = tuple(pair for pair in every if pair not in paired)
+    return Comparison(tuple(names), tuple(pairs), scope, given, left_out, unpaired, alpha)
 
 
 def _unusable(name: str, scores: Scores, metric: str) -> str | None:
@@ -236,21 +216,12 @@ def paired_contrast(
     first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None = None
 ) -> Contrast | None:
     """The contrast of two methods over their common seeds; None if there are none."""
-    trained = [scores for scores in (first, second) if scores.trained]
-    if trained:
-        seeds = sorted(set.intersection(*(set(scores.seeds) for scores in trained)))
-    else:
-        seeds = sorted({*first.seeds, *second.seeds})
+    trained = [set(scores.seeds) for scores in (first, second) if scores.trained]
+    seeds = sorted(set.intersection(*trained) if trained else {*first.seeds, *second.seeds})
     if not seeds:
         return None
-    return contrast(
-        first.of_seeds(seeds),
-        second.of_seeds(seeds),
-        metric=metric,
-        higher_is_better=higher_is_better,
-        membership=membership,
-        trained=bool(trained),
-    )
+    task: dict[str, Any] = {"metric": metric, "higher_is_better": higher_is_better, "membership": membership}
+    return contrast(first.of_seeds(seeds), second.of_seeds(seeds), **task, trained=bool(trained))
 
 
 def judge(
