@@ -7,54 +7,47 @@ import math
 
 import numpy as np
 import pytest
+from made_up_scores import drawn_classes, noise
 from scipy import stats as reference
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import Contrast, Membership, clusters_by_item, contrast, holm, interval_levels, letters, ranks
-
-MARGIN = 0.01
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
-
 
 # --- one pair ---
 
 
 def test_models_interval_is_scipys_paired_t() -> None:
     first, second = 0.6 + 0.1 * noise(1, 80), 0.58 + 0.1 * noise(2, 80)
-    one = contrast(first, second)
-    theirs = reference.ttest_rel(first, second)
+    one, theirs = contrast(first, second), reference.ttest_rel(first, second)
     ends = theirs.confidence_interval(0.95)
-    assert one.p_value() == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert (one.interval().low, one.interval().high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+    found = one.p_value(), one.interval().low, one.interval().high
+    assert found == pytest.approx((theirs.pvalue, ends.low, ends.high), rel=1e-9)
 
 
 def test_methods_interval_is_the_formula() -> None:
     first, second = 0.6 + 0.1 * noise(1, 6, 50), 0.5 + 0.1 * noise(2, 6, 50)
-    one = contrast(first, second)
-    table = first - second
+    one, table = contrast(first, second), first - second
     error = math.sqrt(table.mean(1).var(ddof=1) / 6 + table.mean(0).var(ddof=1) / 50)
-    half = reference.t(5).ppf(0.975) * error
-    found = one.interval("methods")
-    assert found.high - found.estimate == pytest.approx(half)
+    assert one.interval("methods").half_width == pytest.approx(reference.t(5).ppf(0.975) * error)
     assert one.p_value("methods") == pytest.approx(2 * reference.t(5).sf(abs(table.mean()) / error))
 
 
-def test_below_five_seeds_nothing_is_said_about_methods() -> None:
-    values = 0.1 * noise(1, 4, 30)
-    one = contrast(values, values + 0.1 * noise(2, 4, 30))
-    assert one.scopes() == ("models",)
-    assert not one.interval("methods").known
-    assert math.isnan(one.p_value("methods"))
-    with pytest.raises(MetabenchError, match="4 shared seeds"):
-        one.standard_error("methods")
+@pytest.mark.parametrize(
+    ("shape", "scopes", "refused"),
+    [((4, 30), ("models",), "4 shared seeds"), ((1, 1), (), "1 shared episode"), ((5, 30), ("models", "methods"), "")],
+)
+def test_below_five_seeds_and_two_episodes_nothing_is_said(shape: tuple, scopes: tuple, refused: str) -> None:
+    one = contrast(0.1 * noise(1, *shape), 0.1 * noise(2, *shape))
+    assert one.scopes() == scopes
+    if refused:
+        assert not one.interval("methods").known
+        assert math.isnan(one.p_value("methods"))
+        with pytest.raises(MetabenchError, match=refused):
+            one.standard_error("methods")
 
 
 def test_two_methods_that_train_nothing_need_no_seeds() -> None:
-    first, second = 0.5 + 0.1 * noise(1, 1, 30), 0.5 + 0.1 * noise(2, 1, 30)
-    one = contrast(first, second, trained=False)
+    one = contrast(0.5 + 0.1 * noise(1, 1, 30), 0.5 + 0.1 * noise(2, 1, 30), trained=False)
     assert one.interval("methods").high == one.interval("models").high
 
 
@@ -90,20 +83,7 @@ def test_bad_scores_are_one_line(first: np.ndarray, second: np.ndarray, match: s
     assert "\n" not in str(caught.value)
 
 
-def test_one_episode_has_no_interval() -> None:
-    one = contrast(np.array([[0.5]]), np.array([[0.7]]))
-    assert one.scopes() == ()
-    assert one.estimate == pytest.approx(-0.2)
-    with pytest.raises(MetabenchError, match="1 shared episode"):
-        one.standard_error("models")
-
-
 # --- classes ---
-
-
-def drawn_classes(count: int, episodes: int, way: int = 5) -> np.ndarray:
-    generator = np.random.default_rng(4)
-    return generator.permuted(np.tile(np.arange(count), (episodes, 1)), axis=1)[:, :way]
 
 
 def test_class_components_are_unbiased() -> None:
@@ -120,19 +100,15 @@ def test_class_components_are_unbiased() -> None:
 
 
 def test_classes_never_narrow_an_interval() -> None:
-    classes = drawn_classes(30, 100)
+    classes = Membership(drawn_classes(30, 100))
     for seed in range(50):
-        one = Contrast(noise(seed, 1, 100), membership=Membership(classes))
+        one = Contrast(noise(seed, 1, 100), membership=classes)
         assert one.standard_error("classes") >= one.standard_error("models") - 1e-12
 
 
-def test_episodes_that_share_no_class_are_independent_draws() -> None:
-    membership = Membership(np.arange(200).reshape(40, 5))
-    one = Contrast(noise(1, 1, 40), membership=membership)
+def test_classes_that_never_recur_are_independent_and_one_set_says_nothing_about_others() -> None:
+    one = Contrast(noise(1, 1, 40), membership=Membership(np.arange(200).reshape(40, 5)))
     assert one.standard_error("classes") == pytest.approx(one.standard_error("models"))
-
-
-def test_one_set_of_classes_says_nothing_about_others() -> None:
     one = Contrast(noise(1, 1, 40), membership=Membership(np.tile(np.arange(5), (40, 1))))
     assert one.scopes() == ("models",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -78,21 +79,18 @@ def test_only_complete_rows_and_what_is_missing_is_said() -> None:
     assert found.methods == ("maml", "fomaml")
     assert found.missing == {"protonet": ("bb", "ccc")}
     assert set(found.profile["method"]) == {"maml", "fomaml"}
+    single = aggregate([task("a", "maml", episodes=1)], resamples=20)
+    assert not single.interquartile_means["maml"].known
 
 
 def test_what_can_not_be_aggregated_is_one_line() -> None:
-    with pytest.raises(MetabenchError, match="maml lacks bb; fomaml lacks a"):
-        aggregate([task("a", "maml"), task("bb", "fomaml")])
-    with pytest.raises(MetabenchError, match="no task"):
-        aggregate([])
-    with pytest.raises(MetabenchError, match=r"between 1\.0 and 1\.0"):
-        task("a", "maml", floor=1.0)
-    with pytest.raises(MetabenchError, match="a, maml: the scores of 1 of 2 episodes"):
-        task("a", methods={"maml": np.array([[1.0, math.nan]])})
-    with pytest.raises(MetabenchError, match="different numbers of episodes"):
-        task("a", methods={"maml": np.ones((1, 2)), "fomaml": np.ones((1, 3))})
-
-
-def test_one_episode_has_no_interval() -> None:
-    found = aggregate([task("a", "maml", episodes=1)], resamples=20)
-    assert not found.interquartile_means["maml"].known
+    cases: dict[str, Callable[[], object]] = {
+        "maml lacks bb; fomaml lacks a": lambda: aggregate([task("a", "maml"), task("bb", "fomaml")]),
+        "no task": lambda: aggregate([]),
+        r"between 1\.0 and 1\.0": lambda: task("a", "maml", floor=1.0),
+        "a, maml: the scores of 1 of 2": lambda: task("a", methods={"maml": np.array([[1.0, math.nan]])}),
+        "different numbers": lambda: task("a", methods={"maml": np.ones((1, 2)), "fomaml": np.ones((1, 3))}),
+    }
+    for said, call in cases.items():
+        with pytest.raises(MetabenchError, match=said):
+            call()

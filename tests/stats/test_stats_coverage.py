@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,14 +29,17 @@ def crossed(generator: Generator, seeds: int, episodes: int, seed: float, episod
     return of_seed + of_episode + generator.normal(0, both, (seeds, episodes))
 
 
+def covers(one: Contrast, scope: str, truth: float = 0.0) -> bool:
+    found = one.interval(scope)
+    return found.low <= truth <= found.high
+
+
 def episodes_only(generator: Generator, episodes: int) -> bool:
     """Binomial accuracies on shared episodes: two models, 25 queries, a hardness that both meet."""
     hardness = np.clip(generator.normal(0.6, 0.1, episodes), 0, 1)
     first, second = (generator.binomial(25, hardness * scale, (1, episodes)) / 25 for scale in (1.0, 0.95))
     # the truth of these clipped normals, to four digits, is that of a large draw
-    truth = 0.05 * 0.6
-    found = contrast(first, second).interval("models")
-    return found.low <= truth <= found.high
+    return covers(contrast(first, second), "models", 0.05 * 0.6)
 
 
 def errors_ratio(generator: Generator, episodes: int) -> bool:
@@ -42,18 +48,17 @@ def errors_ratio(generator: Generator, episodes: int) -> bool:
     first, second = (
         (level * hardness[:, None] * generator.exponential(1.0, (episodes, 20))).mean(1)[None] for level in (1.0, 1.3)
     )
-    found = contrast(first, second, metric="squared error", higher_is_better=False).interval("models")
-    return found.low <= np.log(1.3) <= found.high
+    one = contrast(first, second, metric="squared error", higher_is_better=False)
+    return covers(one, "models", math.log(1.3))
 
 
-def methods(generator: Generator, seeds: int, episodes: int, seed: float) -> bool:
-    """The truth is that of the methods: seeds are drawn anew each time."""
-    found = Contrast(crossed(generator, seeds, episodes, seed, 0.08, 0.04)).interval("methods")
-    return found.low <= 0 <= found.high
+def over_seeds(generator: Generator, seeds: int, episodes: int, seed: float, scope: str) -> bool:
+    """The truth is that of the methods: seeds are drawn again each time."""
+    return covers(Contrast(crossed(generator, seeds, episodes, seed, 0.08, 0.04)), scope)
 
 
 def nested_bootstrap(generator: Generator, seeds: int, episodes: int, seed: float) -> bool:
-    """What is not done here: seeds drawn anew, and within each its own episodes."""
+    """What is not done here: seeds resampled, and within each its own episodes."""
     values = crossed(generator, seeds, episodes, seed, 0.08, 0.04)
     rows = generator.integers(seeds, size=(500, seeds))
     columns = generator.integers(episodes, size=(500, seeds, episodes))
@@ -61,52 +66,47 @@ def nested_bootstrap(generator: Generator, seeds: int, episodes: int, seed: floa
     return bool(low <= 0 <= high)
 
 
-def cut_classes(generator: Generator, count: int, episodes: int, way: int) -> np.ndarray:
-    return generator.permuted(np.tile(np.arange(count), (episodes, 1)), axis=1)[:, :way]
+WAY = 5
 
 
-def class_effects(generator: Generator, count: int, episodes: int, way: int, effect: float) -> tuple[np.ndarray, ...]:
-    """Each class makes its own queries easier or harder: ``[1, episodes]``, per query class ``[episodes, way]``."""
-    classes = cut_classes(generator, count, episodes, way)
-    own = generator.normal(0, effect, count)[classes] + generator.normal(0, 0.15, classes.shape)
-    return own.mean(1)[None], own, classes
+def class_effects(generator: Generator, count: int, classes: np.ndarray, effect: float) -> np.ndarray:
+    """Each class makes its own queries easier or harder: the score of each class's queries, ``[episodes, way]``."""
+    return generator.normal(0, effect, count)[classes]
 
 
-def confusions(generator: Generator, count: int, episodes: int, way: int, effect: float) -> tuple[np.ndarray, ...]:
+def confusions(generator: Generator, count: int, classes: np.ndarray, effect: float) -> np.ndarray:
     """Each class has a pull: two classes of an episode confuse each other by the sum of their pulls, both ways."""
-    classes = cut_classes(generator, count, episodes, way)
     pull = generator.normal(0, effect, count)[classes]
-    own = (way - 2) * pull + pull.sum(1, keepdims=True)
-    own = own / (way - 1) + generator.normal(0, 0.15, classes.shape)
-    return own.mean(1)[None], own, classes
+    return ((WAY - 2) * pull + pull.sum(1, keepdims=True)) / (WAY - 1)
 
 
-def pairs(generator: Generator, count: int, episodes: int, way: int, effect: float) -> tuple[np.ndarray, ...]:
+def pairs(generator: Generator, count: int, classes: np.ndarray, effect: float) -> np.ndarray:
     """Only pairs of classes confuse each other; no class is harder than another by itself."""
-    classes = cut_classes(generator, count, episodes, way)
-    table = np.triu(generator.normal(0, effect * way, (count, count)), 1)
+    table = np.triu(generator.normal(0, effect * WAY, (count, count)), 1)
     table = table + table.T
-    own = table[classes[:, :, None], classes[:, None, :]].sum(2) / (way - 1)
-    own = own + generator.normal(0, 0.15, classes.shape)
-    return own.mean(1)[None], own, classes
+    return table[classes[:, :, None], classes[:, None, :]].sum(2) / (WAY - 1)
 
 
-World = Callable[[Generator, int, int, int, float], tuple[np.ndarray, ...]]
+World = Callable[[Generator, int, np.ndarray, float], np.ndarray]
 
 
-def classes_covered(generator: Generator, world: World, count: int, episodes: int, effect: float) -> bool:
-    """The truth is that of all classes there could be: effects are drawn anew each time."""
-    values, _, classes = world(generator, count, episodes, 5, effect)
-    found = Contrast(values, membership=Membership(classes)).interval("classes")
-    return found.low <= 0 <= found.high
+def drawn(generator: Generator, world: World, count: int, episodes: int, effect: float) -> tuple[np.ndarray, ...]:
+    """The classes of each episode and the scores of their queries, ``[episodes, way]``."""
+    classes = generator.permuted(np.tile(np.arange(count), (episodes, 1)), axis=1)[:, :WAY]
+    return classes, world(generator, count, classes, effect) + generator.normal(0, 0.15, classes.shape)
 
 
-def class_means_covered(generator: Generator, world: World, count: int, episodes: int, effect: float) -> bool:
+def over_classes(generator: Generator, *world: Any, scope: str = "classes") -> bool:
+    """The truth is that of all classes there could be: effects are drawn again each time."""
+    classes, own = drawn(generator, *world)
+    return covers(Contrast(own.mean(1)[None], membership=Membership(classes)), scope)
+
+
+def class_means(generator: Generator, *world: Any) -> bool:
     """What is not done here: a t interval over the mean of each class's own queries."""
-    _, own, classes = world(generator, count, episodes, 5, effect)
+    classes, own = drawn(generator, *world)
     means = np.bincount(classes.ravel(), own.ravel()) / np.bincount(classes.ravel())
-    half_width = quantile(count - 1, 0.975) * means.std(ddof=1) / np.sqrt(count)
-    return bool(abs(means.mean()) <= half_width)
+    return bool(abs(means.mean()) <= quantile(len(means) - 1, 0.975) * means.std(ddof=1) / math.sqrt(len(means)))
 
 
 def family(generator: Generator, levels: Iterable[float], what: str) -> bool:
@@ -116,14 +116,11 @@ def family(generator: Generator, levels: Iterable[float], what: str) -> bool:
     noise = generator.normal(0, 0.06, (len(truth), 200))
     column = {str(i): (truth[i] + shared + noise[i])[None] for i in range(len(truth))}
     found = compare(column, margin=0.001)
-    wrong = 0
-    for pair in found.pairs:
-        real = truth[int(pair.first)] - truth[int(pair.second)]
-        if what == "verdicts":
-            wrong += pair.verdict == "better" and real <= 0
-        else:
-            wrong += not pair.adjusted.low <= real <= pair.adjusted.high
-    return wrong == 0
+    real = [truth[int(pair.first)] - truth[int(pair.second)] for pair in found.pairs]
+    both = list(zip(found.pairs, real, strict=True))
+    if what == "verdicts":
+        return not any(pair.verdict == "better" and real <= 0 for pair, real in both)
+    return all(pair.adjusted.low <= real <= pair.adjusted.high for pair, real in both)
 
 
 def across_tasks(generator: Generator) -> bool:
@@ -144,14 +141,14 @@ CASES: dict[str, tuple[Callable[..., bool], tuple, tuple[float, float]]] = {
     "models: accuracy, 200 episodes": (episodes_only, (200,), (0.92, 0.98)),
     "models: accuracy, 20 episodes": (episodes_only, (20,), (0.92, 0.98)),
     "models: ratio of long-tailed errors, 200 episodes": (errors_ratio, (200,), (0.91, 0.98)),
-    "methods: 5 seeds, seeds matter much": (methods, (5, 200, 0.03), (0.93, 0.995)),
-    "methods: 5 seeds, seeds matter little": (methods, (5, 200, 0.002), (0.96, 1.0)),
-    "methods: 10 seeds, as much as episodes": (methods, (10, 200, 0.01), (0.94, 1.0)),
-    "classes: 20, their own queries": (classes_covered, (class_effects, 20, 300, 0.1), (0.92, 0.99)),
-    "classes: 20, mutual confusion": (classes_covered, (confusions, 20, 300, 0.1), (0.92, 0.99)),
-    "classes: 20, confusion of pairs": (classes_covered, (pairs, 20, 300, 0.1), (0.94, 1.0)),
-    "classes: 20, no class differs": (classes_covered, (class_effects, 20, 300, 0.0), (0.94, 1.0)),
-    "classes: 400, 200 episodes": (classes_covered, (class_effects, 400, 200, 0.1), (0.92, 0.99)),
+    "methods: 5 seeds, seeds matter much": (over_seeds, (5, 200, 0.03, "methods"), (0.93, 0.995)),
+    "methods: 5 seeds, seeds matter little": (over_seeds, (5, 200, 0.002, "methods"), (0.96, 1.0)),
+    "methods: 10 seeds, as much as episodes": (over_seeds, (10, 200, 0.01, "methods"), (0.94, 1.0)),
+    "classes: 20, their own queries": (over_classes, (class_effects, 20, 300, 0.1), (0.92, 0.99)),
+    "classes: 20, mutual confusion": (over_classes, (confusions, 20, 300, 0.1), (0.92, 0.99)),
+    "classes: 20, confusion of pairs": (over_classes, (pairs, 20, 300, 0.1), (0.94, 1.0)),
+    "classes: 20, no class differs": (over_classes, (class_effects, 20, 300, 0.0), (0.94, 1.0)),
+    "classes: 400, 200 episodes": (over_classes, (class_effects, 400, 200, 0.1), (0.92, 0.99)),
     "pairs: no false verdict, six equal methods": (family, ((0.0,) * 6, "verdicts"), (0.93, 1.0)),
     "pairs: no false verdict, three equal and three not": (family, ((0, 0, 0, 0.03, 0.06, 0.2), "verdicts"), (0.93, 1)),
     "pairs: all drawn intervals, six equal methods": (family, ((0.0,) * 6, "intervals"), (0.93, 1.0)),
@@ -169,24 +166,15 @@ CASES: dict[str, tuple[Callable[..., bool], tuple, tuple[float, float]]] = {
 }
 #: what is not done, and why: these are too narrow
 TOO_NARROW: dict[str, tuple[Callable[..., bool], tuple, float]] = {
-    "episodes only, 5 seeds that matter much, as if over methods": (
-        lambda g: _covers_zero(Contrast(crossed(g, 5, 200, 0.03, 0.08, 0.04)), "models"),
-        (),
-        0.7,
-    ),
+    "episodes only, 5 seeds that matter much, as if over methods": (over_seeds, (5, 200, 0.03, "models"), 0.7),
     "nested bootstrap, 3 seeds": (nested_bootstrap, (3, 100, 0.01), 0.88),
-    "mean per class, mutual confusion": (class_means_covered, (confusions, 20, 300, 0.1), 0.85),
+    "mean per class, mutual confusion": (class_means, (confusions, 20, 300, 0.1), 0.85),
     "episodes only, 20 classes, as if over classes": (
-        lambda g: _covers_zero(Contrast(class_effects(g, 20, 300, 5, 0.1)[0]), "models"),
-        (),
+        functools.partial(over_classes, scope="models"),
+        (class_effects, 20, 300, 0.1),
         0.8,
     ),
 }
-
-
-def _covers_zero(one: Contrast, scope: str) -> bool:
-    found = one.interval(scope)
-    return found.low <= 0 <= found.high
 
 
 def coverage(trial: Callable[..., bool], arguments: tuple, repeats: int) -> float:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from made_up_scores import drawn_classes, noise
 from scipy import stats as reference
 
 from benchmarks.errors import MetabenchError
@@ -13,15 +14,6 @@ from benchmarks.stats import Membership, Scores, compare
 from reports.scores.verdict_sentences import pair_sentence
 
 MARGIN = 0.01
-
-
-def noise(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def drawn_classes(count: int, episodes: int, way: int = 5) -> np.ndarray:
-    generator = np.random.default_rng(4)
-    return generator.permuted(np.tile(np.arange(count), (episodes, 1)), axis=1)[:, :way]
 
 
 def column(*shifts: float, seeds: int = 1, episodes: int = 300, spread: float = 0.02) -> dict[str, np.ndarray]:
@@ -40,30 +32,23 @@ def planted(*shifts: float, spread: float, episodes: int = 100) -> dict[str, np.
     return {name: (0.6 + s + spread * row)[None] for name, s, row in zip("ABCDEF", shifts, rows, strict=False)}
 
 
-def test_planted_difference() -> None:
+def test_planted_difference_and_planted_tie() -> None:
     found = compare(column(0.05, 0.0), margin=MARGIN)
     assert found.names == ("A", "B")
     assert (found.verdict("A", "B"), found.verdict("B", "A")) == ("better", "worse")
-    assert found.winner == "A"
-    assert found.ranks == {"A": 1, "B": 2}
-    assert found.letters == {"A": "a", "B": "b"}
+    assert (found.winner, found.ranks, found.letters) == ("A", {"A": 1, "B": 2}, {"A": "a", "B": "b"})
     assert found.scope == "models"
-
-
-def test_planted_tie_is_equivalent() -> None:
     found = compare(column(0.0, 0.0005, spread=0.01), margin=MARGIN)
     assert found.verdict("A", "B") == "equivalent"
-    assert found.winner is None
-    assert found.letters == {"A": "a", "B": "a"}
+    assert (found.winner, found.letters) == (None, {"A": "a", "B": "a"})
     assert "equivalent" in pair_sentence(found.pairs[0], "accuracy")
 
 
 def test_neither_is_undecided_and_says_what_it_would_take() -> None:
     values = planted(0.012, 0.0, spread=0.07)
     found = compare(values, margin=MARGIN)
-    (pair,) = found.pairs
-    assert pair.verdict == "undecided"
-    need = found.need(pair)
+    assert found.pairs[0].verdict == "undecided"
+    need = found.need(found.pairs[0])
     assert need is not None
     assert need.verdict == "difference"
     # (z_0.975 + z_0.8)^2 s^2 / d^2 of the normal approximation, with s = 0.07 sqrt 2
@@ -115,9 +100,7 @@ def test_squared_errors_are_equivalent_within_a_ratio() -> None:
 
 def test_picture_and_verdict_agree() -> None:
     for seed in range(40):
-        shifts = np.random.default_rng(seed).normal(0, 0.004, 5)
-        found = compare(column(*shifts), margin=0.001)
-        for pair in found.pairs:
+        for pair in compare(column(*0.004 * noise(seed, 5)), margin=0.001).pairs:
             assert pair.adjusted.excludes_zero == (pair.verdict in ("better", "worse"))
             assert pair.adjusted.excludes_zero == (pair.p_holm <= 0.05)
 
@@ -170,28 +153,22 @@ def test_a_sure_sign_may_not_survive_new_classes() -> None:
 # --- cases that can't be decided -----------------------------------------------------------------------------------
 
 
-def test_scores_that_are_not_numbers_are_left_out_and_said() -> None:
+def test_scores_without_a_mean_or_a_ratio_are_left_out_and_said() -> None:
     values = column(0.05, 0.0, 0.02)
     values["B"][0, :3] = math.nan
     found = compare(values, margin=MARGIN)
     assert found.names == ("A", "C")
     assert found.left_out == {"B": "B: the scores of 3 of 300 episodes are not numbers"}
     assert len(found.pairs) == 1
-
-
-def test_a_mean_error_of_zero_is_left_out_and_said() -> None:
-    values = {"A": np.ones(10), "B": np.zeros(10)}
-    found = compare(values, metric="squared error", higher_is_better=False, margin=1.1)
+    found = compare({"A": np.ones(9), "B": np.zeros(9)}, metric="squared error", higher_is_better=False, margin=1.1)
     assert found.names == ("A",)
     assert "has no ratio" in found.left_out["B"]
+    assert compare(column(0.0), margin=MARGIN).pairs == compare({"A": [math.nan]}, margin=MARGIN).pairs == ()
 
 
-def test_one_method_alone_and_none() -> None:
-    assert compare(column(0.0), margin=MARGIN).pairs == ()
-    assert compare({"A": [math.nan]}, margin=MARGIN).pairs == ()
-
-
-def test_one_episode_is_undecided() -> None:
+def test_one_episode_is_undecided_and_the_same_scores_are_equivalent() -> None:
+    (pair,) = compare({"A": noise(1, 40), "B": noise(1, 40)}, margin=MARGIN).pairs
+    assert (pair.verdict, pair.p) == ("equivalent", 1.0)
     found = compare(column(0.5, 0.0, episodes=1), margin=MARGIN)
     (pair,) = found.pairs
     assert pair.verdict == "undecided"
@@ -199,12 +176,6 @@ def test_one_episode_is_undecided() -> None:
     assert found.need(pair) is None
     assert found.letters == {"A": "a", "B": "a"}
     assert "one shared episode gives no interval" in pair_sentence(pair, "accuracy")
-
-
-def test_the_same_scores_are_equivalent() -> None:
-    values = noise(1, 40)
-    (pair,) = compare({"A": values, "B": values}, margin=MARGIN).pairs
-    assert (pair.verdict, pair.p) == ("equivalent", 1.0)
 
 
 def test_seeds_are_paired_by_number() -> None:
@@ -217,12 +188,9 @@ def test_seeds_are_paired_by_number() -> None:
     assert apart.unpaired == (("A", "B"),)
 
 
-def test_different_episodes_are_refused() -> None:
+def test_different_episodes_and_a_margin_that_is_none_are_refused() -> None:
     with pytest.raises(MetabenchError, match="A 3, B 4"):
         compare({"A": np.ones(3), "B": np.ones(4)}, margin=MARGIN)
-
-
-@pytest.mark.parametrize(("metric", "margin"), [("accuracy", 0.0), ("squared error", 1.0), ("accuracy", math.nan)])
-def test_a_margin_that_is_none_is_refused(metric: str, margin: float) -> None:
-    with pytest.raises(MetabenchError, match="equivalence margin"):
-        compare({"A": np.ones(3)}, metric=metric, margin=margin)
+    for metric, margin in (("accuracy", 0.0), ("squared error", 1.0), ("accuracy", math.nan)):
+        with pytest.raises(MetabenchError, match="equivalence margin"):
+            compare({"A": np.ones(3)}, metric=metric, margin=margin)
