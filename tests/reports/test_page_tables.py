@@ -10,13 +10,7 @@ import pandas as pd
 import pytest
 from page_reader import REFERENCE, Card, Cell, Made, Page, assert_shown, made, shows, unknown
 
-from benchmarks.stats import (
-    Column,
-    Pair,
-    Row,
-    protocol_of,
-    task_scores,
-)
+from benchmarks.stats import Column, Pair, Row, protocol_of, task_scores
 from reports import words
 from reports.cost import frames, worth
 from reports.scores import across, pairs, tables
