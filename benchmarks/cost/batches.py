@@ -2,8 +2,8 @@
 
 Preparing a setting is mostly work of the CPU (JAX's compiler takes minutes), and a GPU is often rented for minutes. So
 a batch of settings starts at once, each in its process, and a few of them prepare at a time. Once all are prepared,
-each in turn has the machine to itself to be timed; counting comes after that, together again. The processes tell each
-other by files in a folder, and the parent marks a process that has ended, even if it was killed (`Slot.ended`).
+each is timed alone, one after the other; counting comes after that, together again. The processes tell each other by
+files in a folder, and the parent marks a process that has ended, even if it was killed (`Slot.ended`).
 
 On a CPU settings are measured one after the other (`benchmarks.cost.sweep`).
 """

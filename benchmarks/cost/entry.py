@@ -53,7 +53,7 @@ class Entry:
 
 
 def empty_row(variant: Variant) -> dict[str, Any]:
-    """The row of a variant before anything is known of it: every column that a record may have."""
+    """The row of a variant before any stage: every column that a record may have."""
     unknown = (
         *("version", "gradient_error", "program_error", "rounding_error"),
         *("milliseconds", "low", "high", "spread", "stable", "rounds", "steps_per_block"),

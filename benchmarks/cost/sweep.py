@@ -188,7 +188,7 @@ def finished(record: Record | None) -> bool:
 
 
 def costs_of(record: Record) -> Cost:
-    """What a cost record says of its setting and rows; without rows where its process returned nothing."""
+    """The cost part of a record; empty if it has none."""
     return record.cost or Cost({}, ())
 
 

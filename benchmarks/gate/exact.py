@@ -118,7 +118,7 @@ def read() -> dict[str, dict[str, Counts]]:
 
 
 def _is_nested(value: Any, depth: int) -> bool:
-    """Whether a value is a whole number within so many dicts."""
+    """Whether a value is dicts within each other, to this depth, that hold whole numbers."""
     if depth == 0:
         return isinstance(value, int)
     return isinstance(value, dict) and all(_is_nested(each, depth - 1) for each in value.values())

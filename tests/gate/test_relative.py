@@ -70,7 +70,7 @@ def test_a_disturbance_through_several_pairs_is_no_alarm(
 ) -> None:
     """As once in use: head 3 % slower, with a spread of 0.5 %, for some pairs in a row, and then not.
 
-    Early looks at the repeat made an alarm of it: the disturbance lasts through three pairs of both series."""
+    With early looks at the repeat this was an alarm: the disturbance lasts through three pairs of both series."""
     random = np.random.default_rng(seed)
     ratios = random.lognormal(0, 0.005, MOST) * np.where(np.arange(MOST) < stretch, 1.035, 1.0)
     found, _ = compared(ratios)
