@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
+from benchmarks.checks import unknown
 from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
@@ -190,7 +191,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         elif name in registry.tasks():
             registry.build_task(name, **{field_name: value})
         else:
-            raise registry.unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+            raise unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
 
 
 def _check_that_settings_matter(found: Resolution) -> None:

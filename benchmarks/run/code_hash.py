@@ -28,10 +28,10 @@ ENTRIES = {
     "evaluation": ("benchmarks.run.evaluation", "benchmarks.run.selection"),
 }
 
-#: what can't change a result: errors, files, clocks, and what finds plug-ins by name
+#: what can't change a result: errors, checks, files, clocks, and what finds plug-ins by name
 IRRELEVANT = (
-    *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/registry.py", "benchmarks/cache.py"),
-    *("benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
+    *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/checks.py", "benchmarks/registry.py"),
+    *("benchmarks/cache.py", "benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
 )
 
 
