@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
-from benchmarks.checks import unknown
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
@@ -186,12 +186,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise MetabenchError(
                 f"{key} = {value!r} is no setting; name a device or a task's variant to the run itself"
             )
+        check_known("method or task in --set", name, [*registry.methods(), *registry.tasks()])
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
-        elif name in registry.tasks():
-            registry.build_task(name, **{field_name: value})
         else:
-            raise unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+            registry.build_task(name, **{field_name: value})
 
 
 def _check_that_settings_matter(found: Resolution) -> None:
