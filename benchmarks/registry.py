@@ -252,53 +252,6 @@ def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
     return instance
 
 
-def describe() -> dict[str, Any]:
-    """Methods, tasks and which fits which, as plain data for programs."""
-    return {
-        "methods": {
-            name: {**_method_facts(first), "further": [_method_facts(entry) for entry in first.further]}
-            for name, first in methods().items()
-        },
-        "tasks": {
-            name: {
-                "summary": _summary(entry.cls),
-                "file": str(entry.path),
-                "kind": entry.cls.kind,
-                "version": entry.cls.version,
-                "metric": entry.cls.metric,
-                "offers": sorted(entry.cls.offers),
-                "variants": {variant: dict(fields) for variant, fields in entry.cls.variants.items()},
-                "fields": _fields(entry),
-            }
-            for name, entry in tasks().items()
-        },
-        "compatibility": {method: {task: incompatible(method, task) for task in tasks()} for method in methods()},
-    }
-
-
-def _method_facts(entry: Entry) -> dict[str, Any]:
-    return {
-        "summary": _summary(entry.cls),
-        "file": str(entry.path),
-        "kinds": sorted(entry.cls.kinds),
-        "needs": sorted(entry.cls.needs),
-        "fits": entry.cls.fits,
-        "fields": _fields(entry),
-    }
-
-
-def _summary(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    return {
-        f.name: entry.fields.get(f.name, None if f.default is dataclasses.MISSING else f.default)
-        for f in dataclasses.fields(entry.cls)
-        if f.metadata.get("configuration", True)
-    }
-
-
 def incompatible(method_name: str, task_id: str) -> str | None:
     """Why this method can't be run on this task (any of its variants, if none is named); None if it can."""
     tasks = build_task(task_id)

@@ -23,8 +23,9 @@ from benchmarks.api import (
     regimes_of,
 )
 from benchmarks.registry import Entry
-from benchmarks.run import worker
+from benchmarks.run.evaluation import evaluate
 from benchmarks.run.fitting import Progress, train
+from benchmarks.run.selection import Choice
 from benchmarks.training import descend, training_indices
 from maml.inner_loop import GradientDescent, InnerLoop, Recorded, per_task
 
@@ -196,11 +197,12 @@ def test_the_suite_evaluates_control_with_learners_of_both_kinds(learner):
         progress = train(learner, tasks, 0, budget, Progress(), lambda plain: None, lambda progress: None)
         assert len(progress.curve) == 4
         state = progress.best_state
-    plan = {"split": "test", "regime": "none", "shots": None, "episodes": 40}
-    evaluated = worker.evaluate(learner, state, tasks, plan, lambda plain: None)
-    means = {step: values.mean() for step, values in evaluated["scores"].items()}
-    last = evaluated["reported"][-1]
-    assert evaluated["scores"][last].shape == (40, 8)
+    test = {"split": "test", "shots": None, "episodes": 40}
+    choices = {("last", "none"): Choice()}
+    (tested,) = evaluate(learner, {"last": state}, choices, tasks, test).tests.values()
+    means = {step: values.mean() for step, values in tested.scores.items()}
+    last = tested.reported_steps[-1]
+    assert tested.scores[last].shape == (40, 8)
     assert means[last] > means[0] + 0.5, means
 
 

@@ -1,4 +1,4 @@
-"""The micro-benchmarks run; how long they take is `make micro`'s business."""
+"""The micro-benchmarks run; `make micro` times them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/recipes.md: its files can be imported, and its notebook runs as one script without a guard."""
+"""The notebook of docs/recipes.md runs as one script without a guard; other tests check the files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from benchmarks import registry
 from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -19,15 +16,6 @@ BLOCK = re.compile(r"(?:`(\w+\.py)`:\n\n)?```python\n(.*?)```", re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
 FILES = {name: code for name, code in BLOCKS if name}
 CELLS = [code for name, code in BLOCKS if not name]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_registers_something(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(FILES[name])
-    try:
-        assert registry.load_file(tmp_path / name)
-    finally:
-        registry.forget_file(tmp_path / name)
 
 
 def test_cells_are_short() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from benchmarks.cache import cache_folder
 from benchmarks.records.formats import write_text
 from benchmarks.run import profiles
+
+if TYPE_CHECKING:
+    from benchmarks.registry import Entry
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
@@ -28,15 +32,63 @@ def load() -> dict[str, Any]:
         found = json.loads(cache.read_text(encoding="utf-8"))
         if isinstance(found, dict) and found.keys() == PARTS:
             return found
-    from benchmarks import registry
-
-    found = {**registry.describe(), "profiles": profiles.names()}
+    found = {**described(), "profiles": profiles.names()}
     with contextlib.suppress(OSError):  # without a cache it is only slower
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob("*.json"):
             old.unlink(missing_ok=True)
         write_text(cache, json.dumps(found, default=list))
     return found
+
+
+def described() -> dict[str, Any]:
+    """Methods, tasks and their compatibility, as plain data."""
+    from benchmarks import registry
+
+    methods, tasks = registry.methods(), registry.tasks()
+    return {
+        "methods": {
+            name: {**_method(first), "further": [_method(entry) for entry in first.further]}
+            for name, first in methods.items()
+        },
+        "tasks": {
+            name: {
+                "summary": _summary(entry.cls),
+                "file": str(entry.path),
+                "kind": entry.cls.kind,
+                "version": entry.cls.version,
+                "metric": entry.cls.metric,
+                "offers": sorted(entry.cls.offers),
+                "variants": {variant: dict(fields) for variant, fields in entry.cls.variants.items()},
+                "fields": _fields(entry),
+            }
+            for name, entry in tasks.items()
+        },
+        "compatibility": {method: {task: registry.incompatible(method, task) for task in tasks} for method in methods},
+    }
+
+
+def _method(entry: Entry) -> dict[str, Any]:
+    return {
+        "summary": _summary(entry.cls),
+        "file": str(entry.path),
+        "kinds": sorted(entry.cls.kinds),
+        "needs": sorted(entry.cls.needs),
+        "fits": entry.cls.fits,
+        "fields": _fields(entry),
+    }
+
+
+def _summary(cls: type) -> str:
+    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {
+        f.name: entry.fields.get(f.name, None if f.default is dataclasses.MISSING else f.default)
+        for f in dataclasses.fields(entry.cls)
+        if f.metadata.get("configuration", True)
+    }
 
 
 def names(kind: str) -> list[str]:

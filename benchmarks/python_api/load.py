@@ -110,8 +110,8 @@ def _built(record: Record, checkpoint: str, device: str) -> tuple[MetaLearner, T
         learner = registry.method_from(vars(record.method), tasks.kind)
     except TypeError as error:
         raise MetabenchError(f"{record.label} on {record.task.id} was run by code with other fields: {error}") from None
-    if tasks.id != record.task.id:
-        raise MetabenchError(f"{record.label} was run on {record.task.id}, and this is {tasks.id}")
+    if tasks.title != record.task.id:
+        raise MetabenchError(f"{record.label} was run on {record.task.id}, and this is {tasks.title}")
     if not record.selected:
         return learner, tasks
     test = next((test for test in record.tests if test.model == checkpoint), None)

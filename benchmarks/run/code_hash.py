@@ -28,10 +28,11 @@ ENTRIES = {
     "evaluation": ("benchmarks.run.evaluation", "benchmarks.run.selection"),
 }
 
-#: what can't change a result: errors, checks, files, clocks, and what finds plug-ins by name
+#: what can't change a result: errors, checks, files, clocks, what finds plug-ins by name, and what only hands calls on
 IRRELEVANT = (
     *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/checks.py", "benchmarks/registry.py"),
     *("benchmarks/cache.py", "benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
+    *("benchmarks/python_api", "benchmarks/run/__init__.py"),
 )
 
 
@@ -75,25 +76,26 @@ def _hash_of(files: frozenset[Path]) -> str:
         path, root = ahead.pop()
         if path not in reached:
             reached.add(path)
-            ahead += [(file, root) for name in _source(path)[1] for file in _module_files(name, root, path.parent)]
-    digests = sorted(_source(path)[0] for path in reached)
+            ahead += [(file, root) for name in _of_file(path)[1] for file in _module_files(name, root, path.parent)]
+    digests = sorted(_of_file(path)[0] for path in reached)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
+def _of_file(path: Path) -> tuple[str, tuple[str, ...]]:
+    own = not path.is_relative_to(ROOT) or path.relative_to(ROOT).parts[0] not in SUITE
+    return _own_source(path) if own else _source(path)
+
+
 def forget_own_files() -> None:
-    """Read files outside the suite again when they are next asked for: a long session may have changed them. Those of
-    the suite stay as this process, and the server that it forks cells from, have imported them."""
-    _hash_of.cache_clear()
-    _own_source.cache_clear()
-    _module_files.cache_clear()
+    """Read files outside the suite again: in a long session they may have changed. Those of the suite stay as this
+    process, and the server that it forks cells from, have imported them."""
+    for cached in (_hash_of, _own_source, _module_files):
+        cached.cache_clear()
 
 
+@functools.cache
 def _source(path: Path) -> tuple[str, tuple[str, ...]]:
     """The hash of a file's program, and the names of all modules and attributes that it imports."""
-    return _suite_source(path) if path.is_relative_to(ROOT) else _own_source(path)
-
-
-def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     content = path.read_bytes()
     try:
         tree = ast.parse(content)
@@ -102,7 +104,7 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), tuple(dict.fromkeys(_imported(tree)))
 
 
-_suite_source, _own_source = functools.cache(_read), functools.cache(_read)
+_own_source = functools.cache(_source.__wrapped__)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

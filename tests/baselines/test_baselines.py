@@ -19,7 +19,6 @@ from baselines.chance import fingerprints
 from baselines.finetune import FineTune
 from benchmarks import sampling
 from benchmarks.api import (
-    GRID_STEPS,
     Episodes,
     LabelledSet,
     MetaLearner,
@@ -30,6 +29,7 @@ from benchmarks.api import (
     regimes_of,
 )
 from benchmarks.registry import build_method, build_task, incompatible
+from benchmarks.run.selection import GRID_STEPS, choose
 from maml.inner_loop import RATES
 from maml.maml import MAML
 
@@ -336,6 +336,6 @@ def test_rates_are_chosen_from_the_grid_of_maml() -> None:
     assert tuple(FineTune.grid.values()) == tuple(MAML.grid.values()) == (RATES,)
     tasks = tasks_of("regression")
     learner, state = fitted("finetune", "regression")
-    chosen, trials = learner.replace(test_steps=(2,)).choose(state, tasks, episodes=5)
-    assert chosen.chosen["inner_lr"] in RATES
-    assert trials == (GRID_STEPS + 1) * len(RATES)
+    chosen = choose(learner.replace(test_steps=(2,)), state, tasks, 5, ("none",))["none"]
+    assert chosen.fields["inner_lr"] in RATES
+    assert chosen.trials == (GRID_STEPS + 1) * len(RATES)

@@ -1,7 +1,7 @@
-"""Micro-benchmarks: a clock that waits for the device, and what the times were taken on.
+"""Micro-benchmarks: a clock that waits for the device, and facts of the machine.
 
-``make micro`` runs them; `make test` leaves them out. They show where time goes while something is being written; what
-is slower than before, `metabench gate` decides.
+``make micro`` runs them; `make test` leaves them out. They show where time goes during development. `metabench gate`
+decides whether something became slower.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def synchronised() -> float:
-    """Seconds, once the device has done what it was asked."""
+    """Seconds, after the device has finished its work."""
     clock.synchronise(DEVICE)
     return time.perf_counter()
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, Any]) -> None:
-    """The suite's own fingerprint, with the GPU, beside what pytest-benchmark knows."""
+    """Add the suite's own fingerprint, with the GPU, to the facts of pytest-benchmark."""
     machine_info["metabench"] = machine.fingerprint(DEVICE)
 
 

@@ -1,4 +1,4 @@
-"""Micro-benchmarks of what learns: meta-steps, inner steps, adaptation, and the cutting of episodes."""
+"""Micro-benchmarks of learning: meta-steps, inner steps, adaptation, and sampling of episodes."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ seconds = 30
 meta_steps = 3
 methods = ["maml", "nearest-neighbour"]
 models = ["best", "last"]
-regimes = ["query", "support", "none"]
+regimes = ["query", "none"]
 selections = ["published", "validation"]
 
 [[tiny.tasks]]

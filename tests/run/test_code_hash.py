@@ -10,11 +10,6 @@ from benchmarks.run import cells, code_hash, profiles
 from benchmarks.run.cells import Request
 
 
-def forget_sources():
-    for cached in (code_hash._source, code_hash._hash_of, code_hash._module_files):
-        cached.cache_clear()
-
-
 @pytest.fixture(scope="module")
 def quick():
     return cells.resolve(profiles.load("quick"), Request())
@@ -116,11 +111,11 @@ def plugin(tmp_path, monkeypatch):
     (entry,) = registry.load_file(tmp_path / "mine.py")
 
     def hashed():
-        forget_sources()
+        code_hash.forget_own_files()
         return code_hash.code_hash([entry.cls], [])
 
     yield hashed
-    forget_sources()
+    code_hash.forget_own_files()
     del registry._methods["hashed"]
     for name in ("near", "parts", "metabench_plugin_mine"):
         sys.modules.pop(name, None)

@@ -132,7 +132,7 @@ def test_the_others_finish(failed):
 
 
 def test_failures_are_shown(failed, folder, here):
-    answer = here("show", "--store", "failed")
+    answer = here("show", "--all", "--store", "failed")
     assert answer.code == 0
     assert "timeout: took longer than 6 s [hangs on sinusoid-v1/k5 (fit, seed 0)]" in answer.out
     answer = here("report", "--store", "failed", "-o", "page.html")

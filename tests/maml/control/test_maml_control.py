@@ -155,7 +155,7 @@ def test_rates_are_chosen_for_each_number_of_steps_on_validation_tasks():
         again = tasks.episodes("validation", range(4)).support
         returns.append([float(again.batch(next(predictors), step).returns.double().mean()) for step in range(4)])
     best = np.argmax(returns, 0)
-    assert chosen.chosen == {"test_rates": tuple(rates[best[step]] for step in (1, 2, 3))}
+    assert chosen == {"test_rates": tuple(rates[best[step]] for step in (1, 2, 3))}
     assert len(set(best[1:])) > 1
 
 
