@@ -193,8 +193,7 @@ def test_the_first_update_is_the_policy_gradient():
 @pytest.mark.parametrize(
     ("task", "horizon", "fields"),
     [
-        ("bandit/k5n10", None, {}),
-        ("bandit/k5n10", None, {"outer": "trpo"}),
+        ("bandit/k5n10", None, {"outer": "trpo", "meta_batch": 20}),
         ("navigation-2d/quick", 20, {"meta_batch": 8}),
         ("half-cheetah-direction/quick", 5, {"meta_batch": 8}),
     ],
@@ -222,13 +221,13 @@ def test_environment_steps_are_counted_and_training_goes_on_bit_for_bit(task, ho
 @pytest.mark.parametrize("outer", ["ppo", "trpo"])
 def test_it_learns_and_is_not_above_the_bayes_optimum(outer):
     tasks = registry.build_task("bandit", arms=2, pulls=10)
-    method = registry.build_method("rl2", tasks, meta_batch=200, hidden=16, meta_lr=0.01, outer=outer)
-    state = next(islice(method.fit(tasks, 0), 39, None)).copy()
-    query = tasks.episodes("test", range(1000), queries=2).query
+    method = registry.build_method("rl2", tasks, meta_batch=100, hidden=12, meta_lr=0.02, outer=outer)
+    state = next(islice(method.fit(tasks, 0), 24, None)).copy()
+    query = tasks.episodes("test", range(500), queries=2).query
     (trained,) = method.adapt(state, None, tasks)
     returns = tasks.score(trained, query).double().mean(1)
-    error = float(returns.std()) / 1000**0.5
-    assert returns.mean() > 5.0 + 8 * error
+    error = float(returns.std()) / 500**0.5
+    assert returns.mean() > 5.0 + 4 * error
     assert returns.mean() < bayes_optimum(2, 10).value + 4 * error
 
 
