@@ -8,8 +8,6 @@ from benchmarks.environments.actions import Categorical as Categorical
 from benchmarks.environments.actions import Gaussian as Gaussian
 from benchmarks.environments.batch import BatchEnv as BatchEnv
 from benchmarks.environments.batch import Model as Model
-from benchmarks.environments.batch import Step as Step
-from benchmarks.environments.batch import TensorEnv as TensorEnv
 from benchmarks.environments.batch import TensorModel as TensorModel
 from benchmarks.environments.distribution import ControlTasks as ControlTasks
 from benchmarks.environments.rollout import Rollouts as Rollouts

@@ -15,66 +15,49 @@ from torch import Tensor
 
 
 class ActionSpace(Protocol):
-    """A family of action distributions."""
+    """A family of action distributions.
+
+    outputs: parameters per distribution; features: numbers per action, where an action is an input; lanes: uniform
+    random numbers per draw.
+    """
 
     @property
-    def outputs(self) -> int:
-        """Parameters per distribution."""
-        ...
-
+    def outputs(self) -> int: ...
     @property
-    def features(self) -> int:
-        """Numbers per action, where an action is an input."""
-        ...
-
+    def features(self) -> int: ...
     @property
-    def lanes(self) -> int:
-        """Uniform random numbers per draw."""
-        ...
+    def lanes(self) -> int: ...
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         """Draw actions. parameters: ``[..., outputs]``; noise: uniform ``[..., lanes]``, float64."""
-        ...
 
     def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (or log-density) of actions, ``[...]``."""
-        ...
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         """Actions as inputs ``[..., features]``."""
-        ...
 
     def divergence(self, old: Tensor, new: Tensor) -> Tensor:
         """Kullback-Leibler divergence from old to new distributions, ``[...]``; parameters ``[..., outputs]``."""
-        ...
 
     def metric(self, parameters: Tensor, change: Tensor) -> Tensor:
-        """Fisher information of the parameters times a small change of them, ``[..., outputs]``.
-
-        It is the Hessian of the divergence where old and new are the same."""
-        ...
+        """Fisher information of the parameters times a small change of them, ``[..., outputs]``: the Hessian of the
+        divergence where old and new are the same."""
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of ``count`` actions, int64 ``[...]``.
-
-    Parameters: ``count`` unnormalised log-probabilities; −inf for an action that is never taken.
-    """
+    """One of ``count`` actions, int64 ``[...]``, from as many unnormalised log-probabilities (−inf: never taken)."""
 
     count: int
+
+    lanes = 1
 
     @property
     def outputs(self) -> int:
         return self.count
 
-    @property
-    def features(self) -> int:
-        return self.count
-
-    @property
-    def lanes(self) -> int:
-        return 1
+    features = outputs
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         cumulative = parameters.double().softmax(-1).cumsum(-1)
@@ -97,10 +80,8 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """``dimensions`` independent real numbers, float ``[..., dimensions]``; not clipped here.
-
-    Parameters: the means, then the logarithms of the standard deviations.
-    """
+    """``dimensions`` independent real numbers, float ``[..., dimensions]``, unclipped; from their means, then the
+    logarithms of their standard deviations."""
 
     dimensions: int
 
@@ -112,9 +93,7 @@ class Gaussian:
     def features(self) -> int:
         return self.dimensions
 
-    @property
-    def lanes(self) -> int:
-        return self.dimensions
+    lanes = features
 
     def sample(self, parameters: Tensor, noise: Tensor) -> Tensor:
         mean, log_deviation = parameters.chunk(2, -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,8 +13,9 @@ from torch import Tensor
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, MetabenchError, Predictor, TaskDistribution
 from benchmarks.environments.actions import ActionSpace
-from benchmarks.environments.batch import BatchEnv, Model, TensorEnv
-from benchmarks.environments.rollout import Rollouts, Trajectories
+from benchmarks.environments.batch import BatchEnv, Model
+from benchmarks.environments.rollout import Rollouts
+from benchmarks.errors import check_range
 from benchmarks.registry import unknown
 
 Indices = Sequence[int] | np.ndarray
@@ -29,7 +29,7 @@ class ControlTasks(TaskDistribution):
     queries: scored trajectories, with their own random numbers, the same after every number of inner steps
     discount: the discount factor of learners of values; the score is not discounted
 
-    Each split is a separate stream. The support and query sources have the tasks' `parameters`, for oracles.
+    Each split is a separate stream. Both sources have the tasks' `parameters`, for oracles.
     """
 
     kind: ClassVar[str] = "control"
@@ -43,14 +43,8 @@ class ControlTasks(TaskDistribution):
     discount: float = 0.99
 
     def __post_init__(self) -> None:
-        for name in ("shot", "queries"):
-            self._at_least_one(name)
-        if not 0 <= self.discount <= 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
-
-    def _at_least_one(self, name: str) -> None:
-        if getattr(self, name) < 1:
-            raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+        check_range(self, "shot", "queries", least=1)
+        check_range(self, "discount", least=0, most=1)
 
     @property
     def model(self) -> Model:
@@ -60,7 +54,7 @@ class ControlTasks(TaskDistribution):
     @property
     def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
         """Constructor of the simulators: (model, tasks) -> `BatchEnv`."""
-        return TensorEnv
+        return BatchEnv
 
     @property
     def trial_episodes(self) -> int:
@@ -96,35 +90,24 @@ class ControlTasks(TaskDistribution):
     def episodes(
         self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
     ) -> Episodes:
-        """T environments to adapt in (support) and to be scored in (query).
-
-        shots, queries: trajectories"""
+        """T environments to adapt in (support) and to be scored in (query); shots, queries: trajectories."""
         shots = self.shot if shots is None else shots
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 1:
             raise MetabenchError(f"{self.id}: shots = {shots} and queries = {queries} cannot be rolled out")
-        numbers = np.asarray(indices, dtype=np.int64)
-        drawn = self.draw(self._stream(split, "tasks"), numbers)
-        parameters = torch.from_numpy(drawn.astype(np.float32)).to(self.device)
-        return Episodes(
-            self._source(parameters, numbers, self._stream(split, "support"), shots),
-            self._source(parameters, numbers, self._stream(split, "query"), queries),
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        tasks, support, query = (
+            sampling.stream(f"{self.name}-v{self.version}", split, purpose) for purpose in ("tasks", "support", "query")
         )
-
-    def _source(self, parameters: Tensor, indices: np.ndarray, key: int, trajectories: int) -> Rollouts:
-        return Rollouts(self.model, self.back_end, parameters, indices, key, trajectories, self.trial_episodes)
-
-    def _stream(self, split: str, purpose: str) -> int:
-        return _stream(f"{self.name}-v{self.version}", split, purpose)
+        numbers = np.asarray(indices, dtype=np.int64)
+        parameters = torch.from_numpy(self.draw(tasks, numbers).astype(np.float32)).to(self.device)
+        environments = (self.model, self.back_end, parameters, numbers)
+        return Episodes(
+            Rollouts(*environments, support, shots, self.trial_episodes),
+            Rollouts(*environments, query, queries, self.trial_episodes),
+        )
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
         """Undiscounted return of each trial, ``[T, queries]``."""
-        trajectories: Trajectories = query.batch(predictor, 0)
-        return trajectories.returns
-
-
-@functools.cache
-def _stream(name: str, split: str, purpose: str) -> int:
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    return sampling.stream(name, split, purpose)
+        return query.batch(predictor, 0).returns

@@ -28,7 +28,6 @@ from gymnasium import spaces
 
 from benchmarks import registry
 from benchmarks.environments.actions import Categorical
-from benchmarks.environments.batch import Step
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.errors import MetabenchError
 
@@ -45,12 +44,8 @@ ENVIRONMENTS = {
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
-    """One environment of a distribution over control tasks. An action is an array of real numbers or an action's index.
-
-    name: name of the task distribution
-    preset: its variant
-    fields: other values of its fields
-    """
+    """One environment of a task distribution (name, variant, other values of fields); an action is an array of real
+    numbers or an action's index."""
 
     def __init__(self, name: str, preset: str = "", **fields: Any) -> None:
         known = registry.task_entry(name).cls
@@ -69,23 +64,20 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         self.task = self._task((options or {}).get("task"))
         self.env = self.tasks.back_end(self.model, torch.from_numpy(self.task)[None])
         observation = self.env.reset(self._noise(self.model.reset_lanes))
-        return observation[0, 0].numpy().copy(), self._info()
+        return observation[0, 0].numpy().copy(), {"task": self.task.copy()}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         discrete = isinstance(self.action_space, spaces.Discrete)
         given = torch.from_numpy(np.asarray(action, dtype=np.int64 if discrete else np.float64))[None, None]
-        done: Step = self.env.step(given, self._noise(self.model.step_lanes))
-        ends = bool(done.terminated), bool(done.truncated)
-        return done.observation[0, 0].numpy().copy(), float(done.reward), *ends, self._info()
+        observation, terminated, truncated, reward = self.env.step(given, self._noise(self.model.step_lanes))
+        result = float(reward()), bool(terminated), bool(truncated), {"task": self.task.copy()}
+        return observation[0, 0].numpy().copy(), *result
 
     def _actions(self) -> spaces.Space[Any]:
         if isinstance(self.model.actions, Categorical):
             return spaces.Discrete(self.model.actions.count)
         bound = np.full(self.model.actions.features, getattr(self.tasks, "action_scale", 1.0), dtype=np.float32)
         return spaces.Box(-bound, bound, dtype=np.float32)
-
-    def _info(self) -> dict[str, Any]:
-        return {"task": self.task.copy()}
 
     def _noise(self, lanes: int) -> torch.Tensor:
         return torch.from_numpy(self.np_random.random((1, 1, lanes)))

@@ -1,8 +1,8 @@
 """Running robots as pure functions of state, action, next state and task; `benchmarks.environments.simulators` steps
 them.
 
-state: positions and velocities of the joints, ``[T, K, positions + velocities]``, float64
-tasks: one number, ``[T, 1]``: a direction along x (−1 or +1) or a velocity along x in m/s
+A state is positions and velocities of the joints, ``[T, K, positions + velocities]``, float64. A task is one number,
+``[T, 1]``: a direction along x (−1 or +1) or a velocity along x in m/s.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ PHYSICS_STEP = 0.01
 class Robot:
     """A robot of Gymnasium, with Gymnasium's description of its body.
 
-    description: file in ``gymnasium/envs/mujoco/assets``
-    environment: Gymnasium's own environment, the reference
+    description, environment: its file in ``gymnasium/envs/mujoco/assets``, and Gymnasium's own environment
     initial: positions before the reset noise; initial velocities are 0
-    velocities: velocities in a state
-    controls: motors
+    velocities, controls: numbers of velocities in a state and of motors
     hidden: leading positions that are left out of observations, because they say where the robot is
     frame_skip: physics steps per control step
     free: whether positions 0 to 6 are place and quaternion of a freely turning torso; otherwise positions 0 to 2 are x,
@@ -47,12 +45,10 @@ class Robot:
 
     @property
     def positions(self) -> int:
-        """Positions in a state."""
         return len(self.initial)
 
     @property
     def state(self) -> int:
-        """Numbers in a state."""
         return self.positions + self.velocities
 
     @property
@@ -76,11 +72,8 @@ ROBOTS: Mapping[str, Robot] = {
 
 @dataclass(frozen=True)
 class Locomotion:
-    """A robot that runs in a direction or at a velocity.
+    """A robot of `ROBOTS` that runs with an aim, "direction" or "velocity".
 
-    robot: a name in `ROBOTS`
-    aim: "direction" or "velocity"
-    horizon: control steps per episode
     observation_form: "joints" or "joints-torso"
     action_scale: a policy acts in ± action_scale
     control_cost, bonus: terms of the reward
@@ -102,7 +95,6 @@ class Locomotion:
 
     @property
     def body(self) -> Robot:
-        """The robot itself."""
         return ROBOTS[self.robot]
 
     @property
@@ -135,12 +127,9 @@ class Locomotion:
             return state[..., body.hidden :]
         return torch.cat((state if body.free else state[..., body.hidden :], body.torso(state)), -1)
 
-    def velocity(self, state: Tensor, following: Tensor) -> Tensor:
-        """Mean velocity along x over the control step, m/s, ``[T, K]``."""
-        return (following[..., 0] - state[..., 0]) / self.body.seconds
-
     def reward(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
-        task, velocity = tasks.to(state.dtype), self.velocity(state, following)
+        # the mean velocity over the control step
+        task, velocity = tasks.to(state.dtype), (following[..., 0] - state[..., 0]) / self.body.seconds
         progress = task * velocity if self.aim == "direction" else -(velocity - task).abs()
         # Summed from first to last, as numpy sums so few numbers: equal to Gymnasium's cost bit for bit.
         effort = self.control(action).square().cumsum(-1)[..., -1]

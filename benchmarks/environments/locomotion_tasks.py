@@ -19,6 +19,7 @@ from benchmarks.environments.locomotion import Locomotion
 from benchmarks.environments.rendering import frames
 from benchmarks.environments.rollout import Rollouts
 from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
+from benchmarks.errors import check_range
 from benchmarks.registry import unknown
 
 #: length of a film in frames, and seconds per frame
@@ -49,16 +50,12 @@ class LocomotionTasks(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_one("horizon")
+        check_range(self, "horizon", least=1)
+        check_range(self, "action_scale", above=0)
+        check_range(self, "control_cost", "reset_noise", least=0)
+        check_range(self, "bonus")
         if self.simulator not in BACK_ENDS:
             raise unknown("simulator", self.simulator, BACK_ENDS)
-        if not 0 < self.action_scale < math.inf:
-            raise ValueError(f"action_scale = {self.action_scale} is not above 0")
-        for name in ("control_cost", "reset_noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)} is below 0")
-        if not math.isfinite(self.bonus):
-            raise ValueError(f"bonus = {self.bonus} is not a finite number")
 
     @property
     def heights(self) -> tuple[float, float] | None:
@@ -67,17 +64,9 @@ class LocomotionTasks(ControlTasks):
 
     @property
     def model(self) -> Locomotion:
-        return Locomotion(
-            self.robot,
-            self.aim,
-            self.horizon,
-            self.observation,
-            self.action_scale,
-            self.control_cost,
-            self.bonus,
-            self.heights,
-            self.reset_noise,
-        )
+        form, heights = self.observation, self.heights
+        names = ("robot", "aim", "horizon", "action_scale", "control_cost", "bonus", "reset_noise")
+        return Locomotion(**{n: getattr(self, n) for n in names}, observation_form=form, heights=heights)
 
     @property
     def back_end(self) -> Callable[[Any, Tensor], BatchEnv]:
@@ -96,9 +85,7 @@ class LocomotionTasks(ControlTasks):
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Films of the first trajectory in the first task after each of S step counts; nothing without a renderer.
 
-        frames: uint8 ``[S, F, 90, 160, 3]``, `SECONDS_PER_FRAME` apart
-        task: ``[p]``
-        steps: ``[S]``"""
+        frames: uint8 ``[S, F, 90, 160, 3]``, `SECONDS_PER_FRAME` apart; task: ``[p]``; steps: ``[S]``."""
         stride = round(SECONDS_PER_FRAME / self.model.body.seconds)
         shown = [self._positions(episodes.query, each)[::stride][:FRAMES] for each in predictors.values()]
         pictures = frames(str(description(self.model.body.description)), np.concatenate(shown))

@@ -15,9 +15,7 @@ import sys
 import numpy as np
 
 HEIGHT, WIDTH = 90, 160
-#: side of the shadow map; MuJoCo's default of 4096 takes most of a frame's time in software and looks the same at this
-#: size
-#: processor draws it, for pictures of this size that look the same
+#: side of the shadow map; MuJoCo's default of 4096 takes most of a frame's time and looks the same at this size
 SHADOW_MAP = 1024
 #: seconds after which a renderer counts as hanging
 PATIENCE = 30.0

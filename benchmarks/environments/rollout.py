@@ -12,6 +12,7 @@ the others, the policy's history and its memory (if it is one tensor) stay uncha
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,13 +84,10 @@ class Counter:
 class Rollouts:
     """An environment as a source: it rolls out the given policy at each step of the inner loop.
 
-    model: the environment
     back_end: (model, tasks) -> `BatchEnv`
-    parameters: the tasks, ``[T, p]``
-    indices: the tasks' numbers
+    parameters, indices: the tasks, ``[T, p]``, and their numbers
     key: number of the random stream
-    trajectories: trials per task
-    episodes: episodes per trial
+    trajectories, episodes: trials per task, and episodes per trial
     counter: steps rolled out by this source, its slices and its copies
 
     Index, ``key`` and inner step determine all randomness. A trajectory depends neither on the other tasks nor on the
@@ -115,8 +113,7 @@ class Rollouts:
 
     def __getitem__(self, tasks: slice) -> Rollouts:
         """The source for a slice of the tasks."""
-        fields = {**vars(self), "parameters": self.parameters[tasks], "indices": self.indices[tasks]}
-        return Rollouts(**fields)
+        return dataclasses.replace(self, parameters=self.parameters[tasks], indices=self.indices[tasks])
 
     def batch(self, predictor: Predictor | None, step: int) -> Trajectories:
         if predictor is None:
@@ -145,9 +142,8 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
-    history = None
-    if remembers:
-        history = reset_noise.new_zeros(*reset_noise.shape[:2], space.features + 2, dtype=torch.float32)
+    trials = reset_noise.shape[:2]
+    history = reset_noise.new_zeros(*trials, space.features + 2, dtype=torch.float32) if remembers else None
     for episode in range(step_noise.shape[2]):
         observation = env.reset(reset_noise[:, :, episode])
         live = torch.ones(observation.shape[:2], dtype=torch.bool, device=observation.device)
@@ -163,21 +159,16 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
                 values.append(value)
             ended = done.terminated | done.truncated
             if history is not None:
-                boundary = torch.stack((done.reward, ended.to(done.reward.dtype)), -1)
+                reward = done.reward()
+                boundary = torch.stack((reward, ended.to(reward.dtype)), -1)
                 history = _moved(live, torch.cat((space.as_features(action, boundary.dtype), boundary), -1), history)
             observation, live = done.observation, ~ended
-    stacked = {name: torch.stack(values, 2) for name, values in kept.items()}
+    stacked: dict[str, Any] = {name: torch.stack(values, 2) for name, values in kept.items()}
     likelihood = space.log_probability(stacked["distributions"], stacked["actions"])
     moves = (stacked.pop("before"), stacked["actions"], stacked.pop("after"), stacked["live"])
     rewards = env.rewards(*(part.flatten(1, 2) for part in moves)).view_as(likelihood)
-    return Trajectories(
-        **stacked,
-        rewards=rewards,
-        log_probabilities=likelihood,
-        memory=memory,
-        observation=env.model.observation,
-        history=history,
-    )
+    stacked |= {"memory": memory, "observation": env.model.observation, "history": history}
+    return Trajectories(**stacked, rewards=rewards, log_probabilities=likelihood)
 
 
 def _moved(live: Tensor, after: Any, before: Any) -> Any:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Diverged, Unavailable
-from benchmarks.environments.batch import BatchEnv, Step
+from benchmarks.environments.batch import BatchEnv
 from benchmarks.environments.locomotion import Locomotion
 from benchmarks.execution.threads import one_thread
 
@@ -42,8 +42,9 @@ def mujoco_module() -> Any:
     """The module mujoco; raises `Unavailable` with one line if it is missing or too old."""
     try:
         import mujoco
-    except Exception as error:
-        raise Unavailable(f"MuJoCo can't be imported ({type(error).__name__}: {error}): pip install mujoco") from error
+    except Exception as error:  # also a wrong MUJOCO_GL
+        remedy = ": pip install mujoco" if isinstance(error, ImportError) else ""
+        raise Unavailable(f"MuJoCo can't be imported ({type(error).__name__}: {error}){remedy}") from error
     version = mujoco.__version__
     if int(version.partition(".")[0]) < OLDEST_MUJOCO:
         raise Unavailable(f"MuJoCo {version} is installed, {OLDEST_MUJOCO}.0 or newer is needed: pip install -U mujoco")
@@ -93,16 +94,13 @@ def physics(name: str) -> Any:
     return model
 
 
-class SimulatedEnv(BatchEnv):
-    """T x K robots. A subclass sets them to states and moves them.
-
-    Computed in float64 on the CPU. Outputs have the type and device of the tasks.
-    """
+class SimulatedEnv(BatchEnv, abc.ABC):
+    """T x K robots, computed in float64 on the CPU. A subclass sets them to states and moves them."""
 
     model: Locomotion
 
     def __init__(self, model: Locomotion, tasks: Tensor) -> None:
-        self.model, self.tasks = model, tasks
+        super().__init__(model, tasks)
         self.here = tasks.detach().cpu()
         self.threads = torch.get_num_threads()
 
@@ -116,52 +114,29 @@ class SimulatedEnv(BatchEnv):
 
     @abc.abstractmethod
     def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
-        """Move the live robots for one control step; returns states ``[N, s]``, arbitrary where not live.
-
-        controls: ``[N, a]``
-        live: bool ``[N]``, at least one true"""
+        """Move the live robots (bool ``[N]``, at least one true) for one control step by controls ``[N, a]``; returns
+        states ``[N, s]``, arbitrary where not live."""
 
     def reset(self, noise: Tensor) -> Tensor:
-        self.state = self.model.start(self.here, noise.cpu())
-        self.ended = torch.zeros(noise.shape[:2], dtype=torch.bool)
-        self.time = 0
+        observation = super().reset(noise)
         with quiet():
             self.begin(self.state.flatten(0, 1).numpy())
-        return self._given(self.model.observe(self.here, self.state))
+        return observation
 
-    def step(self, action: Tensor, noise: Tensor) -> Step:
-        model, tasks, before, live = self.model, self.here, self.state, ~self.ended
-        action = action.detach().cpu()
-        # MuJoCo replaces a control that is NaN by 0.
-        self._expect_below(math.inf, action, live, "the action is not finite")
-        moved = self._moved(model.control(action), live)
-        self._expect_below(HUGE, moved, live, "the simulation has become unstable")
-        self.ended = self.ended | (live & model.terminated(tasks, before, action, moved))
-        self.state = moved
-        self.time += 1
-        truncated = ~self.ended & (self.time >= model.horizon)
-        device = self.tasks.device
-        earn = functools.partial(self.rewards, before, action, moved, live)
-        return Step(self._given(model.observe(tasks, moved)), self.ended.to(device), truncated.to(device), earn)
-
-    def rewards(self, before: Tensor, action: Tensor, after: Tensor, live: Tensor) -> Tensor:
-        found = self.model.reward(self.here, before, action.detach().cpu(), after)
-        return self._given(found.masked_fill(~live.cpu(), 0.0))
-
-    def _moved(self, control: Tensor, live: Tensor) -> Tensor:
+    def moved(self, action: Tensor, noise: Tensor, live: Tensor) -> Tensor:
         if not bool(live.any()):  # `mujoco.rollout` crashes without work
             return self.state
+        # MuJoCo replaces a control that is NaN by 0.
+        self._expect_below(math.inf, action, live, "the action is not finite")
+        controls = self.model.control(action).flatten(0, 1).numpy()
         with quiet():
-            after = torch.from_numpy(self.advance(control.flatten(0, 1).numpy(), live.flatten().numpy()))
-        moved = after.view_as(self.state)
-        return moved if bool(live.all()) else torch.where(live.unsqueeze(-1), moved, self.state)
-
-    def _given(self, values: Tensor) -> Tensor:
-        return values.to(self.tasks)
+            after = torch.from_numpy(self.advance(controls, live.flatten().numpy())).view_as(self.state)
+        self._expect_below(HUGE, after, live, "the simulation has become unstable")
+        return after
 
     def _expect_below(self, bound: float, values: Tensor, live: Tensor, otherwise: str) -> None:
         """Raise `Diverged` if a live row has a number that is NaN or not below the bound."""
-        if np.abs(values.numpy()).max() < bound:  # for so few numbers numpy takes a tenth of torch's time
+        if np.abs(values.numpy()).max() < bound:  # numpy takes a tenth of torch's time for this few numbers
             return
         bad = live & ~(values.abs() < bound).all(-1)
         if bool(bad.any()):

@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks.api import SPLITS
 from benchmarks.cache import cache_folder
 from benchmarks.errors import MetabenchError, Unavailable
-from benchmarks.images.distribution import ImageSet
+from benchmarks.images.distribution import ImageSet, ImageTasks
 
 Progress = Callable[[str], None]
 
@@ -70,15 +70,12 @@ def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[st
     Raises `Unavailable` naming the missing parts if a folder holds a layout only in part."""
     incomplete = None
     for root, layout in itertools.product(data_roots(names), layouts):
-        found = {
-            part: next((root / option for option in options if (root / option).exists()), None)
-            for part, options in layout.items()
-        }
-        if all(found.values()):
-            return {part: path for part, path in found.items() if path is not None}
+        there = {part: [root / name for name in options if (root / name).exists()] for part, options in layout.items()}
+        if all(there.values()):
+            return {part: paths[0] for part, paths in there.items()}
         # an interrupted download is not a user's mistake: it resumes
-        if any(found.values()) and incomplete is None and cache_folder() not in root.parents:
-            absent = [" or ".join(options) for part, options in layout.items() if found[part] is None]
+        if any(there.values()) and incomplete is None and cache_folder() not in root.parents:
+            absent = [" or ".join(options) for part, options in layout.items() if not there[part]]
             incomplete = f"{names[0]}: {root} is incomplete, it lacks {', '.join(absent)}"
     if incomplete:
         raise Unavailable(incomplete)
@@ -87,15 +84,10 @@ def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[st
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder or a zip archive.
-
-    path: the folder or archive
-    names: its files, sorted
-    read: returns the bytes of a file by name
-    """
+    """The files of a folder or a zip archive: their names, sorted, and a function that returns the bytes of one."""
 
     path: Path
-    names: tuple[str, ...]
+    names: Sequence[str]
     read: Callable[[str], bytes]
 
 
@@ -105,9 +97,7 @@ def open_files(path: Path) -> Iterator[Files]:
 
     Raises `MetabenchError` for a damaged archive, and for members that are too large or point outside it."""
     if path.is_dir():
-        found = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        names = sorted(file.relative_to(path).as_posix() for file in found)
-        yield Files(path, tuple(names), lambda name: (path / name).read_bytes())
+        yield Files(path, _below(path), lambda name: (path / name).read_bytes())
         return
     try:
         archive = zipfile.ZipFile(path)
@@ -116,16 +106,19 @@ def open_files(path: Path) -> Iterator[Files]:
     with archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         for member in members:
-            _refuse_unsafe(path, member)
-        yield Files(path, tuple(sorted(member.filename for member in members)), archive.read)
+            name = PurePosixPath(member.filename.replace("\\", "/"))
+            if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+                raise MetabenchError(f"{path}: refused, its member {member.filename!r} points outside the archive")
+            if member.file_size > LARGEST_MEMBER:
+                raise MetabenchError(f"{path}: refused, its member {member.filename!r} has {member.file_size} bytes")
+        yield Files(path, sorted(member.filename for member in members), archive.read)
 
 
-def _refuse_unsafe(path: Path, member: zipfile.ZipInfo) -> None:
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-        raise MetabenchError(f"{path}: refused, its member {member.filename!r} points outside the archive")
-    if member.file_size > LARGEST_MEMBER:
-        raise MetabenchError(f"{path}: refused, its member {member.filename!r} has {member.file_size} bytes")
+def _below(folder: Path) -> list[str]:
+    """Relative paths of the files below a folder, sorted. `pathlib` takes seconds for this many files."""
+    start = len(str(folder)) + 1
+    found = (os.path.join(at, name)[start:] for at, _, names in os.walk(folder) for name in names)
+    return sorted(name.replace(os.sep, "/") for name in found)
 
 
 @dataclass(frozen=True)
@@ -154,12 +147,12 @@ def write_pictures(
     split: str,
     classes: Mapping[str, Sequence[Picture]],
     convert: Callable[..., np.ndarray],
-    progress: Progress = silent,
+    progress: Progress,
 ) -> None:
     """Decode a split's images, class by class in the given order, into an array in ``folder``."""
     pictures = [picture for members in classes.values() for picture in members]
     shape = pictures[0].decode(convert).shape
-    images = np.lib.format.open_memmap(_array(folder, split), "w+", np.uint8, (len(pictures), *shape))
+    images = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.uint8, (len(pictures), *shape))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for number, pixels in enumerate(pool.map(lambda picture: picture.decode(convert), pictures)):
             images[number] = pixels
@@ -171,12 +164,8 @@ def write_pictures(
 
 def write_array(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
     """Write a split that is already an array, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
-    np.save(_array(folder, split), images)
+    np.save(folder / f"{split}.npy", images)
     _describe(folder, split, images, counts)
-
-
-def _array(folder: Path, split: str) -> Path:
-    return folder / f"{split}.npy"
 
 
 def _describe(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
@@ -194,7 +183,7 @@ def open_split(folder: Path, split: str) -> ImageSet:
     Raises `MetabenchError` if the cached files are damaged."""
     try:
         about = json.loads((folder / f"{split}.json").read_text())
-        images = np.load(_array(folder, split), mmap_mode="c")
+        images = np.load(folder / f"{split}.npy", mmap_mode="c")
         return ImageSet(images, np.array(about["counts"], dtype=np.int64), tuple(about["names"]), about["digest"])
     except (OSError, ValueError, KeyError) as error:
         raise MetabenchError(f"{folder} is damaged ({error}); delete it to decode the images again") from error
@@ -204,7 +193,7 @@ def open_split(folder: Path, split: str) -> ImageSet:
 class Collection:
     """How a task's images are found and decoded.
 
-    name: name of the decoded images in the cache: task, version and split rule
+    name: of the decoded images in the cache: task, version, and all else that decides them besides the files
     find: returns the files by part, or None
     build: writes every split of these files into a folder
     missing: message that says which files to put where
@@ -216,6 +205,21 @@ class Collection:
     build: Callable[[Mapping[str, Path], Path, Progress], None]
     missing: str
     fetch: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True)
+class CollectedTasks(ImageTasks):
+    """Image tasks with the images of a `Collection`."""
+
+    @property
+    def collection(self) -> Collection:
+        raise NotImplementedError
+
+    def prepare(self, progress: Progress = silent) -> None:
+        prepare(self.collection, progress)
+
+    def image_set(self, split: str) -> ImageSet:
+        return open_split(prepare(self.collection), split)
 
 
 _prepared: dict[tuple[str | None, ...], Path] = {}
@@ -233,9 +237,9 @@ def prepare(collection: Collection, progress: Progress = silent) -> Path:
 
 
 def _find_or_build(collection: Collection, progress: Progress) -> Path:
-    files = collection.find()
+    files, cached = collection.find(), cache_folder() / "prepared"
     if files is None:
-        earlier = [path for path in _cached(collection.name) if path.is_dir()]
+        earlier = [path for path in cached.glob(f"{collection.name}-{'[0-9a-f]' * 16}") if path.is_dir()]
         if earlier:
             return max(earlier, key=lambda path: path.stat().st_mtime)
         if collection.fetch and not os.environ.get("METABENCH_OFFLINE"):
@@ -246,15 +250,11 @@ def _find_or_build(collection: Collection, progress: Progress) -> Path:
             files = collection.find()
     if files is None:
         raise Unavailable(collection.missing)
-    folder = cache_folder() / "prepared" / f"{collection.name}-{_fingerprint(files)}"
+    folder = cached / f"{collection.name}-{_fingerprint(files)}"
     try:
         return folder if folder.is_dir() else _build(folder, lambda to: collection.build(files, to, progress))
     except OSError as error:
         raise MetabenchError(f"{folder} can't be written: {error}") from error
-
-
-def _cached(name: str) -> Iterator[Path]:
-    return (cache_folder() / "prepared").glob(f"{name}-{'[0-9a-f]' * 16}")
 
 
 def _build(folder: Path, write: Callable[[Path], None]) -> Path:
@@ -283,25 +283,15 @@ def _fingerprint(files: Mapping[str, Path]) -> str:
     """16 hexadecimal digits of the files' names, sizes and modification times."""
     digest = hashlib.sha256()
     for part, path in sorted(files.items()):
-        for name, facts in _facts(str(path)) if path.is_dir() else [(path.name, path.stat())]:
+        folder, names = (path, _below(path)) if path.is_dir() else (path.parent, [path.name])
+        for name in names:
+            facts = os.stat(os.path.join(folder, name))
             digest.update(f"{part} {name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _facts(folder: str, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """The files of a folder, in order. `pathlib` takes seconds for this many files."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield from _facts(entry.path, f"{below}{entry.name}/")
-            else:
-                yield f"{below}{entry.name}", entry.stat()
-
-
 def download(name: str, files: Mapping[str, tuple[str, str]], progress: Progress = silent) -> None:
-    """Download files into `download_folder`, unless they exist with the right checksum.
-
-    files: name -> address and MD5
+    """Download files (name -> address and MD5) into `download_folder`, unless they exist with the right checksum.
 
     Raises `Unavailable` if a package is missing, a download fails or a checksum differs."""
     try:
@@ -327,9 +317,7 @@ class _Bar:
     """Progress bar with pooch's interface (``total``, ``update``, ``reset``, ``close``), as lines of text."""
 
     def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress = what, progress
-        self.total = 0
-        self.done = 0
+        self.what, self.progress, self.total, self.done = what, progress, 0, 0
 
     def update(self, size: int) -> None:
         before, self.done = self.done, self.done + size

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
+from benchmarks.errors import check_range
 from benchmarks.registry import unknown
 
 Indices = Sequence[int] | np.ndarray
@@ -30,15 +31,12 @@ EXHIBITED_EXAMPLES = 25
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The images of one split, sorted by class.
+    """The images of one split, sorted by class; raises `ValueError` if type, shape or counts do not match.
 
     images: uint8 ``[N, H, W]`` or ``[N, H, W, C]``, usually memory-mapped; writable or copy-on-write (mode "c"),
         because torch warns about read-only arrays
-    counts: int64 ``[classes]``, images per class, in the order of ``images``
-    names: names of the classes
+    counts, names: images per class in the order of ``images``, int64 ``[classes]``, and the names of the classes
     digest: hash of the content
-
-    Raises `ValueError` if type, shape or counts do not match.
     """
 
     images: np.ndarray
@@ -94,9 +92,7 @@ class ImageTasks(TaskDistribution):
     classes of the split, then for each class the queries and the support, all without replacement. So queries do not
     depend on the shots, and the support of fewer shots is part of that of more.
 
-    way: classes per episode
-    shot: support images per class
-    queries: query images per class
+    way, shot, queries: classes per episode, support and query images per class
     rotations: rotations by 0, 90, 180 and 270 degrees count as four classes
     """
 
@@ -104,10 +100,8 @@ class ImageTasks(TaskDistribution):
     metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"pooled", "classes"})
-    #: whether its images may be passed on
-    redistributable: ClassVar[bool] = True
-    #: channels, height, width
-    image_shape: ClassVar[tuple[int, int, int]]
+    redistributable: ClassVar[bool] = True  #: whether its images may be passed on
+    image_shape: ClassVar[tuple[int, int, int]]  #: channels, height, width
 
     way: int = 5
     shot: int = 1
@@ -115,9 +109,8 @@ class ImageTasks(TaskDistribution):
     rotations: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("shot", 1), ("queries", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than {least}")
+        check_range(self, "way", least=2)
+        check_range(self, "shot", "queries", least=1)
 
     def image_set(self, split: str) -> ImageSet:
         """The prepared images of a split, the same object each time; raises `Unavailable` if there are none."""
@@ -165,9 +158,7 @@ class ImageTasks(TaskDistribution):
         classes = sampling.integers(key, indices, 1, self.pooled_outputs(split))
         counts = images.counts[classes % len(images.names)]
         numbers = distinct(self._stream(split, "pooled items"), indices, counts, 1)[..., 0]
-        found = self._cut(split, classes.T, numbers.T)
-        label = torch.from_numpy(np.ascontiguousarray(classes.T)).to(self.device)
-        return LabelledSet(found.x, label, found.classes, found.items)
+        return self._cut(split, classes.T, numbers.T, classes.T)
 
     def pooled_outputs(self, split: str) -> int:
         return len(self._split(split).names) * self.turns(split)
@@ -179,14 +170,12 @@ class ImageTasks(TaskDistribution):
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Images of the first E episodes, with predictions after each of S step counts.
 
-        support_images, query_images: uint8 ``[E, n, H, W(, C)]``
-        support_labels, query_labels: ``[E, n]``
-        predicted: ``[S, E, n]``
-        steps: ``[S]``
-        class_names: text ``[E, way]``, by label"""
+        support_images, query_images: uint8 ``[E, n, H, W(, C)]``; support_labels, query_labels: ``[E, n]``;
+        predicted: ``[S, E, n]``; steps: ``[S]``; class_names: text ``[E, way]``, by label."""
         shown, limit = slice(0, EXHIBITED_EPISODES), EXHIBITED_EXAMPLES
         support, query = episodes.support[shown], episodes.query[shown]
         predicted = [predict(episodes.query.x)[0][shown, :limit].argmax(dim=-1) for predict in predictors.values()]
+        by_label = [sorted(set(map(tuple, pairs))) for pairs in torch.stack((support.y, support.classes), -1).tolist()]
         return {
             "support_images": _pictures(support.x[:, :limit]),
             "support_labels": support.y[:, :limit].cpu().numpy().astype(np.int16),
@@ -194,7 +183,7 @@ class ImageTasks(TaskDistribution):
             "query_labels": query.y[:, :limit].cpu().numpy().astype(np.int16),
             "predicted": torch.stack(predicted).cpu().numpy().astype(np.int16),
             "steps": np.array(list(predictors), dtype=np.int16),
-            "class_names": np.array([self._names_by_label(support[task : task + 1]) for task in range(len(support))]),
+            "class_names": np.array([[self.class_name(number) for _, number in labels] for labels in by_label]),
         }
 
     def class_name(self, number: int) -> str:
@@ -205,11 +194,6 @@ class ImageTasks(TaskDistribution):
                 turn, base = divmod(number - first, len(names))
                 return f"{names[base]}, turned by {90 * turn} degrees" if turn else names[base]
         raise ValueError(f"no class has the number {number}")
-
-    def _names_by_label(self, support: LabelledSet) -> list[str]:
-        assert support.classes is not None
-        by_label = dict(zip(support.y[0].tolist(), support.classes[0].tolist(), strict=True))
-        return [self.class_name(by_label[label]) for label in sorted(by_label)]
 
     def _stream(self, split: str, purpose: str) -> int:
         return sampling.stream(self.id, split, purpose)
@@ -222,12 +206,11 @@ class ImageTasks(TaskDistribution):
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:
         """The images of the split, if it has enough classes and images for such an episode."""
         images = self._split(split)
-        height, width, *channels = images.images.shape[1:]
-        if (*(channels or [1]), height, width) != tuple(self.image_shape):
-            stored, (deep, high, wide) = list(images.images.shape[1:]), self.image_shape
+        stored, (channels, height, width) = images.images.shape[1:], self.image_shape
+        if (*stored, 1)[:3] != (height, width, channels):
             raise MetabenchError(
                 f"{self.id}: an input is {self.image_shape} (channels, height, width), so images are stored as "
-                f"{[high, wide, deep]} (height, width, channels); those of the {split} split are {stored}"
+                f"{[height, width, channels]} (height, width, channels); those of the {split} split are {list(stored)}"
             )
         if self.way > self.pooled_outputs(split):
             known = self.pooled_outputs(split)
@@ -256,13 +239,10 @@ class ImageTasks(TaskDistribution):
         order = sampling.permutations(self._stream(split, f"{purpose} order"), indices, way * each)
         label = order // each if each else order
         shuffled = np.take_along_axis(numbers.reshape(tasks, -1), order, axis=1)
-        found = self._cut(split, np.take_along_axis(classes, label, axis=1), shuffled)
-        return LabelledSet(found.x, torch.from_numpy(label).to(self.device), found.classes, found.items)
+        return self._cut(split, np.take_along_axis(classes, label, axis=1), shuffled, label)
 
-    def _cut(self, split: str, classes: np.ndarray, numbers: np.ndarray) -> LabelledSet:
-        """Images by their numbers within classes (both ``[T, n]``), unlabelled, with numbers in the whole data set.
-
-        classes: numbers within the split"""
+    def _cut(self, split: str, classes: np.ndarray, numbers: np.ndarray, label: np.ndarray) -> LabelledSet:
+        """Images by their numbers within classes of the split, and their labels: all ``[T, n]``."""
         images = self.image_set(split)
         turn, base = np.divmod(classes, len(images.names))
         items = images.offsets[base] + numbers
@@ -272,7 +252,7 @@ class ImageTasks(TaskDistribution):
             pixels[where] = torch.rot90(pixels[where], quarter, (1, 2))
         return LabelledSet(
             x=_inputs(pixels).reshape(*classes.shape, *self.image_shape),
-            y=torch.empty(0),
+            y=torch.from_numpy(np.ascontiguousarray(label)).to(self.device),
             classes=torch.from_numpy(classes + self._first_class(split)).to(self.device),
             items=torch.from_numpy(items + self._first_item(split)).to(self.device),
         )

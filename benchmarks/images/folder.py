@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -15,14 +15,13 @@ import numpy as np
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
 from benchmarks.images import data
-from benchmarks.images.distribution import ImageSet, ImageTasks
 
 #: endings of the files that count as images, in lower case; hidden files and folders never do
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class FolderTasks(ImageTasks):
+class FolderTasks(data.CollectedTasks):
     """N-way K-shot classification of the images ``<folder>/<split>/<class>/*``; splits: train, validation and test.
 
     A subclass names its `folder` (relative to its own file, or absolute) and the `image_shape` ``(C, H, W)`` to which
@@ -41,33 +40,21 @@ class FolderTasks(ImageTasks):
     def backbone(self) -> str:
         return "conv4-64"
 
-    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
-        self._prepared(progress)
-
-    def image_set(self, split: str) -> ImageSet:
-        return data.open_split(self._prepared(), split)
-
-    def _prepared(self, progress: Callable[[str], None] = data.silent) -> Path:
+    @property
+    def collection(self) -> data.Collection:
         root = Path(sys.modules[type(self).__module__].__file__ or "").parent / Path(self.folder).expanduser()
         named = hashlib.sha256(repr((str(root), self.image_shape)).encode()).hexdigest()[:8]
         splits = ", ".join(f"{split}/<class>/" for split in SPLITS)
-        collection = data.Collection(
+        folders = {split: root / split for split in SPLITS}
+        return data.Collection(
             name=f"{self.name}-v{self.version}-{named}",
-            find=lambda: _find(root),
+            find=lambda: folders if all(map(Path.is_dir, folders.values())) else None,
             build=functools.partial(_build, self.image_shape),
             missing=f"{self.name} needs the folder {root} with {splits}",
         )
-        return data.prepare(collection, progress)
 
 
-def _find(root: Path) -> dict[str, Path] | None:
-    folders = {split: root / split for split in SPLITS}
-    return folders if all(map(Path.is_dir, folders.values())) else None
-
-
-def _build(
-    shape: tuple[int, int, int], files: Mapping[str, Path], folder: Path, progress: Callable[[str], None]
-) -> None:
+def _build(shape: tuple[int, int, int], files: Mapping[str, Path], folder: Path, progress: data.Progress) -> None:
     seen: dict[str, str] = {}
     for split in SPLITS:
         with data.open_files(files[split]) as found:
@@ -90,11 +77,8 @@ def _classes(files: data.Files) -> dict[str, list[data.Picture]]:
     classes: dict[str, list[data.Picture]] = {}
     for name in files.names:
         parts = PurePosixPath(name).parts
-        if (
-            len(parts) == 2
-            and name.lower().endswith(ENDINGS)
-            and not any(part.startswith((".", "@")) for part in parts)
-        ):
+        hidden = any(part.startswith((".", "@")) for part in parts)
+        if len(parts) == 2 and name.lower().endswith(ENDINGS) and not hidden:
             classes.setdefault(parts[0], []).append(data.Picture(files, name))
     return classes
 

@@ -31,9 +31,6 @@ _FONT_SIZE = 160
 #: than the tolerance (in pixels of that size, 32 to the box) from the other's. This merges a capital and its small form
 #: that differ in weight only, u and a rotated n, 8 and its rotation, one dot and two. Anything still distinguishable in
 #: 28x28 pixels after distortion stays separate.
-#: the tolerance (in pixels of that size, 32 to the box) from the other's. That makes one class of a letter's capital
-#: and small form where only the weight differs, of u and a turned n, of 8 and its turned self, of one dot and two; it
-#: leaves apart whatever can still be told apart in 28x28 pixels after distortion.
 TOLERANCE = 1.5
 ALIKE = 0.04
 
@@ -52,12 +49,7 @@ HALF_WIDTH = (2.2, 7.0)
 
 @dataclass(frozen=True)
 class Script:
-    """A script or family of signs.
-
-    split: its split
-    ranges: its ranges of code points
-    font: file name of its font
-    """
+    """A script or family of signs: its split, its ranges of code points, and the file name of its font."""
 
     name: str
     split: str
@@ -162,13 +154,10 @@ def _farness(ink: np.ndarray) -> np.ndarray:
     half = ink.reshape(len(ink), CANVAS // 2, 2, CANVAS // 2, 2).mean(axis=(2, 4)) >= 0.5
     near = np.stack([distance_transform_edt(~mask) <= TOLERANCE for mask in half]).astype(np.float32)
     share = half / np.maximum(half.sum(axis=(1, 2), keepdims=True), 1).astype(np.float32)
-    rows = len(ink)
-    covered = []
-    for quarter in range(4):
-        turned_share, turned_near = (np.rot90(x, quarter, (1, 2)).reshape(rows, -1) for x in (share, near))
-        one, other = share.reshape(rows, -1) @ turned_near.T, near.reshape(rows, -1) @ turned_share.T
-        covered.append(np.minimum(one, other))
-    return 1.0 - np.stack(covered)
+    # [i, j]: the share of i's ink that lies near j's; turning j one way is turning i the other way
+    turned = [np.rot90(near, quarter, (1, 2)).reshape(len(ink), -1) for quarter in range(4)]
+    covered = [share.reshape(len(ink), -1) @ each.T for each in turned]
+    return 1.0 - np.stack([np.minimum(covered[quarter], covered[-quarter].T) for quarter in range(4)])
 
 
 def signed_distance(ink: np.ndarray) -> np.ndarray:
@@ -207,7 +196,7 @@ def _places(numbers: np.ndarray, knots: np.ndarray) -> np.ndarray:
     matrix = np.stack((rows, columns), axis=1)
     grid = np.stack(np.meshgrid(*2 * (np.arange(SIZE) - (SIZE - 1) / 2,), indexing="ij"))
     weights = _spline_weights()
-    bent = ELASTIC * np.einsum("ik,dakl,jl->daij", weights, knots.reshape(DRAWINGS, 2, KNOTS, KNOTS), weights)
+    bent = ELASTIC * (weights @ knots.reshape(DRAWINGS, 2, KNOTS, KNOTS) @ weights.T)
     moved = grid + bent - _between(SHIFT, numbers[:, 4:, None, None])
     return (np.einsum("dab,dbij->adij", matrix, moved) * _PIXEL) + (CANVAS - 1) / 2
 
@@ -233,8 +222,3 @@ def classes() -> list[tuple[Script, int, np.ndarray]]:
     found = [(script, point) for script in SCRIPTS for point in characters(script)]
     ink = np.concatenate([masks(script, [p for s, p in found if s is script]) for script in SCRIPTS])
     return [(*found[number], ink[number]) for number in distinct(ink)]
-
-
-def class_name(script: Script, point: int) -> str:
-    """Name of a class: its character, script and code point."""
-    return f"{chr(point)} ({script.name}, U+{point:04X})"

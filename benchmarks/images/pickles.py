@@ -1,7 +1,7 @@
 """A safe reader for foreign pickles.
 
 A pickle is a program: it may call any function of any module. This reader accepts numpy arrays, numbers and plain
-    containers, and refuses every other name.
+containers, and refuses every other name.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ _KNOWN = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """An unpickler of numpy arrays of numbers or text and plain containers; it refuses anything else."""
-
+class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in _NUMPY_MODULES and name in _NUMPY:
             return _NUMPY[name]
@@ -58,4 +56,4 @@ class ArrayUnpickler(pickle.Unpickler):
 def load_arrays(path: Path) -> Any:
     """Content of a pickle of arrays and plain containers; raises `pickle.UnpicklingError` for anything else."""
     with path.open("rb") as file:
-        return ArrayUnpickler(file, encoding="latin1").load()
+        return _ArrayUnpickler(file, encoding="latin1").load()

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.api import MetaLearner, TaskDistribution
 from benchmarks.models.modules import own_factories
+from benchmarks.program import program_hash
 from benchmarks.records.record import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def _source(path: Path) -> tuple[str, tuple[str, ...]]:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # a neighbour that is no Python of this version
         return hashlib.sha256(content).hexdigest(), ()
-    return hashlib.sha256(repr(essence(tree)).encode()).hexdigest(), tuple(dict.fromkeys(_imported(tree)))
+    return program_hash(tree), tuple(dict.fromkeys(_imported(tree)))
 
 
 _own_source = functools.cache(_source.__wrapped__)
@@ -139,26 +140,3 @@ def _module_files(name: str, root: Path, folder: Path | None = None) -> tuple[Pa
 
 def _is_irrelevant(path: Path) -> bool:
     return path.is_relative_to(ROOT) and path.relative_to(ROOT).as_posix().startswith(IRRELEVANT)
-
-
-def essence(node: Any) -> Any:
-    """A syntax tree as nested tuples, without docstrings and what says how the source looks; the same for every version
-    of Python."""
-    if isinstance(node, list):
-        return tuple(essence(each) for each in node)
-    if not isinstance(node, ast.AST):
-        return node
-    found = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            value = value[_documented(value) :]
-        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty pieces to nested format specifications
-            value = [piece for piece in value if not (isinstance(piece, ast.Constant) and piece.value == "")]
-        if name not in ("ctx", "kind", "type_comment") and value not in (None, []):
-            found.append((name, essence(value)))
-    return type(node).__name__, *found
-
-
-def _documented(body: list[ast.stmt]) -> bool:
-    first = body[0] if body else None
-    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)

@@ -15,25 +15,20 @@ import torch
 from torch import Tensor
 
 from benchmarks import sampling
-from benchmarks.environments import Categorical, ControlTasks
+from benchmarks.environments import Categorical, ControlTasks, TensorModel
 from benchmarks.environments.distribution import Indices
+from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 
 @dataclass(frozen=True)
-class Arms:
-    """The environment of a bandit; one pull is one episode.
-
-    state: the payout of the pull, ``[T, K, 1]``
-    tasks: the probabilities of the arms, ``[T, k]``
-    """
+class Arms(TensorModel):
+    """The environment: one pull is one episode; its state is the payout, ``[T, K, 1]``, a task the probabilities of the
+    arms, ``[T, k]``."""
 
     count: int
 
-    horizon = 1
-    observation = 1
-    reset_lanes = 0
-    step_lanes = 1
+    horizon = observation = step_lanes = 1
 
     @property
     def actions(self) -> Categorical:
@@ -85,9 +80,8 @@ class Bandit(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_one("pulls")
-        if self.arms < 2:
-            raise ValueError(f"arms = {self.arms} is less than 2")
+        check_range(self, "pulls", least=1)
+        check_range(self, "arms", least=2)
 
     @property
     def model(self) -> Arms:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+import functools
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from benchmarks import sampling
 from benchmarks.api import SPLITS
 from benchmarks.images import data, glyph_rendering
-from benchmarks.images.distribution import ImageSet, ImageTasks
+from benchmarks.program import program_hash
 from benchmarks.registry import register_task
 
 
 @register_task("glyphs")
 @dataclass(frozen=True)
-class Glyphs(ImageTasks):
+class Glyphs(data.CollectedTasks):
     """Characters of many scripts, rendered from matplotlib's fonts (DejaVu Sans, STIX General).
 
     An input is a 28x28 grey image ``[1, 28, 28]``, ink 1 on paper 0. Each class has 20 drawings. Each drawing has its
@@ -57,37 +61,31 @@ class Glyphs(ImageTasks):
     def backbone(self) -> str:
         return "conv4-64-strided"
 
-    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
-        data.prepare(COLLECTION, progress)
+    @property
+    def collection(self) -> data.Collection:
+        missing = "glyphs needs the fonts of matplotlib (DejaVuSans.ttf, STIXGeneral.ttf): pip install matplotlib"
+        return data.Collection(f"glyphs-v{self.version}-{_program()}", _fonts, _build, missing)
 
-    def image_set(self, split: str) -> ImageSet:
-        return data.open_split(data.prepare(COLLECTION), split)
+
+@functools.cache
+def _program() -> str:
+    """A hash of the code that draws: new code means new images."""
+    return program_hash([ast.parse(inspect.getsource(module)) for module in (glyph_rendering, sampling)])[:8]
 
 
-def _find() -> dict[str, Path] | None:
-    """Files that decide the images: the fonts and the drawing code. New code means new images."""
+def _fonts() -> dict[str, Path] | None:
     try:
         folder = glyph_rendering.font_folder()
     except ImportError:
         return None
     fonts = {name: folder / name for name in sorted({script.font for script in glyph_rendering.SCRIPTS})}
-    return {**fonts, "code": Path(glyph_rendering.__file__)} if all(map(Path.is_file, fonts.values())) else None
+    return fonts if all(map(Path.is_file, fonts.values())) else None
 
 
-def _build(files: Mapping[str, Path], folder: Path, progress: Callable[[str], None]) -> None:
+def _build(files: Mapping[str, Path], folder: Path, progress: data.Progress) -> None:
     found = glyph_rendering.classes()
     for split in SPLITS:
-        members = [
-            (glyph_rendering.class_name(script, point), ink) for script, point, ink in found if script.split == split
-        ]
+        members = [(f"{chr(p)} ({script.name}, U+{p:04X})", ink) for script, p, ink in found if script.split == split]
         images = np.concatenate([glyph_rendering.draw(ink, name) for name, ink in members])
         data.write_array(folder, split, images, {name: glyph_rendering.DRAWINGS for name, _ in members})
         progress(f"{split}: {len(members)} characters drawn {glyph_rendering.DRAWINGS} times each")
-
-
-COLLECTION = data.Collection(
-    name="glyphs-v1",
-    find=_find,
-    build=_build,
-    missing="glyphs needs the fonts of matplotlib (DejaVuSans.ttf, STIXGeneral.ttf): pip install matplotlib",
-)

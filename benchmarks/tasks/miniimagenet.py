@@ -1,15 +1,16 @@
 """mini-ImageNet: photographs of 100 ImageNet classes.
 
 Data set: Vinyals et al., "Matching networks for one shot learning", 2016. Split: Ravi and Larochelle, "Optimization as
-    a model for few-shot learning", 2017.
+a model for few-shot learning", 2017.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -19,7 +20,6 @@ import numpy as np
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
 from benchmarks.images import data
-from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.images.pickles import load_arrays
 from benchmarks.registry import register_task
 
@@ -47,7 +47,7 @@ Classes = dict[str, list[data.Picture]]
 
 @register_task("miniimagenet")
 @dataclass(frozen=True)
-class MiniImageNet(ImageTasks):
+class MiniImageNet(data.CollectedTasks):
     """Few-shot recognition of photographs: 100 ImageNet classes of 600 images each.
 
     | | |
@@ -76,20 +76,10 @@ class MiniImageNet(ImageTasks):
     def backbone(self) -> str:
         return "conv4-32"
 
-    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
-        self._folder(progress)
-
-    def image_set(self, split: str) -> ImageSet:
-        return data.open_split(self._folder(), split)
-
-    def _folder(self, progress: Callable[[str], None] = data.silent) -> Path:
-        name = f"miniimagenet-v{self.version}"
-        return data.prepare(data.Collection(name, find, _build, MISSING), progress)
-
-
-def find() -> dict[str, Path] | None:
-    """The data set's files by part, in either layout; None where there are none."""
-    return data.find_layout(["mini-imagenet", "miniimagenet"], LAYOUTS)
+    @property
+    def collection(self) -> data.Collection:
+        find = functools.partial(data.find_layout, ["mini-imagenet", "miniimagenet"], LAYOUTS)
+        return data.Collection(f"miniimagenet-v{self.version}", find, _build, MISSING)
 
 
 def _build(files: Mapping[str, Path], folder: Path, progress: data.Progress) -> None:
@@ -115,20 +105,17 @@ def read_classes(table: Path, files: data.Files, split: str) -> Classes:
     Raises `MetabenchError` if an image is missing or a class or image count is wrong."""
     members = {PurePosixPath(name).name: name for name in files.names}
     classes: Classes = {}
-    for filename, label in sorted(_read_table(table), key=lambda row: (row[1], row[0])):
+    try:
+        with table.open(newline="", encoding="utf-8") as lines:
+            rows = sorted((row["label"], row["filename"]) for row in csv.DictReader(lines))
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise MetabenchError(f"{table} is not a csv with the columns filename and label: {error}") from error
+    for label, filename in rows:
         if filename not in members:
             raise MetabenchError(f"{files.path}: {filename} of class {label} ({table.name}) is missing")
         classes.setdefault(label, []).append(data.Picture(files, members[filename]))
     _check_counts(table, split, {label: len(pictures) for label, pictures in classes.items()})
     return classes
-
-
-def _read_table(table: Path) -> list[tuple[str, str]]:
-    try:
-        with table.open(newline="", encoding="utf-8") as lines:
-            return [(row["filename"], row["label"]) for row in csv.DictReader(lines)]
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise MetabenchError(f"{table} is not a csv with the columns filename and label: {error}") from error
 
 
 def _check_counts(path: Path, split: str, counts: Mapping[str, int]) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import Episodes, Predictor
-from benchmarks.environments import ControlTasks, Gaussian, Model
+from benchmarks.environments import ControlTasks, Gaussian
 from benchmarks.environments.distribution import Indices
+from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 RewardForm = Literal["distance", "squared", "corner-progress"]
@@ -44,11 +45,7 @@ _PROMP: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Point:
-    """The environment: a point that moves by its action.
-
-    state: its position, ``[T, K, 2]``
-    tasks: the goals, ``[T, 2]``
-    """
+    """The environment: a point that moves by its action. Its state is the position, ``[T, K, 2]``, a task the goal."""
 
     horizon: int
     reward_form: str
@@ -58,8 +55,7 @@ class Point:
     tolerance: float
     sees_goal: bool
 
-    reset_lanes = 2
-    step_lanes = 0
+    reset_lanes, step_lanes = 2, 0
 
     @property
     def actions(self) -> Gaussian:
@@ -145,25 +141,15 @@ class Navigation(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least_one("horizon")
-        for name in ("goal_range", "action_scale", "action_bound"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
-        for name in ("start_range", "tolerance"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)} is below 0")
+        check_range(self, "horizon", least=1)
+        check_range(self, "goal_range", "action_scale", "action_bound", above=0)
+        check_range(self, "start_range", "tolerance", least=0)
 
     @property
-    def model(self) -> Model:
-        return Point(
-            self.horizon,
-            self.reward,
-            self.action_scale,
-            self.action_bound,
-            self.start_range,
-            self.tolerance,
-            self.observation == "position-goal",
-        )
+    def model(self) -> Point:
+        names = ("horizon", "action_scale", "action_bound", "start_range", "tolerance")
+        shared = {name: getattr(self, name) for name in names}
+        return Point(**shared, reward_form=self.reward, sees_goal=self.observation == "position-goal")
 
     def draw(self, key: int, indices: Indices) -> np.ndarray:
         """Goals, float64 ``[T, 2]``."""
@@ -176,9 +162,7 @@ class Navigation(ControlTasks):
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Paths of the first E tasks and R trajectories after each of S step counts.
 
-        paths: ``[S, E, R, H, 2]``, NaN after an early end
-        goals: ``[E, 2]``
-        steps: ``[S]``"""
+        paths: ``[S, E, R, H, 2]``, NaN after an early end; goals: ``[E, 2]``; steps: ``[S]``."""
         paths = []
         for predictor in predictors.values():
             seen = episodes.query.batch(predictor, 0)

@@ -1,14 +1,14 @@
 """Omniglot: handwritten characters of 50 alphabets.
 
 Data set: Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction",
-    Science 350 (2015). Few-shot task: Vinyals et al., "Matching networks for one shot learning", 2016.
+Science 350 (2015). Few-shot task: Vinyals et al., "Matching networks for one shot learning", 2016.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from benchmarks import sampling
+from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
 from benchmarks.images import data
-from benchmarks.images.distribution import ImageSet, ImageTasks
 from benchmarks.registry import register_task
 
 #: characters in each part, and the number of its first character
@@ -44,7 +44,7 @@ Characters = dict[str, list[data.Picture]]
 
 @register_task("omniglot")
 @dataclass(frozen=True)
-class Omniglot(ImageTasks):
+class Omniglot(data.CollectedTasks):
     """Few-shot recognition of handwritten characters: 1,623 characters of 50 alphabets, 20 drawings each.
 
     | | |
@@ -91,21 +91,15 @@ class Omniglot(ImageTasks):
     def turns(self, split: str) -> int:
         return 4 if self.rotations and (self.rotations_at_test or split != "test") else 1
 
-    def prepare(self, progress: Callable[[str], None] = data.silent) -> None:
-        self._folder(progress)
-
-    def image_set(self, split: str) -> ImageSet:
-        return data.open_split(self._folder(), split)
-
-    def _folder(self, progress: Callable[[str], None] = data.silent) -> Path:
-        collection = data.Collection(
+    @property
+    def collection(self) -> data.Collection:
+        return data.Collection(
             name=f"omniglot-v{self.version}-{self.characters}",
             find=lambda: data.find_layout(["omniglot"], [{part: (f"{part}.zip", part) for part in PARTS}]),
             build=lambda files, folder, report: _build(files, folder, self.characters, report),
             missing=MISSING,
             fetch=lambda report: data.download("omniglot", DOWNLOADS, report),
         )
-        return data.prepare(collection, progress)
 
 
 def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: data.Progress) -> None:
@@ -162,35 +156,24 @@ def shrink(image: Any) -> np.ndarray:
 
 def split_characters(background: Characters, evaluation: Characters, split_by: str) -> dict[str, Characters]:
     """The characters of each split, ``shuffled`` or ``lake``, ordered by official number."""
-    return _lake(background, evaluation) if split_by == "lake" else _shuffled({**background, **evaluation})
-
-
-def _shuffled(characters: Characters) -> dict[str, Characters]:
+    characters = {**background, **evaluation}
     names = list(characters)
-    order = sampling.permutations(sampling.stream("omniglot-v1", "characters"), [0], len(names))[0]
-    training, validation, _ = SHUFFLED_SIZES
-    cuts = np.split(order, [training, training + validation])
-    return {
-        split: {names[i]: characters[names[i]] for i in sorted(cut)}
-        for split, cut in zip(("train", "validation", "test"), cuts, strict=True)
-    }
+    if split_by == "lake":
+        alphabets = sorted({alphabet_of(name) for name in background})
+        held_out = [alphabets[i] for i in _shuffled("alphabets", len(alphabets))[:VALIDATION_ALPHABETS]]
+        of = {name: "validation" if alphabet_of(name) in held_out else "train" for name in background}
+        of |= dict.fromkeys(evaluation, "test")
+    else:
+        in_order = np.repeat(SPLITS, SHUFFLED_SIZES).tolist()
+        of = {names[i]: split for i, split in zip(_shuffled("characters", len(names)), in_order, strict=True)}
+    return {split: {name: characters[name] for name in names if of[name] == split} for split in SPLITS}
 
 
-def _lake(background: Characters, evaluation: Characters) -> dict[str, Characters]:
-    held_out = validation_alphabets(sorted({alphabet_of(name) for name in background}))
-    return {
-        "train": {name: drawings for name, drawings in background.items() if alphabet_of(name) not in held_out},
-        "validation": {name: drawings for name, drawings in background.items() if alphabet_of(name) in held_out},
-        "test": evaluation,
-    }
+def _shuffled(what: str, count: int) -> Sequence[int]:
+    order: list[int] = sampling.permutations(sampling.stream("omniglot-v1", what), [0], count)[0].tolist()
+    return order
 
 
 def alphabet_of(character: str) -> str:
     """The alphabet of a character: ``Greek`` of ``Greek/character03``."""
     return character.partition("/")[0]
-
-
-def validation_alphabets(alphabets: Sequence[str]) -> set[str]:
-    """The background alphabets of the validation split in Lake's division."""
-    order = sampling.permutations(sampling.stream("omniglot-v1", "alphabets"), [0], len(alphabets))[0]
-    return {alphabets[i] for i in order[:VALIDATION_ALPHABETS]}

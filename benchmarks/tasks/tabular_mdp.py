@@ -16,26 +16,23 @@ import torch
 from torch import Tensor
 
 from benchmarks import sampling
-from benchmarks.environments import Categorical, ControlTasks, Model
+from benchmarks.environments import Categorical, ControlTasks
 from benchmarks.environments.actions import standard_normal
 from benchmarks.environments.distribution import Indices
+from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The environment of a tabular process.
-
-    state: number of the state and the noise of the reward for reaching it, ``[T, K, 2]``
-    tasks: transitions [S, A, S] and mean rewards [S, A] in one row, ``[T, S * A * (S + 1)]``
-    """
+    """The environment: its state is the number of the state and the noise of the reward for reaching it, ``[T, K, 2]``;
+    a task is transitions [S, A, S] and mean rewards [S, A] in one row, ``[T, S * A * (S + 1)]``."""
 
     states: int
     choices: int
     horizon: int
 
-    reset_lanes = 0
-    step_lanes = 2
+    reset_lanes, step_lanes = 0, 2
 
     @property
     def actions(self) -> Categorical:
@@ -106,11 +103,10 @@ class TabularMDP(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("states", "choices", "horizon", "rounds"):
-            self._at_least_one(name)
+        check_range(self, "states", "choices", "horizon", "rounds", least=1)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Chain:
         return Chain(self.states, self.choices, self.horizon)
 
     @property

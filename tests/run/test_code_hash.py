@@ -1,11 +1,13 @@
 """Which code is in the key of a cell: everything that its classes reach by import, and nothing else."""
 
+import ast
 import sys
 import textwrap
 
 import pytest
 
 from benchmarks import registry
+from benchmarks.program import essence
 from benchmarks.run import cells, code_hash, profiles
 from benchmarks.run.cells import Request
 
@@ -168,16 +170,15 @@ PLAIN = "def double(x):\n    return 2 * x\n\nclass A:\n    b = 1\n"
     ],
 )
 def test_comments_docstrings_and_layout_are_not_code(text, same):
-    plain, other = (repr(code_hash.essence(code_hash.ast.parse(source))) for source in (PLAIN, text))
+    plain, other = (repr(essence(ast.parse(source))) for source in (PLAIN, text))
     assert (plain == other) is same
 
 
 def test_strings_with_values_have_one_essence_in_all_versions_of_python():
     """3.12.1 ends the inner specification with an empty constant; so does this tree, made by hand."""
-    ast = code_hash.ast
     tree = ast.parse('f"a{x!r:>{w}}" "b"')
     inner = next(node for node in ast.walk(tree) if isinstance(node, ast.FormattedValue) and node.format_spec)
-    before = code_hash.essence(tree)
+    before = essence(tree)
     inner.format_spec.values.append(ast.Constant(""))
-    assert code_hash.essence(tree) == before
-    assert code_hash.essence(ast.parse(textwrap.dedent('f"a{x!r:<{w}}" "b"'))) != before
+    assert essence(tree) == before
+    assert essence(ast.parse(textwrap.dedent('f"a{x!r:<{w}}" "b"'))) != before

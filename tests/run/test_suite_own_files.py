@@ -1,111 +1,52 @@
-"""A task and a method in somebody's own files, outside the checkout; data that are not here; an interrupted run."""
+"""The recipes for a user's own files, run outside the checkout; data that are missing; an interrupted run."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 from whole_runs import profile, records
 
+from benchmarks.records.store import Store
 from benchmarks.run import schedule
 
-METHOD = """
-from dataclasses import dataclass
-from typing import ClassVar
-
-from benchmarks.api import MetaLearner, State
-from benchmarks.registry import register_method
-
-
-@register_method("mine")
-@dataclass(frozen=True)
-class Mine(MetaLearner):
-    '''Predicts zeros.'''
-    kinds: ClassVar = frozenset({"regression"})
-
-    def fit(self, tasks, seed, start=None):
-        state = start or State()
-        while True:
-            state.step += 1
-            state.examples += 1
-            yield state
-
-    def adapt(self, state, support, tasks):
-        yield lambda x, memory=None: (x.new_zeros(*x.shape[:2], tasks.outputs), None)
-"""
-
-TASK = """
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from benchmarks import sampling
-from benchmarks.api import Episodes, LabelledSet, TaskDistribution
-from benchmarks.registry import register_task
-
-
-@register_task("lines")
-@dataclass(frozen=True)
-class Lines(TaskDistribution):
-    '''Straight lines y = a x with slopes a in [-1, 1], x in [0, 1].'''
-    kind: ClassVar[str] = "regression"
-    metric: ClassVar[str] = "squared error"
-    higher_is_better: ClassVar[bool] = False
-    equivalence_margin: ClassVar[float] = 1.1
-    variants: ClassVar = {"k3": {"shot": 3}}
-
-    shot: int = 3
-    queries: int = 5
-    input_shape = (1,)
-    outputs = 1
-    backbone = "mlp-40-40"
-
-    def episodes(self, split, indices, *, shots=None, queries=None):
-        shots, queries = shots or self.shot, queries or self.queries
-        key = sampling.stream(self.id.partition("/")[0], split)
-        slope = sampling.uniform(key, indices, 1, -1, 1)
-        query = sampling.uniform(key, indices, queries, first=1)
-        support = sampling.uniform(key, indices, shots, first=1000)
-
-        def labelled(x):
-            x, y = (torch.from_numpy(v).float().unsqueeze(-1) for v in (x, slope * x))
-            return LabelledSet(x, y)
-
-        return Episodes(labelled(support), labelled(query))
-
-    def score(self, predictor, query):
-        return (self.predictions(predictor, query) - query.y).square().mean(-1)
-"""
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder outside the checkout with plug-ins and a profile in it."""
+    """A folder outside the checkout with the recipes and a profile in it."""
     folder = tmp_path_factory.mktemp("user")
-    (folder / "mine.py").write_text(METHOD)
-    (folder / "task.py").write_text(TASK)
+    for name in ("prototypical_network.py", "control_task.py"):
+        shutil.copy(EXAMPLES / name, folder)
     (folder / "tiny.toml").write_text(profile())
     return folder
 
 
 def test_ones_own_task_and_method_run_from_their_files(folder, here):
-    for name in ("mine.py", "task.py"):
-        assert here("check", name).out.endswith(f"\n{name}: holds the contract\n")
-    run = ("run", "-p", "tiny.toml", "-t", "./task.py", "-m", "./mine.py", "-m", "maml", "-m", "chance")
-    answer = here(*run, "--store", "own")
+    methods = ("-m", "./prototypical_network.py", "-m", "random-policy")
+    run = ("run", "-p", "tiny.toml", "-t", "./control_task.py", "-t", "glyphs/5w1s", *methods, "--store", "own")
+    answer = here(*run)
     assert answer.code == 0, answer
-    assert "skipped: chance on lines-v1/k3: chance is for classification, lines is regression" in answer.out
-    found = records(folder / "own")
-    done = {(name, cell, 0): "ok" for name in ("mine", "maml") for cell in ("fit", "evaluation")}
-    assert {name: r.status for name, r in found.items()} == {**done, ("chance", "evaluation", None): "skipped"}
-    assert found["mine", "evaluation", 0].task.id == "lines-v1/k3"
+    control, glyphs = "hidden-place-v1/plain", "glyphs-v1/5w1s"
+    mine, random = "prototypical-network", "random-policy"
+    skipped = (f"{mine} is for classification, hidden-place is control", f"{random} is for control, glyphs is")
+    assert f"skipped: {mine} on {control}: {skipped[0]}" in answer.out
+    assert f"skipped: {random} on {glyphs}: {skipped[1]}" in answer.out
+    found = {(r.label, r.cell, r.task.id, r.status) for r in Store(folder / "own").records()}
+    assert found == {
+        *((mine, cell, glyphs, "ok") for cell in ("fit", "evaluation")),
+        (random, "evaluation", control, "ok"),
+        (mine, "evaluation", control, "skipped"),
+        (random, "evaluation", glyphs, "skipped"),
+    }
     answer = here("show", "--all", "--store", "own")
-    for part in ("lines-v1/k3", "mine", "maml", "chance is for classification"):
-        assert part in answer.out
+    assert all(part in answer.out for part in (control, glyphs, mine, *skipped))
 
 
 def test_a_task_that_is_not_here_is_skipped_with_what_to_do(folder, here, monkeypatch):
     monkeypatch.delenv("METABENCH_DATA", raising=False)
     monkeypatch.setenv("METABENCH_CACHE", str(folder / "empty-cache"))
-    run = ("run", "-p", "tiny.toml", "-t", "miniimagenet", "-m", "nearest-neighbour", "--store", "absent")
-    answer = here(*run)
+    answer = here("run", "-p", "tiny.toml", "-t", "miniimagenet", "-m", "nearest-neighbour", "--store", "absent")
     assert answer.code == 0
     (record,) = records(folder / "absent").values()
     assert record.status == "skipped"

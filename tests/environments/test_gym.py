@@ -34,11 +34,11 @@ def test_its_numbers_are_those_of_the_batch(environment):
     drawn = env.reset(seed=3)[1]["task"]
     observation, info = env.reset(seed=3, options={"task": drawn})
     assert np.array_equal(info["task"], drawn)
-    twins = env.tasks.replace(**({"simulator": "batch"} if hasattr(env.tasks, "simulator") else {}))
-    batch = twins.back_end(twins.model, torch.from_numpy(np.stack((np.zeros_like(drawn), drawn))))
+    tasks = env.tasks.replace(**({"simulator": "batch"} if hasattr(env.tasks, "simulator") else {}))
+    batch = tasks.back_end(tasks.model, torch.from_numpy(np.stack((np.zeros_like(drawn), drawn))))
     generator = np.random.default_rng(np.random.PCG64(3))
     generator.integers(1 << 62)
-    noise = torch.from_numpy(generator.random((1, 1, twins.model.reset_lanes)))
+    noise = torch.from_numpy(generator.random((1, 1, tasks.model.reset_lanes)))
     assert np.array_equal(batch.reset(noise.expand(2, -1, -1))[1, 0], observation)
     ended = False
     while not ended:
@@ -46,10 +46,10 @@ def test_its_numbers_are_those_of_the_batch(environment):
         seen, reward, terminated, truncated, _ = env.step(action)
         given = torch.from_numpy(np.asarray(action))
         together = given.expand(2, 1) if environment in TABLES else given.double().expand(2, 1, -1)
-        chance = torch.from_numpy(generator.random((1, 1, twins.model.step_lanes)))
+        chance = torch.from_numpy(generator.random((1, 1, tasks.model.step_lanes)))
         done = batch.step(together, chance.expand(2, -1, -1))
         assert np.array_equal(done.observation[1, 0], seen)
-        assert float(done.reward[1, 0]) == reward
+        assert float(done.reward()[1, 0]) == reward
         assert seen.dtype == np.float64
         assert (bool(done.terminated[1, 0]), bool(done.truncated[1, 0])) == (terminated, truncated)
         ended = terminated or truncated
