@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import benchmarks
-from benchmarks import registry
+from benchmarks import conformance, registry
 from benchmarks.api import SPLITS, LabelledSet, TaskDistribution
 from benchmarks.errors import MetabenchError, Unavailable
 
@@ -24,19 +24,27 @@ HASHES = Path(__file__).parent / "episode_hashes.json"
 EPISODES = 100
 #: episodes cut at once; 100 of mini-ImageNet take most of a gigabyte
 CHUNK = 10
+IMAGES = (
+    "glyphs/5w1s",
+    "glyphs/20w5s",
+    "omniglot/5w1s",
+    "omniglot/20w5s-lake",
+    "miniimagenet/5w1s",
+    "miniimagenet/5w5s",
+)
 
 
-def own_task_ids(*kinds: str) -> list[str]:
-    """``name/variant`` of the tasks in `benchmarks/tasks` of these kinds, without plug-ins that other tests load."""
+def own_task_ids() -> list[str]:
+    """``name/variant`` of the tasks in `benchmarks/tasks`, without plug-ins that other tests load."""
     folder = Path(benchmarks.__file__).parent / "tasks"
     entries = [entry for entry in registry.tasks().values() if entry.path.parent == folder]
-    found = [entry for entry in entries if not kinds or entry.cls.kind in kinds]
-    return [f"{entry.name}/{variant}" for entry in found for variant in entry.cls.variants]
+    return [f"{entry.name}/{variant}" for entry in entries for variant in entry.cls.variants]
 
 
 every_task = pytest.mark.parametrize("task_id", own_task_ids())
-every_labelled_task = pytest.mark.parametrize("task_id", own_task_ids("regression", "classification"))
-every_classification = pytest.mark.parametrize("task_id", own_task_ids("classification"))
+#: of each task the first and the last variant, which differ in all fields
+labelled = pytest.mark.parametrize("task_id", ["sinusoid/k10", "sinusoid/k20-half", *IMAGES])
+images = pytest.mark.parametrize("task_id", IMAGES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,10 +106,6 @@ def same(one: LabelledSet, other: LabelledSet) -> bool:
     return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
-def row(examples: LabelledSet, task: int) -> LabelledSet:
-    return examples[task : task + 1]
-
-
 @every_task
 def test_first_test_episodes_have_the_committed_hash(task_id: str) -> None:
     tasks = prepared(task_id)
@@ -110,7 +114,15 @@ def test_first_test_episodes_have_the_committed_hash(task_id: str) -> None:
     assert hash_of_first_episodes(tasks) == known[tasks.id]
 
 
-@every_labelled_task
+@pytest.mark.parametrize("task_id", IMAGES[2:])
+def test_tasks_with_data_keep_the_contract(task_id: str) -> None:
+    """The others are checked in tests/conformance."""
+    prepared(task_id)
+    name, _, variant = task_id.partition("/")
+    assert conformance.complaints(conformance.check_task(registry.task_entry(name), [variant])) == []
+
+
+@labelled
 @pytest.mark.parametrize("split", SPLITS)
 def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(task_id: str, split: str) -> None:
     tasks = prepared(task_id)
@@ -119,62 +131,15 @@ def test_an_episode_is_the_same_alone_in_a_batch_and_in_any_order(task_id: str, 
     for position, index in enumerate(indices):
         alone = tasks.episodes(split, [index])
         for source in ("support", "query"):
-            of_batch, reversed_ = getattr(batch, source), getattr(backwards, source)
-            assert same(row(of_batch, position), getattr(alone, source))
-            assert same(row(reversed_, len(indices) - 1 - position), getattr(alone, source))
-
-
-@every_labelled_task
-def test_different_indices_and_splits_are_different_episodes(task_id: str) -> None:
-    tasks = prepared(task_id)
-    cut = [tasks.episodes(split, [index]).query.x for split in SPLITS for index in (0, 1)]
-    assert not any(torch.equal(a, b) for i, a in enumerate(cut) for b in cut[:i])
-
-
-@every_labelled_task
-def test_shapes_and_types_are_those_of_the_contract(task_id: str) -> None:
-    tasks = prepared(task_id)
-    cut = tasks.episodes("test", range(3))
-    for examples, each in ((cut.support, tasks.shot), (cut.query, tasks.queries)):
-        n = each * (tasks.outputs if tasks.kind == "classification" else 1)
-        assert len(examples) == 3
-        assert examples.x.shape == (3, n, *tasks.input_shape)
-        assert examples.x.dtype == torch.float32
-        assert bool(examples.x.isfinite().all())
-        if tasks.kind == "regression":
-            assert examples.y.shape == (3, n, tasks.outputs)
-            assert examples.y.dtype == torch.float32
-            continue
-        for values in (examples.y, examples.classes, examples.items):
-            assert values.shape == (3, n)
-            assert values.dtype == torch.int64
-    told = cut.support.parameters
+            assert same(getattr(batch, source)[position : position + 1], getattr(alone, source))
+            assert same(getattr(backwards, source)[2 - position : 3 - position], getattr(alone, source))
+    assert not torch.equal(batch.query.x[0], batch.query.x[1])
+    told = batch.support.parameters
     assert ("parameters" in tasks.offers) == (told is not None and told.ndim == 2 and len(told) == 3)
-    assert cut.query.parameters is None
+    assert batch.query.parameters is None
 
 
-@every_labelled_task
-def test_support_and_query_share_no_example(task_id: str) -> None:
-    """An example is an image of a class; a rotated image belongs to another class."""
-    tasks = prepared(task_id)
-    cut = tasks.episodes("test", range(8))
-    for task in range(8):
-        examples: list[object] = []
-        for side in (cut.support, cut.query):
-            drawn = side.x if side.items is None else torch.stack((side.classes, side.items), dim=-1)
-            examples += [tuple(example) for example in drawn[task].flatten(1).tolist()]
-        assert len(set(examples)) == len(examples)
-
-
-@every_labelled_task
-def test_queries_do_not_depend_on_the_shots(task_id: str) -> None:
-    tasks = prepared(task_id)
-    few, many = (tasks.episodes("test", range(3), shots=shots, queries=4) for shots in (1, 3))
-    assert same(few.query, many.query)
-    assert few.support.x.shape[1] * 3 == many.support.x.shape[1]
-
-
-@every_classification
+@images
 def test_splits_share_no_class_and_no_example(task_id: str) -> None:
     tasks = prepared(task_id)
     found: list[tuple[set[int], set[int]]] = []
@@ -189,23 +154,7 @@ def test_splits_share_no_class_and_no_example(task_id: str) -> None:
         assert all(not classes & others and not items & other_items for others, other_items in found[:i])
 
 
-@every_classification
-def test_labels_name_the_classes_of_the_episode_in_shuffled_order(task_id: str) -> None:
-    tasks = prepared(task_id)
-    cut = tasks.episodes("test", range(8))
-    ordered = 0
-    for task in range(8):
-        pairs: set[tuple[int, int]] = set()
-        for examples, each in ((cut.support, tasks.shot), (cut.query, tasks.queries)):
-            label = examples.y[task].tolist()
-            assert sorted(label) == sorted(list(range(tasks.outputs)) * each)
-            pairs |= set(zip(label, examples.classes[task].tolist(), strict=True))
-            ordered += label == sorted(label)
-        assert len(pairs) == len({c for _, c in pairs}) == tasks.outputs
-    assert ordered <= 4
-
-
-@every_labelled_task
+@labelled
 def test_pooled_examples_are_one_task_and_each_a_function_of_its_index(task_id: str) -> None:
     tasks = prepared(task_id)
     many, two = tasks.pooled("train", range(12)), tasks.pooled("train", [9, 4])
@@ -215,47 +164,23 @@ def test_pooled_examples_are_one_task_and_each_a_function_of_its_index(task_id: 
         assert values is None or torch.equal(values[0], getattr(many, name)[0, [9, 4]])
 
 
-@every_labelled_task
-def test_score_is_one_number_per_query_and_best_for_the_truth(task_id: str) -> None:
+@labelled
+def test_a_wrong_predictor_scores_worse_for_every_query(task_id: str) -> None:
     tasks = prepared(task_id)
     query = tasks.episodes("test", range(3)).query
-
-    def right(x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
-        one_hot = tasks.kind == "classification"
-        return torch.nn.functional.one_hot(query.y, tasks.outputs).float() if one_hot else query.y, None
-
-    def wrong(x: torch.Tensor, memory: None = None) -> tuple[torch.Tensor, None]:
-        return (right(x)[0] + 1.0).roll(1, dims=-1), None
-
-    best, worse = tasks.score(right, query), tasks.score(wrong, query)
-    assert best.shape == worse.shape == query.y.shape[:2]
-    assert bool((best == float(tasks.higher_is_better)).all())
-    assert bool((worse < best).all() if tasks.higher_is_better else (worse > best).all())
+    one_hot = tasks.kind == "classification"
+    right = torch.nn.functional.one_hot(query.y, tasks.outputs).float() if one_hot else query.y
+    scores = tasks.score(lambda x, memory=None: ((right + 1.0).roll(1, dims=-1), None), query)
+    assert bool((scores < 1).all() if tasks.higher_is_better else (scores > 0).all())
 
 
-@every_labelled_task
-def test_no_global_generator_is_used(task_id: str) -> None:
-    tasks = prepared(task_id)
-    of_torch, of_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    tasks.episodes("train", range(2))
-    tasks.pooled("train", range(2))
-    assert torch.equal(of_torch, torch.random.get_rng_state())
-    assert np.array_equal(of_numpy, np.random.get_state()[1])  # noqa: NPY002
-
-
-@every_task
-def test_training_distribution_is_of_the_same_kind(task_id: str) -> None:
-    tasks = registry.build_task(task_id)
-    training = tasks.for_training()
-    assert (training.name, training.input_shape, training.outputs) == (tasks.name, tasks.input_shape, tasks.outputs)
-    assert training.for_training() == training
-
-
-@every_task
-def test_an_unknown_split_is_an_error_that_names_the_known_ones(task_id: str) -> None:
-    tasks = prepared(task_id)
-    with pytest.raises(MetabenchError, match="validation"):
-        tasks.episodes("dev", [0])
+def test_training_distributions_are_of_the_same_kind_and_unknown_splits_are_refused() -> None:
+    for tasks in map(registry.build_task, own_task_ids()):
+        training = tasks.for_training()
+        assert (training.name, training.input_shape, training.outputs) == (tasks.name, tasks.input_shape, tasks.outputs)
+        assert training.for_training() == training
+        with pytest.raises(MetabenchError, match="validation"):
+            tasks.episodes("dev", [0])
 
 
 def rewrite() -> None:

@@ -83,39 +83,34 @@ def test_a_larger_photograph_is_squeezed():
     assert np.array_equal(miniimagenet.shrink(image), np.asarray(image.resize((84, 84), Image.Resampling.LANCZOS)))
 
 
-def lose_row(tables, files):
-    tables["val"].pop()
-
-
-def lose_file(tables, files):
-    del files["test"]["images/n2002.jpg"]
-
-
-def share_class(tables, files):
-    tables["test"] = [(name, label.replace("n20", "n10")) for name, label in tables["test"]]
-
-
-def lose_class(tables, files):
-    tables["train"] = tables["train"][4:]
-
-
-def break_photograph(tables, files):
-    files["train"]["images/n0102.jpg"] = photograph(102)[:400]
-
-
 BAD_MINIIMAGENET = {
-    lose_row: ["val.csv", "class n11 has 3 images, 4 expected"],
-    lose_file: ["n2002.jpg of class n20 (test.csv) is missing"],
-    share_class: ["class n10 is in the validation and in the test split"],
-    lose_class: ["train.csv", "2 classes, 3 expected"],
-    break_photograph: ["images/n0102.jpg can't be decoded"],
+    "a row is missing": (lambda tables, files: tables["val"].pop(), ["val.csv", "class n11 has 3 images, 4 expected"]),
+    "a file is missing": (
+        lambda tables, files: files["test"].pop("images/n2002.jpg"),
+        ["n2002.jpg of class n20 (test.csv) is missing"],
+    ),
+    "two splits share a class": (
+        lambda tables, files: tables.update(
+            test=[(name, label.replace("n20", "n10")) for name, label in tables["test"]]
+        ),
+        ["class n10 is in the validation and in the test split"],
+    ),
+    "a class is missing": (
+        lambda tables, files: tables.update(train=tables["train"][4:]),
+        ["train.csv", "2 classes, 3 expected"],
+    ),
+    "a photograph is cut off": (
+        lambda tables, files: files["train"].update({"images/n0102.jpg": photograph(102)[:400]}),
+        ["images/n0102.jpg can't be decoded"],
+    ),
 }
 
 
-@pytest.mark.parametrize("change", BAD_MINIIMAGENET, ids=lambda change: change.__name__)
-def test_bad_miniimagenet_is_one_line_and_nothing_is_written(place, change):
+@pytest.mark.parametrize("case", BAD_MINIIMAGENET)
+def test_bad_miniimagenet_is_one_line_and_nothing_is_written(place, case):
+    change, words = BAD_MINIIMAGENET[case]
     put_miniimagenet(place / "data", change=change)
-    refused(MiniImageNet(), place, *BAD_MINIIMAGENET[change])
+    refused(MiniImageNet(), place, *words)
 
 
 class Evil:
@@ -157,12 +152,8 @@ def test_a_pickle_of_something_else_is_refused(place, content, words):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_and_containers_come_through_a_pickle(tmp_path, protocol):
-    arrays = [
-        np.arange(6, dtype=np.uint8).reshape(2, 3),
-        np.asfortranarray(np.eye(3)),
-        np.float32(2.5),
-        np.array(["a"]),
-    ]
+    numbers = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    arrays = [numbers, np.asfortranarray(np.eye(3)), np.float32(2.5), np.array(["a"])]
     content = OrderedDict(a=arrays, b=({"x": [1, 2.0, None, True]}, "text", b"\x00\xff"))
     (tmp_path / "file.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     read = load_arrays(tmp_path / "file.pkl")
