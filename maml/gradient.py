@@ -22,7 +22,7 @@ from benchmarks.execution.precision import precision
 from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
-from benchmarks.models.per_task import PerTask, applied
+from benchmarks.models.network import applied
 from maml.inner_loop import InnerLoop, UpdateRule, gradients_of, per_task
 from maml.losses import supervised_loss
 
@@ -222,12 +222,12 @@ def planned_gradient(
 
     chosen, why = rule(plain.network, device, tasks, plain.inner_steps, meta_steps, examples)
     plan, facts = rehearsed(chosen, why, forced, device, rehearse)
-    if isinstance(used := applied(plain.network, plan.per_task).backbone, PerTask):
+    if (used := applied(plain.network, plan.per_task)).per_task != "layers":
         if plan.threads > 1:
             raise MetabenchError(f"plan {forced!r}: {plan.threads} threads would share one module")
         if plain.second_order and (missing := _missing_second_derivative(plain, episodes_of(slice(0, 1)), initial())):
             raise MetabenchError(f"the backbone has no second derivative; use first order, as fomaml does ({missing})")
-        facts |= {"per_task": used.how, "per_task_why": used.why}
+        facts |= {"per_task": used.per_task, "per_task_why": used.why}
     return plan, facts
 
 

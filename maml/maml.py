@@ -20,7 +20,7 @@ from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistri
 from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
 from benchmarks.models import Network, NetworkPredictor, network_for
-from benchmarks.models.per_task import applied
+from benchmarks.models.network import applied
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.gradient import QueryLoss, gradient_of, held_bytes, planned_gradient, rule, steps_in_threads, summed_gradient
