@@ -23,7 +23,7 @@ from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.network import applied
-from maml.inner_loop import InnerLoop, UpdateRule, gradients_of, per_task
+from maml.inner_loop import InnerLoop, UpdateRule, detached, gradients_of, per_task
 from maml.losses import supervised_loss
 
 #: parameters without a task axis, support set and query set of T tasks -> loss and the gradient of each parameter
@@ -81,7 +81,7 @@ class QueryLoss:
 
         Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
         for its vector-Jacobian product."""
-        theta = {name: value.detach() for name, value in per_task(parameters, len(support)).items()}
+        theta = detached(per_task(parameters, len(support)))
         forwards = dataclasses.replace(self.inner, second_order=False)
         between = [(theta, self.rule.start(theta))]
         for number in range(self.inner_steps):
