@@ -21,7 +21,7 @@ from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predict
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
 from benchmarks.training import descend, training_indices
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
 
 
@@ -46,7 +46,7 @@ class EmbeddingLearner(MetaLearner):
         raise NotImplementedError
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        extra, others = split({name: value.detach() for name, value in state.parameters.items()}, "extra.")
+        extra, others = split(detached(state.parameters), "extra.")
         yield Compared(self, network_for(tasks, self.backbone), extra, per_task(others, 1), state.buffers, support)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:

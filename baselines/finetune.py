@@ -48,7 +48,7 @@ from benchmarks.models import NetworkPredictor, Statistics, network_for
 from benchmarks.models.backbones import linear
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
-from maml.inner_loop import RATES, GradientDescent, InnerLoop, per_task
+from maml.inner_loop import RATES, GradientDescent, InnerLoop, detached, per_task
 from maml.losses import LossScale, loss_factor, supervised_loss
 
 Layers = Literal["", "all", "head"]
@@ -155,7 +155,7 @@ class Tuning:
         self.network = network_for(tasks, learner.backbone)
         self.running, self.support = state.buffers, support
         self._learner, self._tasks, self._draw = learner, tasks, state.step
-        self._trained = {name: value.detach() for name, value in state.parameters.items()}
+        self._trained = detached(state.parameters)
         self._embedded: dict[str, tuple[Tensor, Tensor]] = {}
         self._paths: dict[str, tuple[Iterator[Parameters], int, Parameters]] = {}
 

@@ -23,7 +23,7 @@ from benchmarks.checks import check_fields
 from benchmarks.models import Network, network_for
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
 
 
@@ -67,7 +67,7 @@ class Oracle(MetaLearner):
         yield from descend(network.initialise(seed, tasks.device), loss, learning_rate=self.meta_lr, start=start)
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, 1)
+        parameters = per_task(detached(state.parameters), 1)
         yield Informed(self._network(tasks, support), parameters, support.parameters)
 
     def _network(self, tasks: TaskDistribution, support: LabelledSet) -> Network:

@@ -40,6 +40,7 @@ from benchmarks.checks import check_fields
 from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
+from maml.inner_loop import detached
 
 #: our own settings: what learned fastest of a few tries on the smallest variants (docs/meta-rl.md)
 _ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
@@ -175,7 +176,7 @@ class RL2(MetaLearner):
         return each[trials.live].mean()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = {name: value.detach() for name, value in state.parameters.items()}
+        parameters = detached(state.parameters)
         policy = RecurrentPolicy(parameters)
         yield policy
         if self.trial_episodes == 1:

@@ -31,6 +31,7 @@ from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predict
 from benchmarks.checks import check_fields
 from benchmarks.models import join, split
 from benchmarks.training import descend, training_indices
+from maml.inner_loop import detached
 from maml.losses import supervised_loss
 
 #: pixels are averaged over windows of this size, and multiplied: drawings are mostly background
@@ -116,7 +117,7 @@ class SequenceLearner(MetaLearner):
         return {name: value.to(tasks.device) for name, value in parameters.items()}
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = {name: value.detach() for name, value in state.parameters.items()}
+        parameters = detached(state.parameters)
         with torch.no_grad():
             _, reader = Reader.of(self.cell, parameters, support, tasks.outputs)
         yield reader

@@ -24,7 +24,8 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 ARROWS = {
     # the contract, and what a method or a task is made of
     **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache"), ""),
-    **dict.fromkeys(("api", "checks", "execution"), "errors"),
+    **dict.fromkeys(("api", "checks"), "errors"),
+    "execution": "checks errors",
     "registry": "api checks errors",
     "training": "api",
     "models": "api checks errors registry",

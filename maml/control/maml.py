@@ -35,7 +35,7 @@ from maml.control.policy_learners import (
     environment_steps,
     step_sizes,
 )
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 
 #: alpha where it is not the paper's 0.1: the action scale of 10 in the quick presets of locomotion makes gradients
 #: small; picked from a few tries on half-cheetah
@@ -131,7 +131,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         recorded: list[Part] = []
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, update: int) -> MetaGradient:
-            plain = {name: value.detach() for name, value in parameters.items()}
+            plain = detached(parameters)
             if update % self.epochs == 0:
                 recorded[:] = [self.play(policy, plain, tasks, seed, update // self.epochs)]
             here = self.objective(policy, plain, recorded[0]).linearise(flat(per_task(plain, 1)))

@@ -34,7 +34,7 @@ from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, u
 from maml.control.policies import Acting, Activation, Policy, policy_for
 from maml.control.policy_gradient import Experience, Experiences, surrogate_loss
 from maml.control.trust_region import trust_region_step
-from maml.inner_loop import GradientDescent, InnerLoop, per_task
+from maml.inner_loop import GradientDescent, InnerLoop, detached, per_task
 
 #: rates of the first step that fine-tuned policies choose from on validation tasks, for each number of steps
 POLICY_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -130,7 +130,7 @@ class AdaptedPolicy(PolicyLearner):
 
     def initial(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Parameters:
         """The parameters before the first step, ``[T, ...]``."""
-        return per_task({name: value.detach() for name, value in state.parameters.items()}, len(support))
+        return per_task(detached(state.parameters), len(support))
 
     def adapt(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Iterator[Predictor]:
         paths, rates, seen_before = Paths(self, state, support, tasks), self.first_rates(), support.environment_steps

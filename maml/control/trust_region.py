@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.api import Parameters, Predictor
 from benchmarks.environments import ActionSpace
-from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss
+from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss, detached
 
 Product = Callable[[Tensor], Tensor]
 #: parameters ``[T, ...]`` by name -> the policy that they make
@@ -96,7 +96,7 @@ def take_steps(
 
     moves: which parameters take the steps; the others stay."""
     inner = InnerLoop(lambda theta, step: predictor_of(theta), loss, GradientDescent(tuple(rates)), second_order)
-    points, graphs = [{name: value.detach() for name, value in parameters.items()}], []
+    points, graphs = [detached(parameters)], []
     for number in range(len(batches)):
         before = {name: value.clone().requires_grad_() for name, value in points[-1].items()}
         after, _ = inner.step(before, {}, Recorded(batches), number)

@@ -114,7 +114,7 @@ def test_a_plan_is_spelled_and_read_back() -> None:
     [
         ("fast", "unknown word 'fast' in the plan 'fast'; known: eager, compiled"),
         ("tasks=x", "unknown word 'tasks=x'"),
-        ("tasks=0", "tasks=0 is too small"),
+        ("tasks=0", "tasks = 0 is not at least 1"),
         ("eager,compiled", "eager and compiled exclude each other"),
         ("checkpointed,compiled", "checkpointed and compiled exclude each other"),
         ("compiled,threads=2", "threads=2 and compiled exclude each other"),
