@@ -23,7 +23,7 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache"), ""),
+    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program"), ""),
     **dict.fromkeys(("api", "checks"), "errors"),
     "execution": "checks errors",
     "registry": "api checks errors",
@@ -32,13 +32,13 @@ ARROWS = {
     "environments": "api checks errors execution registry sampling",
     "images": "api cache checks errors sampling",
     # plug-ins
-    "tasks": "api checks environments errors images registry sampling",
+    "tasks": "api checks environments errors images program registry sampling",
     "maml": "api checks environments execution models registry training",
     "baselines": "api checks environments maml models registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors registry",
-    "run": "api checks clock errors machine models python_api records registry",
+    "run": "api checks clock errors machine models program python_api records registry",
     "stats": "errors records sampling",
     "compare": "errors records registry stats",
     "cost": (
