@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import Network, network_for
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
 
 
@@ -47,8 +48,7 @@ class Oracle(MetaLearner):
     backbone: str = ""
 
     def __post_init__(self) -> None:
-        if self.meta_batch < 1:
-            raise ValueError("meta_batch must be at least 1")
+        check_fields(self, "at least 1", "meta_batch")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         normalised = network_for(tasks, self.backbone).normalised
@@ -67,7 +67,7 @@ class Oracle(MetaLearner):
         yield from descend(network.initialise(seed, tasks.device), loss, learning_rate=self.meta_lr, start=start)
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, 1)
+        parameters = per_task(detached(state.parameters), 1)
         yield Informed(self._network(tasks, support), parameters, support.parameters)
 
     def _network(self, tasks: TaskDistribution, support: LabelledSet) -> Network:

@@ -18,7 +18,7 @@ from benchmarks.environments import Rollouts
 from benchmarks.registry import register_method
 from maml.control.policies import Acting, Policy, policy_for
 from maml.control.policy_learners import PUBLISHED_ITERATIONS, TRAINING, TrustRegionLearner
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 
 
 @register_method("oracle")
@@ -42,5 +42,5 @@ class OraclePolicy(TrustRegionLearner):
         return policy_for(tasks, self.hidden, self.activation, told)
 
     def adapt(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = per_task({name: value.detach() for name, value in state.parameters.items()}, len(support))
+        parameters = per_task(detached(state.parameters), len(support))
         yield Acting(self.policy(tasks), parameters, support.parameters)

@@ -36,9 +36,11 @@ from baselines.shared.beta_bernoulli import known_optimum
 from baselines.shared.gru import RecurrentPolicy
 from baselines.shared.trials import Trials, entropy_of, natural_step, play, seen_returns
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
+from maml.inner_loop import detached
 
 #: our own settings: what learned fastest of a few tries on the smallest variants (docs/meta-rl.md)
 _ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
@@ -94,16 +96,12 @@ class RL2(MetaLearner):
     fisher_share: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+        counts = ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations")
+        check_fields(self, "at least 1", *counts)
+        check_fields(self, "above 0", "meta_lr", "clip", "gradient_norm", "radius", "fisher_share")
+        check_fields(self, "between 0 and 1", "trace")
         if self.minibatches > self.meta_batch:
             raise ValueError(f"{self.minibatches} minibatches cannot be cut from {self.meta_batch} trials")
-        for name in ("meta_lr", "clip", "gradient_norm", "radius", "fisher_share"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
-        if not 0 <= self.trace <= 1:
-            raise ValueError(f"trace = {self.trace} is not between 0 and 1")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         if not isinstance(tasks, ControlTasks) or tasks.trial_episodes * self.trial_episodes > 1:
@@ -178,7 +176,7 @@ class RL2(MetaLearner):
         return each[trials.live].mean()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = {name: value.detach() for name, value in state.parameters.items()}
+        parameters = detached(state.parameters)
         policy = RecurrentPolicy(parameters)
         yield policy
         if self.trial_episodes == 1:

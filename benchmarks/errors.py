@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from pathlib import Path
 
@@ -20,18 +19,6 @@ class Unavailable(MetabenchError):
 
 class Diverged(Exception):
     """Training produced a loss or a parameter that is not finite."""
-
-
-def check_range(
-    given: object, *names: str, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
-) -> None:
-    """Raise `ValueError` for an attribute that is below ``least``, not above ``above``, over ``most`` or not finite."""
-    for name in names:
-        value = getattr(given, name)
-        if not (math.isfinite(value) and above < value and least <= value <= most):
-            bounds = (("at least", least), ("above", above), ("at most", most))
-            said = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
-            raise ValueError(f"{name} = {value} is not {said or 'a finite number'}")
 
 
 def status_of(error: BaseException) -> tuple[str, str]:

@@ -22,8 +22,8 @@ from benchmarks.execution.precision import precision
 from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
-from benchmarks.models.per_task import PerTask, applied
-from maml.inner_loop import InnerLoop, UpdateRule, gradients_of, per_task
+from benchmarks.models.network import applied
+from maml.inner_loop import InnerLoop, UpdateRule, detached, gradients_of, per_task
 from maml.losses import supervised_loss
 
 #: parameters without a task axis, support set and query set of T tasks -> loss and the gradient of each parameter
@@ -81,7 +81,7 @@ class QueryLoss:
 
         Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
         for its vector-Jacobian product."""
-        theta = {name: value.detach() for name, value in per_task(parameters, len(support)).items()}
+        theta = detached(per_task(parameters, len(support)))
         forwards = dataclasses.replace(self.inner, second_order=False)
         between = [(theta, self.rule.start(theta))]
         for number in range(self.inner_steps):
@@ -222,12 +222,12 @@ def planned_gradient(
 
     chosen, why = rule(plain.network, device, tasks, plain.inner_steps, meta_steps, examples)
     plan, facts = rehearsed(chosen, why, forced, device, rehearse)
-    if isinstance(used := applied(plain.network, plan.per_task).backbone, PerTask):
+    if (used := applied(plain.network, plan.per_task)).per_task != "layers":
         if plan.threads > 1:
             raise MetabenchError(f"plan {forced!r}: {plan.threads} threads would share one module")
         if plain.second_order and (missing := _missing_second_derivative(plain, episodes_of(slice(0, 1)), initial())):
             raise MetabenchError(f"the backbone has no second derivative; use first order, as fomaml does ({missing})")
-        facts |= {"per_task": used.how, "per_task_why": used.why}
+        facts |= {"per_task": used.per_task, "per_task_why": used.why}
     return plan, facts
 
 

@@ -33,6 +33,11 @@ def per_task(parameters: Mapping[str, Tensor], tasks: int) -> Parameters:
     return {name: value.expand(tasks, *value.shape) for name, value in parameters.items()}
 
 
+def detached(parameters: Mapping[str, Tensor]) -> Parameters:
+    """The same values without a graph, sharing memory."""
+    return {name: value.detach() for name, value in parameters.items()}
+
+
 def gradients_of(loss: Tensor, leaves: Mapping[str, Tensor], *, graph: bool) -> Sequence[Tensor]:
     """The gradient of a scalar by each leaf, 0 where it does not depend on one; graph: keep that of the gradients."""
     return torch.autograd.grad(
@@ -132,9 +137,5 @@ class InnerLoop:
         gradients = dict(zip(leaves, found, strict=True))
         stepped, memory = self.rule.step(memory, leaves, gradients, losses, number)
         if not any(value.requires_grad for value in parameters.values()):
-            stepped, memory = _detached(stepped), _detached(memory)
+            stepped, memory = detached(stepped), detached(memory)
         return {**parameters, **stepped}, memory
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> Parameters:
-    return {name: value.detach() for name, value in tensors.items()}

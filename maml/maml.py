@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
 from benchmarks.models import Network, NetworkPredictor, network_for
-from benchmarks.models.per_task import applied
+from benchmarks.models.network import applied
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.gradient import QueryLoss, gradient_of, held_bytes, planned_gradient, rule, steps_in_threads, summed_gradient
-from maml.inner_loop import RATES, GradientDescent, UpdateRule
+from maml.inner_loop import RATES, GradientDescent, UpdateRule, detached
 from maml.losses import LossScale, loss_factor
 
 _MINIIMAGENET = {"inner_lr": 0.01, "inner_steps": 5, "test_steps": (5, 10), "training_queries": 15, "clip": 10.0}
@@ -82,8 +83,7 @@ class MAML(MetaLearner):
     plan: Plan | None = field(default=None, metadata={"configuration": False}, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 1 or self.meta_batch < 1:
-            raise ValueError("inner_steps and meta_batch must be at least 1")
+        check_fields(self, "at least 1", "inner_steps", "meta_batch")
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
@@ -123,7 +123,7 @@ class MAML(MetaLearner):
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         objective = self._objective(tasks, self.test_lr or self.inner_lr, self.plan, second_order=False)
-        initial = {name: value.detach() for name, value in state.parameters.items()}
+        initial = detached(state.parameters)
         plan = self.plan or rule(objective.network, tasks.device, len(support), 0, 0, support.y.shape[1])[0]
         for theta in steps_in_threads(objective.inner, initial, support, plan.threads):
             yield NetworkPredictor(objective.network, theta, support=support.x)

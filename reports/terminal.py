@@ -20,7 +20,7 @@ from reports.scores.findings import Entry, Finding, findings_of
 
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
-#: details beside the scores of a full table, where there is room; the page has all of them
+#: details next to the scores of a full table, if there is room
 SHOWN = ("rank", "groups", "seeds", "of published", "training")
 #: characters of a column's title in a line
 TITLE = 16
@@ -162,7 +162,7 @@ def _heading(title: str) -> str:
 
 
 def _metric(finding: Finding) -> str:
-    """What is measured, with the batch-norm regime where there is one."""
+    """The metric, with the batch-norm regime where there is one."""
     entry = next(iter(finding.entries), None)
     regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
     return (words.axis(entry.result.metric).removeprefix("mean ") if entry else "") + regime
@@ -219,7 +219,7 @@ def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
 
 
 def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """The columns in groups that fit beside the names."""
+    """The columns in groups that fit next to the names."""
     chunks: list[list[Column]] = []
     for column in columns:
         if chunks and names.width + sum(each.width for each in (*chunks[-1], column)) <= width:
@@ -249,7 +249,7 @@ def _name(name: str, look: style.Look) -> Text:
     return Text(name, style=COLOURS[look.index % len(COLOURS)])
 
 
-# --- what both have ----------------------------------------------------------------------------------------------
+# --- shared parts ----------------------------------------------------------------------------------------------
 
 
 def _sentence(finding: Finding) -> Text:

@@ -125,6 +125,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Tasks with given episodes, and backbones small enough for finite differences."""
     monkeypatch.setitem(BACKBONES, "tiny-conv4-strided", Conv4(4, strided=True))
     monkeypatch.setitem(BACKBONES, "tiny-conv4", Conv4(3))
+    monkeypatch.setitem(BACKBONES, "tiny-mlp", MLP((8,)))
     monkeypatch.setitem(BACKBONES, "tiny-mlp-normalised", MLP((7, 6), normalised=True))
     return Given()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from benchmarks.cache import cache_folder
-from benchmarks.records.formats import write_text
+from benchmarks.records import formats
 from benchmarks.run import profiles
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def load() -> dict[str, Any]:
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob("*.json"):
             old.unlink(missing_ok=True)
-        write_text(cache, json.dumps(found, default=list))
+        formats.write(cache, json.dumps(found, default=list).encode())
     return found
 
 

@@ -78,7 +78,7 @@ class RunView:
             together.setdefault((cell.task, str(cell.skip)), []).append(cell.label)
         for (task, reason), labels in together.items():
             self.line(f"skipped: {', '.join(labels)} on {task}: {reason}")
-        self.line(f"{self.total} cells to run, {plan.finished} finished before, {len(skipped)} skipped")
+        self.line(f"{self.total} cells to run, {len(plan.done)} finished before, {len(skipped)} skipped")
 
     def event(self, cell: Cell, event: Event) -> None:
         """Show what a cell's process reports."""

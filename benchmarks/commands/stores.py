@@ -22,10 +22,10 @@ def keep(
     """Copy records with their scores and curves, without trained states: a small store to commit or to send.
 
     Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
-    from benchmarks.records import export
+    from benchmarks.records import copies
     from benchmarks.records.store import Store
 
-    copied, bare = export.keep(Store(existing(store_of(store, profile)), read_only=True), Store(target))
+    copied, bare = copies.keep(Store(existing(store_of(store, profile)), read_only=True), Store(target))
     without = f", {bare} of them without pictures, whose terms forbid redistribution" if bare else ""
     typer.echo(f"copied {copied} records to {target}{without}")
 
@@ -39,10 +39,10 @@ def merge(
     ],
 ) -> None:
     """Join the records of several stores in one; the same key with other scores is an error."""
-    from benchmarks.records import export
+    from benchmarks.records import copies
     from benchmarks.records.store import Store
 
-    count = export.merge([Store(existing(path), read_only=True) for path in sources], Store(into))
+    count = copies.merge([Store(existing(path), read_only=True) for path in sources], Store(into))
     typer.echo(f"{into} has {count} records")
 
 
@@ -55,13 +55,13 @@ def forget(
     store: StoreOption = None,
 ) -> None:
     """Delete the records of some methods, or of all cells that failed. The next run computes them again."""
-    from benchmarks.records import export
+    from benchmarks.records import copies
     from benchmarks.records.store import Store
 
     if not method and not failed:
         raise MetabenchError("name the methods to forget, or write --failed")
     found = existing(store_of(store, profile))
-    typer.echo(f"deleted {export.forget(Store(found), method or [], failed)} records of {found}")
+    typer.echo(f"deleted {copies.forget(Store(found), method or [], failed)} records of {found}")
 
 
 def export(

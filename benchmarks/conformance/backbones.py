@@ -11,7 +11,6 @@ from benchmarks.conformance.methods import META_STEPS, TRIALS, check_pair
 from benchmarks.errors import MetabenchError
 from benchmarks.models import BACKBONES, network_for
 from benchmarks.models.modules import OwnBackbone
-from benchmarks.models.per_task import PerTask
 
 #: shapes that no task has that is at hand everywhere
 FURTHER_SHAPES = ((3, 84, 84),)
@@ -36,14 +35,14 @@ def _check(own: OwnBackbone) -> Iterator[Finding]:
             continue
         yield tried(f"on {tasks.id}: inputs {tasks.input_shape}, MAML for 2 meta-steps")
         try:
-            found = network_for(tasks, own.name).backbone
+            found = network_for(tasks, own.name)
         except MetabenchError as error:
             if error.__cause__ is None:
                 raise
             misfits.append(error)
             continue
         fits = True
-        if isinstance(found, PerTask) and found.why:
+        if found.why:
             yield note(f"goes through the tasks one after the other ({found.why})")
         tasks.prepare()
         learner = registry.build_method("maml", tasks, backbone=own.name)

@@ -28,6 +28,7 @@ from benchmarks.cost.peers.adapter import Settings
 from benchmarks.cost.work import KINDS
 from benchmarks.cost.workloads import WORKLOADS, Workload
 from benchmarks.errors import status_of
+from benchmarks.execution.threads import one_thread
 from benchmarks.machine import usable_cores
 from benchmarks.models import BACKBONES, Network
 
@@ -162,8 +163,9 @@ class Measurement:
         self.ceilings = counting.ceilings(self.device)
 
     def count(self) -> None:
-        """Count operations and memory."""
-        self.each("counting", self.counting, self.running())
+        """Count operations and memory, in one thread: others would only spin while the counters, in Python, work."""
+        with one_thread():
+            self.each("counting", self.counting, self.running())
 
     def result(self) -> dict[str, Any]:
         """The setting's part of its record: a row for each entry, those that were skipped or failed included."""

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, MetabenchError, Predictor, TaskDistribution
+from benchmarks.checks import check_fields, check_known
 from benchmarks.environments.actions import ActionSpace
 from benchmarks.environments.batch import BatchEnv, Model
 from benchmarks.environments.rollout import Rollouts
-from benchmarks.errors import check_range
-from benchmarks.registry import unknown
 
 Indices = Sequence[int] | np.ndarray
 
@@ -43,8 +42,8 @@ class ControlTasks(TaskDistribution):
     discount: float = 0.99
 
     def __post_init__(self) -> None:
-        check_range(self, "shot", "queries", least=1)
-        check_range(self, "discount", least=0, most=1)
+        check_fields(self, "at least 1", "shot", "queries")
+        check_fields(self, "between 0 and 1", "discount")
 
     @property
     def model(self) -> Model:
@@ -95,8 +94,7 @@ class ControlTasks(TaskDistribution):
         queries = self.queries if queries is None else queries
         if shots < 1 or queries < 1:
             raise MetabenchError(f"{self.id}: shots = {shots} and queries = {queries} cannot be rolled out")
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        check_known("split", split, SPLITS)
         tasks, support, query = (
             sampling.stream(f"{self.name}-v{self.version}", split, purpose) for purpose in ("tasks", "support", "query")
         )

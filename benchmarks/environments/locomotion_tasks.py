@@ -13,14 +13,13 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import Episodes, Predictor
+from benchmarks.checks import check_fields, check_known
 from benchmarks.environments.batch import BatchEnv
 from benchmarks.environments.distribution import ControlTasks, Indices
 from benchmarks.environments.locomotion import Locomotion
 from benchmarks.environments.rendering import frames
 from benchmarks.environments.rollout import Rollouts
 from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
-from benchmarks.errors import check_range
-from benchmarks.registry import unknown
 
 #: length of a film in frames, and seconds per frame
 FRAMES, SECONDS_PER_FRAME = 17, 0.15
@@ -50,12 +49,11 @@ class LocomotionTasks(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "horizon", least=1)
-        check_range(self, "action_scale", above=0)
-        check_range(self, "control_cost", "reset_noise", least=0)
-        check_range(self, "bonus")
-        if self.simulator not in BACK_ENDS:
-            raise unknown("simulator", self.simulator, BACK_ENDS)
+        check_fields(self, "at least 1", "horizon")
+        check_fields(self, "above 0", "action_scale")
+        check_fields(self, "at least 0", "control_cost", "reset_noise")
+        check_fields(self, "a finite number", "bonus")
+        check_known("simulator", self.simulator, BACK_ENDS)
 
     @property
     def heights(self) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from benchmarks.checks import check_fields
 from benchmarks.errors import MetabenchError
 
 #: eager: operation by operation; compiled: one program by torch's compiler for these shapes; graph: the launches of
@@ -37,10 +38,9 @@ WORDS = (*_WORDS, *(f"{name}=N" for name in _NUMBERS))
 class Plan:
     """How a meta-step is run.
 
-    tasks: tasks per pass through the network
-    threads: simultaneous passes, each in a Python thread with one CPU thread for torch's operations; 1: one pass at a
-        time, with all of torch's threads
-    checkpointed: discard the activations of an inner step and recompute them in the meta-gradient's backward pass
+    tasks: per pass through the network. threads: simultaneous passes, each in a Python thread with one CPU thread for
+    torch's operations; 1: one pass at a time, with all of torch's threads. checkpointed: discard the activations of an
+    inner step and recompute them in the meta-gradient's backward pass.
 
     Raises `ValueError` for values below 1 and for parts that exclude each other.
     """
@@ -53,12 +53,11 @@ class Plan:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.tasks < 1 or self.threads < 1:
-            raise ValueError(f"tasks={self.tasks}, threads={self.threads}: 1 is the least")
+        check_fields(self, "at least 1", "tasks", "threads")
         if self.threads > 1 and self.mode != "eager":
-            raise ValueError(f"threads={self.threads} excludes {self.mode}")
+            raise ValueError(f"threads={self.threads} and {self.mode} exclude each other")
         if self.checkpointed and self.compiled:  # the compiler would merge both computations
-            raise ValueError("checkpointed excludes compiled")
+            raise ValueError(f"checkpointed and {self.mode} exclude each other")
 
     @property
     def compiled(self) -> bool:
@@ -92,16 +91,14 @@ def parse(text: str) -> dict[str, Any]:
             name, value = _WORDS[word]
         elif name in _NUMBERS and number.isdigit():
             value = int(number)
-            if not value:
-                raise MetabenchError(f"plan {text!r}: {word} is too small, 1 is the least")
         else:
             raise MetabenchError(f"unknown word {word!r} in the plan {text!r}; known: {', '.join(WORDS)}")
         if fields.setdefault(name, value) != value:
             raise MetabenchError(f"plan {text!r}: {fields[name]} and {value} exclude each other")
-    if fields.get("checkpointed") and fields.get("mode") in ("compiled", "compiled-graph"):
-        raise MetabenchError(f"plan {text!r}: checkpointed and {fields['mode']} exclude each other")
-    if fields.get("threads", 1) > 1 and fields.get("mode", "eager") != "eager":
-        raise MetabenchError(f"plan {text!r}: threads={fields['threads']} and {fields['mode']} exclude each other")
+    try:
+        Plan(**{"tasks": 1, **fields})
+    except ValueError as error:
+        raise MetabenchError(f"plan {text!r}: {error}") from None
     return fields
 
 
@@ -121,10 +118,7 @@ def rehearsed(
 ) -> tuple[Plan, dict[str, Any]]:
     """The chosen or forced plan, rehearsed if it compiles, captures or maps, and its facts for the record.
 
-    chosen: the method's plan
-    why: the method's reason for it
-    forced: words that replace its own
-    rehearse: runs one step under a plan
+    chosen, why: the method's plan and its reason. forced: words that replace its own. rehearse: runs one step.
 
     If the chosen plan fails, it falls back to eager. A forced one raises `MetabenchError`."""
     plan = settle(chosen, forced, device)
@@ -143,10 +137,6 @@ def rehearsed(
 def check_device(text: str, device: str) -> None:
     """Refuse a spelled plan that asks for CUDA's words on another device."""
     fields = parse(text)
-    needs_cuda = [fields[name] for name in ("mode", "precision") if fields.get(name) in CUDA_ONLY]
+    needs_cuda = [word for word in fields.values() if word in ("graph", "compiled-graph", "tf32")]
     if needs_cuda and not device.startswith("cuda"):
         raise MetabenchError(f"plan {text!r}: {' and '.join(needs_cuda)} needs a CUDA device, not {device!r}")
-
-
-#: words that need CUDA
-CUDA_ONLY = ("graph", "compiled-graph", "tf32")

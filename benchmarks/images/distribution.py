@@ -19,8 +19,7 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
-from benchmarks.errors import check_range
-from benchmarks.registry import unknown
+from benchmarks.checks import check_fields, check_known
 
 Indices = Sequence[int] | np.ndarray
 
@@ -109,8 +108,8 @@ class ImageTasks(TaskDistribution):
     rotations: bool = False
 
     def __post_init__(self) -> None:
-        check_range(self, "way", least=2)
-        check_range(self, "shot", "queries", least=1)
+        check_fields(self, "at least 2", "way")
+        check_fields(self, "at least 1", "shot", "queries")
 
     def image_set(self, split: str) -> ImageSet:
         """The prepared images of a split, the same object each time; raises `Unavailable` if there are none."""
@@ -199,8 +198,7 @@ class ImageTasks(TaskDistribution):
         return sampling.stream(self.id, split, purpose)
 
     def _split(self, split: str) -> ImageSet:
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        check_known("split", split, SPLITS)
         return self.image_set(split)
 
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:

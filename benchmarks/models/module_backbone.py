@@ -50,7 +50,7 @@ class TaskBatchNorm(nn.Module):
 
 @dataclass(frozen=True)
 class ModuleBackbone:
-    """A factory's module for one shape of input, with parameters ``[1, ...]``: the inner backbone of `PerTask`.
+    """A factory's module for one shape of input, with parameters ``[1, ...]``, for `features_per_task`.
 
     Don't call it in several threads at once: parameters and statistics are set on the module during a call."""
 

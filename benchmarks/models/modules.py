@@ -20,7 +20,7 @@ from benchmarks.models.backbones import BACKBONES
 from benchmarks.models.module_backbone import Factory, ModuleBackbone
 from benchmarks.models.normalisation import Statistics
 from benchmarks.models.parts import PREFIXES
-from benchmarks.models.per_task import PerTask
+from benchmarks.models.per_task import features_per_task
 from benchmarks.registry import other_files
 
 _RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -38,8 +38,9 @@ class OwnBackbone:
         """The file of the factory."""
         return Path(getattr(sys.modules.get(self.factory.__module__), "__file__", None) or "")
 
-    def for_inputs(self, input_shape: tuple[int, ...]) -> PerTask:
-        """The backbone for these inputs; raises `MetabenchError` for a module that can't be used."""
+    def for_inputs(self, input_shape: tuple[int, ...]) -> tuple[ModuleBackbone, str, str]:
+        """The backbone for these inputs, how it runs on T tasks, and why; raises `MetabenchError` for a module that
+        can't be used."""
         return _backbone(self.name, self.factory, input_shape)
 
 
@@ -59,16 +60,16 @@ def own_factories(backbone: str | None) -> list[Factory]:
 
 
 @functools.cache
-def _backbone(name: str, factory: Factory, input_shape: tuple[int, ...]) -> PerTask:
+def _backbone(name: str, factory: Factory, input_shape: tuple[int, ...]) -> tuple[ModuleBackbone, str, str]:
     inner = ModuleBackbone(factory, input_shape)
     try:
         objection = next(_objections(inner), None)
-        applied = None if objection else _applied(inner)
+        why = "" if objection else _vmap_fails(inner)
     except Exception as error:
         raise MetabenchError(f"backbone {name!r} fails on inputs of shape {input_shape}: {_line(error)}") from error
-    if applied is None:
+    if objection:
         raise MetabenchError(f"backbone {name!r} {objection}")
-    return applied
+    return inner, "loop" if why else "vmap", why
 
 
 def _objections(inner: ModuleBackbone) -> Iterator[str]:
@@ -109,24 +110,23 @@ def _objections(inner: ModuleBackbone) -> Iterator[str]:
         yield f"doesn't use its parameters {', '.join(unused)}: remove them, or freeze them (requires_grad_(False))"
 
 
-def _applied(inner: ModuleBackbone) -> PerTask:
-    """The backbone under `torch.vmap` if that computes the same, else in a loop."""
+def _vmap_fails(inner: ModuleBackbone) -> str:
+    """Why `torch.vmap` does not compute the same as a loop over tasks, or ""."""
     x = torch.stack([_trial_inputs(inner, 3), _trial_inputs(inner, 3) + 1])
     # a network's parameters, which has a head and so at least one
     values = {**inner.initial(0), "head.bias": torch.zeros(1)}
     theta = {name: value.expand(2, *value.shape).clone().requires_grad_() for name, value in values.items()}
-    loop = PerTask(inner, "loop")
     try:
-        tried = PerTask(inner, "vmap")(theta, x, Statistics())
+        tried = features_per_task(inner, "vmap", theta, x, Statistics())
         torch.autograd.grad(tried.sum(), list(theta.values()), allow_unused=True)
         with torch.no_grad():  # torch has other kernels for some layers then
-            unrecorded = PerTask(inner, "vmap")(theta, x, Statistics())
-        expected = loop(theta, x, Statistics())
+            unrecorded = features_per_task(inner, "vmap", theta, x, Statistics())
+        expected = features_per_task(inner, "loop", theta, x, Statistics())
         if not all(_agree(found, expected) for found in (tried, unrecorded)):
             raise RuntimeError("it computes other features")
     except Exception as error:
-        return PerTask(inner, "loop", f"torch.vmap: {_line(error)}")
-    return PerTask(inner, "vmap")
+        return f"torch.vmap: {_line(error)}"
+    return ""
 
 
 def _agree(features: Tensor, others: Tensor) -> bool:

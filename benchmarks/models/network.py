@@ -11,18 +11,24 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Memory, Parameters, TaskDistribution
+from benchmarks.checks import check_known
 from benchmarks.models.backbones import BACKBONES, Backbone, linear
 from benchmarks.models.normalisation import Statistics
-from benchmarks.registry import unknown
+from benchmarks.models.per_task import features_per_task
 
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone with a linear head of ``outputs`` units; its parameters are plain tensors by name."""
+    """A backbone with a linear head of ``outputs`` units; its parameters are plain tensors by name.
+
+    per_task: how the backbone runs on T tasks, one of `benchmarks.execution.plans.PerTask`. why: the error of
+    `torch.vmap`, if it failed."""
 
     backbone: Backbone
     input_shape: tuple[int, ...]
     outputs: int
+    per_task: str = "layers"
+    why: str = ""
 
     @property
     def embedding_size(self) -> int:
@@ -78,7 +84,9 @@ class Network:
 
     def features(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """The embedding ``[T, n, d]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``."""
-        return self.backbone(parameters, x, statistics or Statistics())
+        if self.per_task == "layers":
+            return self.backbone(parameters, x, statistics or Statistics())
+        return features_per_task(self.backbone, self.per_task, parameters, x, statistics or Statistics())
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Outputs ``[T, n, outputs]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``.
@@ -90,11 +98,15 @@ class Network:
 def network_for(tasks: TaskDistribution, backbone: str | None = None, outputs: int | None = None) -> Network:
     """The network for a task distribution: its own backbone, or another by name."""
     name = backbone or tasks.backbone
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES)
+    check_known("backbone", name, BACKBONES)
     backbone_for = getattr(BACKBONES[name], "for_inputs", None)
-    chosen = backbone_for(tasks.input_shape) if backbone_for else BACKBONES[name]
-    return Network(chosen, tasks.input_shape, tasks.outputs if outputs is None else outputs)
+    chosen, *how = backbone_for(tasks.input_shape) if backbone_for else (BACKBONES[name],)
+    return Network(chosen, tasks.input_shape, tasks.outputs if outputs is None else outputs, *how)
+
+
+def applied(network: Network, how: str) -> Network:
+    """The network with its backbone run by "vmap" or in a "loop"; "layers": as it is."""
+    return network if how == "layers" else dataclasses.replace(network, per_task=how, why="")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""The formats of the store's files. Each is written to a temporary file that then replaces the finished one, so a
-reader never sees half a file."""
+"""The store's files: each format as bytes, and writing that never shows a reader half a file."""
 
 from __future__ import annotations
 
@@ -20,10 +19,18 @@ if TYPE_CHECKING:
 STALE = 3600.0
 
 
+def write(path: Path, content: bytes) -> None:
+    """Put the content in the place of ``path``, as `replace` does."""
+    replace(path, lambda target: target.write_bytes(content))
+
+
 def replace(path: Path, write: Callable[[Path], object]) -> None:
     """Put what ``write`` writes in the place of ``path``, all at once and durably; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         write(temporary)
@@ -34,17 +41,56 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what a process that was killed while it wrote this file has left."""
-    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - temporary.stat().st_mtime > STALE:
-                temporary.unlink()
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by name as a compressed npz; arrays of objects are refused."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{str(name): array for name, array in arrays.items()})
+    return buffer.getvalue()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Text as UTF-8."""
-    replace(path, lambda target: target.write_text(text, encoding="utf-8"))
+def arrays_of(content: bytes) -> dict[str, np.ndarray]:
+    """Arrays by name."""
+    import numpy as np
+
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def pack_state(state: Mapping[str, Any]) -> bytes:
+    """A dict of tensors and plain values, as `torch.save` writes it."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def state_of(content: bytes) -> dict[str, Any]:
+    """A dict of tensors (on the CPU) and plain values; anything else is refused, code above all."""
+    import torch
+
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def pack_checkpoint(state: Mapping[str, Any]) -> bytes:
+    """A state after its own SHA-256, since no record has that of a checkpoint."""
+    content = pack_state(state)
+    return hashlib.sha256(content).digest() + content
+
+
+def checkpoint_of(content: bytes) -> dict[str, Any]:
+    """What `pack_checkpoint` packed; raises ValueError for other content."""
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError("the SHA-256 differs")
+    return state_of(content[32:])
+
+
+#: by the suffix of the file
+PACK: dict[str, Callable[[Any], bytes]] = {".npz": pack_arrays, ".pt": pack_state}
+UNPACK: dict[str, Callable[[bytes], Any]] = {".npz": arrays_of, ".pt": state_of}
 
 
 def digest(columns: Mapping[str, Any]) -> str:
@@ -64,59 +110,3 @@ def episodes_digest(items: Mapping[str, np.ndarray]) -> str:
 
     episode, query = np.indices(items["classes"].shape)
     return digest({"episode": episode, "query": query, "class": items["classes"], "item": items["items"]})
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Arrays by name, compressed; arrays of objects are refused."""
-    import numpy as np
-
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{str(name): array for name, array in arrays.items()})
-
-    replace(path, write)
-
-
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Arrays by name."""
-    import numpy as np
-
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def write_torch(path: Path, state: Mapping[str, Any]) -> None:
-    """A dict of tensors and plain values."""
-    import torch
-
-    replace(path, lambda target: torch.save(dict(state), target))
-
-
-def read_torch(content: bytes) -> dict[str, Any]:
-    """A dict of tensors (on the CPU) and plain values; anything else is refused, code above all."""
-    import torch
-
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
-
-
-def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """The same after its own SHA-256, since no record has that of a checkpoint."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    content = buffer.getbuffer()
-    replace(path, lambda target: target.write_bytes(b"".join((hashlib.sha256(content).digest(), content))))
-
-
-def read_checkpoint(content: bytes) -> dict[str, Any]:
-    """What `write_checkpoint` wrote; raises ValueError for a file with other content."""
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise ValueError("the SHA-256 differs")
-    return read_torch(content[32:])
-
-
-#: by the suffix of the file
-WRITERS: dict[str, Callable[[Path, Any], None]] = {".npz": write_arrays, ".pt": write_torch}
-READERS: dict[str, Callable[[bytes], Any]] = {".npz": read_arrays, ".pt": read_torch}

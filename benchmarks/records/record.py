@@ -263,6 +263,16 @@ class Record:
         return self.status == "ok"
 
     @property
+    def failed(self) -> bool:
+        """Whether the cell was tried in vain."""
+        return self.status not in ("ok", "skipped")
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of its test examples, under which the store has them."""
+        return self.evaluation.episodes_digest if self.evaluation else None
+
+    @property
     def selected(self) -> bool:
         """Whether rates or steps were chosen on validation tasks."""
         return self.evaluation is not None and self.evaluation.selection == "validation"

@@ -116,7 +116,12 @@ class Store:
         `Test.scores_name`. state: tensors and plain values. The episodes that the evaluation's digest names are
         written before (`write_episodes`). Raises ValueError for a record that could not be read again."""
         key, contents = record.key, {"scores": scores, "arrays": arrays, "state": state}
-        self._check_before_writing(dataclasses.replace(record, files={}))
+        try:
+            self._parse(json.dumps(dataclasses.replace(record, files={}).to_json()).encode(), key)
+        except Damaged as damage:
+            raise ValueError(f"the record of {record.label} {damage}") from None
+        if record.digest is not None and not self._file("episodes", record.digest, ".npz").exists():
+            raise ValueError(f"episodes {record.digest} have not been written")
         header = self._own("records", key, ".json")
         # an earlier try is no longer finished from here on: its header must not stand next to the new files
         if header.exists() and self.get(key) is None:
@@ -128,21 +133,12 @@ class Store:
             if contents[kind] is None:
                 path.unlink(missing_ok=True)
                 continue
-            formats.WRITERS[suffix](path, contents[kind])
-            written = path.read_bytes()
-            files[kind] = SideFile(len(written), hashlib.sha256(written).hexdigest())
+            content = formats.PACK[suffix](contents[kind])
+            formats.write(path, content)
+            files[kind] = SideFile(len(content), hashlib.sha256(content).hexdigest())
         record = dataclasses.replace(record, files=files)
-        formats.write_text(header, json.dumps(record.to_json(), indent=1, allow_nan=False))
+        formats.write(header, json.dumps(record.to_json(), indent=1, allow_nan=False).encode())
         return record
-
-    def _check_before_writing(self, record: Record) -> None:
-        try:
-            self._parse(json.dumps(record.to_json()).encode(), record.key)
-        except Damaged as damage:
-            raise ValueError(f"the record of {record.label} {damage}") from None
-        digest = record.evaluation.episodes_digest if record.evaluation else None
-        if digest is not None and not self._file("episodes", digest, ".npz").exists():
-            raise ValueError(f"episodes {digest} have not been written")
 
     def remove(self, key: str) -> None:
         """Delete a record with its files; its episodes stay, since other records may share them."""
@@ -171,15 +167,13 @@ class Store:
             raise Damaged(f"has the key {record.key!r}, not {key!r}")
         if unknown := record.files.keys() - FILES.keys():
             raise Damaged(f"names an unknown kind of file {min(unknown)!r}")
-        digest = record.evaluation.episodes_digest if record.evaluation else None
-        if digest is not None and not _KEY.fullmatch(digest):
-            raise Damaged(f"names episodes {digest!r}, which is no digest")
+        if record.digest is not None and not _KEY.fullmatch(record.digest):
+            raise Damaged(f"names episodes {record.digest!r}, which is no digest")
         return record
 
     def _check_files(self, record: Record) -> None:
-        digest = record.evaluation.episodes_digest if record.evaluation else None
-        if digest is not None and not os.path.exists(f"{self.path}/episodes/{digest}.npz"):
-            raise Damaged(f"its episodes (episodes/{digest}.npz) are missing")
+        if record.digest is not None and not os.path.exists(f"{self.path}/episodes/{record.digest}.npz"):
+            raise Damaged(f"its episodes (episodes/{record.digest}.npz) are missing")
         for kind, file in record.files.items():
             folder, suffix = FILES[kind]
             path = f"{self.path}/{folder}/{record.key}{suffix}"  # a `Path` takes as long as looking at the file
@@ -208,25 +202,23 @@ class Store:
         if kind not in record.files:
             return None
         folder, suffix = FILES[kind]
-        path = self._file(folder, record.key, suffix)
-        try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != record.files[kind].sha256:
+        path, sha256 = self._file(folder, record.key, suffix), record.files[kind].sha256
+
+        def unpack(content: bytes) -> Any:
+            if hashlib.sha256(content).hexdigest() != sha256:
                 raise Damaged("is not the file that was written (its SHA-256 differs)")
-            return formats.READERS[suffix](content)
+            return formats.UNPACK[suffix](content)
+
+        try:
+            return _content(path, unpack)
         except FileNotFoundError:
             why = "is missing"
-        except (NameError, ImportError, MemoryError):  # says nothing about the file
-            raise
         except Damaged as damage:
             why = str(damage)
-        except Exception as error:  # numpy and torch have many kinds of error for a broken file
-            why = f"can't be read: {type(error).__name__}"
 
         def named() -> bool:
             """Whether the header is still that of this file: else another process has replaced both."""
-            text = self._file("records", record.key, ".json").read_bytes()
-            return record.files[kind].sha256.encode() in text
+            return sha256.encode() in self._file("records", record.key, ".json").read_bytes()
 
         with contextlib.suppress(OSError):  # the record has been removed
             if named():
@@ -238,43 +230,42 @@ class Store:
         """Keep the test examples once, ``classes`` and ``items`` ``[episodes, queries]``, and return their digest."""
         digest = formats.episodes_digest(items)
         if self.episodes(digest) is None:
-            formats.write_arrays(self._own("episodes", digest, ".npz"), {n: items[n].astype("int32") for n in items})
+            narrow = {name: array.astype("int32") for name, array in items.items()}
+            formats.write(self._own("episodes", digest, ".npz"), formats.pack_arrays(narrow))
         return digest
 
     def episodes(self, digest: str) -> dict[str, np.ndarray] | None:
         """The test examples with this digest, which is computed again; None if they are not here."""
-        path = self._file("episodes", digest, ".npz")
-        try:
-            items: dict[str, np.ndarray] = formats.read_arrays(path.read_bytes())
+
+        def unpack(content: bytes) -> Any:
+            items = formats.arrays_of(content)
             if formats.episodes_digest(items) != digest:
                 raise Damaged("holds other episodes than its name says")
+            return items
+
+        found: dict[str, np.ndarray] | None = self._whole(self._file("episodes", digest, ".npz"), unpack)
+        return found
+
+    def _whole(self, path: Path, unpack: Callable[[bytes], Any]) -> Any:
+        """What a file of no record holds; None if there is none, or a damaged one, which is set aside."""
+        try:
+            return _content(path, unpack)
         except FileNotFoundError:
             return None
-        except (NameError, ImportError, MemoryError):
-            raise
-        except Exception as error:
-            self._set_aside(path, None, str(error) if isinstance(error, Damaged) else "can't be read")
+        except Damaged as damage:
+            self._set_aside(path, None, str(damage))
             return None
-        return items
 
     # --- cells at work ---------------------------------------------------------------------------------------------
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
-        path = self._file("checkpoints", key, ".pt")
-        try:
-            return formats.read_checkpoint(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (NameError, ImportError, MemoryError):
-            raise
-        except Exception as error:
-            self._set_aside(path, None, f"can't be read: {type(error).__name__}")
-            return None
+        found: dict[str, Any] | None = self._whole(self._file("checkpoints", key, ".pt"), formats.checkpoint_of)
+        return found
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep where a fit stands; the last one stays."""
-        formats.write_checkpoint(self._own("checkpoints", key, ".pt"), state)
+        formats.write(self._own("checkpoints", key, ".pt"), formats.pack_checkpoint(state))
 
     def remove_checkpoint(self, key: str) -> None:
         """Forget where a fit stood; nothing happens if there is nothing."""
@@ -343,3 +334,13 @@ def _unchanged(path: Path, text: bytes) -> bool:
         return path.read_bytes() == text
     except OSError:
         return False
+
+
+def _content(path: Path, unpack: Callable[[bytes], Any]) -> Any:
+    """What a file holds; raises FileNotFoundError, and Damaged for content that ``unpack`` refuses."""
+    try:
+        return unpack(path.read_bytes())
+    except (FileNotFoundError, NameError, ImportError, MemoryError, Damaged):  # not told by the content
+        raise
+    except Exception as error:  # numpy and torch have many kinds of error for a broken file
+        raise Damaged(f"can't be read: {type(error).__name__}") from None

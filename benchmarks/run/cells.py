@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
@@ -183,12 +184,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         name, _, field_name = key.partition(".")
         if field_name in ("device", "variant") or (isinstance(value, float) and not math.isfinite(value)):
             raise MetabenchError(f"{key} = {value!r} is no setting; the run itself takes device and variant")
+        check_known("method or task in --set", name, [*registry.methods(), *registry.tasks()])
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
-        elif name in registry.tasks():
-            registry.build_task(name, **{field_name: value})
         else:
-            raise registry.unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+            registry.build_task(name, **{field_name: value})
 
 
 def _check_that_settings_matter(found: Resolution) -> None:
@@ -296,7 +296,7 @@ class _Where:
                         "regimes": block.regimes,
                         "selection": selection,
                         "validation_episodes": block.validation_episodes,
-                        "trained_on": _plain(tasks),
+                        "trained_on": plain_task(tasks),
                     },
                 }
                 yield self._cell("evaluation", entry.name, entry.learner, test, seed, entry.learner.config(), details)
@@ -325,23 +325,24 @@ class _Where:
             "device": self.request.device.partition(":")[0],
             **common,
         }
-        selected = (details.get("test") or {}).get("selection") == "validation"
-        label, spec = f"{name} [tuned]" if selected else name, self._spec(name, learner.config(), tasks, common)
-        fit, seconds = details.get("fit"), self.block.block.limit
-        return Cell(kind, content_key(essence), label, tasks.title, seed, spec, fit, seconds=seconds)
+        tuned = (details.get("test") or {}).get("selection") == "validation"
+        spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
+        where = (spec["label"], tasks.title, seed, spec, details.get("fit"))
+        return Cell(kind, content_key(essence), *where, seconds=self.block.block.limit)
 
     def _skipped(self, entry: Entry, reason: str) -> Cell:
         tasks, fields = self.block.tasks, dict(registry.method_entry(entry.name, self.block.tasks.kind).fields)
-        spec = self._spec(entry.name, fields, tasks, {"seed": None, "data": None})
+        spec = self._spec(entry.name, fields, tasks, {"label": entry.name, "seed": None, "data": None})
         return Cell("evaluation", skip_key(entry.name, tasks.title), entry.name, tasks.title, None, spec, skip=reason)
 
     def _spec(self, name: str, fields: Mapping[str, Any], tasks: TaskDistribution, more: Mapping[str, Any]) -> Any:
         method, request = {"name": name, "fields": fields}, self.request
         common = {"profile": self.profile, "device": request.device, "plan": request.plan}
-        return {**common, "method": method, "task": _plain(tasks), **more}
+        return {**common, "method": method, "task": plain_task(tasks), **more}
 
 
-def _plain(tasks: TaskDistribution) -> dict[str, Any]:
+def plain_task(tasks: TaskDistribution) -> dict[str, Any]:
+    """The task as `benchmarks.registry.task_from` takes it."""
     return {"name": tasks.name, "fields": tasks.config()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +18,12 @@ import torch
 
 from benchmarks.api import Episodes, MetaLearner, Predictor, State, TaskDistribution, in_regime, regimes_of
 from benchmarks.clock import Clock
+from benchmarks.records.record import StepSummary
 from benchmarks.run.fitting import episodes_at_once
 from benchmarks.run.selection import Choice
 
+#: two-sided 95 % of the normal distribution
+Z95 = 1.959963984540054
 #: the first test episodes, scored after every inner step, for the curves
 CURVE_EPISODES = 100
 #: the curves go at least this far for learners that take steps on labelled sets
@@ -38,6 +42,19 @@ class Tested:
     scores: dict[int, np.ndarray] = field(default_factory=dict)
     environment_steps: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def summary(self) -> tuple[StepSummary, ...]:
+        """Mean, standard error and 95 % half-width over episodes after each number of inner steps; an episode's score
+        is the mean over its queries. A record writes numbers that are not finite as None."""
+        rows = []
+        for step, values in sorted(self.scores.items()):
+            scores = values.astype(np.float64).mean(1)
+            count, mean = len(scores), float(scores.mean())
+            deviation = float(scores.std(ddof=1)) if count > 1 else math.nan
+            error = deviation / math.sqrt(count)
+            taken = self.environment_steps[step] / count if step in self.environment_steps else None
+            rows.append(StepSummary(step, mean, error, Z95 * error, count, deviation, taken))
+        return tuple(rows)
 
 
 @dataclass

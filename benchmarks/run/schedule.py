@@ -69,11 +69,6 @@ class Todo:
     done: Sequence[Cell] = ()
 
     @property
-    def finished(self) -> int:
-        """The number of cells that have finished before."""
-        return len(self.done)
-
-    @property
     def to_run(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.skip is None]
 
@@ -121,9 +116,8 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
     with tempfile.TemporaryDirectory() as logs:
         jobs = []
         for key, task in wanted.items():
-            tasks = found.tasks[task]
-            plain = {"name": tasks.name, "fields": tasks.config()}
-            call = ("benchmarks.run.worker:prepare", {"task": plain, "plugins": list(plugins)})
+            arguments = {"task": cells.plain_task(found.tasks[task]), "plugins": list(plugins)}
+            call = ("benchmarks.run.worker:prepare", arguments)
             jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))
         isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
     if broken:
@@ -133,35 +127,25 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
 
 def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
-    expanded = cells.expand(found, data.digests, data.unavailable)
     keep: list[Cell] = []
     done: list[Cell] = []
-    for cell in expanded:
+    for cell in cells.expand(found, data.digests, data.unavailable):
         record = store.get(cell.key)
-        failed = record is not None and record.status not in ("ok", "skipped")
-        blocked = record is not None and record.status == "skipped" and cell.skip is None
-        if cell.skip is not None:
-            keep.append(cell)
-        elif record is not None and not failed and not blocked:
+        passed_over = (only == "failed" and record is None) or (only == "missing" and record and record.failed)
+        if cell.skip is None and record is not None and record.ok:
             done.append(cell)
-        elif (only == "failed" and record is None) or (only == "missing" and failed):
-            continue
-        else:
+        elif cell.skip is not None or not passed_over:
             keep.append(cell)
-    return Todo(_with_fits(keep, store), done)
-
-
-def _with_fits(keep: Sequence[Cell], store: Store) -> list[Cell]:
-    """Drop what waits for a fit that is neither finished nor to be run."""
     keys = {cell.key for cell in keep}
 
     def reachable(cell: Cell) -> bool:
+        """Whether the fit that it needs is finished or to be run."""
         if cell.after is None or cell.after in keys:
             return True
         fit = store.get(cell.after)
         return fit is not None and fit.ok
 
-    return [cell for cell in keep if reachable(cell)]
+    return Todo([cell for cell in keep if reachable(cell)], done)
 
 
 def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
@@ -173,7 +157,7 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
     by_key = {cell.key: cell for cell in todo.cells}
     for cell in todo.cells:
         if cell.skip is not None:
-            _record(store, cell, Outcome("skipped", cell.skip))
+            _record(store, cell, Outcome("skipped", cell.skip), began)
         else:
             store.remove(cells.skip_key(cell.spec["method"]["name"], cell.task))
 
@@ -195,10 +179,9 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
     def on_event(event: Event) -> None:
         cell, outcome = by_key[event.job.key], event.outcome
         if outcome is not None:
-            lock = held.pop(cell.key, None)
-            if outcome.status != "ok" and (lock is not None or outcome.blamed_on):
-                _record(store, cell, outcome)
-            if lock is not None:
+            if outcome.status != "ok":
+                _record(store, cell, outcome, began)
+            if (lock := held.pop(cell.key, None)) is not None:
                 event.job.log.unlink(missing_ok=True)
                 lock.release()
         watcher.event(cell, event)
@@ -212,20 +195,15 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
 
 
 def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:
-    arguments = {
-        "key": cell.key,
-        "spec": dict(cell.spec),
-        "store": str(store.path.absolute()),
-        "plugins": list(plugins),
-    }
-    after = (cell.after,) if cell.after in by_key else ()
+    arguments = {"key": cell.key, "spec": dict(cell.spec), "store": str(store.path.absolute()), "plugins": [*plugins]}
     call = (f"benchmarks.run.worker:run_{cell.kind}", arguments)
-    return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)  # type: ignore[arg-type]
+    after = cell.after if cell.after in by_key else None
+    return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)
 
 
-def _record(store: Store, cell: Cell, outcome: Outcome) -> None:
+def _record(store: Store, cell: Cell, outcome: Outcome, began: str) -> None:
     record = store.get(cell.key)
-    if record is not None and record.ok:
-        return  # another run in the same store has finished it meanwhile
+    if record is not None and (record.ok or record.finished > began):
+        return  # that of another run in the same store
     facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr", "peak_bytes")}
-    worker.write_failure(store, cell.kind, cell.key, cell.label, cell.spec, facts)
+    worker.write_failure(store, cell.kind, cell.key, cell.spec, facts)

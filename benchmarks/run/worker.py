@@ -35,9 +35,8 @@ from benchmarks.records.record import (
     Training,
 )
 from benchmarks.records.store import Store
-from benchmarks.records.tables import summary
 from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
-from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, Tested, evaluate, regimes_for
+from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, evaluate, regimes_for
 from benchmarks.run.fitting import Progress, planned, still_improving, train
 from benchmarks.run.selection import Choice, choose
 
@@ -111,14 +110,12 @@ def run_evaluation(
     return {}
 
 
-def write_failure(
-    store: Store, kind: Kind, key: str, label: str, spec: Mapping[str, Any], outcome: Mapping[str, Any]
-) -> None:
+def write_failure(store: Store, kind: Kind, key: str, spec: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
     """The record of a cell that was skipped or that failed. outcome: status, reason, the end of its output (stderr) and
     the most memory it used (peak_bytes)."""
     tasks = registry.task_from(spec["task"])
     conditions = _conditions(spec, tasks, None) if spec.get("test") else None
-    store.write(_record(key, kind, spec, tasks, now(), evaluation=conditions, **{"label": label, **outcome}))
+    store.write(_record(key, kind, spec, tasks, now(), evaluation=conditions, **outcome))
 
 
 # --- from plain arguments to task and method ---
@@ -172,28 +169,22 @@ def _record(
 ) -> Record:
     """A record with what every one has: identity, configuration, machine."""
     return Record(
-        **{
-            "key": key,
-            "cell": kind,
-            "label": spec["method"]["name"] + (" [tuned]" if _selection(spec) == "validation" else ""),
-            "method": _method(spec, tasks),
-            "task": _task(tasks, spec["data"]),
-            "seed": spec["seed"],
-            "profile": spec["profile"],
-            "device": spec["device"],
-            "budget": Budget(**spec["budget"]) if spec.get("budget") else None,
-            "threads": torch.get_num_threads(),
-            "code": spec.get("code"),
-            **_facts(spec["device"]),
-            "started": started,
-            "finished": now(),
-            **found,
-        }
+        key,
+        kind,
+        spec["label"],
+        method=_method(spec, tasks),
+        task=_task(tasks, spec["data"]),
+        seed=spec["seed"],
+        profile=spec["profile"],
+        device=spec["device"],
+        budget=Budget(**spec["budget"]) if spec.get("budget") else None,
+        threads=torch.get_num_threads(),
+        code=spec.get("code"),
+        **_facts(spec["device"]),
+        started=started,
+        finished=now(),
+        **found,
     )
-
-
-def _selection(spec: Mapping[str, Any]) -> str | None:
-    return (spec.get("test") or {}).get("selection")
 
 
 def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
@@ -225,18 +216,18 @@ def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | 
 
 
 def _tests(learner: MetaLearner, tasks: TaskDistribution, evaluated: Evaluated, episodes: int) -> tuple[Test, ...]:
-    def test(where: tuple[str, str], tested: Tested) -> Test:
-        return Test(
+    return tuple(
+        Test(
             *where,
             reported_steps=tested.reported_steps,
-            summary=summary(tested.scores, tested.environment_steps),
+            summary=tested.summary(),
             seconds_per_task=tested.seconds / episodes,
             trials=tested.choice.trials,
             chosen=tested.choice.plain,
             facts=learner.replace(**tested.choice.fields).describe(tasks),
         )
-
-    return tuple(test(where, tested) for where, tested in evaluated.tests.items())
+        for where, tested in evaluated.tests.items()
+    )
 
 
 def _scores(record: Record, evaluated: Evaluated, metric: str) -> dict[str, np.ndarray]:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import sampling
+from benchmarks.checks import check_fields
 from benchmarks.environments import Categorical, ControlTasks, TensorModel
 from benchmarks.environments.distribution import Indices
-from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 
@@ -80,8 +80,8 @@ class Bandit(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "pulls", least=1)
-        check_range(self, "arms", least=2)
+        check_fields(self, "at least 1", "pulls")
+        check_fields(self, "at least 2", "arms")
 
     @property
     def model(self) -> Arms:

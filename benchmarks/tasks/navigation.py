@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import Episodes, Predictor
+from benchmarks.checks import check_fields
 from benchmarks.environments import ControlTasks, Gaussian
 from benchmarks.environments.distribution import Indices
-from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 RewardForm = Literal["distance", "squared", "corner-progress"]
@@ -141,9 +141,9 @@ class Navigation(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "horizon", least=1)
-        check_range(self, "goal_range", "action_scale", "action_bound", above=0)
-        check_range(self, "start_range", "tolerance", least=0)
+        check_fields(self, "at least 1", "horizon")
+        check_fields(self, "above 0", "goal_range", "action_scale", "action_bound")
+        check_fields(self, "at least 0", "start_range", "tolerance")
 
     @property
     def model(self) -> Point:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks import sampling
+from benchmarks.checks import check_fields
 from benchmarks.environments import Categorical, ControlTasks
 from benchmarks.environments.actions import standard_normal
 from benchmarks.environments.distribution import Indices
-from benchmarks.errors import check_range
 from benchmarks.registry import register_task
 
 
@@ -103,7 +103,7 @@ class TabularMDP(ControlTasks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "states", "choices", "horizon", "rounds", least=1)
+        check_fields(self, "at least 1", "states", "choices", "horizon", "rounds")
 
     @property
     def model(self) -> Chain:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from benchmarks.api import Parameters, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
@@ -34,7 +35,7 @@ from maml.control.policy_learners import (
     environment_steps,
     step_sizes,
 )
-from maml.inner_loop import per_task
+from maml.inner_loop import detached, per_task
 
 #: alpha where it is not the paper's 0.1: the action scale of 10 in the quick presets of locomotion makes gradients
 #: small; picked from a few tries on half-cheetah
@@ -88,9 +89,9 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("above 0", lambda value: value > 0, "inner_lr", "meta_lr", "ratio_clip")
-        self._check("at least 1", lambda value: value >= 1, "inner_steps", "epochs")
-        self._check("at least 0", lambda value: value >= 0, "inner_penalty", "exploration")
+        check_fields(self, "above 0", "inner_lr", "meta_lr", "ratio_clip")
+        check_fields(self, "at least 1", "inner_steps", "epochs")
+        check_fields(self, "at least 0", "inner_penalty", "exploration")
 
     def first_rates(self) -> tuple[float, ...]:
         return self.test_rates or (self.inner_lr,)
@@ -130,7 +131,7 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         recorded: list[Part] = []
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, update: int) -> MetaGradient:
-            plain = {name: value.detach() for name, value in parameters.items()}
+            plain = detached(parameters)
             if update % self.epochs == 0:
                 recorded[:] = [self.play(policy, plain, tasks, seed, update // self.epochs)]
             here = self.objective(policy, plain, recorded[0]).linearise(flat(per_task(plain, 1)))

@@ -19,18 +19,7 @@ from reports.cost import frames, sections
 from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
-from reports.scores import (
-    across,
-    claims,
-    control,
-    curves,
-    exhibits,
-    forest,
-    layout,
-    pairs,
-    tables,
-    trade_offs,
-)
+from reports.scores import across, claims, control, curves, exhibits, forest, layout, pairs, tables, trade_offs
 from reports.scores.findings import findings_of
 from reports.style import Look
 

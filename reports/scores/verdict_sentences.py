@@ -39,7 +39,7 @@ def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) 
 
 
 def about_of(pair: Pair) -> str:
-    """What the verdict of a pair holds for."""
+    """The models or methods that the verdict of a pair holds for."""
     return ABOUT[pair.scope] if pair.contrast.trained or pair.scope != "methods" else "for methods that train nothing"
 
 

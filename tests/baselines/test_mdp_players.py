@@ -156,19 +156,6 @@ def test_the_memory_holds_the_counts_of_the_trial():
     assert torch.allclose(kept.rewards[task, trial], rewards)
 
 
-@pytest.mark.parametrize("name", PLAYERS)
-def test_a_player_is_the_same_in_any_company(name):
-    tasks = registry.build_task("tabular-mdp/n10", rounds=3)
-    learner = registry.build_method(name, tasks)
-
-    def rewards(indices):
-        source = tasks.episodes("test", indices, queries=2).query
-        (predictor,) = learner.adapt(State(), source, tasks)
-        return source.batch(predictor, 0).rewards
-
-    assert torch.equal(rewards([4, 1, 9])[1:2], rewards([1]))
-
-
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_columns_of_the_paper_are_reproduced(name):
     _, seen = played(name, 300)
@@ -179,18 +166,18 @@ def test_columns_of_the_paper_are_reproduced(name):
 
 
 def test_nobody_is_above_the_best_policy_of_the_known_process():
-    source, _ = played("random-policy", 200)
+    source, _ = played("random-policy", 100)
     moves, means = source.model.tables(source.parameters.double())
     policy = plan([(moves.unsqueeze(1), means.unsqueeze(1))], 10)
-    best = torch.tensor([value_of(policy[t, 0], moves[t], means[t]) for t in range(200)]).double()
+    best = torch.tensor([value_of(policy[t, 0], moves[t], means[t]) for t in range(100)]).double()
     for name in PLAYERS:
-        _, seen = played(name, 200)
+        _, seen = played(name, 100)
         short = best - seen.returns.double().mean(1) / 10
-        assert float(short.mean()) > -4 * float(short.std()) / math.sqrt(200)
+        assert float(short.mean()) > -4 * float(short.std()) / 10
         assert float(short.mean()) > 0.5
 
 
-@pytest.mark.parametrize("name", PLAYERS)
-def test_they_refuse_what_is_no_table_with_a_reason(name):
-    assert "no table" in str(registry.incompatible(name, "bandit"))
-    assert registry.incompatible(name, "tabular-mdp/n100") is None
+def test_they_refuse_what_is_no_table_with_a_reason():
+    for name in PLAYERS:
+        assert "no table" in str(registry.incompatible(name, "bandit"))
+        assert registry.incompatible(name, "tabular-mdp/n100") is None

@@ -9,7 +9,7 @@ import torch
 from baselines.recurrent import LSTM
 from baselines.sequence import Cell, Reader, SequenceLearner
 from benchmarks import conformance, registry
-from benchmarks.api import LabelledSet, State
+from benchmarks.api import LabelledSet
 
 WAVES = {"hidden": 24, "meta_batch": 16, "training_queries": 1}
 
@@ -63,20 +63,6 @@ def test_the_loss_of_an_example_in_the_sequence_does_not_know_its_own_label():
     assert torch.equal(reader.label, cut.y[:, -1])
 
 
-@pytest.mark.parametrize("tasks", [waves, glyphs])
-def test_queries_are_answered_alone_and_tasks_apart(tasks):
-    tasks = tasks()
-    method, state = fitted(tasks, 1)
-    cut = tasks.episodes("test", range(4), queries=3)
-    answers = next(method.adapt(state, cut.support, tasks))(cut.query.x)[0]
-    alone = next(method.adapt(state, cut.support, tasks))(cut.query.x[:, 1:2])[0]
-    torch.testing.assert_close(answers[:, 1:2], alone, atol=1e-6, rtol=1e-5)
-    order = torch.tensor([2, 0, 3, 1])
-    support = LabelledSet(cut.support.x[order], cut.support.y[order])
-    permuted = next(method.adapt(state, support, tasks))(cut.query.x[order])[0]
-    torch.testing.assert_close(permuted, answers[order], atol=1e-6, rtol=1e-5)
-
-
 def test_reading_a_sequence_is_its_steps_one_after_another():
     cell, generator = LSTM(7), torch.Generator().manual_seed(0)
     parameters = cell.initialise(3, generator)
@@ -126,21 +112,12 @@ def test_a_cell_of_ones_own_reads_trains_and_answers_each_query_from_a_copy(task
     for query in range(cut.query.x.shape[1]):
         alone = predictor(cut.query.x[:, query : query + 1])[0]
         torch.testing.assert_close(answers[:, query : query + 1], alone, rtol=1e-5, atol=1e-6)
-    assert list(conformance.check_pair(method, tasks)) == []
-
-
-def test_training_goes_on_bit_for_bit():
-    states = [state.copy() for state in islice(learner().fit(waves(), 5), 4)]
-    assert [state.step for state in states] == [1, 2, 3, 4]
-    assert states[0].examples == 16 * 11
-    again = [state.copy() for state in islice(learner().fit(waves(), 5, start=states[1]), 2)][-1]
-    assert all(torch.equal(again.parameters[name], value) for name, value in states[-1].parameters.items())
-    assert again.loss == states[-1].loss
+    assert conformance.complaints(conformance.check_pair(method, tasks)) == []
 
 
 def test_it_learns_waves_far_better_than_a_constant():
     tasks = waves()
-    method, state = fitted(tasks, 500, hidden=40, meta_lr=5e-3, training_queries=10)
+    method, state = fitted(tasks, 400, hidden=40, meta_lr=5e-3, training_queries=10)
     cut = tasks.episodes("test", range(200))
     errors = tasks.score(next(method.adapt(state, cut.support, tasks)), cut.query)
     constant = cut.query.y.square().mean()
@@ -149,7 +126,7 @@ def test_it_learns_waves_far_better_than_a_constant():
 
 def test_it_learns_to_name_glyphs_that_it_has_not_seen():
     tasks = glyphs(way=2)
-    method, state = fitted(tasks, 300, hidden=64, meta_batch=48, meta_lr=5e-3)
+    method, state = fitted(tasks, 150, hidden=48, meta_batch=48, meta_lr=1e-2)
     cut = tasks.episodes("test", range(100), queries=3)
     right = tasks.score(next(method.adapt(state, cut.support, tasks)), cut.query).double().mean(1)
     assert float(right.mean()) > 0.5 + 4 * float(right.std()) / 10
@@ -163,15 +140,6 @@ def test_its_cell_forgets_nothing_at_first():
     assert abs(float(bias[:24].mean())) < 0.2
 
 
-def test_a_state_is_enough_to_answer():
-    method, state = fitted(glyphs(), 1)
-    cut = glyphs().episodes("test", range(2))
-    (predictor,) = method.adapt(State(parameters=state.parameters), cut.support, glyphs())
-    assert predictor(cut.query.x)[0].shape == (2, cut.query.y.shape[1], 5)
-    assert dataclasses.is_dataclass(predictor)
-    assert state.parameters["extra.lstm.input"].shape == (96, 14 * 14 + 5)
-
-
 @pytest.mark.parametrize("field", ["hidden", "meta_batch", "training_queries", "meta_lr"])
 def test_settings_that_make_no_sense_are_one_line(field):
     with pytest.raises(registry.MetabenchError, match=field) as error:
@@ -179,7 +147,3 @@ def test_settings_that_make_no_sense_are_one_line(field):
     assert "\n" not in str(error.value)
     with pytest.raises(registry.MetabenchError, match="sequence_weight"):
         learner(sequence_weight=-1.0)
-
-
-def test_it_refuses_control_with_a_reason():
-    assert "is for classification and regression" in str(registry.incompatible("recurrent", "bandit"))

@@ -10,8 +10,8 @@ from whole_runs import Answer
 
 from benchmarks import conformance, registry
 from benchmarks.errors import MetabenchError
-from benchmarks.models import BACKBONES
 
+Findings = Callable[[str], list[conformance.Finding]]
 ZEROS = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -41,15 +41,6 @@ register_backbone("own", network)
 """
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.discover()
-    for table in ("_methods", "_tasks"):
-        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
-    for name in ("own", "other"):
-        monkeypatch.setitem(BACKBONES, name, BACKBONES["mlp-40-40"])
-
-
 def test_a_file_that_holds_the_contract(tmp_path: Path, command_line: Callable[..., Answer]) -> None:
     (tmp_path / "mine.py").write_text("print('aside')\n" + ZEROS)
     answer = command_line("check", tmp_path / "mine.py")
@@ -62,43 +53,25 @@ def test_a_file_that_holds_the_contract(tmp_path: Path, command_line: Callable[.
     ]
 
 
+YIELD, IMPORT = "        yield", "\nfrom dataclasses"
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("before", "statement", "said"),
     [
-        (
-            "\nfrom dataclasses",
-            "import os; os._exit(0)\nfrom dataclasses",
-            "exited with code 0 in the middle (in: import)",
-        ),
-        (
-            "\nfrom dataclasses",
-            "import sys; sys.exit(0)\nfrom dataclasses",
-            "mine.py:1 can't be imported: SystemExit: 0",
-        ),
-        (
-            "        yield",
-            "        os._exit(0)\n        yield",
-            "exited with code 0 in the middle (in: zeros on sinusoid-v1/k5",
-        ),
-        ("        yield", "        sys.exit(0)\n        yield", "1 complaint"),
-        (
-            "        yield",
-            "        time.sleep(99)\n        yield",
-            "mine.py:16: the check did not finish: took longer than 3 s",
-        ),
-        (
-            "        yield",
-            "        os.kill(os.getpid(), 11)\n        yield",
-            "mine.py:16: the check did not finish: killed by SIGSEGV",
-        ),
+        (IMPORT, "import os; os._exit(0)", "exited with code 0 in the middle (in: import)"),
+        (IMPORT, "import sys; sys.exit(0)", "mine.py:1 can't be imported: SystemExit: 0"),
+        (YIELD, "        os._exit(0)", "exited with code 0 in the middle (in: zeros on sinusoid-v1/k5"),
+        (YIELD, "        time.sleep(99)", "mine.py:16: the check did not finish: took longer than 3 s"),
+        (YIELD, "        os.kill(os.getpid(), 11)", "mine.py:16: the check did not finish: killed by SIGSEGV"),
     ],
 )
 def test_whatever_a_file_does_is_one_line_and_code_2(
-    tmp_path: Path, command_line: Callable[..., Answer], old: str, new: str, said: str
+    tmp_path: Path, command_line: Callable[..., Answer], before: str, statement: str, said: str
 ) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(ZEROS.replace(old, new))
-    answer = command_line("check", path, "--seconds", 3 if "sleep" in new else 60)
+    path.write_text(ZEROS.replace(before, statement + (before if before == IMPORT else f"\n{before}")))
+    answer = command_line("check", path, "--seconds", 3 if "sleep" in statement else 60)
     assert answer.code == 2
     assert said in answer.err
     assert answer.err.count("\n") == 1
@@ -173,13 +146,8 @@ def test_settings_that_a_file_changes_are_named(
 # --- backbones -------------------------------------------------------------------------------------------------------
 
 
-def findings(path: Path, text: str) -> list[conformance.Finding]:
-    path.write_text(text)
-    return list(conformance.check_file(path))
-
-
-def test_a_file_with_backbones_alone_is_checked_where_they_fit(tmp_path: Path) -> None:
-    found = findings(tmp_path / "mine.py", NETWORK.replace("shape[-1]", "1"))
+def test_a_file_with_backbones_alone_is_checked_where_they_fit(findings: Findings) -> None:
+    found = findings(NETWORK.replace("shape[-1]", "1"))
     assert conformance.complaints(found) == []
     assert [str(each) for each in found if each.kind == "tried"][1:] == [
         "backbone 'own' on sinusoid-v1/k5: inputs (1,), MAML for 2 meta-steps",
@@ -187,9 +155,9 @@ def test_a_file_with_backbones_alone_is_checked_where_they_fit(tmp_path: Path) -
     ]
 
 
-def test_a_backbone_for_large_images_is_tried_without_training(tmp_path: Path) -> None:
+def test_a_backbone_for_large_images_is_tried_without_training(findings: Findings) -> None:
     image = "nn.Sequential(nn.Conv2d(3, 4, 5, 8), nn.BatchNorm2d(4), nn.Flatten())"
-    found = findings(tmp_path / "mine.py", NETWORK + f"\nregister_backbone('own', lambda shape: {image})\n")
+    found = findings(NETWORK + f"\nregister_backbone('own', lambda shape: {image})\n")
     assert conformance.complaints(found) == []
     assert any("on inputs (3, 84, 84), without training" in str(each) for each in found)
 
@@ -202,12 +170,12 @@ def test_a_backbone_for_large_images_is_tried_without_training(tmp_path: Path) -
         ("nn.Linear(shape[-1], 8)", "nn.Linear(1 / 0, 8)", "mine.py:7: backbone 'own' fails on"),
     ],
 )
-def test_a_backbone_that_breaks_a_promise_is_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
-    (line,) = conformance.complaints(findings(tmp_path / "mine.py", NETWORK.replace(old, new)))
+def test_a_backbone_that_breaks_a_promise_is_one_line(findings: Findings, old: str, new: str, said: str) -> None:
+    (line,) = conformance.complaints(findings(NETWORK.replace(old, new)))
     assert said in line
 
 
-def test_a_backbone_that_vmap_does_not_follow_or_without_second_derivative_is_a_note(tmp_path: Path) -> None:
+def test_a_backbone_that_vmap_does_not_follow_or_without_second_derivative_is_a_note(findings: Findings) -> None:
     body = """
 class Once(torch.autograd.Function):
     @staticmethod
@@ -230,7 +198,7 @@ class Net(nn.Module):
 
 register_backbone("other", lambda shape: Net())
 """
-    found = findings(tmp_path / "mine.py", NETWORK + body)
+    found = findings(NETWORK + body)
     assert conformance.complaints(found) == []
     notes = [str(each) for each in found if each.kind == "note"]
     assert any("backbone 'other' goes through the tasks one after the other (torch.vmap" in line for line in notes)

@@ -252,7 +252,7 @@ def test_a_policy_that_is_not_finite_is_divergence():
         ("navigation-2d", {"goal_range": 0.0}, r"goal_range = 0\.0 is not above 0"),
         ("navigation-2d", {"start_range": -0.1}, "start_range"),
         ("navigation-2d", {"reward": "cubed"}, "squared"),
-        ("navigation-2d", {"discount": 1.5}, r"discount = 1\.5 is not at least 0 and at most 1"),
+        ("navigation-2d", {"discount": 1.5}, r"discount = 1\.5 is not between 0 and 1"),
         ("navigation-2d", {"shot": 0}, "shot"),
         ("bandit", {"arms": 1}, "arms = 1 is not at least 2"),
         ("bandit", {"pulls": 0}, "pulls"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.api import MetabenchError, State
-from benchmarks.cost.workloads import WORKLOADS, Workload
+from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.execution import plans
 from benchmarks.execution.compiled import turn_products
 from benchmarks.execution.plans import Plan
@@ -28,66 +29,34 @@ EAGER = [
 ]
 
 
-@pytest.mark.parametrize("plan", EAGER, ids=str)
-@pytest.mark.parametrize("second_order", [True, False])
-@pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("kind", ["waves", "images", "images-pooled"])
-def test_meta_gradients_of_eager_plans_agree(given: Any, kind: str, steps: int, second_order: bool, plan: Plan) -> None:
-    if plan.per_task == "vmap" and kind != "waves":
-        pytest.skip("the layers of Conv4 are not for vmap; those of modules are, see tests/test_modules.py")
+def test_meta_gradients_of_eager_plans_agree(given: Any, kind: str) -> None:
     tasks = given.images(backbone="tiny-conv4", size=16) if kind == "images-pooled" else getattr(given, kind)()
-    learner = given.maml(tasks, inner_steps=steps, second_order=second_order, plan=Plan(3))
     parameters = given.state(tasks).parameters
-    expected = given.meta_gradient(learner, tasks, parameters)
-    found = given.meta_gradient(learner.replace(plan=plan), tasks, parameters)
-    assert (found - expected).norm() <= 1e-10 * expected.norm()
+    # the layers of Conv4 are not for vmap; those of modules are, see tests/models/test_modules.py
+    plans_here = [plan for plan in EAGER if plan.per_task != "vmap" or kind == "waves"]
+    for steps, second_order in itertools.product((1, 3), (True, False)):
+        learner = given.maml(tasks, inner_steps=steps, second_order=second_order, plan=Plan(3))
+        expected = given.meta_gradient(learner, tasks, parameters)
+        for plan in plans_here:
+            found = given.meta_gradient(learner.replace(plan=plan), tasks, parameters)
+            assert (found - expected).norm() <= 1e-10 * expected.norm(), f"{plan}, {steps} steps"
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("second_order", [True, False])
-def test_meta_gradients_of_the_compiled_plan_agree(given: Any, second_order: bool) -> None:
-    workload = WORKLOADS["mlp-40-40"]
-    tasks = workload.tasks(workload.episodes(3))
-    fields = {"inner_lr": 0.05, "inner_steps": 3, "meta_batch": 3, "training_queries": 10, "plan": Plan(3)}
-    learner = MAML(second_order=second_order, **fields)
-    parameters = network_for(tasks).initialise(0)
+def test_what_is_compiled_agrees_in_double_precision_and_resumes_bit_for_bit(given: Any) -> None:
+    """Where rounding can't hide a mistake; `metabench cost` compares what it times in float32 only."""
+    tasks = given.waves(tasks=2, backbone="tiny-mlp")
+    learner, state = given.maml(tasks, meta_batch=2, plan=Plan(2)), given.state(tasks)
     compiled, facts = learner.planned(tasks, 1, "compiled")
     assert facts["compiled"]
-    assert facts["name"] == "compiled,tasks=3,threads=1,float32,layers"
-    expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
-    other = given.meta_gradient(learner.replace(second_order=not second_order), tasks, parameters)
-    assert (other - expected).norm() > 1e-2 * expected.norm(), "first and second order differ here"
-    states = [state.copy() for _, state in zip(range(6), compiled.fit(tasks, 0), strict=False)]
-    resumed = [state.copy() for _, state in zip(range(3), compiled.fit(tasks, 0, states[2]), strict=False)]
-    for one, other in zip(states[3:], resumed, strict=True):
-        assert one.loss == other.loss
-        assert all(torch.equal(one.parameters[name], other.parameters[name]) for name in one.parameters)
-
-
-@pytest.mark.usefixtures("compiler")
-def test_what_is_compiled_agrees_in_double_precision(given: Any) -> None:
-    """Where rounding can't hide a mistake; `metabench cost` compares what it times in float32 only."""
-    workload = WORKLOADS["mlp-40-40"]
-    tasks = workload.tasks(workload.episodes(2, torch.float64))
-    learner = MAML(inner_lr=0.05, meta_batch=2, training_queries=10, plan=Plan(2))
-    parameters = {name: value.double() for name, value in network_for(tasks).initialise(0).items()}
-    compiled, _ = learner.planned(tasks, 1, "compiled")
-    expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
+    assert facts["name"] == "compiled,tasks=2,threads=1,float32,layers"
+    expected, found = (given.meta_gradient(each, tasks, state.parameters) for each in (learner, compiled))
     assert found.dtype == torch.float64
     assert (found - expected).norm() <= 1e-12 * expected.norm()
-
-
-@pytest.mark.usefixtures("compiler")
-def test_compiled_convolutions_are_those_of_the_eager_form(given: Any) -> None:
-    workload = Workload("conv4-64-strided", (1, 12, 12), 2, 1, 1, 0.3)
-    tasks = workload.tasks(workload.episodes(2, torch.float64))
-    learner = MAML(inner_lr=0.3, meta_batch=2, training_queries=1, second_order=False, plan=Plan(2))
-    parameters = {name: value.double() for name, value in network_for(tasks).initialise(0).items()}
-    compiled, facts = learner.planned(tasks, 1, "compiled")
-    assert facts["compiled"]
-    expected, found = (given.meta_gradient(each, tasks, parameters) for each in (learner, compiled))
-    assert (found - expected).norm() <= 1e-9 * expected.norm()
+    states = [each.copy() for each in itertools.islice(compiled.fit(tasks, 0, state), 4)]
+    resumed = next(itertools.islice(compiled.fit(tasks, 0, states[1]), 1, None))
+    assert all(torch.equal(value, states[3].parameters[name]) for name, value in resumed.parameters.items())
 
 
 def test_products_turned_round_are_the_same() -> None:
@@ -96,7 +65,7 @@ def test_products_turned_round_are_the_same() -> None:
     def function(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         both = torch.bmm(a.transpose(1, 2), b.transpose(1, 2))
         used = torch.bmm(b, a).transpose(1, 2) + 1
-        return both, used, torch.bmm(b, a)
+        return both, used, torch.bmm(b, a).view(2, -1)
 
     a, b = torch.randn(2, 3, 4), torch.randn(2, 5, 3)
     module = make_fx(function)(a, b)
@@ -106,6 +75,7 @@ def test_products_turned_round_are_the_same() -> None:
     products = [node for node in module.graph.nodes if node.target is torch.ops.aten.bmm.default]
     transposed = [operand for node in products[:2] for operand in node.args if "transpose" in operand.name]
     assert len(transposed) == 2, "only the product whose transpose is used takes transposed operands"
+    assert not module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default), "views fail on layouts"
 
 
 def test_transposes_of_transposes_and_of_sums_of_products_go() -> None:
@@ -144,7 +114,7 @@ def test_a_plan_is_spelled_and_read_back() -> None:
     [
         ("fast", "unknown word 'fast' in the plan 'fast'; known: eager, compiled"),
         ("tasks=x", "unknown word 'tasks=x'"),
-        ("tasks=0", "tasks=0 is too small"),
+        ("tasks=0", "tasks = 0 is not at least 1"),
         ("eager,compiled", "eager and compiled exclude each other"),
         ("checkpointed,compiled", "checkpointed and compiled exclude each other"),
         ("compiled,threads=2", "threads=2 and compiled exclude each other"),
@@ -213,9 +183,9 @@ def test_checkpointed_inner_steps_hold_less(given: Any) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(("words", "digits"), [("eager", 1e-10), ("graph", 1e-10), ("graph,tf32", 1e-10)])
+@pytest.mark.parametrize("words", ["eager", "graph", "graph,tf32"])
 @pytest.mark.parametrize("backbone", ["mlp-40-40", "conv4-64-strided", "conv4-64"])
-def test_meta_gradients_on_a_gpu_are_those_of_a_cpu(given: Any, backbone: str, words: str, digits: float) -> None:
+def test_meta_gradients_on_a_gpu_are_those_of_a_cpu(given: Any, backbone: str, words: str) -> None:
     workload = WORKLOADS[backbone]
     found = []
     for device, plan in (("cpu", "eager"), ("cuda", words)):
@@ -224,4 +194,4 @@ def test_meta_gradients_on_a_gpu_are_those_of_a_cpu(given: Any, backbone: str, w
         learner = MAML(inner_lr=0.05, meta_batch=2, training_queries=workload.queries, loss_scale="mean")
         planned, _ = learner.planned(tasks, 1, plan)
         found.append(given.meta_gradient(planned, tasks, parameters).cpu())
-    assert (found[1] - found[0]).norm() <= digits * found[0].norm()
+    assert (found[1] - found[0]).norm() <= 1e-10 * found[0].norm()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmarks.records.store import Store
 from benchmarks.stats import columns, protocol_of
@@ -108,6 +109,19 @@ def _is(token: str, value: float) -> bool:
     mantissa, _, exponent = digits.partition("e")
     room = 0.5 * 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
     return abs(float(digits) - value) <= room * (1 + 1e-6) + 1e-12 * abs(value)
+
+
+def assert_shown(cell: Cell, value: Any, place: Any) -> None:
+    """A cell shows a value: text as it is, numbers rounded, and it is sorted by the exact value."""
+    if value is None or value != value or value == "":
+        assert cell.text == words.MISSING, place
+    elif isinstance(value, (bool, np.bool_)):
+        assert cell.text == ("yes" if value else "no"), place
+    elif isinstance(value, (int, float, np.number)):
+        assert float(cell.value) == pytest.approx(value, rel=1e-12), place
+        assert shows(cell.text, float(value)), (place, cell, value)
+    else:
+        assert cell.text == str(value), place
 
 
 def held(values: np.ndarray, known: np.ndarray) -> bool:

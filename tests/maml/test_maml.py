@@ -20,7 +20,7 @@ from benchmarks.execution.plans import Plan
 from benchmarks.models import NetworkPredictor, network_for
 from benchmarks.registry import build_method, build_task
 from maml.inner_loop import GradientDescent, InnerLoop, per_task
-from maml.losses import supervised_loss
+from maml.losses import loss_factor, supervised_loss
 from maml.maml import MAML
 
 
@@ -69,28 +69,30 @@ def tasks(request: pytest.FixtureRequest, given: Any) -> TaskDistribution:
     }[request.param]()
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_meta_gradient_is_the_slope_of_the_meta_loss(tasks: TaskDistribution, given: Any, steps: int) -> None:
-    learner, parameters = given.maml(tasks, inner_steps=steps), given.state(tasks).parameters
+def test_meta_gradient_is_the_slope_of_the_meta_loss(tasks: TaskDistribution, given: Any) -> None:
+    learner, parameters = given.maml(tasks, inner_steps=2), given.state(tasks).parameters
     gradient = given.meta_gradient(learner, tasks, parameters)
     assert_is_the_slope(gradient, lambda theta: meta_loss(learner, tasks, theta), parameters)
 
 
-@pytest.mark.parametrize("fields", [{"train_regime": "support"}, {"train_regime": "single"}, {"loss_scale": "sum/K"}])
-@pytest.mark.parametrize("adapt_normalisation", [False, True])
-def test_meta_gradient_is_the_slope_under_every_setting(given: Any, fields: dict, adapt_normalisation: bool) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train_regime": "support", "adapt_normalisation": True},
+        {"train_regime": "single"},
+        {"loss_scale": "sum/K", "adapt_normalisation": True},
+    ],
+)
+def test_meta_gradient_is_the_slope_under_every_setting(given: Any, fields: dict) -> None:
     tasks = given.images()
-    learner = given.maml(tasks, inner_steps=2, inner_lr=0.1, adapt_normalisation=adapt_normalisation, **fields)
+    learner = given.maml(tasks, inner_steps=2, inner_lr=0.1, **fields)
     parameters = given.state(tasks).parameters
     gradient = given.meta_gradient(learner, tasks, parameters)
     assert_is_the_slope(gradient, lambda theta: meta_loss(learner, tasks, theta), parameters)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_first_order_meta_gradient_holds_the_inner_gradients_fixed(
-    tasks: TaskDistribution, given: Any, steps: int
-) -> None:
-    learner, parameters = given.maml(tasks, inner_steps=steps, second_order=False), given.state(tasks).parameters
+def test_first_order_meta_gradient_holds_the_inner_gradients_fixed(tasks: TaskDistribution, given: Any) -> None:
+    learner, parameters = given.maml(tasks, inner_steps=2, second_order=False), given.state(tasks).parameters
     network, data = network_for(tasks), tasks.data  # type: ignore[attr-defined]
     start = per_task(parameters, 3)
     inner = InnerLoop(
@@ -100,7 +102,7 @@ def test_first_order_meta_gradient_holds_the_inner_gradients_fixed(
         second_order=False,
         adapted=lambda name: not name.endswith(("scale", "shift")),
     )
-    ended = next(islice(inner.steps(start, data.support), steps, None))
+    ended = next(islice(inner.steps(start, data.support), 2, None))
     moved = {name: ended[name] - start[name] for name in start}
 
     def loss(theta: Parameters) -> float:
@@ -118,17 +120,6 @@ def adapted(learner: MAML, state: State, support: Any, tasks: TaskDistribution, 
     return [dict(predictor.parameters) for predictor in predictors]
 
 
-def test_permuted_tasks_give_permuted_parameters(tasks: TaskDistribution, given: Any) -> None:
-    learner, state, support = given.maml(tasks), given.state(tasks), tasks.data.support  # type: ignore[attr-defined]
-    order = torch.tensor([2, 0, 1])
-    expected = adapted(learner, state, support, tasks)[-1]
-    found = adapted(learner, state, support[order], tasks)[-1]
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name][order], rtol=1e-12, atol=1e-12)
-        if tasks.kind == "regression":
-            assert torch.equal(found[name], expected[name][order])
-
-
 def test_another_task_beside_changes_nothing(tasks: TaskDistribution, given: Any) -> None:
     learner, state, support = given.maml(tasks), given.state(tasks), tasks.data.support  # type: ignore[attr-defined]
     other = LabelledSet(support.x.clone(), support.y)
@@ -139,34 +130,10 @@ def test_another_task_beside_changes_nothing(tasks: TaskDistribution, given: Any
     assert not torch.allclose(before["head.weight"][1], after["head.weight"][1])
 
 
-@pytest.mark.parametrize("second_order", [True, False])
-@pytest.mark.parametrize("kind", ["waves", "images"])
-def test_the_execution_plan_changes_nothing(given: Any, kind: str, second_order: bool) -> None:
-    tasks = getattr(given, kind)(tasks=8)
-    parameters = given.state(tasks).parameters
-    gradients, losses = [], []
-    for chunk in (8, 1, 3, 4, None):
-        learner = given.maml(tasks, meta_batch=8, inner_steps=2, plan=chunk and Plan(chunk), second_order=second_order)
-        gradients.append(given.meta_gradient(learner, tasks, parameters))
-        losses.append(meta_loss(learner, tasks, parameters))
-    for gradient, loss in zip(gradients[1:], losses[1:], strict=True):
-        torch.testing.assert_close(gradient, gradients[0], rtol=1e-11, atol=1e-13)
-        assert loss == pytest.approx(losses[0], rel=1e-13)
-
-
-def test_adapting_twice_gives_the_same_bits_and_leaves_the_state(tasks: TaskDistribution, given: Any) -> None:
-    learner, state, support = given.maml(tasks), given.state(tasks), tasks.data.support  # type: ignore[attr-defined]
-    before = state.copy()
-    first, second = adapted(learner, state, support, tasks), adapted(learner, state, support, tasks)
-    for one, other in zip(first, second, strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    assert all(torch.equal(state.parameters[name], before.parameters[name]) for name in before.parameters)
-    assert all(torch.equal(first[0][name][0], before.parameters[name]) for name in before.parameters)
-
-
 @pytest.mark.parametrize("requires_grad", [False, True])
-def test_adapting_keeps_no_graph(tasks: TaskDistribution, given: Any, requires_grad: bool) -> None:
-    learner, state, data = given.maml(tasks), given.state(tasks), tasks.data  # type: ignore[attr-defined]
+def test_adapting_keeps_no_graph(given: Any, requires_grad: bool) -> None:
+    tasks = given.images()
+    learner, state, data = given.maml(tasks), given.state(tasks), tasks.data
     for value in state.parameters.values():
         value.requires_grad_(requires_grad)
     alive = []
@@ -199,33 +166,6 @@ def test_queries_of_training_are_predicted_in_the_training_regime(given: Any, re
     assert meta_loss(learner, tasks, state.parameters) == pytest.approx(float(expected), rel=1e-12)
 
 
-def same_state(first: State, second: State) -> bool:
-    tensors = [{**s.parameters, **s.buffers, **s.moments} for s in (first, second)]
-    numbers = [(s.step, s.examples, s.loss) for s in (first, second)]
-    return numbers[0] == numbers[1] and all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-
-
-@pytest.mark.parametrize("method", ["maml", "fomaml"])
-@pytest.mark.parametrize("task", ["sinusoid/k5", "images"])
-def test_a_resumed_fit_goes_on_bit_for_bit(given: Any, task: str, method: str) -> None:
-    tasks = given.images(tasks=5) if task == "images" else build_task(task)
-    learner = build_method(method, tasks, meta_batch=3)
-    start = given.state(tasks) if task == "images" else None
-    uninterrupted = [state.copy() for state in islice(learner.fit(tasks, 2, start), 6)]
-    resumed = [state.copy() for state in islice(learner.fit(tasks, 2, uninterrupted[2]), 3)]
-    assert all(map(same_state, uninterrupted[3:], resumed))
-    assert [state.step for state in resumed] == [4, 5, 6]
-    assert not torch.equal(given.flat(resumed[-1].parameters), given.flat(uninterrupted[2].parameters))
-
-
-def test_the_seed_decides_the_fit(given: Any) -> None:
-    tasks = build_task("sinusoid/k5")
-    learner = build_method("maml", tasks)
-    first, again, other = (next(islice(learner.fit(tasks, seed), 2, None)).copy() for seed in (0, 0, 1))
-    assert same_state(first, again)
-    assert not torch.equal(given.flat(first.parameters), given.flat(other.parameters))
-
-
 def test_rate_of_the_released_code_is_five_times_that_of_a_mean_loss(given: Any) -> None:
     tasks = given.images(way=5)
     state, support = given.state(tasks), tasks.data.support
@@ -237,13 +177,7 @@ def test_rate_of_the_released_code_is_five_times_that_of_a_mean_loss(given: Any)
     torch.testing.assert_close(gradients[0], 5 * gradients[1], rtol=1e-12, atol=1e-12)
     losses = [meta_loss(learner, tasks, state.parameters) for learner in (released, mean)]
     assert losses[0] == pytest.approx(5 * losses[1], rel=1e-12)
-
-
-def test_regression_has_one_loss_scale(given: Any) -> None:
-    tasks = given.waves()
-    state, support = given.state(tasks), tasks.data.support
-    scales = [adapted(given.maml(tasks, loss_scale=scale), state, support, tasks)[-1] for scale in ("sum/K", "mean")]
-    assert all(torch.equal(scales[0][name], scales[1][name]) for name in scales[0])
+    assert loss_factor(given.waves(), "sum/K") == 1, "regression has one scale"
 
 
 @pytest.mark.parametrize("adapt_normalisation", [False, True])
@@ -283,8 +217,8 @@ def test_a_loss_that_is_not_finite_is_said(given: Any) -> None:
 
 def test_maml_learns_to_learn_waves() -> None:
     tasks = build_task("sinusoid/k10")
-    learner = build_method("maml", tasks)
-    trained = next(islice(learner.fit(tasks, 0), 1500, None)).copy()
+    learner = build_method("maml", tasks, meta_lr=5e-3)
+    trained = next(islice(learner.fit(tasks, 0), 300, None)).copy()
     test = tasks.episodes("test", range(200))
     before, after = (
         float(tasks.score(predictor, test.query).mean())

@@ -21,7 +21,6 @@ SMALL: dict[str, tuple[Backbone, tuple[int, ...]]] = {
     "conv4-strided": (Conv4(3, strided=True), (2, 9, 9)),
     "conv4": (Conv4(3), (2, 16, 33)),
 }
-INDUCTIVE = ("support", "single", "running")
 NORMALISED = [name for name in SMALL if name != "mlp"]
 
 #: what stands in for batch-norm in the reference: (features ``[n, channels, ...]``, scale, shift, layer) -> features
@@ -123,6 +122,7 @@ def predictor(net: Network, parameters: Parameters, regime: str, support: Tensor
 @pytest.mark.parametrize("regime", ["query", "support", "single", "running"])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_regime_is_its_definition(name: str, regime: str, copies: int) -> None:
+    """One task, and with some regimes one query, at a time: so neither influences another."""
     net = network(name)
     parameters, query, support = weights(net, copies), examples(net, QUERIES), examples(net, SUPPORT, seed=2)
     found, memory = predictor(net, parameters, regime)(query)
@@ -132,16 +132,6 @@ def test_every_regime_is_its_definition(name: str, regime: str, copies: int) -> 
         own = {part: value[task % copies] for part, value in parameters.items()}
         expected = reference(net, own, support[task], query[task], regime)
         torch.testing.assert_close(found[task], expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("regime", ["query", "support", "single", "running"])
-@pytest.mark.parametrize("name", SMALL)
-def test_shared_weights_answer_as_a_copy_for_each_task(name: str, regime: str) -> None:
-    net = network(name)
-    shared, query = weights(net, 1), examples(net, QUERIES)
-    copied = {part: value.expand(TASKS, *value.shape[1:]) for part, value in shared.items()}
-    expected, found = (predictor(net, given, regime)(query)[0] for given in (shared, copied))
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("copies", [1, TASKS], ids=["shared", "per task"])
@@ -161,46 +151,6 @@ def test_gradients_pass_through_the_statistics(name: str, regime: str, copies: i
     gradients = [torch.autograd.grad(loss, list(leaves.values())) for loss in (found, expected)]
     for part, first, second in zip(leaves, *gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-8, msg=lambda text, part=part: f"{part}: {text}")
-
-
-@pytest.mark.parametrize("copies", [1, TASKS], ids=["shared", "per task"])
-@pytest.mark.parametrize(
-    ("name", "regime"), [(name, regime) for name in NORMALISED for regime in INDUCTIVE] + [("mlp", "none")]
-)
-def test_no_query_influences_another(name: str, regime: str, copies: int) -> None:
-    net = network(name)
-    answer = predictor(net, weights(net, copies), regime)
-    query = examples(net, QUERIES)
-    perturbed = query.clone()
-    perturbed[:, 2] += 3
-    before, after = answer(query)[0], answer(perturbed)[0]
-    others = [0, 1, 3, 4]
-    torch.testing.assert_close(after[:, others], before[:, others], rtol=1e-12, atol=1e-12)
-    assert (after[:, 2] - before[:, 2]).abs().max() > 1e-3
-    torch.testing.assert_close(answer(query[:, 1:2])[0], before[:, 1:2], rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", NORMALISED)
-def test_queries_see_each_other_under_the_query_regime(name: str) -> None:
-    net = network(name)
-    answer = predictor(net, weights(net, TASKS), "query")
-    perturbed = examples(net, QUERIES)
-    before = answer(perturbed)[0]
-    perturbed[:, 2] += 3
-    assert ((answer(perturbed)[0] - before)[:, [0, 1, 3, 4]].abs().amax((1, 2)) > 1e-3).all()
-
-
-@pytest.mark.parametrize("copies", [1, TASKS], ids=["shared", "per task"])
-@pytest.mark.parametrize("regime", ["query", "support", "single"])
-@pytest.mark.parametrize("name", NORMALISED)
-def test_no_task_influences_another(name: str, regime: str, copies: int) -> None:
-    net = network(name)
-    parameters, query, support = weights(net, copies), examples(net, QUERIES), examples(net, SUPPORT, seed=2)
-    before = predictor(net, parameters, regime, support)(query)[0]
-    after = predictor(net, parameters, regime, support + torch.tensor([0, 3, 0]).view(-1, *[1] * (support.dim() - 1)))
-    query = query.clone()
-    query[1] *= 2
-    torch.testing.assert_close(after(query)[0][[0, 2]], before[[0, 2]], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NORMALISED)
@@ -233,12 +183,10 @@ def test_a_regime_says_what_it_lacks(name: str) -> None:
         NetworkPredictor(net, weights(net, 1), name)(examples(net, QUERIES))
 
 
-@pytest.mark.parametrize("copies", [1, TASKS], ids=["shared", "per task"])
 @pytest.mark.parametrize("regime", ["query", "support", "single", "running"])
-@pytest.mark.parametrize("name", SMALL)
-def test_outputs_are_the_head_of_the_embedding(name: str, regime: str, copies: int) -> None:
-    net = network(name)
-    parameters, query = weights(net, copies), examples(net, QUERIES)
+def test_outputs_are_the_head_of_the_embedding(regime: str) -> None:
+    net = network("conv4-strided")
+    parameters, query = weights(net, TASKS), examples(net, QUERIES)
     support = examples(net, SUPPORT, seed=2)
     embedded, _ = NetworkPredictor(net, parameters, regime, support, running(net), embed=True)(query)
     assert embedded.shape == (TASKS, QUERIES, net.embedding_size)
@@ -273,7 +221,9 @@ def test_the_papers_networks_have_their_sizes(
 @pytest.mark.parametrize("name", SMALL)
 def test_the_seed_decides_the_parameters(name: str) -> None:
     net = network(name)
+    before = torch.get_rng_state()
     first, again, other = net.initialise(3), net.initialise(3), net.initialise(4)
+    assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(first[part], again[part]) for part in first)
     drawn = [part for part in first if part.endswith("weight")]
     assert not any(torch.equal(first[part], other[part]) for part in drawn)
@@ -282,9 +232,3 @@ def test_the_seed_decides_the_parameters(name: str) -> None:
     assert all((value == 1).all() for value in scales)
     assert all((value == 0).all() for value in shifts)
     assert bool(scales) == net.normalised
-
-
-def test_initialisation_leaves_the_global_generator_alone() -> None:
-    before = torch.get_rng_state()
-    network("conv4").initialise(0)
-    assert torch.equal(before, torch.get_rng_state())

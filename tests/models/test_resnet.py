@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Parameters
-from benchmarks.models import BACKBONES, Network, NetworkPredictor, Statistics
+from benchmarks.models import BACKBONES, Network, Statistics
 from benchmarks.models.resnet import ResNet12
 
 TASKS, EXAMPLES = 3, 4
@@ -39,13 +39,6 @@ def test_it_has_the_size_that_lee_et_al_have() -> None:
     assert network.initialise(0)["head.weight"].shape == (5, 640)
 
 
-@pytest.mark.parametrize("copies", [1, TASKS])
-def test_features_and_outputs_have_a_task_axis(copies: int) -> None:
-    x = normal(TASKS, EXAMPLES, *SMALL.input_shape, seed=50)
-    assert SMALL.features(weights(copies), x).shape == (TASKS, EXAMPLES, 6)
-    assert SMALL(weights(copies), x).shape == (TASKS, EXAMPLES, 5)
-
-
 def test_weights_per_task_are_one_network_per_task_and_so_are_their_gradients() -> None:
     x, toward = normal(TASKS, EXAMPLES, *SMALL.input_shape, seed=50), normal(TASKS, EXAMPLES, 5, seed=51)
     theta = {name: value.requires_grad_() for name, value in weights(TASKS).items()}
@@ -68,15 +61,6 @@ def test_tasks_that_share_weights_have_statistics_of_their_own() -> None:
     torch.testing.assert_close(folded, copied, rtol=1e-9, atol=1e-9)
     changed = SMALL(shared, torch.cat((x[:1], 2 * x[1:] + 1)))
     torch.testing.assert_close(changed[0], folded[0])
-
-
-@pytest.mark.parametrize("regime", ["support", "single", "running"])
-def test_inductive_regimes_do_not_let_queries_see_each_other(regime: str) -> None:
-    running = {name: value.double() + 0.5 for name, value in SMALL.running_statistics().items()}
-    support, queries = (normal(TASKS, EXAMPLES, *SMALL.input_shape, seed=seed) for seed in (50, 52))
-    predictor = NetworkPredictor(SMALL, weights(TASKS), regime, support, running)
-    together = predictor(queries)[0]
-    torch.testing.assert_close(predictor(queries[:, :1])[0], together[:, :1], rtol=1e-9, atol=1e-9)
 
 
 def test_running_statistics_move_towards_those_of_the_batch() -> None:

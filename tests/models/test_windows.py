@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.cost import peers
 from benchmarks.cost.peers.adapter import Settings
-from benchmarks.cost.workloads import WORKLOADS
+from benchmarks.cost.workloads import WORKLOADS, Workload
 from benchmarks.execution.plans import Plan
 from benchmarks.models import BACKBONES, Network
 from benchmarks.models.fast import window_kernels, windows
@@ -97,7 +97,7 @@ def test_sums_are_cut_into_equal_pieces_until_a_gpu_is_busy() -> None:
 def test_meta_gradients_over_windows_are_those_of_the_plain_loop(
     backbone: str, second_order: bool, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    workload = WORKLOADS[backbone]
+    workload = Workload(backbone, (3, 20, 20), 3, 1, 2, 0.1)
     network = Network(BACKBONES[backbone], workload.input_shape, workload.outputs)
     parameters = {name: value.double() for name, value in network.initialise(0, device).items()}
     episodes = workload.episodes(2, torch.float64, device)

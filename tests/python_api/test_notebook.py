@@ -17,7 +17,7 @@ import benchmarks as mb
 from benchmarks.api import in_regime
 from benchmarks.python_api.results import COLUMNS, write_parquet
 from benchmarks.python_api.run import Run
-from benchmarks.records import export
+from benchmarks.records import copies
 from benchmarks.records.store import Store
 
 PROFILE = """
@@ -217,7 +217,7 @@ def test_what_is_unknown_names_the_known(ran: Run, changes: dict[str, Any], said
 
 
 def test_a_copy_without_states_is_one_line(ran: Run, tmp_path: Path) -> None:
-    export.keep(Store("runs", read_only=True), Store(tmp_path / "kept"))
+    copies.keep(Store("runs", read_only=True), Store(tmp_path / "kept"))
     assert mb.load(tmp_path / "kept", "nearest-neighbour", "sinusoid/k5")[1] == mb.State()
     with pytest.raises(mb.MetabenchError, match="no trained state of maml on sinusoid-v1/k5, seed 1: copies made by"):
         mb.load(tmp_path / "kept", "maml", "sinusoid/k5", seed=1)

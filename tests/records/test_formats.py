@@ -11,7 +11,7 @@ def test_who_reads_an_old_file_can_finish_it(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     with target.open() as reader:
-        formats.write_text(target, "new")
+        formats.write(target, b"new")
         assert reader.read() == "old"
     assert target.read_text() == "new"
 
@@ -36,5 +36,5 @@ def test_what_a_killed_writer_left_is_swept_up_later(tmp_path):
     for path in (old, young):
         path.write_text("half")
     os.utime(old, (0, 0))
-    formats.write_text(tmp_path / "a.txt", "whole")
+    formats.write(tmp_path / "a.txt", b"whole")
     assert sorted(os.listdir(tmp_path)) == [young.name, "a.txt"]

@@ -149,7 +149,7 @@ def committed(request: pytest.FixtureRequest, browser: Any, pages: dict[str, Pat
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_answers_stand_on_the_first_screen(committed: Any, width: int) -> None:
     committed.set_viewport_size({"width": width, "height": 1000})
-    box = committed.locator("#short").bounding_box()
+    box = committed.locator("#answers").bounding_box()
     assert box["y"] + box["height"] <= 1000
     # every section can be seen in the navigation, or (on a phone) reached by pushing it
     ends = "[...document.querySelectorAll('nav a')].map(one => one.getBoundingClientRect().right)"

@@ -73,10 +73,10 @@ def test_every_learner_is_built_once_and_expanding_only_combines(monkeypatch):
     first = cells.expand(quick)
     assert 175 <= len(first) <= 195
     assert once < len(first) / 2
-    parsed = code_hash._suite_source.cache_info().misses
+    parsed = code_hash._source.cache_info().misses
     assert cells.expand(quick) == first
     assert len(builds) == once, "expanding builds nothing"
-    assert code_hash._suite_source.cache_info().misses == parsed < 150, "and parses no file twice"
+    assert code_hash._source.cache_info().misses == parsed < 150, "and parses no file twice"
 
 
 def test_a_pair_that_does_not_fit_is_skipped_once_with_the_reason(tiny):

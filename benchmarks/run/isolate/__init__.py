@@ -20,10 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
-from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.run.isolate.process import POLL, PRELOAD, Outcome, Process, warm
+from benchmarks.run.isolate.process import POLL, PRELOAD, Job, Outcome, Process, warm
 
 __all__ = ["PRELOAD", "Event", "Job", "Outcome", "run", "warm"]
 
@@ -35,32 +34,8 @@ PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """A call to run in a separate process.
-
-    key: name of the job
-    call: "module:function" and its keyword arguments, plain values
-    log: file for the process's stdout and stderr
-    seconds: time limit, counted from the call
-    memory_bytes: limit of resident memory, including the process's children; imported libraries take about 0.2 GB of it
-    after: keys of jobs that must succeed before this one starts
-    """
-
-    key: str
-    call: tuple[str, dict[str, Any]]
-    log: Path
-    seconds: float | None = None
-    memory_bytes: int | None = None
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Event:
-    """A change of a job.
-
-    progress: the function's report
-    outcome: set at the end
-    """
+    """A change of a job. progress: the function's report. outcome: set at the end."""
 
     kind: Literal["started", "progress", "finished"]
     job: Job
@@ -79,12 +54,10 @@ def run(
 ) -> dict[str, Outcome]:
     """Run all jobs, in order where possible; returns the outcomes by key.
 
-    workers: jobs at once
-    on_event: called with every event; a job whose prerequisite failed is ``finished`` as skipped without a start
-    threads: CPU threads per process; None: the libraries' default
-    admit: called just before a job starts: "start", "wait" (another process works on it: ask again later, others go
-        first), or the outcome of a job that needs no run
-    preload: modules that the server imports before it forks
+    workers: jobs at once. on_event: called with every event; a job whose prerequisite failed is ``finished`` as skipped
+    without a start. threads: CPU threads per process; None: the libraries' default. admit: called just before a job
+    starts: "start", "wait" (another process works on it: ask again later, others go first), or the outcome of a job
+    that needs no run. preload: modules that the server imports before it forks.
 
     If this function ends early (Ctrl-C, an exception of ``on_event``) it kills all processes first. Raises `ValueError`
     for a duplicate key and for an ``after`` that names no earlier job."""
@@ -102,13 +75,12 @@ def run(
 
 
 def _check_order(jobs: list[Job]) -> None:
-    known: set[str] = set()
+    known: set[str | None] = {None}
     for job in jobs:
         if job.key in known:
             raise ValueError(f"two jobs have the key {job.key}")
-        for needed in job.after:
-            if needed not in known:
-                raise ValueError(f"job {job.key} waits for {needed}, which is no earlier job")
+        if job.after not in known:
+            raise ValueError(f"job {job.key} waits for {job.after}, which is no earlier job")
         known.add(job.key)
 
 
@@ -124,7 +96,7 @@ class _Workers:
         admit: Callable[[Job], Admission],
     ) -> None:
         self.waiting = jobs
-        self.running: list[tuple[Job, Process]] = []
+        self.running: list[Process] = []
         self.outcomes: dict[str, Outcome] = {}
         self._workers = max(1, workers)
         self._on_event = on_event
@@ -137,12 +109,13 @@ class _Workers:
 
     def start_ready_jobs(self) -> None:
         for job in list(self.waiting):
-            if any(needed not in self.outcomes for needed in job.after):
+            first = self.outcomes.get(job.after) if job.after is not None else Outcome("ok")
+            if first is None:
                 continue
-            failed = next((needed for needed in job.after if self.outcomes[needed].status != "ok"), None)
-            if failed is not None:
+            if first.status != "ok":
+                how = "was skipped" if first.status == "skipped" else "failed"
                 self.waiting.remove(job)
-                self._finish(job, _blocked(failed, self.outcomes[failed]))
+                self._finish(job, Outcome("skipped", f"its fit {how}: {first.reason}"))
             elif len(self.running) < self._workers:
                 self._ask_and_start(job)
 
@@ -158,12 +131,11 @@ class _Workers:
             self._finish(job, admission)
             return
         try:
-            process = Process(job.call, job.log, job.seconds, job.memory_bytes, self._threads)
+            self.running.append(Process(job, self._threads))
         except (OSError, EOFError) as error:  # EOFError: the server died
             reason = f"its process could not be started: {type(error).__name__}: {error}".rstrip(": ")
             self._finish(job, Outcome("error", reason))
             return
-        self.running.append((job, process))
         self._on_event(Event("started", job))
 
     def watch(self) -> None:
@@ -171,26 +143,21 @@ class _Workers:
         if not self.running:
             time.sleep(POLL if self.waiting else 0.0)
             return
-        connection.wait([handle for _, process in self.running for handle in process.handles()], timeout=POLL)
-        for job, process in list(self.running):
+        connection.wait([handle for process in self.running for handle in process.handles()], timeout=POLL)
+        for process in list(self.running):
             for news in process.news():
-                self._on_event(Event("progress", job, news))
+                self._on_event(Event("progress", process.job, news))
             outcome = process.outcome()
             if outcome is not None:
-                self.running.remove((job, process))
-                self._finish(job, outcome)
+                self.running.remove(process)
+                self._finish(process.job, outcome)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
         self._on_event(Event("finished", job, outcome=outcome))
 
     def kill_all(self) -> None:
-        for _, process in self.running:
+        for process in self.running:
             process.kill()
-        for _, process in self.running:
+        for process in self.running:
             process.close()
-
-
-def _blocked(key: str, outcome: Outcome) -> Outcome:
-    how = "was skipped" if outcome.status == "skipped" else "failed"
-    return Outcome("skipped", f"its fit {how}: {outcome.reason}", blamed_on=key)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,20 +27,6 @@ REPORT_EVERY = 0.2
 MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-class Progress:
-    """The function's first argument: sends small plain dicts to the parent, about five per second."""
-
-    def __init__(self, link: Connection) -> None:
-        self._link = link
-        self._next = 0.0
-
-    def __call__(self, plain: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + REPORT_EVERY
-            _send(self._link, "progress", plain)
 
 
 def main(
@@ -58,7 +45,7 @@ def main(
     _send(link, "called", {})
     try:
         module, _, name = call[0].partition(":")
-        value = getattr(importlib.import_module(module), name)(Progress(link), **call[1])
+        value = getattr(importlib.import_module(module), name)(_progress(link), **call[1])
         ending = json.dumps(["ended", {"status": "ok", "reason": None, "value": value}])
     except BaseException as error:
         status, reason = status_of(error)
@@ -70,6 +57,19 @@ def main(
     with contextlib.suppress(OSError):
         link.send_bytes(ending.encode())
     os._exit(0)  # skips threads and exit handlers of a plug-in that could hang
+
+
+def _progress(link: Connection) -> Callable[[dict[str, Any]], None]:
+    """The function's first argument: sends small plain dicts to the parent, about five per second."""
+    after = 0.0
+
+    def progress(plain: dict[str, Any]) -> None:
+        nonlocal after
+        if (now := time.monotonic()) >= after:
+            after = now + REPORT_EVERY
+            _send(link, "progress", plain)
+
+    return progress
 
 
 def _send(link: Connection, kind: str, plain: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,12 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks import clock
+from benchmarks.records.record import Status
 from benchmarks.run.isolate import child
-
-Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
 #: modules that the server imports before it forks; each must be importable and start no thread
 PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.isolate.child")
@@ -31,17 +31,30 @@ START_LIMIT = 120.0
 #: bytes of the log's tail in an outcome
 TAIL_BYTES = 4000
 
+#: environment variables whose values are masked in reasons and logs' tails, if they have at least 6 characters
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call to run in a separate process.
+
+    call: "module:function" and its keyword arguments, plain values. log: file for stdout and stderr. seconds: time
+    limit, counted from the call. memory_bytes: limit of resident memory with the process's children; imported
+    libraries take about 0.2 GB of it. after: key of the job that must succeed before."""
+
+    key: str
+    call: tuple[str, dict[str, Any]]
+    log: Path
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    after: str | None = None
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a job.
-
-    value: the function's result; None unless ok
-    stderr: tail of the log
-    seconds: wall time from the call to the end
-    peak_bytes: peak resident memory seen by the parent
-    blamed_on: key of the failed prerequisite, if the job was not run because of it
-    """
+    """The end of a job. value: the function's result; None unless ok. stderr: tail of the log. seconds: wall time from
+    the call to the end. peak_bytes: peak resident memory seen by the parent."""
 
     status: Status
     reason: str | None = None
@@ -49,7 +62,6 @@ class Outcome:
     stderr: str = ""
     seconds: float = 0.0
     peak_bytes: int = 0
-    blamed_on: str | None = None
 
 
 def warm(preload: Sequence[str] = PRELOAD) -> None:
@@ -76,26 +88,16 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
 
 
 class Process:
-    """A running call; log, seconds, memory_bytes and threads as in `benchmarks.run.isolate`."""
+    """A running job. threads: as in `benchmarks.run.isolate.run`."""
 
-    def __init__(
-        self,
-        call: tuple[str, dict[str, Any]],
-        log: Path,
-        seconds: float | None = None,
-        memory_bytes: int | None = None,
-        threads: int | None = None,
-    ) -> None:
-        self.log = log
-        self.seconds = seconds
-        self.memory_bytes = memory_bytes
-        log.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, job: Job, threads: int | None) -> None:
+        self.job = job
+        job.log.parent.mkdir(parents=True, exist_ok=True)
         context: Any = multiprocessing.get_context(_start_method())
         self._link, theirs = context.Pipe(duplex=False)
         # not daemonic: a plug-in may start processes, which daemonic ones can't
-        self._process = context.Process(
-            target=child.main, args=(call, theirs, str(log.absolute()), threads, dict(os.environ))
-        )
+        arguments = (job.call, theirs, str(job.log.absolute()), threads, dict(os.environ))
+        self._process = context.Process(target=child.main, args=arguments)
         with _no_main_module():
             self._process.start()
         theirs.close()
@@ -129,39 +131,32 @@ class Process:
 
     def outcome(self) -> Outcome | None:
         """The end of the job; None while it runs within its limits."""
-        if self._last is not None:
-            seconds = self._seconds()
-            self.kill()  # it has flushed and only has to exit; its children may still work
-            self.close()
-            return self._outcome(self._last["status"], self._last["reason"], seconds, self._last.get("value"))
-        if not self._process.is_alive():
-            for _ in self.news():
+        alive = self._process.is_alive()
+        if not alive:
+            for _ in self.news():  # it may have ended well since the last look
                 pass
-            if self._last is not None:
-                return self.outcome()
-            self.kill()
-            self.close()
-            return self._outcome("error", _exit_reason(self._process.exitcode), self._seconds())
-        excess = self._excess()
-        if excess is None:
+        value: dict[str, Any] | None = None
+        end: tuple[Status, str | None] | None
+        if self._last is not None:
+            end, value = (self._last["status"], self._last["reason"]), self._last.get("value")
+        else:
+            end = self._excess() if alive else ("error", _exit_reason(self._process.exitcode))
+        if end is None:
             return None
-        seconds = self._seconds()
-        if excess[0] == "timeout":
+        seconds, (status, reason) = self._seconds(), end
+        if status == "timeout":
             self._dump_stack()
-        self.kill()
+        self.kill()  # its children may still work
         self.close()
-        return self._outcome(*excess, seconds)
-
-    def _outcome(self, status: Status, reason: str | None, seconds: float, value: Any = None) -> Outcome:
-        tail = "" if status == "ok" else _tail(self.log)
-        return Outcome(status, reason, value, tail, seconds, self._peak_bytes)
+        tail = "" if status == "ok" else _masked(_tail(self.job.log))
+        return Outcome(status, reason and _masked(reason), value, tail, seconds, self._peak_bytes)
 
     def _seconds(self) -> float:
         return time.monotonic() - (self._called or self._launched)
 
     def _excess(self) -> tuple[Status, str] | None:
         """The exceeded limit, if any."""
-        seconds, limit = self._seconds(), self.seconds
+        seconds, limit = self._seconds(), self.job.seconds
         if self._called is None and seconds > START_LIMIT:
             return "timeout", f"its process did not start within {START_LIMIT:.0f} s"
         if self._called is not None and limit is not None and seconds > limit:
@@ -171,7 +166,7 @@ class Process:
             self._last_look = now
             used = self._resident_bytes(now)
             self._peak_bytes = max(self._peak_bytes, used)
-            allowed = self.memory_bytes
+            allowed = self.job.memory_bytes
             if allowed is not None and used > allowed:
                 return "out-of-memory", f"used {used / 1e9:.2f} GB of memory; the limit is {allowed / 1e9:.2f} GB"
         return None
@@ -213,8 +208,15 @@ def _exit_reason(code: int | None) -> str:
     return f"exited with code {code} in the middle"
 
 
+def _masked(text: str) -> str:
+    """The text without the values of environment variables whose names look secret."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= 6:
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
 def _tail(log: Path) -> str:
-    """Tail of a log."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

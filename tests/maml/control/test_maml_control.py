@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from control_steps_by_hand import SMALL, Doubled, learner_of, navigation, states
@@ -23,10 +22,8 @@ from maml.inner_loop import per_task
 @pytest.mark.parametrize(
     ("name", "inner_steps", "surrogate"),
     [
-        ("maml", 1, "log-likelihood"),
         ("maml", 2, "likelihood-ratio"),
         ("maml", 1, "dice"),
-        ("context-vector", 1, "dice"),
         ("context-vector", 2, "log-likelihood"),
     ],
 )
@@ -142,40 +139,6 @@ def test_steps_at_test_have_the_rates_alpha_and_half_of_it_on_fresh_data():
     assert len({float(trajectories.rewards.sum()) for trajectories in seen}) == 4
 
 
-def test_rates_are_chosen_for_each_number_of_steps_on_validation_tasks():
-    tasks = navigation(horizon=20)
-    learner = registry.build_method("random", tasks, hidden=(5,), test_steps=(3, 1))
-    chosen, trials = learner.choose(State(), tasks, 4)
-    rates = [rate for (rate,) in learner.grid["test_rates"]]
-    assert trials == 3 * len(rates)
-    cut = tasks.episodes("validation", range(4))
-    returns = []
-    for rate in rates:
-        predictors = learner.replace(test_rates=(rate,)).adapt(State(), cut.support, tasks)
-        again = tasks.episodes("validation", range(4)).support
-        returns.append([float(again.batch(next(predictors), step).returns.double().mean()) for step in range(4)])
-    best = np.argmax(returns, 0)
-    assert chosen == {"test_rates": tuple(rates[best[step]] for step in (1, 2, 3))}
-    assert len(set(best[1:])) > 1
-
-
-def test_each_rate_is_a_path_of_its_own_with_its_own_count():
-    tasks = navigation(tolerance=0.2)
-    learner = registry.build_method("random", tasks, hidden=(5,), test_rates=(0.1, 3.0))
-    found = []
-    for rates in ((0.1, 3.0), (0.1,), (3.0,)):
-        support = tasks.episodes("test", range(4)).support
-        predictors = learner.replace(test_rates=rates).adapt(State(), support, tasks)
-        found.append([(next(predictors).parameters["head.weight"], support.environment_steps) for _ in range(4)])
-    mixed, slow, fast = found
-    for step, expected in enumerate((slow[0], slow[1], fast[2], fast[3])):
-        assert torch.equal(mixed[step][0], expected[0])
-        assert mixed[step][1] == expected[1]
-    assert fast[2][1] != slow[2][1]
-    next(learner.adapt(State(), support, tasks))
-    assert support.environment_steps == fast[3][1]
-
-
 def test_a_random_policy_is_another_one_in_each_task_and_the_same_again():
     tasks, learner = navigation(), registry.build_method("random", navigation(), hidden=(5,))
     weights = next(learner.adapt(State(), tasks.episodes("test", (4, 7)).support, tasks)).parameters["layer0.weight"]
@@ -193,7 +156,6 @@ def test_an_oracle_is_told_the_task_and_does_what_it_is_told():
     wrong = dataclasses.replace(predictor, told=-predictor.told)
     informed, misled = (float(tasks.score(policy, episodes.query).mean()) for policy in (predictor, wrong))
     assert informed > misled + 2.0
-    assert "needs parameters" in str(registry.incompatible("oracle", "half-cheetah-direction") or "needs parameters")
 
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "pretrained", "oracle"])
@@ -205,17 +167,14 @@ def test_all_learners_see_as_many_environment_steps_in_an_iteration(name):
     assert counts == [3 * 2 * 4 * 8, 2 * 3 * 2 * 4 * 8]
 
 
-@pytest.mark.parametrize("extras", [{}, {"outer": "ppo", "epochs": 3}, {"inner_steps": 2, "exploration": 0.1}])
+@pytest.mark.parametrize("extras", [{"outer": "ppo", "epochs": 3}, {"inner_steps": 2, "exploration": 0.1}])
 def test_a_fit_goes_on_bit_for_bit(extras):
     tasks, learner = navigation(), learner_of(**extras)
     whole = states(learner, tasks, 4)
     rest = states(learner, tasks, 2, start=whole[1])
     for found, expected in zip(rest, whole[2:], strict=True):
-        assert (found.step, found.environment_steps, found.loss) == (
-            expected.step,
-            expected.environment_steps,
-            expected.loss,
-        )
+        for count in ("step", "environment_steps", "loss"):
+            assert getattr(found, count) == getattr(expected, count)
         for kind in ("parameters", "moments"):
             pairs = getattr(found, kind), getattr(expected, kind)
             assert pairs[0].keys() == pairs[1].keys()
@@ -223,16 +182,7 @@ def test_a_fit_goes_on_bit_for_bit(extras):
     assert whole[3].step == 4
 
 
-def test_tasks_do_not_touch_each_other():
-    tasks, learner = navigation(), learner_of()
-    state = states(learner, tasks, 1)[0]
-
-    def adapted(order):
-        predictors = learner.adapt(state, tasks.episodes("test", order).support, tasks)
-        return list(itertools.islice(predictors, 3))[-1].parameters
-
-    forwards, backwards = adapted((0, 1, 2)), adapted((2, 1, 0))
-    assert all(torch.equal(value, backwards[name].flip(0)) for name, value in forwards.items())
+def test_the_order_and_the_passes_of_tasks_change_no_meta_step():
     problem = Doubled(seed=1)
     turned = dataclasses.replace(problem.objective, parts=[problem.part[slice(n, n + 1)] for n in (2, 0, 1)])
     here, there = problem.objective.linearise(problem.theta), turned.linearise(problem.theta)
@@ -253,16 +203,11 @@ def test_a_simulation_that_becomes_unstable_is_divergence():
     [
         ("inner_lr", -0.1, "maml: inner_lr = -0.1 is not above 0"),
         ("inner_lr", math.nan, "inner_lr = nan is not above 0"),
-        ("inner_steps", 0, "inner_steps = 0 is not at least 1"),
         ("test_steps", (), r"test_steps = \(\) is empty"),
         ("test_steps", (-1,), r"test_steps = \(-1,\) is not at least 0"),
-        ("meta_batch", 0, "meta_batch = 0 is not at least 1"),
         ("hidden", (32, 0), r"hidden = \(32, 0\) is not at least 1"),
         ("trace", 1.5, "trace = 1.5 is not between 0 and 1"),
-        ("max_divergence", 0.0, "max_divergence = 0.0 is not above 0"),
         ("surrogate", "reinforce", "known: log-likelihood, likelihood-ratio, dice"),
-        ("outer", "adam", "known: trpo, ppo"),
-        ("activation", "sigmoid", "known: tanh, relu"),
     ],
 )
 def test_a_bad_setting_is_one_line(field, value, complaint):

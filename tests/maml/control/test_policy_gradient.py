@@ -1,7 +1,6 @@
 """Surrogates of the return against exact derivatives by enumeration, and the linear baseline against least squares."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from torch.autograd.functional import hessian
 
 from benchmarks import registry
 from maml.control.policy_gradient import experience_of, linear_baseline, surrogate_loss, to_go
-from maml.inner_loop import GradientDescent, InnerLoop, per_task
 
 
 @pytest.mark.parametrize("baseline", [False, True])
@@ -118,28 +116,3 @@ def test_the_order_of_trajectories_changes_nothing_beyond_rounding(form):
     assert torch.allclose(turned, advantages[:, order], rtol=0, atol=1e-12)
     assert not torch.equal(turned, advantages)
     assert torch.allclose(permuted, found, rtol=1e-12, atol=1e-12)
-
-
-def test_rates_are_applied_once_and_halve_after_the_first_step():
-    tasks, seen = rolled()
-    experience = experience_of(seen, 0.99)
-
-    def policy(theta):
-        return lambda x, memory=None: (torch.cat((x @ theta["w"], torch.zeros_like(x)), -1), None)
-
-    def loss(predictor, batch):
-        return surrogate_loss(predictor, experience, tasks.actions, "dice")
-
-    class Nothing:
-        def batch(self, predictor, step):
-            return None
-
-    start = per_task({"w": torch.zeros(2, 2)}, 3)
-    inner = InnerLoop(lambda theta, step: policy(theta), loss, GradientDescent((0.5, 0.25)), second_order=False)
-    stepped = list(itertools.islice(inner.steps(start, Nothing()), 4))
-    by_hand = start["w"].clone()
-    for rate, found in zip((0.5, 0.25, 0.25), stepped[1:], strict=True):
-        leaf = by_hand.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(policy({"w": leaf}), None).sum(), leaf)
-        by_hand = by_hand - rate * gradient
-        assert torch.equal(found["w"], by_hand)

@@ -45,7 +45,7 @@ def test_the_chosen_rates_are_those_of_the_highest_returns(tasks):
     rates = [rate for (rate,) in learner.grid["test_rates"]]
     returns = torch.tensor([by_itself(learner, state, tasks, rate, 5) for rate in rates])
     chosen, trials = learner.choose(state, tasks, 5)
-    assert chosen.chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}
+    assert chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}
     assert trials == returns.numel()
 
 
@@ -91,4 +91,4 @@ def test_a_rate_that_runs_away_is_tried_no_further_and_the_others_go_on(tasks, m
     monkeypatch.setattr(type(learner), "steps", until_it_diverges)
     chosen, trials = learner.choose(state, tasks, 4)
     assert trials == returns.numel() - 2
-    assert chosen.chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}
+    assert chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import filelock
 
 from benchmarks import registry
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
 from benchmarks.records.store import FILES, Store
@@ -65,13 +66,12 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
     records = store.records()
     known = {record.label for record in records} | {record.method.name for record in records if record.method}
     for name in methods:
-        if name not in known:
-            raise registry.unknown(f"method in {store.path}", name, known)
+        check_known(f"method in {store.path}", name, known)
     gone = [
         record
         for record in records
         if (not methods or {record.label, record.method and record.method.name} & set(methods))
-        and (not failed or record.status not in ("ok", "skipped"))
+        and (record.failed or not failed)
     ]
     for record in gone:
         try:
@@ -84,10 +84,9 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
 
 def _copy(record: Record, source: Store, target: Store, arrays: Any, state: Any) -> None:
     scores = _intact("scores", record, source)
-    digest = record.evaluation.episodes_digest if record.evaluation else None
-    if digest is not None:
-        examples = source.episodes(digest)
-        target.write_episodes(examples if examples is not None else _damaged(source, f"episodes/{digest}.npz", record))
+    if record.digest is not None:
+        examples = source.episodes(record.digest)
+        target.write_episodes(examples or _damaged(source, f"episodes/{record.digest}.npz", record))
     with target.lock(record.key):
         target.write(record, scores, arrays, state)
 
@@ -95,13 +94,13 @@ def _copy(record: Record, source: Store, target: Store, arrays: Any, state: Any)
 def _intact(kind: str, record: Record, store: Store) -> Any:
     """A file of the record, None if it has none of this kind; raises `MetabenchError` for a damaged one."""
     found = getattr(store, kind)(record)
-    folder, suffix = FILES[kind]
-    return (
-        _damaged(store, f"{folder}/{record.key}{suffix}", record) if found is None and kind in record.files else found
-    )
+    if found is None and kind in record.files:
+        folder, suffix = FILES[kind]
+        _damaged(store, f"{folder}/{record.key}{suffix}", record)
+    return found
 
 
-def _damaged(store: Store, file: str, record: Record) -> Any:
+def _damaged(store: Store, file: str, record: Record) -> NoReturn:
     raise MetabenchError(f"{store.path}/{file} of {record.label} is damaged: delete the file, then run again")
 
 
@@ -124,7 +123,5 @@ def _apart(sources: Iterable[Store], target: Store) -> None:
 
 def _withheld(record: Record, name: str) -> bool:
     """Whether an array holds pictures that may not be passed on; those of an unknown task may."""
-    if not name.endswith(PICTURES):
-        return False
     entry = registry.tasks().get(record.task.name) if record.task else None
-    return not getattr(getattr(entry, "cls", None), "redistributable", True)
+    return name.endswith(PICTURES) and entry is not None and not getattr(entry.cls, "redistributable", True)
