@@ -1,8 +1,7 @@
 """From a profile and the command line to cells: fits, and evaluations of fits.
 
-`resolve` builds every task and method once and finds the mistakes; `expand` is then a product of plain data. A key is a
-hash of all that determines the result: task, data, method, fields, seed, budget and the code that computes it. A
-finished key is never computed again, and an evaluation never retrains.
+`resolve` builds every task and method once and finds the mistakes; `expand` is then a product of plain data. A key
+hashes all that determines the result: task, data, method, fields, seed, budget, code. A finished key stays finished.
 """
 
 from __future__ import annotations
