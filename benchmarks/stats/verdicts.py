@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import Contrast, Interval, check_scope, checked, contrast, margin_on_scale, quantile
+from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks
 from benchmarks.stats.power import Need, components, needed
 
@@ -196,7 +197,7 @@ def compare(
     paired = {pair: one for pair, one in zip(every, found, strict=True) if one is not None}
     if scope is None:
         scope = "methods" if paired and all("methods" in one.scopes() for one in paired.values()) else "models"
-    check_scope(scope)
+    check_known("scope", scope, SCOPES)
     pairs = judge(list(paired), list(paired.values()), scope, limit, alpha)
     unpaired = tuple(pair for pair in every if pair not in paired)
     return Comparison(tuple(names), tuple(pairs), scope, given, left_out, unpaired, alpha)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
-from benchmarks.checks import check_known
+from benchmarks.checks import check_fields, check_known
 from benchmarks.registry import register_task
 
 Indices = Sequence[int] | np.ndarray
@@ -77,9 +77,7 @@ class Sinusoid(TaskDistribution):
     ranges: Literal["full", "half"] = "full"
 
     def __post_init__(self) -> None:
-        for name in ("shot", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+        check_fields(self, "at least 1", "shot", "queries")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
