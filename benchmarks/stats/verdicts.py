@@ -230,19 +230,15 @@ def judge(
 ) -> list[Pair]:
     """Verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
     p_values = np.array([c.p_value(scope) for c in contrasts])
-    adjusted = holm(p_values)
-    near, far = interval_levels(p_values, alpha)
+    family = (couples, contrasts, p_values, holm(p_values), *interval_levels(p_values, alpha))
     pairs = []
-    for i, ((first, second), one) in enumerate(zip(couples, contrasts, strict=True)):
-        significant = bool(adjusted[i] <= alpha)
+    for (first, second), one, p, adjusted, near, far in zip(*family, strict=True):
         equivalent = one.interval(scope, 1 - 2 * ALPHA).within(margin)
         verdict = "equivalent" if equivalent else "undecided"
-        if significant:
+        if adjusted <= alpha:
             verdict = "better" if one.estimate > 0 else "worse"
-        drawn = _drawn(one, scope, near[i], far[i])
-        pairs.append(
-            Pair(first, second, one, scope, margin, p_values[i], adjusted[i], drawn, verdict, equivalent, alpha)
-        )
+        drawn = _drawn(one, scope, near, far)
+        pairs.append(Pair(first, second, one, scope, margin, p, adjusted, drawn, verdict, equivalent, alpha))
     return pairs
 
 
