@@ -40,10 +40,14 @@ def bits(key: int, indices: Index, lanes: int, first: int = 0) -> np.ndarray:
         return _mix(_mix(rows + columns * _GOLDEN) + _GOLDEN)
 
 
+def between(bounds: tuple[float, float], unit: np.ndarray) -> np.ndarray:
+    """Numbers from 0 to 1 on the scale of the bounds."""
+    return bounds[0] + (bounds[1] - bounds[0]) * unit
+
+
 def uniform(key: int, indices: Index, lanes: int, low: float = 0.0, high: float = 1.0, first: int = 0) -> np.ndarray:
     """Uniform numbers in [low, high), float64 ``[T, lanes]``, with 53 random bits each."""
-    unit = (bits(key, indices, lanes, first) >> np.uint64(11)) * 2.0**-53
-    return low + (high - low) * unit
+    return between((low, high), (bits(key, indices, lanes, first) >> np.uint64(11)) * 2.0**-53)
 
 
 def normal(key: int, indices: Index, lanes: int, first: int = 0) -> np.ndarray:
@@ -59,11 +63,8 @@ def integers(key: int, indices: Index, lanes: int, high: int, first: int = 0) ->
 
 
 def choices(key: int, indices: Index, population: int, count: int, sets: int = 1) -> np.ndarray:
-    """Draws without replacement, int64 ``[T, sets, count]``: ``count`` different numbers below ``population``.
-
-    The order is random. The first numbers of a draw do not depend on ``count``.
-
-    sets: independent draws per index"""
+    """Draws without replacement, int64 ``[T, sets, count]``: ``count`` different numbers below ``population`` in random
+    order; sets: independent draws per index. The first numbers of a draw do not depend on ``count``."""
     words = bits(key, indices, sets * population).reshape(-1, sets, population)
     if count >= population // 2:
         return np.argsort(words, axis=-1)[..., :count]

@@ -67,8 +67,8 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         return observation[0, 0].numpy().copy(), {"task": self.task.copy()}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        discrete = isinstance(self.action_space, spaces.Discrete)
-        given = torch.from_numpy(np.asarray(action, dtype=np.int64 if discrete else np.float64))[None, None]
+        dtype = np.int64 if isinstance(self.action_space, spaces.Discrete) else np.float64
+        given = torch.from_numpy(np.asarray(action, dtype=dtype))[None, None]
         observation, terminated, truncated, reward = self.env.step(given, self._noise(self.model.step_lanes))
         result = float(reward()), bool(terminated), bool(truncated), {"task": self.task.copy()}
         return observation[0, 0].numpy().copy(), *result

@@ -34,12 +34,10 @@ class Trajectories:
     """K trials in each of T tasks; N is the number of steps of a trial, over all its episodes.
 
     inputs: of the policy, ``[T, K, N, o]``, or ``[T, K, N, o + features + 2]`` with its history
-    actions: int64 ``[T, K, N]`` or float ``[T, K, N, a]``
-    rewards: ``[T, K, N]``, 0 where not live
+    actions, rewards: int64 ``[T, K, N]`` or float ``[T, K, N, a]``; ``[T, K, N]``, 0 where not live
     live: bool ``[T, K, N]``, whether the step took place (its episode had not ended)
     terminated, truncated: bool ``[T, K, N]``, whether the episode had ended by itself, or was cut off, by then
-    distributions: outputs of the policy, ``[T, K, N, outputs]``
-    log_probabilities: of the actions, ``[T, K, N]``
+    distributions, log_probabilities: outputs of the policy ``[T, K, N, outputs]``, and of the actions ``[T, K, N]``
     memory: the policy's memory after the last step
     observation: o, the leading inputs that are the observation
     history: the next history input of a policy with ``history``, ``[T, K, features + 2]``; None for other policies
@@ -105,7 +103,7 @@ class Rollouts:
 
     @property
     def environment_steps(self) -> int:
-        """Environment steps rolled out so far, in all tasks and trajectories."""
+        """Steps rolled out so far, in all tasks and trajectories."""
         return self.counter.steps
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import sampling
+from benchmarks.sampling import between
 
 #: side of a drawing in pixels, and drawings per class
 SIZE = 28
@@ -160,23 +161,17 @@ def _farness(ink: np.ndarray) -> np.ndarray:
     return 1.0 - np.stack([np.minimum(covered[quarter], covered[-quarter].T) for quarter in range(4)])
 
 
-def signed_distance(ink: np.ndarray) -> np.ndarray:
-    """Distance of each pixel of one character to its outline, in canvas pixels, positive in the ink: float32."""
-    from scipy.ndimage import distance_transform_edt
-
-    return (distance_transform_edt(ink) - distance_transform_edt(~ink)).astype(np.float32)
-
-
 def draw(ink: np.ndarray, name: str) -> np.ndarray:
     """Drawings of one character, uint8 ``[DRAWINGS, SIZE, SIZE]``, ink 255 on paper 0; a function of ink and name."""
-    from scipy.ndimage import map_coordinates
+    from scipy.ndimage import distance_transform_edt, map_coordinates
 
     key = sampling.stream("glyphs", name)
-    distance = signed_distance(ink)
+    # to the outline, in canvas pixels, positive in the ink
+    distance = (distance_transform_edt(ink) - distance_transform_edt(~ink)).astype(np.float32)
     numbers = sampling.uniform(key, range(DRAWINGS), 7)
     places = _places(numbers[:, :6], sampling.normal(key, range(DRAWINGS), 2 * KNOTS**2, first=8))
     sampled = map_coordinates(distance, places, order=1, mode="nearest")
-    stroke = _between(STROKE, numbers[:, 6])
+    stroke = between(STROKE, numbers[:, 6])
     half_width = np.clip(2.0 * distance[ink].mean(), *HALF_WIDTH)
     thicker = np.maximum(half_width * (1.0 + stroke), HALF_WIDTH[0]) - half_width
     cover = np.clip(0.5 + (sampled + thicker[:, None, None]) / _PIXEL, 0.0, 1.0)
@@ -184,12 +179,10 @@ def draw(ink: np.ndarray, name: str) -> np.ndarray:
 
 
 def _places(numbers: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Canvas position (row, column) at which each pixel is sampled: float64 ``[2, DRAWINGS, SIZE, SIZE]``.
-
-    numbers: uniform ``[DRAWINGS, 6]``, for rotation, shear, two sizes, two shifts
-    knots: normal ``[DRAWINGS, 2 KNOTS^2]``"""
-    turn, shear = _between(ROTATION, numbers[:, 0]), _between(SHEAR, numbers[:, 1])
-    size = np.exp(_between(LOG_SCALE, numbers[:, 2:4]))
+    """Canvas position (row, column) at which each pixel is sampled: float64 ``[2, DRAWINGS, SIZE, SIZE]``; from uniform
+    numbers ``[DRAWINGS, 6]`` for rotation, shear, two sizes, two shifts, and normal ones ``[DRAWINGS, 2 KNOTS^2]``."""
+    turn, shear = between(ROTATION, numbers[:, 0]), between(SHEAR, numbers[:, 1])
+    size = np.exp(between(LOG_SCALE, numbers[:, 2:4]))
     cosine, sine = np.cos(turn), np.sin(turn)
     rows = np.stack((cosine, -sine), axis=-1) / size[:, :1]
     columns = np.stack((sine + shear * cosine, cosine - shear * sine), axis=-1) / size[:, 1:]
@@ -197,7 +190,7 @@ def _places(numbers: np.ndarray, knots: np.ndarray) -> np.ndarray:
     grid = np.stack(np.meshgrid(*2 * (np.arange(SIZE) - (SIZE - 1) / 2,), indexing="ij"))
     weights = _spline_weights()
     bent = ELASTIC * (weights @ knots.reshape(DRAWINGS, 2, KNOTS, KNOTS) @ weights.T)
-    moved = grid + bent - _between(SHIFT, numbers[:, 4:, None, None])
+    moved = grid + bent - between(SHIFT, numbers[:, 4:, None, None])
     return (np.einsum("dab,dbij->adij", matrix, moved) * _PIXEL) + (CANVAS - 1) / 2
 
 
@@ -210,11 +203,6 @@ def _spline_weights() -> np.ndarray:
     steps = (np.arange(SIZE)[:, None] + 0.5 - apart * np.arange(KNOTS)) / apart
     weights = np.exp(-0.5 * (steps / 0.7) ** 2)
     return weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))
-
-
-def _between(bounds: tuple[float, float], unit: np.ndarray) -> np.ndarray:
-    low, high = bounds
-    return low + (high - low) * unit
 
 
 def classes() -> list[tuple[Script, int, np.ndarray]]:

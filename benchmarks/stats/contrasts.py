@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
 
@@ -122,7 +123,7 @@ class Contrast:
         return math.sqrt(error), self.episodes - 1
 
     def _refusal(self, scope: str) -> str:
-        check_scope(scope)
+        check_known("scope", scope, SCOPES)
         if self.episodes < 2:
             return f"{self.episodes} shared episode: no interval"
         if scope == "methods":
@@ -200,12 +201,6 @@ def checked(scores: np.ndarray, name: str) -> np.ndarray:
     if wrong:
         raise MetabenchError(f"{name}: the scores of {wrong} of {values.shape[1]} episodes are not numbers")
     return values
-
-
-def check_scope(scope: str) -> None:
-    """Raise `MetabenchError` for an unknown scope."""
-    if scope not in SCOPES:
-        raise MetabenchError(f"unknown scope {scope!r}; known: {', '.join(SCOPES)}")
 
 
 def quantile(degrees: float, probability: float) -> float:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import check_scope, quantile
+from benchmarks.stats.contrasts import SCOPES, quantile
 
 #: required power
 ENOUGH = 0.8
@@ -104,7 +105,7 @@ def power(delta: float, parts: Components, scope: str = "models", alpha: float =
     """Probability of detecting a true difference ``delta`` at the two-sided level ``alpha``, by the noncentral t.
 
     Raises `MetabenchError` for an unknown scope and for fewer than 2 of the scope's units."""
-    check_scope(scope)
+    check_known("scope", scope, SCOPES)
     degrees = parts.degrees(scope)
     if degrees < 1:
         raise MetabenchError(f"power over {scope} needs at least 2 {'episodes' if scope == 'models' else scope}")

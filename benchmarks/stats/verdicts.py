@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import Contrast, Interval, check_scope, checked, contrast, margin_on_scale, quantile
+from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks
 from benchmarks.stats.power import Need, components, needed
 
@@ -196,7 +197,7 @@ def compare(
     paired = {pair: one for pair, one in zip(every, found, strict=True) if one is not None}
     if scope is None:
         scope = "methods" if paired and all("methods" in one.scopes() for one in paired.values()) else "models"
-    check_scope(scope)
+    check_known("scope", scope, SCOPES)
     pairs = judge(list(paired), list(paired.values()), scope, limit, alpha)
     unpaired = tuple(pair for pair in every if pair not in paired)
     return Comparison(tuple(names), tuple(pairs), scope, given, left_out, unpaired, alpha)
@@ -229,19 +230,15 @@ def judge(
 ) -> list[Pair]:
     """Verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
     p_values = np.array([c.p_value(scope) for c in contrasts])
-    adjusted = holm(p_values)
-    near, far = interval_levels(p_values, alpha)
+    family = (couples, contrasts, p_values, holm(p_values), *interval_levels(p_values, alpha))
     pairs = []
-    for i, ((first, second), one) in enumerate(zip(couples, contrasts, strict=True)):
-        significant = bool(adjusted[i] <= alpha)
+    for (first, second), one, p, adjusted, near, far in zip(*family, strict=True):
         equivalent = one.interval(scope, 1 - 2 * ALPHA).within(margin)
         verdict = "equivalent" if equivalent else "undecided"
-        if significant:
+        if adjusted <= alpha:
             verdict = "better" if one.estimate > 0 else "worse"
-        drawn = _drawn(one, scope, near[i], far[i])
-        pairs.append(
-            Pair(first, second, one, scope, margin, p_values[i], adjusted[i], drawn, verdict, equivalent, alpha)
-        )
+        drawn = _drawn(one, scope, near, far)
+        pairs.append(Pair(first, second, one, scope, margin, p, adjusted, drawn, verdict, equivalent, alpha))
     return pairs
 
 

@@ -62,9 +62,7 @@ class Bandit(ControlTasks):
     | reward | 1 with the arm's probability, else 0; probabilities are uniform in [0, 1] and drawn per task |
     | trial | n pulls, each an episode of one step; a learner keeps its memory from pull to pull |
 
-    arms: k.
-    pulls: n.
-    queries: trials per task, each from the beginning. The paper plays one in each of 1000 tasks.
+    arms, pulls: k and n; queries: trials per task, each from the beginning (the paper: one in each of 1000 tasks).
 
     The score is the total reward of a trial; chance is n/2. Each split is a separate stream of bandits. Variants with
     more arms keep the first arms of variants with fewer.

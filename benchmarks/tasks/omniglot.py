@@ -133,12 +133,10 @@ def _check_counts(path: Path, part: str, found: Mapping[int, tuple[str, int]]) -
     """Compare with `PARTS` and `DRAWINGS`. found: character number -> its name and its count of drawings."""
     characters, first = PARTS[part]
     expected = range(first, first + characters)
-    if set(found) != set(expected):
-        missing = next((f"number {number:04} is missing" for number in expected if number not in found), "")
-        foreign = next(
-            (f"{name} belongs to another part" for number, (name, _) in found.items() if number not in expected), ""
-        )
-        raise MetabenchError(f"{path}: {len(found)} characters, {characters} expected; {missing or foreign}")
+    wrong = [f"number {number:04} is missing" for number in expected if number not in found]
+    wrong += [f"{name} belongs to another part" for number, (name, _) in found.items() if number not in expected]
+    if wrong:
+        raise MetabenchError(f"{path}: {len(found)} characters, {characters} expected; {wrong[0]}")
     for name, drawings in found.values():
         if drawings != DRAWINGS:
             raise MetabenchError(f"{path}: {name} has {drawings} drawings, {DRAWINGS} expected")

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
-from benchmarks.checks import check_known
+from benchmarks.checks import check_fields, check_known
 from benchmarks.registry import register_task
+from benchmarks.sampling import between
 
 Indices = Sequence[int] | np.ndarray
 
@@ -46,9 +47,8 @@ class Sinusoid(TaskDistribution):
     ``generate_sinusoid_batch``); the paper gives none. The score is the squared error at each query point. Predicting 0
     costs 4.25 on average, the best constant 4.15.
 
-    shot: support points per episode.
-    queries: query points per test episode, drawn independently from the whole range. The paper does not say how many;
-        training episodes of the released code have as many as shots, and a learner here may ask for any number.
+    shot, queries: support and query points per episode. Queries are drawn independently from the whole range. The paper
+        does not say how many; training episodes of the released code have as many as shots.
     ranges: "half" draws the support of *test* episodes from one half of the range, x < 0 or x >= 0, each with
         probability 1/2 per task. It measures the paper's remark that a learner of waves infers the other half too
         (figure 2). Training and validation episodes use the full range, so the variant shares its fit with the one
@@ -64,12 +64,9 @@ class Sinusoid(TaskDistribution):
     equivalence_margin: ClassVar[float] = 1.1
     offers: ClassVar[frozenset[str]] = frozenset({"parameters", "pooled"})
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "k10": {"shot": 10},
-        "k5": {"shot": 5},
-        "k20": {"shot": 20},
-        "k10-half": {"shot": 10, "ranges": "half"},
-        "k5-half": {"shot": 5, "ranges": "half"},
-        "k20-half": {"shot": 20, "ranges": "half"},
+        f"k{shot}{suffix}": {"shot": shot, **fields}
+        for suffix, fields in (("", {}), ("-half", {"ranges": "half"}))
+        for shot in (10, 5, 20)
     }
 
     shot: int = 10
@@ -77,9 +74,7 @@ class Sinusoid(TaskDistribution):
     ranges: Literal["full", "half"] = "full"
 
     def __post_init__(self) -> None:
-        for name in ("shot", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+        check_fields(self, "at least 1", "shot", "queries")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -108,12 +103,12 @@ class Sinusoid(TaskDistribution):
             raise MetabenchError(f"{self.id}: shots = {shots} and queries = {queries} cannot be drawn")
         key = _stream(split, "episodes")
         drawn = sampling.uniform(key, indices, _FIRST_SUPPORT_LANE + shots)
-        amplitude, phase = _between(AMPLITUDE, drawn[:, :1]), _between(PHASE, drawn[:, 1:2])
+        amplitude, phase = between(AMPLITUDE, drawn[:, :1]), between(PHASE, drawn[:, 1:2])
         support = drawn[:, _FIRST_SUPPORT_LANE:]
         if self.ranges == "half" and split == "test":
             support = 0.5 * (support + (drawn[:, 2:3] >= 0.5))
         query = sampling.uniform(key, indices, queries, first=_FIRST_QUERY_LANE)
-        x = _between(INPUT, np.concatenate((support, query), axis=1))
+        x = between(INPUT, np.concatenate((support, query), axis=1))
         both = self._labelled(x, amplitude * np.sin(x - phase))
         parameters = torch.from_numpy(np.concatenate((amplitude, phase), axis=1).astype(np.float32))
         return Episodes(
@@ -124,7 +119,7 @@ class Sinusoid(TaskDistribution):
     def pooled(self, split: str, indices: Indices) -> LabelledSet:
         """One point of a separate wave per index: x and y, float32 ``[1, n, 1]``."""
         drawn = sampling.uniform(_stream(split, "pooled"), indices, 3).T[:, None]
-        amplitude, phase, x = _between(AMPLITUDE, drawn[0]), _between(PHASE, drawn[1]), _between(INPUT, drawn[2])
+        amplitude, phase, x = (between(*pair) for pair in zip((AMPLITUDE, PHASE, INPUT), drawn, strict=True))
         return self._labelled(x, amplitude * np.sin(x - phase))
 
     def pooled_outputs(self, split: str) -> int:
@@ -137,12 +132,8 @@ class Sinusoid(TaskDistribution):
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Curves of the first E episodes: the wave, its support points, and predictions after each of S step counts.
 
-        x: ``[G]``
-        truth: ``[E, G]``
-        predicted: ``[S, E, G]``
-        steps: ``[S]``
-        support_x, support_y: ``[E, shots]``
-        parameters: ``[E, 2]``"""
+        x: ``[G]``; truth: ``[E, G]``; predicted: ``[S, E, G]``; steps: ``[S]``; support_x, support_y: ``[E, shots]``;
+        parameters: ``[E, 2]``."""
         assert episodes.support.parameters is not None
         shown = slice(0, EXHIBITED_EPISODES)
         x = np.linspace(*INPUT, GRID_POINTS)
@@ -164,11 +155,6 @@ class Sinusoid(TaskDistribution):
         """float64 ``[T, n]`` as float32 ``[T, n, 1]`` on the device, in one transfer."""
         both = torch.from_numpy(np.stack((x, y)).astype(np.float32)[..., None]).to(self.device)
         return LabelledSet(both[0], both[1])
-
-
-def _between(bounds: tuple[float, float], unit: np.ndarray) -> np.ndarray:
-    low, high = bounds
-    return low + (high - low) * unit
 
 
 @functools.cache
