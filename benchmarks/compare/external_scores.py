@@ -107,9 +107,11 @@ def _expected_digest(column: Column, episodes: int, store: Store) -> str:
     if found is not None:
         return digest_of({name: values[:episodes] for name, values in found.items()})
     try:
+        if "[" in column.protocol.task:
+            raise Unavailable("its fields differ from those of the variant")
         return str(export_episodes(column.protocol.task, episodes)["episodes_digest"].iloc[0])
     except Unavailable as reason:
-        raise MetabenchError(f"{column.protocol.task}: our episodes can't be cut here: {reason}") from None
+        raise MetabenchError(f"episodes of {column.protocol.task} can't be cut again: {reason}") from None
 
 
 def cut(row: Row, episodes: np.ndarray) -> Row:

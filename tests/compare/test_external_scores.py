@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from made_up_records import GLYPHS, SINUSOID, Maker
 from benchmarks.compare.episode_lists import episodes_digest
 from benchmarks.compare.stores import compare_foreign, export_episodes
 from benchmarks.errors import MetabenchError
+from benchmarks.records.formats import episodes_digest as digest_of
 from benchmarks.records.store import Store
 from benchmarks.registry import build_task
 from benchmarks.stats import columns, contrast
@@ -30,13 +32,12 @@ def store(tmp_path: Path) -> Path:
 
 def theirs(store: Path, path: Path, level: float = 0.99, episodes: int = 60, **changes: Any) -> Path:
     opened = Store(store)
-    record = next(r for r in opened.records("evaluation") if r["evaluation"].get("episodes_digest"))
-    listed = opened.episodes(record["evaluation"]["episodes_digest"])
-    listed = listed[listed["episode"] < episodes]
-    right = np.random.default_rng(1).random(len(listed)) < level
-    columns_ = {"task": GLYPHS["id"], "episodes_digest": episodes_digest(listed)}
-    frame = listed[["episode", "query"]].assign(**columns_, score=right, method="mine")
-    frame.assign(**changes).to_parquet(path)
+    digests = (r.evaluation.episodes_digest for r in opened.records("evaluation") if r.evaluation)
+    items = {name: array[:episodes] for name, array in opened.episodes(next(filter(None, digests))).items()}
+    episode, query = np.indices(items["classes"].shape).reshape(2, -1)
+    right = np.random.default_rng(1).random(len(episode)) < level
+    frame = pd.DataFrame({"task": GLYPHS.id, "episodes_digest": digest_of(items), "episode": episode, "query": query})
+    frame.assign(score=right, method="mine").assign(**changes).to_parquet(path)
     return path
 
 
@@ -168,9 +169,20 @@ def test_exported_pictures_have_the_digest_of_the_records(tmp_path: Path) -> Non
     assert set(frame["role"].value_counts()) == {15, 225}
     assert frame.groupby(["episode", "label"])["class"].nunique().eq(1).all()
     query = build_task("glyphs/5w1s").episodes("test", range(3)).query
-    numbers = {"class": query.classes.numpy().ravel(), "item": query.items.numpy().ravel()}
-    rows = pd.DataFrame({"episode": np.repeat(np.arange(3), 75), "query": np.tile(np.arange(75), 3), **numbers})
-    assert Maker(tmp_path).store.write_episodes(rows) == frame["episodes_digest"].iloc[0]
+    items = {"classes": query.classes.numpy(), "items": query.items.numpy()}
+    assert digest_of(items) == frame["episodes_digest"].iloc[0]
+
+
+def test_a_task_with_changed_fields_is_compared_by_its_items_or_refused_in_a_line(tmp_path: Path) -> None:
+    make = Maker(tmp_path / "ours")
+    for task in (GLYPHS, SINUSOID):
+        make.evaluation("maml", dataclasses.replace(task, id=f"{task.id}[queries=2]"))
+    path = theirs(tmp_path / "ours", tmp_path / "mine.parquet", task=f"{GLYPHS.id}[queries=2]")
+    assert set(compare_foreign(path, tmp_path / "ours")["episodes"]) == {60}
+    path = theirs(tmp_path / "ours", tmp_path / "waves.parquet", task=f"{SINUSOID.id}[queries=2]")
+    with pytest.raises(MetabenchError, match=r"episodes of sinusoid-v1/k10\[queries=2\] can't be cut again") as caught:
+        compare_foreign(path, tmp_path / "ours")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("task", "count", "match"), [("sinusoid/k5", 0, "0 episodes"), ("nothing", 5, "unknown task")])
