@@ -82,8 +82,7 @@ class Episodic(EmbeddingLearner):
         return None
 
     def extra(self, network: Network, generator: torch.Generator) -> Parameters:
-        """Parameters beside the backbone, without a task axis, such as a temperature; the state names them
-        ``extra.<name>``."""
+        """Further parameters, without a task axis, such as a temperature; the state names them ``extra.<name>``."""
         return {}
 
     def loss(self, output: Tensor, query: LabelledSet) -> Tensor:

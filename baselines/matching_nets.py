@@ -83,7 +83,7 @@ class MatchingNets(Episodic):
 
 
 def support_in_context(parameters: Mapping[str, Tensor], embedded: Tensor) -> Tensor:
-    """Appendix A.2: each support embedding ``[T, k, d]`` plus what an LSTM has made of it reading forwards, plus
+    """Appendix A.2: each support embedding ``[T, k, d]`` plus the outputs of two LSTMs, one reading forwards and one
     backwards."""
     forward, _ = lstm.read(parameters, "forward", embedded)
     backward, _ = lstm.read(parameters, "backward", embedded.flip(1))

@@ -2,7 +2,7 @@
 
 Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section 5.1:
 "an oracle which receives the true amplitude and phase as input", an upper bound on performance. It is the task's own
-network with the parameters of the task beside x as inputs, trained on all tasks; it takes no steps on the support set.
+network with the parameters of the task as further inputs, trained on all tasks; it takes no steps on the support set.
 
 Deviation from the released code (cbfinn/maml, ``--baseline=oracle``): the queries of a training episode are trained on
 as well as its support set.
@@ -83,7 +83,7 @@ class Oracle(MetaLearner):
 
 @dataclass(frozen=True)
 class Informed:
-    """A predictor that puts what it was told of each task, ``[T, p]``, beside every input."""
+    """A predictor that appends the parameters of each task, ``[T, p]``, to every input."""
 
     network: Network
     parameters: Mapping[str, Tensor]

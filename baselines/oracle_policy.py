@@ -24,7 +24,7 @@ from maml.inner_loop import per_task
 @register_method("oracle")
 @dataclass(frozen=True)
 class OraclePolicy(TrustRegionLearner):
-    """Train one policy that sees the task's own parameters beside every observation.
+    """Train one policy whose inputs are the observation and the task's own parameters.
 
     meta_batch, trajectories: tasks per iteration, and half the number of trajectories in each.
     max_divergence, cg_iterations, damping, backtracks, curvature_every: of the trust-region step, as in MAML.

@@ -1,4 +1,4 @@
-"""Policies that are fine-tuned from a start which nobody chose for that purpose: pretrained on all tasks, or random.
+"""Policies fine-tuned from a start that was not meta-learned: pretrained on all tasks, or random.
 
 Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, section 5.3:
 one policy is pretrained on all of the tasks and then fine-tuned, another one starts from random weights. In a new task

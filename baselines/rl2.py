@@ -1,7 +1,7 @@
 """RL^2: Duan et al., "RL^2: Fast Reinforcement Learning via Slow Reinforcement Learning", 2016.
 
 A recurrent network plays whole trials. It is fed with the observation, its last action, the reward for it and the end
-of the episode; its state is kept from episode to episode and begins anew with each trial. Trained by an ordinary
+of the episode; its state lasts from episode to episode and is reset with each trial. Trained by an ordinary
 algorithm of reinforcement learning to earn much in a trial, it learns to explore: what it knows about a task is in its
 state.
 
@@ -159,7 +159,7 @@ class RL2(MetaLearner):
     def _play(
         self, tasks: ControlTasks, parameters: Parameters, buffers: Parameters, seed: int, iteration: int
     ) -> Trials:
-        """One trial in each task of the iteration, with what the present policy makes of it."""
+        """One trial in each task of the iteration, with the values and advantages of the present policy."""
         episodes = tasks.episodes("train", training_indices(seed, iteration, self.meta_batch), shots=1)
         whole = episodes.support.episodes * self.trial_episodes
         source = dataclasses.replace(episodes.support, episodes=whole)

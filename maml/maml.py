@@ -89,7 +89,7 @@ class MAML(MetaLearner):
         return self.test_steps
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
-        """What is learned, before the first meta-step; a learned update rule adds parameters under ``rule.``."""
+        """The parameters before the first meta-step; a learned update rule adds its own under ``rule.``."""
         return network_for(tasks, self.backbone).initialise(seed, tasks.device)
 
     def update_rule(self, rate: float) -> UpdateRule:

@@ -39,7 +39,7 @@ def main(
     from benchmarks.errors import MetabenchError
 
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise MetabenchError(f"device {device!r} is not here: torch {torch.__version__} finds no CUDA device")
+        raise MetabenchError(f"device {device!r} is missing: torch {torch.__version__} finds no CUDA device")
     choice = grid.Choice([backbone], [inner_steps], [meta_batch], [order], [implementation])
     (setting,) = grid.settings("full", choice)
     if len(setting.variants) > 1:

@@ -24,7 +24,7 @@ def initialise(name: str, inputs: int, hidden: int, recurrent: int, generator: t
 
 
 def gates_of(parameters: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-    """What the inputs ``[..., inputs]`` contribute to the gates, ``[..., 4h]``: the same at every step of one input."""
+    """The contribution of inputs ``[..., inputs]`` to the gates, ``[..., 4h]``: the same at every step of one input."""
     return F.linear(x, parameters[f"{name}.input"], parameters[f"{name}.bias"])
 
 

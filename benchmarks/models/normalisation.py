@@ -23,7 +23,7 @@ class Statistics:
     """Where mean and variance come from.
 
     groups: the n examples are this many sets, one after another, each with statistics of its own.
-    first: only the first so many examples of each set give the statistics; None: all of them.
+    first: the number of leading examples of each set that give the statistics; None: all.
     running: use these instead, by parameter name ("….mean", "….variance").
     update: with ``running``, use the batch's own statistics and move the running ones towards them, in place.
     """

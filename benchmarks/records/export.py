@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import filelock
+
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
@@ -59,7 +61,7 @@ def merge(sources: Sequence[Store], target: Store) -> int:
 
 def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
     """Delete the records of these methods (labels or registered names; all, if none is named), or only those that
-    failed; returns how many. Raises `MetabenchError` for a method without records."""
+    failed; returns how many. Raises `MetabenchError` for a method without records, and while a run works on one."""
     records = store.records()
     known = {record.label for record in records} | {record.method.name for record in records if record.method}
     for name in methods:
@@ -72,8 +74,11 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
         and (not failed or record.status not in ("ok", "skipped"))
     ]
     for record in gone:
-        with store.lock(record.key):
-            store.remove(record.key)
+        try:
+            with store.lock(record.key, wait=0):
+                store.remove(record.key)
+        except filelock.Timeout:
+            raise MetabenchError(f"a run is at work on {record.label} ({record.key}): stop it first") from None
     return len(gone)
 
 

@@ -51,8 +51,10 @@ def digest(columns: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that stand for integer columns, whatever wrote them."""
     import numpy as np
 
-    content = b"".join(np.asarray(column).reshape(-1).astype("<i8").tobytes() for column in columns.values())
-    return hashlib.sha256(content).hexdigest()[:16]
+    found = hashlib.sha256()
+    for column in columns.values():
+        found.update(np.ascontiguousarray(column, "<i8").reshape(-1).data)
+    return found.hexdigest()[:16]
 
 
 def episodes_digest(items: Mapping[str, np.ndarray]) -> str:
@@ -96,6 +98,23 @@ def read_torch(content: bytes) -> dict[str, Any]:
 
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """The same after its own SHA-256, since no record has that of a checkpoint."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getbuffer()
+    replace(path, lambda target: target.write_bytes(b"".join((hashlib.sha256(content).digest(), content))))
+
+
+def read_checkpoint(content: bytes) -> dict[str, Any]:
+    """What `write_checkpoint` wrote; raises ValueError for a file with other content."""
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise ValueError("the SHA-256 differs")
+    return read_torch(content[32:])
 
 
 #: by the suffix of the file

@@ -263,7 +263,7 @@ class Store:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
         path = self._file("checkpoints", key, ".pt")
         try:
-            state: dict[str, Any] = formats.read_torch(path.read_bytes())
+            return formats.read_checkpoint(path.read_bytes())
         except FileNotFoundError:
             return None
         except (NameError, ImportError, MemoryError):
@@ -271,11 +271,10 @@ class Store:
         except Exception as error:
             self._set_aside(path, None, f"can't be read: {type(error).__name__}")
             return None
-        return state
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep where a fit stands; the last one stays."""
-        formats.write_torch(self._own("checkpoints", key, ".pt"), state)
+        formats.write_checkpoint(self._own("checkpoints", key, ".pt"), state)
 
     def remove_checkpoint(self, key: str) -> None:
         """Forget where a fit stood; nothing happens if there is nothing."""

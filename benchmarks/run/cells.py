@@ -182,9 +182,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         name, _, field_name = key.partition(".")
         if field_name in ("device", "variant") or (isinstance(value, float) and not math.isfinite(value)):
-            raise MetabenchError(
-                f"{key} = {value!r} is no setting; name a device or a task's variant to the run itself"
-            )
+            raise MetabenchError(f"{key} = {value!r} is no setting; the run itself takes device and variant")
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
         elif name in registry.tasks():

@@ -194,12 +194,13 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
 
     def on_event(event: Event) -> None:
         cell, outcome = by_key[event.job.key], event.outcome
-        if outcome is not None and (cell.key in held or outcome.blamed_on):
-            if outcome.status != "ok":
+        if outcome is not None:
+            lock = held.pop(cell.key, None)
+            if outcome.status != "ok" and (lock is not None or outcome.blamed_on):
                 _record(store, cell, outcome)
-            event.job.log.unlink(missing_ok=True)
-        if outcome is not None and cell.key in held:
-            held.pop(cell.key).release()
+            if lock is not None:
+                event.job.log.unlink(missing_ok=True)
+                lock.release()
         watcher.event(cell, event)
 
     jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]

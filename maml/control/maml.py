@@ -62,8 +62,8 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
     hidden, activation: layers of the policy, and their non-linearity.
     outer: "trpo", or "ppo": `epochs` steps of Adam (rate `meta_lr`) on a loss whose ratios are clipped at `ratio_clip`.
     max_divergence: bound on the mean divergence of the adapted policies in an iteration (outer "trpo").
-    cg_iterations, damping, backtracks: of the trust-region step. curvature_every: of so many
-        trajectories one is used for its curvature.
+    cg_iterations, damping, backtracks: of the trust-region step. curvature_every: one in this
+        many trajectories is used for its curvature.
     inner_penalty: weight of the divergence before the inner steps (ProMP); exploration: of the term of E-MAML.
     test_rates: rates of the first step at test where one, two ... steps are taken; (): inner_lr.
     """

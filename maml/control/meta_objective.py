@@ -1,4 +1,4 @@
-"""What an outer step on control tasks improves: the adapted policies, as a function of the initial parameters.
+"""The objective of an outer step on control tasks: the adapted policies as a function of the initial parameters.
 
 Everything is computed on recorded trajectories: those on which the inner steps were taken, and those of the adapted
 policies. The loss of a task is minus the advantage of its adapted policy, weighted by probability ratios, so that its
@@ -61,7 +61,7 @@ class MetaObjective:
     """The loss of initial parameters ``[p]`` on what one iteration has recorded, a mean over its tasks.
 
     like: the parameters by name, for their shapes. rates, form: of the inner steps. second_order: differentiate through
-    them. every: of so many trajectories one is used for the curvature. moves: which parameters take inner steps."""
+    them. every: one in this many trajectories is used for the curvature. moves: which parameters take inner steps."""
 
     policy: Policy
     like: Mapping[str, Tensor]
@@ -123,7 +123,7 @@ class MetaObjective:
         return self._taken(part, per_task(theta, len(part)), part.inner, self.rates, second_order)
 
     def _thinned(self, part: Part, taken: InnerSteps) -> InnerSteps:
-        """The same steps, with Jacobians that are estimated on every so many trajectories."""
+        """The same steps, with Jacobians estimated on one in `every` trajectories."""
         if self.every == 1 or not taken.graphs:
             return taken
         graphs: list[tuple[Parameters, Parameters]] = []
@@ -156,7 +156,7 @@ class MetaObjective:
         return loss, mean_over_steps(actions.divergence(seen.distributions, found), seen)
 
     def _along(self, part: Part, number: int, point: Mapping[str, Tensor]) -> Tensor:
-        """What depends on the policies before an inner step themselves, ``[T]``."""
+        """The terms that depend on the policies before an inner step, ``[T]``."""
         seen, actions = part.inner[number].trajectories, self.policy.actions
         predictor = self._acting(part)(point)
         loss = torch.zeros_like(part.credit)
@@ -180,7 +180,7 @@ class Linearised:
 
     def product(self) -> Product:
         """The Hessian of the divergence of the adapted policies where it is 0, as what multiplies a vector ``[p]``;
-        estimated on every so many trajectories."""
+        estimated on one in `every` trajectories."""
         objective = self.objective
         factors = []
         for part, taken in zip(objective.parts, self.steps, strict=True):

@@ -78,7 +78,7 @@ class Policy:
 
 
 def policy_for(tasks: TaskDistribution, hidden: tuple[int, ...], activation: str, told: int = 0) -> Policy:
-    """The policy for the environments of a task distribution; told: further inputs beside the observation."""
+    """The policy for the environments of a task distribution; told: number of further inputs."""
     assert isinstance(tasks, ControlTasks)
     return Policy(tasks.model.observation + told, hidden, activation, tasks.actions)
 
@@ -87,7 +87,7 @@ def policy_for(tasks: TaskDistribution, hidden: tuple[int, ...], activation: str
 class Acting:
     """A policy with the parameters of T tasks, ``[T or 1, ...]``, as a predictor.
 
-    told: ``[T, p]``, what stands beside every observation; None: nothing."""
+    told: ``[T, p]``, appended to every observation; None: nothing."""
 
     policy: Policy
     parameters: Mapping[str, Tensor]

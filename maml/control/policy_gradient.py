@@ -50,7 +50,7 @@ class Experience:
         return Experience(_cut(self.trajectories, tasks), self.advantages[tasks], self.scale[tasks])
 
     def thinned(self, every: int) -> Experience:
-        """Every so many trajectories of each task."""
+        """One in ``every`` trajectories of each task."""
         some = slice(None), slice(None, None, every)
         return Experience(_cut(self.trajectories, some), self.advantages[some], self.scale)
 
@@ -79,7 +79,7 @@ class Experiences:
 
     @property
     def environment_steps(self) -> int:
-        """How many steps who has seen all of it has seen."""
+        """The environment steps of all experience so far."""
         return sum(experience.trajectories.environment_steps for experience in self.seen)
 
 
@@ -110,7 +110,7 @@ def mean_over_steps(values: Tensor, trajectories: Trajectories) -> Tensor:
 
 
 def _weights(likelihood: Tensor, seen: Trajectories, form: Surrogate) -> Tensor:
-    """What multiplies the advantages, ``[T, K, N]``, of log-probabilities that are 0 where not live."""
+    """The factors of the advantages, ``[T, K, N]``, from log-probabilities that are 0 where not live."""
     if form == "log-likelihood":
         return likelihood
     ratio = likelihood - seen.log_probabilities.masked_fill(~seen.live, 0.0)

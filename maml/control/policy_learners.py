@@ -1,4 +1,4 @@
-"""What learners of policies without a memory share: the network, trust-region training, and steps in a new task.
+"""Bases of learners of policies without a memory: the network, trust-region training, and steps in a new task.
 
 The steps in a new task are those of Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep
 Networks", ICML 2017, section 5.3, and of the released code (cbfinn/maml_rl): policy gradients on fresh trajectories,
@@ -69,7 +69,7 @@ TRAINING: Mapping[str, Mapping[str, Any]] = {
 # Two directions bear longer steps: 18 iterations with these bring MAML as far as 40 with 0.03 (two seeds).
 TRAINING = {**TRAINING, "half-cheetah-direction/quick": {**_QUICK, **_SMALL, "max_divergence": 0.2}}
 
-#: "up to 500 meta-iterations", section 5.3 of the paper, of its own environments; nobody states a budget for "quick"
+#: "up to 500 meta-iterations", section 5.3 of the paper, of its own environments; no paper states a budget for "quick"
 PUBLISHED_ITERATIONS = {f"{task}/maml2017": 500 for task in ("navigation-2d", *_LOCOMOTION)}
 
 
@@ -188,8 +188,8 @@ class Paths:
         self._paths: dict[float, tuple[Experiences, Iterator[Parameters], int]] = {}
 
     def after(self, step: int, rate: float) -> tuple[Predictor, int]:
-        """The policy after so many steps, and the environment steps that who takes this path has seen until then; for
-        each rate, steps are asked for in their order."""
+        """The policy after ``step`` steps at a rate, and the environment steps of its path until then. For each rate,
+        ask for steps in their order."""
         if rate not in self._paths:
             source = dataclasses.replace(self._support, counter=Counter())
             seen = Experiences(source, self._discount, self._learner.trace, self._first)
@@ -202,7 +202,7 @@ class Paths:
         return Acting(self._policy, theta), seen.environment_steps
 
     def earned_after(self, step: int, rate: float) -> float:
-        """The mean return of the trajectories that the policy after so many steps gives to the next one."""
+        """The mean return of the trajectories that the policy after ``step`` steps gives to the next step."""
         predictor, _ = self.after(step, rate)
         return float(self._paths[rate][0].batch(predictor, step).trajectories.returns.double().mean())
 
@@ -245,7 +245,7 @@ class TrustRegionLearner(PolicyLearner):
             yield state
 
     def play(self, policy: Policy, parameters: Parameters, tasks: TaskDistribution, seed: int, iteration: int) -> Part:
-        """What is recorded in an iteration: trajectories of the policy in fresh tasks."""
+        """The record of an iteration: trajectories of the policy in new tasks."""
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=2 * self.trajectories, queries=1)
         told = episodes.support.parameters if self.informed else None
@@ -254,7 +254,7 @@ class TrustRegionLearner(PolicyLearner):
         return Part((), experience, told, credits_of(experience))
 
     def objective(self, policy: Policy, parameters: Parameters, recorded: Part) -> MetaObjective:
-        """What the recorded data say about other parameters."""
+        """The objective on the recorded data, as a function of the parameters."""
         return MetaObjective(
             policy, parameters, self.parts(recorded), (), "log-likelihood", False, self.curvature_every
         )

@@ -49,7 +49,7 @@ class InnerSteps:
         return self.points[-1]
 
     def forwards(self, change: Mapping[str, Tensor]) -> Parameters:
-        """What a change of the initial parameters ``[T, ...]`` makes of the adapted ones, to first order."""
+        """The change of the adapted parameters, to first order, for a change of the initial ones ``[T, ...]``."""
         for before, after in self.graphs:
             moved = _pulled_back(before, after, change)
             change = {name: moved[name] if self.moves(name) else value for name, value in change.items()}

@@ -88,10 +88,10 @@ def _draw_heat(axes: Any, frame: pd.DataFrame, names: Sequence[str], factors: bo
     def square(column: str) -> pd.DataFrame:
         return frame.pivot(index="first", columns="second", values=column).reindex(index=names, columns=names)
 
-    marks = frame["verdict"].map(MARKS)
+    marks = frame["verdict"].map(MARKS).astype(object)
     size = np.log(frame["value"]) if factors else frame["value"]
     frame = frame.assign(real=size.where(marks.isna(), 0), said=marks.fillna(frame["value"].map(_brief)))
-    said, real = square("said").fillna(""), square("real").astype(float)
+    said, real = square("said").astype(object).fillna(""), square("real").astype(float)
     palette = seaborn.light_palette(svg.GOOD, as_cmap=True)
     note = {"annot": said if len(names) <= MOST else None, "fmt": "", "annot_kws": {"fontsize": 6.5}}
     seaborn.heatmap(real, vmin=0, cmap=palette, cbar=False, linewidths=1, linecolor=svg.PAPER, ax=axes, **note)

@@ -122,7 +122,7 @@ MISTAKES = [
     ((*RUN, "-m", "./nowhere.py"), ("no such plug-in file", "nowhere.py")),
     ((*RUN, "-t", "./nowhere.py"), ("no such plug-in file", "nowhere.py")),
     ((*RUN, "-m", "./broken.py"), ("broken.py", "can't be imported", "SyntaxError")),
-    ((*RUN, "-m", "./empty.py"), ("empty.py", "registers nothing", "@register_method")),
+    ((*RUN, "-m", "./empty.py"), ("empty.py", "registers no method and no task", "@register_method")),
     ((*RUN, "--set", "maml.inner_rate=1"), ("unknown field of 'maml' 'inner_rate'", "inner_lr")),
     ((*RUN, "--set", "mamel.inner_lr=1"), ("--set 'mamel'", "did you mean 'maml'?")),
     ((*RUN, "--set", "maml.inner_lr=fast"), ("maml.inner_lr = 'fast'", "not float")),

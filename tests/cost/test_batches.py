@@ -130,68 +130,42 @@ def test_two_settings_are_measured_in_processes(tmp_path: Path) -> None:
 
 
 class SlowSlot(Slot):
-    """Coming to the GPU and having it alone take seconds each."""
-
-    seconds = 0.2
+    """Coming to the GPU takes a fifth of a second, and so does having it alone."""
 
     @contextlib.contextmanager
     def on_device(self) -> Iterator[Any]:
-        time.sleep(self.seconds)
-        yield self.alone
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        time.sleep(self.seconds)
-        yield
+        time.sleep(0.2)
+        yield lambda: SlowSlot.on_device(self)
 
 
-@pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The plain loop has a compiler that tunes for a tenth of a second; the times that it did."""
-    did: list[str] = []
+@pytest.mark.parametrize("late", [False, True])
+def test_waiting_for_the_gpu_is_no_compiling_and_a_late_compiler_does_not_tune(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that tunes for a tenth of a second; it comes late if the others pause only when time is up."""
+    tuned: list[str] = []
     honest = loop.Implementation.stepper
 
     def stepper(self: Any, *given: Any) -> Any:
+        measured.budget.limit *= not late
         with self.tuning():
-            did.append("tuned")
+            tuned.append("tuned")
             time.sleep(0.1)
             return honest(self, *given)
 
     monkeypatch.setattr(loop.Implementation, "stepper", stepper)
-    return did
-
-
-def shared(limit: float, *names: str) -> SharedMeasurement:
-    setting = Setting("mlp-40-40", 3, 1, grid.variants(names, ["first"]), 5, 0.05, limit)
-    return SharedMeasurement(setting, SMALL, "cpu", lambda line: None, Budget(limit), SlowSlot(""))
-
-
-def test_waiting_for_the_gpu_is_no_compiling(tuned: list[str]) -> None:
-    measured = shared(60, "loop")
+    setting = Setting("mlp-40-40", 3, 1, grid.variants(["loop"], ["first"]), 5, 0.05, 60)
+    measured = SharedMeasurement(setting, SMALL, "cpu", lambda line: None, Budget(60.0), SlowSlot(""))
     measured.prepare()
     (entry,) = measured.entries
-    assert tuned == ["tuned"]
-    assert entry.running
-    assert 0.1 <= entry.row["first_step_seconds"] < 0.3
     assert measured.budget.waited >= 0.6  # to compare, to warm up, to tune
-    assert sum(measured.stages.values()) == pytest.approx(measured.budget.worked(), abs=0.3)
-
-
-def test_an_entry_that_comes_too_late_does_not_tune(tuned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = shared(60, "loop")
-    monkeypatch.setattr(measured, "comparing", lambda entry: None)
-    measured.each("preparing", measured.importing, measured.running())
-    tune = measured._tuning
-
-    def late(alone: Any) -> Any:
-        measured.budget.limit = 0.0
-        return tune(alone)
-
-    monkeypatch.setattr(measured, "_tuning", late)
-    measured.each("preparing", measured.warming_up, measured.running())
-    (entry,) = measured.entries
-    assert not tuned
-    assert (entry.row["status"], entry.row["reason"]) == ("timeout", OUT_OF_TIME)
+    if late:
+        assert not tuned
+        assert (entry.row["status"], entry.row["reason"]) == ("timeout", OUT_OF_TIME)
+    else:
+        assert tuned == ["tuned"]
+        assert 0.1 <= entry.row["first_step_seconds"] < 0.3
+        assert sum(measured.stages.values()) == pytest.approx(measured.budget.worked(), abs=0.3)
 
 
 # --- sizes and failures ----------------------------------------------------------------------------------------------

@@ -31,31 +31,44 @@ SMALL = {
     "conv4-32": Workload("conv4-32", (2, 16, 16), 3, 1, 2, 0.3),
     "resnet12-narrow": Workload("resnet12-narrow", (2, 18, 18), 3, 1, 2, 0.1),
 }
-#: JAX's option: programs that compile in less time are not kept
-KEPT_FROM = "jax_persistent_cache_min_compile_time_secs"
-#: the shape of ResNet-12 with fewer channels
-NARROW = ResNet12((2, 3, 4, 5))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def unoptimised_jax() -> Iterator[None]:
     """These tests compare results; XLA compiles four times as long if it optimises."""
-    jax = importlib.import_module("jax") if importlib.util.find_spec("jax") else None
-    if jax:
-        jax.config.update("jax_disable_most_optimizations", True)
+    if not importlib.util.find_spec("jax"):
+        yield
+        return
+    config = importlib.import_module("jax").config
+    config.update("jax_disable_most_optimizations", True)
     yield
-    if jax:
-        jax.config.update("jax_disable_most_optimizations", False)
+    config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)
 def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "resnet12-narrow", NARROW)
+    """The shape of ResNet-12 with fewer channels."""
+    monkeypatch.setitem(BACKBONES, "resnet12-narrow", ResNet12((2, 3, 4, 5)))
+
+
+def given(backbone: str = "mlp-40-40", tasks: int = 2, dtype: Any = torch.float32, steps: int = 1) -> Any:
+    """Parameters, episodes and settings: the arguments of an implementation."""
+    workload = SMALL[backbone]
+    parameters = Network(BACKBONES[backbone], workload.input_shape, workload.outputs).initialise(3)
+    parameters = {name: value.to(dtype) for name, value in parameters.items()}
+    return parameters, workload.episodes(tasks, dtype), Settings(workload, steps, True)
+
+
+def load(name: str) -> Any:
+    try:
+        return peers.load(*name.split("/"))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 #: our plans that compile are compared in tests/execution/test_plans.py
 VARIANTS = [
-    (name, plan)
+    "/".join(filter(None, (name, plan)))
     for name in peers.names()
     for plan in peers.plans(name)
     if (name, plan) not in (("ours", "rule"), ("ours", "compiled"))
@@ -63,38 +76,26 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("backbone", SMALL)
-@pytest.mark.parametrize(("name", "plan"), VARIANTS, ids=["/".join(filter(None, each)) for each in VARIANTS])
-def test_meta_gradients_and_predictions_agree_in_double_precision(name: str, plan: str, backbone: str) -> None:
-    try:
-        adapter = peers.load(name, plan)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    workload = SMALL[backbone]
-    network = Network(BACKBONES[backbone], workload.input_shape, workload.outputs)
-    parameters = {key: value.double() for key, value in network.initialise(3).items()}
-    episodes = workload.episodes(2, torch.float64)
-    reference = peers.load("loop")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_meta_gradients_and_predictions_agree_in_double_precision(name: str, backbone: str) -> None:
+    adapter, reference = load(name), peers.load("loop")
     # a compiler takes its time: with convolutions one order and one inner step are enough
-    for second_order in (True,) if adapter.compiles and workload.way else (True, False):
-        settings = Settings(workload, 1 if adapter.compiles and workload.way else 2, second_order)
-        expected = reference.meta_gradient(parameters, episodes, settings)
-        assert relative_error(adapter.meta_gradient(parameters, episodes, settings), expected) < 1e-9
-        outputs = adapter.adapt(parameters, episodes, settings)
-        torch.testing.assert_close(outputs, reference.adapt(parameters, episodes, settings), rtol=1e-9, atol=1e-9)
+    slow = adapter.compiles and SMALL[backbone].way
+    parameters, episodes, settings = given(backbone, 2, torch.float64, 1 if slow else 2)
+    for second_order in (True,) if slow else (True, False):
+        arguments = parameters, episodes, dataclasses.replace(settings, second_order=second_order)
+        assert relative_error(adapter.meta_gradient(*arguments), reference.meta_gradient(*arguments)) < 1e-9
+        outputs = adapter.adapt(*arguments)
+        torch.testing.assert_close(outputs, reference.adapt(*arguments), rtol=1e-9, atol=1e-9)
         assert not outputs.requires_grad
 
 
 @pytest.mark.parametrize("plan", ["rule", "compiled"])
 def test_a_compiled_plan_is_compared_without_the_compiler(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def compiler(*given: Any) -> Any:
-        raise AssertionError("nothing is compiled to be compared")
-
-    monkeypatch.setattr(gradient, "compile_function", compiler)
-    workload = SMALL["mlp-40-40"]
-    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
-    adapter, settings = peers.load("ours", plan), Settings(workload, 1, True)
-    found = adapter.meta_gradient(parameters, workload.episodes(2), settings)
-    assert relative_error(found, peers.load("loop").meta_gradient(parameters, workload.episodes(2), settings)) < 1e-5
+    monkeypatch.setattr(gradient, "compile_function", lambda *given: pytest.fail("something is compiled"))
+    adapter = peers.load("ours", plan)
+    found = adapter.meta_gradient(*given())
+    assert relative_error(found, peers.load("loop").meta_gradient(*given())) < 1e-5
     assert not adapter.is_program
     assert adapter.facts()["mode"] == "eager"
 
@@ -119,9 +120,7 @@ def test_on_cuda_the_compiler_alone_is_left_out_to_compare(plan: str, stepped: s
 
 
 def test_jax_optimises_what_is_timed_and_not_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("jax")
-    adapter: Any = peers.load("jax")
-    asked: list[Any] = []
+    adapter, asked = load("jax"), []
 
     class Lowered:
         def compile(self, **options: Any) -> str:
@@ -141,23 +140,16 @@ def test_jax_optimises_what_is_timed_and_not_what_is_compared(monkeypatch: pytes
 @pytest.mark.parametrize("name", ["ours/all", "loop", "jax"])
 def test_the_first_step_is_one_of_training_and_tells_its_meta_gradient(name: str) -> None:
     """So that the result of a compiled program is compared on the very step that is timed."""
-    workload = SMALL["mlp-40-40"]
-    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
-    settings, episodes = Settings(workload, 1, True), workload.episodes(3)
+    parameters, episodes, settings = given()
     expected = peers.load("loop").meta_gradient(parameters, episodes, settings)
     first = peers.load("loop").meta_gradient(parameters, episodes, dataclasses.replace(settings, second_order=False))
     assert relative_error(first, expected) > 1e-4
-    try:
-        adapter = peers.load(*name.split("/"))
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    adapter = load(name)
     returned = adapter.stepper(parameters, episodes, settings)()
     assert relative_error(adapter.first_gradient(returned, parameters), expected) < 1e-5
-    if name != "jax":  # Adam moves each parameter against its gradient
-        for key, value in returned.parameters.items():
-            moved = (value - parameters[key]).detach()
-            against = expected[key].abs() > 1e-4
-            assert torch.equal(moved[against].sign(), -expected[key][against].sign())
+    for key, value in (returned.parameters if name != "jax" else {}).items():  # Adam moves against the gradient
+        against = expected[key].abs() > 1e-4
+        assert torch.equal((value - parameters[key])[against].sign(), -expected[key][against].sign())
 
 
 @pytest.mark.parametrize("backbone", WORKLOADS)
@@ -215,42 +207,29 @@ def test_a_workload_is_the_same_at_every_call_and_returns_slices() -> None:
     assert tasks.config()["shot"] == workload.shot
 
 
-def test_a_program_from_the_cache_of_jax_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = pytest.importorskip("jax")
-    before = {name: getattr(library.config, name) for name in ("jax_compilation_cache_dir", KEPT_FROM)}
-    workload = SMALL["mlp-40-40"]
-    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
-    library.config.update("jax_compilation_cache_dir", str(tmp_path))
-    library.config.update(KEPT_FROM, 0.0)
+def test_a_program_from_the_cache_of_jax_is_noticed(tmp_path: Path) -> None:
+    config = pytest.importorskip("jax").config
+    changed = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before, from_cache = {name: getattr(config, name) for name in changed}, []
     try:
-        from_cache = []
+        for name, value in changed.items():
+            config.update(name, value)
         for _ in range(2):
             adapter = peers.load("jax")
-            adapter.stepper(parameters, workload.episodes(2), Settings(workload, 1, True))()
+            adapter.stepper(*given())()
             from_cache.append(adapter.from_cache())
     finally:
         for name, value in before.items():
-            library.config.update(name, value)
+            config.update(name, value)
     assert from_cache == [False, True]
 
 
 def test_jax_tunes_alone_and_tunes_nothing_that_is_only_compared() -> None:
-    pytest.importorskip("jax")
-    entered: list[str] = []
-
-    @contextlib.contextmanager
-    def alone() -> Iterator[None]:
-        entered.append("tunes")
-        yield
-
-    workload, adapter = SMALL["mlp-40-40"], peers.load("jax")
-    adapter.tuning = alone
-    parameters = Network(BACKBONES["mlp-40-40"], (1,), 1).initialise(0)
-    double = {name: value.double() for name, value in parameters.items()}
-    settings = Settings(workload, 1, True)
-    adapter.meta_gradient(double, workload.episodes(2, torch.float64), settings)
+    adapter, entered = load("jax"), []
+    adapter.tuning = lambda: contextlib.nullcontext(entered.append("tunes"))
+    adapter.meta_gradient(*given(dtype=torch.float64))
     assert not entered
-    adapter.stepper(parameters, workload.episodes(2), settings)()
+    adapter.stepper(*given())()
     assert entered == ["tunes"]
 
 

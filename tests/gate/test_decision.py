@@ -10,46 +10,37 @@ import pytest
 from benchmarks.gate import decision
 from benchmarks.gate.decision import decide
 
+CALM = [1 + 0.0005 * each for each in range(-5, 5)]
 
-@pytest.mark.parametrize(("count", "confidence"), [(3, 0.99), (5, 0.99), (7, 0.99), (6, 0.8)])
+
+@pytest.mark.parametrize(("count", "confidence"), [(5, 0.99), (6, 0.8)])
 def test_the_interval_is_that_of_all_resamples(count: int, confidence: float) -> None:
-    """Of odd numbers the ends are samples, so equal; of six drawn ones come near to all 46,656."""
+    """The ends are samples if the number is odd; with six the drawn resamples come near to all 46,656."""
     ratios = np.random.default_rng(count).lognormal(0, 0.05, count)
     medians = np.median(list(itertools.product(np.log(ratios), repeat=count)), axis=1)
     ends = np.exp(np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2]))
     assert decision.interval(ratios, confidence) == pytest.approx(ends, rel=1e-12 if count % 2 else 0.005)
 
 
-def test_the_location_is_the_median() -> None:
-    assert decision.location([1.3, 1.0, 1.1]) == pytest.approx(1.1)
-    assert decision.location([0.5, 4.0, 1.0, 2.0]) == pytest.approx(2**0.5)
-    assert decision.noise([1.01, 1.0, 0.99, 1.01]) == pytest.approx(1.4826 * 0.005, rel=0.02)
+@pytest.mark.parametrize(
+    ("ratios", "verdict", "final"),
+    [
+        ([1.0, 1.001, 0.998], "same", True),
+        ([1.2, 1.22, 1.19], "slower", True),
+        ([1.04, 1.07, 1.01], "cannot tell", False),
+        ([1.015 * each for each in CALM], "same", True),  # a small change counts only beyond the threshold
+        ([1.03 * each for each in CALM], "slower", True),
+        (np.random.default_rng(0).lognormal(0, 0.2, 10).tolist(), "cannot tell", True),  # the last look
+    ],
+)
+def test_verdicts_turn_round_with_the_sides(ratios: list[float], verdict: str, final: bool) -> None:
+    found, turned = decide(ratios), decide([1 / ratio for ratio in ratios])
+    assert (found.verdict, found.final) == (verdict, final)
+    assert (turned.verdict, turned.final) == ("faster" if verdict == "slower" else verdict, final)
+    products = (found.ratio * turned.ratio, found.low * turned.high, found.high * turned.low)
+    assert products == pytest.approx((1, 1, 1), rel=1e-3)
 
 
-def test_the_verdict_turns_round_with_the_sides() -> None:
-    ratios = [1.2, 1.22, 1.19]
-    slower, faster = decide(ratios), decide([1 / ratio for ratio in ratios])
-    assert (slower.verdict, faster.verdict) == ("slower", "faster")
-    assert slower.ratio * faster.ratio == pytest.approx(1)
-    assert (slower.low * faster.high, slower.high * faster.low) == pytest.approx((1, 1))
-
-
-def test_three_pairs_are_final_only_where_it_is_plain() -> None:
-    assert decide([1.0, 1.001, 0.998]).verdict == "same"
-    unclear = decide([1.04, 1.07, 1.01])
-    assert (unclear.verdict, unclear.final) == ("cannot tell", False)
-
-
-def test_at_the_last_look_a_small_change_counts_only_beyond_the_threshold() -> None:
-    calm = [1 + 0.0005 * each for each in range(-5, 5)]
-    by = lambda factor: [factor * each for each in calm]  # noqa: E731
-    assert decide(by(1.015)).verdict == "same"
-    assert decide(by(1.03)).verdict == "slower"
-    assert decide(by(1.03), threshold=0.05).verdict == "same"
-    # a threshold below the least change that is believed is that least change
-    assert decide(by(1.008), threshold=0.001).verdict != "slower"
-
-
-def test_the_final_look_is_final() -> None:
-    found = decide(np.random.default_rng(0).lognormal(0, 0.2, 10))
-    assert (found.verdict, found.final) == ("cannot tell", True)
+def test_a_step_may_have_a_threshold_of_its_own_above_the_least_change() -> None:
+    assert decide([1.03 * each for each in CALM], threshold=0.05).verdict == "same"
+    assert decide([1.008 * each for each in CALM], threshold=0.001).verdict != "slower"

@@ -16,10 +16,6 @@ from benchmarks.gate import exact
 COUNTS = {"flops": 100, "operations": 10, "parameters": 5, "saved_bytes": 1000}
 
 
-def found(now: Mapping[str, Any], known: Mapping[str, Any], version: str = "2.13.0") -> list[tuple[str, str]]:
-    return [(each.step, each.verdict) for each in exact.compare(now, {"2.13.0": known}, version)]
-
-
 @pytest.mark.parametrize("name", exact.COUNTS)
 def test_another_count_is_a_change_but_saved_bytes_have_a_tolerance(name: str) -> None:
     within = 10 if name == "saved_bytes" else 0
@@ -33,16 +29,21 @@ def test_another_count_is_a_change_but_saved_bytes_have_a_tolerance(name: str) -
 
 
 def test_another_torch_and_a_new_step_have_no_baseline_and_a_lost_step_is_a_change() -> None:
-    known = {"a": COUNTS}
-    assert found({"a": COUNTS}, known, "2.11.0") == [("all steps", "no baseline")]
-    assert found({"a": COUNTS, "b": COUNTS}, known) == [("a", "same"), ("b", "no baseline")]
-    assert found({}, known) == [("a", "changed")]
+    def found(now: Mapping[str, Any], version: str = "2.13.0") -> list[tuple[str, str]]:
+        return [(each.step, each.verdict) for each in exact.compare(now, {"2.13.0": {"a": COUNTS}}, version)]
+
+    assert found({"a": COUNTS}, "2.11.0") == [("all steps", "no baseline")]
+    assert found({"a": COUNTS, "b": COUNTS}) == [("a", "same"), ("b", "no baseline")]
+    assert found({}) == [("a", "changed")]
 
 
-def test_accepted_counts_are_read_again_and_other_versions_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(exact, "FILE", tmp_path / "baseline.json")
+    return tmp_path / "baseline.json"
+
+
+def test_accepted_counts_are_read_again_and_other_versions_stay(baseline: Path) -> None:
     assert exact.read() == {}
     exact.accept({"a": COUNTS}, "2.11.0")
     exact.accept({"a": {**COUNTS, "flops": 7}}, "2.13.0")
@@ -60,11 +61,8 @@ def test_accepted_counts_are_read_again_and_other_versions_stay(
         (b'{"2.13.0": {"a": {"flops": "many"}}}', "does not hold counts"),
     ],
 )
-def test_a_baseline_of_another_shape_is_one_line(
-    content: bytes, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exact, "FILE", tmp_path / "baseline.json")
-    exact.FILE.write_bytes(content)
+def test_a_baseline_of_another_shape_is_one_line(content: bytes, told: str, baseline: Path) -> None:
+    baseline.write_bytes(content)
     with pytest.raises(MetabenchError, match=told) as caught:
         exact.read()
     assert "\n" not in str(caught.value)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.gate import checkouts, quality, smoke
 
@@ -18,40 +16,28 @@ ROOT = Path(__file__).parents[2]
 FACTS = {"task": "t-v1/a", "episodes": "0", "metric": "accuracy", "higher_is_better": True, "margin": 0.005}
 
 
-def verdict(before: Any, now: Any, **facts: Any) -> str:
-    (found,) = quality.compare({"a": {**FACTS, **facts, "scores": before}}, {"a": {**FACTS, **facts, "scores": now}})
-    return found.verdict
-
-
-@pytest.fixture
-def scores() -> np.ndarray:
-    return np.random.default_rng(0).uniform(0.2, 0.8, (2, 200))
+SCORES = np.random.default_rng(0).uniform(0.2, 0.8, (2, 200))
+NOISE = np.random.default_rng(1).normal(0, 0.3, SCORES.shape)
 
 
 @pytest.mark.parametrize(
     ("metric", "now", "expected"),
     [
-        ("accuracy", lambda scores: scores, "same"),
-        ("accuracy", lambda scores: scores - 0.004, "same"),  # no more than rounding does to a trained score
-        ("accuracy", lambda scores: scores - 0.03, "worse"),
-        ("accuracy", lambda scores: scores + 0.03, "better"),
-        ("squared error", lambda scores: 1.01 * scores, "same"),
-        ("squared error", lambda scores: 1.2 * scores, "worse"),
-        ("squared error", lambda scores: scores / 1.2, "better"),
+        ("accuracy", SCORES, "same"),
+        ("accuracy", SCORES - 0.004, "same"),  # no more than rounding does to a trained score
+        ("accuracy", SCORES - 0.015, "worse"),
+        ("accuracy", SCORES - 0.015 + NOISE - NOISE.mean(), "cannot tell"),  # pairing by episode decides
+        ("accuracy", SCORES + 0.03, "better"),
+        ("squared error", 1.01 * SCORES, "same"),
+        ("squared error", 1.2 * SCORES, "worse"),
+        ("squared error", SCORES / 1.2, "better"),
     ],
 )
-def test_a_drop_beyond_interval_and_rounding_is_worse(
-    scores: np.ndarray, metric: str, now: Callable[[np.ndarray], np.ndarray], expected: str
-) -> None:
+def test_a_drop_beyond_interval_and_rounding_is_worse(metric: str, now: np.ndarray, expected: str) -> None:
     errors: dict[str, Any] = {"metric": metric, "higher_is_better": False, "margin": 1.1}
-    assert verdict(scores, now(scores), **(errors if metric == "squared error" else {})) == expected
-
-
-def test_a_drop_within_the_interval_does_not_fail(scores: np.ndarray) -> None:
-    """The same mean drop, with and without noise that is larger: pairing by episode is what decides."""
-    noise = np.random.default_rng(1).normal(0, 0.3, scores.shape)
-    assert verdict(scores, scores - 0.015) == "worse"
-    assert verdict(scores, scores - 0.015 + noise - noise.mean()) == "cannot tell"
+    facts = FACTS | (errors if metric == "squared error" else {})
+    (found,) = quality.compare({"a": {**facts, "scores": SCORES}}, {"a": {**facts, "scores": now}})
+    assert found.verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -90,26 +76,27 @@ def test_a_base_that_cannot_be_run_is_no_baseline_and_such_a_head_is_an_error(
         quality.train({"base": fine, "head": broken})
 
 
-def test_runs_are_of_registered_methods_and_tasks() -> None:
-    for run in smoke.RUNS.values():
-        tasks = registry.build_task(run.task)
-        assert registry.build_method(run.method, tasks, **run.fields).refuses(tasks) is None
+#: appended to a copy of benchmarks/training.py
+PLANTED = """
+
+_downhill = MetaGradient
 
 
-@pytest.fixture
-def short(tmp_path: Path) -> Path:
-    """The script with a tenth of the training, so that the test is short."""
-    text = Path(smoke.__file__).read_text(encoding="utf-8")
-    usual = '"sinusoid/k10", 3, 250, 400'
-    assert text.count(usual) == 1
-    (tmp_path / "smoke.py").write_text(text.replace(usual, '"sinusoid/k10", 1, 60, 200'))
-    return tmp_path / "smoke.py"
+def MetaGradient(loss, gradients, *others):  # noqa: N802
+    return _downhill(loss, tuple(-gradient for gradient in gradients), *others)
+"""
 
 
-def test_a_learner_that_steps_uphill_is_found_by_the_real_script(short: Path, tmp_path: Path) -> None:
+def test_a_learner_that_steps_uphill_is_found_by_the_real_script(tmp_path: Path) -> None:
     """A copy whose optimiser adds the meta-gradient instead of subtracting it; equal code gives equal bits."""
-    run = "maml on sinusoid/k10"
-    checkout = tmp_path / "checkout"
+    text, usual, run = (
+        Path(smoke.__file__).read_text(encoding="utf-8"),
+        '"sinusoid/k10", 3, 250, 400',
+        "maml on sinusoid/k10",
+    )
+    assert text.count(usual) == 1
+    short, checkout = tmp_path / "smoke.py", tmp_path / "checkout"
+    short.write_text(text.replace(usual, '"sinusoid/k10", 1, 60, 200'))
     checkout.mkdir()
     for package in ("maml", "baselines"):
         (checkout / package).symlink_to(ROOT / package)
@@ -120,14 +107,3 @@ def test_a_learner_that_steps_uphill_is_found_by_the_real_script(short: Path, tm
     training.write_text(training.read_text() + PLANTED)
     (found,) = quality.compare(before, checkouts.run_script(short, checkout, [run], 120))
     assert found.verdict == "worse", found
-
-
-#: appended to a copy of benchmarks/training.py
-PLANTED = """
-
-_downhill = MetaGradient
-
-
-def MetaGradient(loss, gradients, *others):  # noqa: N802
-    return _downhill(loss, tuple(-gradient for gradient in gradients), *others)
-"""

@@ -1,23 +1,25 @@
-"""Records of `metabench cost` with planted times, of a CPU and of a GPU, in the very format of a store."""
+"""Records of `metabench cost` with planted times, of a CPU and of a GPU."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from made_up_records import key_of
+from made_up_records import MACHINE, key_of
 
 from benchmarks.cost import entry
 from benchmarks.cost.grid import Variant
+from benchmarks.records.record import Cost, Git, Record
 from benchmarks.records.store import Store
 
 NOISE = (1.0, 1.1, 1.2, 1.3, 1.4)
-CPU = {"id": "aaaa", "cpu": "Imaginary 9000", "usable_cores": 2, "memory_gib": 8, "os": "Linux", "gpu": None}
-GPU = {
-    **CPU,
-    "id": "bbbb",
-    "gpu": {"name": "Imaginary H100 80GB", "memory_gib": 80, "capability": "9.0", "driver": "550.1", "cuda": "12.8"},
-}
+CPU = dataclasses.replace(MACHINE, id="aaaa")
+GPU = dataclasses.replace(
+    MACHINE,
+    id="bbbb",
+    gpu={"name": "Imaginary H100 80GB", "memory_gib": 80, "capability": "9.0", "driver": "550.1", "cuda": "12.8"},
+)
 #: label -> how many times as long as ours/rule it takes on the GPU
 ON_GPU = {
     "ours/rule": 1.0, "ours/eager": 4.0, "ours/graph": 1.02, "ours/graph-tf32": 0.8, "ours/graph-bf16": 0.9,
@@ -27,7 +29,7 @@ ON_GPU = {
 
 
 def row(order: str, label: str, milliseconds: float, **changes: Any) -> dict[str, Any]:
-    """A variant whose five rounds took so many milliseconds times 1 to 1.4."""
+    """A variant whose five rounds took these milliseconds times 1 to 1.4."""
     name, _, plan = label.partition("/")
     samples = [milliseconds * each for each in NOISE]
     times = {"milliseconds": samples[2], "low": samples[0], "high": samples[-1], "samples_milliseconds": samples}
@@ -41,18 +43,26 @@ def untimed(order: str, name: str, status: str, reason: str) -> dict[str, Any]:
 
 
 def record(
-    backbone: str, meta_batch: int, inner_steps: int, rows: list[dict[str, Any]], gpu: bool = True, **changes: Any
-) -> dict[str, Any]:
-    setting = {"work": "meta-step", "backbone": backbone, "meta_batch": meta_batch, "inner_steps": inner_steps}
+    backbone: str, meta_batch: int, inner_steps: int, rows: list[dict[str, Any]], gpu: bool = True,
+    work: str = "meta-step", **changes: Any,
+) -> Record:  # fmt: skip
+    setting = {"work": work, "backbone": backbone, "meta_batch": meta_batch, "inner_steps": inner_steps}
     device, machine = ("cuda", GPU) if gpu else ("cpu", CPU)
-    return {
-        "key": key_of("cost", device, *setting.values()), "cell": "cost", "profile": "standard", "device": device,
-        "label": f"{backbone}, {meta_batch} tasks, {inner_steps} inner steps", "status": "ok", "reason": None,
-        "stderr": "", "memory": {"peak_bytes": 1}, "files": {}, "setting": setting, "threads": 1, "precision": None,
-        "started": "2031-05-02T10:00:00+00:00", "finished": "2031-05-02T10:01:00+00:00", "machine": machine,
-        "versions": {"python": "3.11.2", "torch": "2.13.0"}, "git": {"commit": "e" * 40, "dirty": False},
-        "rows": rows, **changes,
-    }  # fmt: skip
+    found = Record(
+        key_of("cost", device, *setting.values()),
+        "cost",
+        f"{backbone}, {meta_batch} tasks, {inner_steps} inner steps",
+        profile="standard",
+        device=device,
+        cost=Cost(setting, tuple(rows)),
+        peak_bytes=1,
+        started="2031-05-02T10:00:00+00:00",
+        finished="2031-05-02T10:01:00+00:00",
+        machine=machine,
+        versions={"python": "3.11.2", "torch": "2.13.0"},
+        git=Git("e" * 40, False),
+    )
+    return dataclasses.replace(found, **changes)
 
 
 def costs(folder: Path, gpu: bool = True, cpu: bool = False) -> Store:

@@ -1,26 +1,36 @@
-"""Records in the very format of a store, with planted numbers: what the tests of the report read."""
+"""Records with planted numbers in a store: what the tests of the reports read."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
+from benchmarks.records.record import (
+    Budget,
+    CurvePoint,
+    Evaluation,
+    Git,
+    Machine,
+    Method,
+    Record,
+    StepSummary,
+    Task,
+    Test,
+    Training,
+)
 from benchmarks.records.store import Store
 
-SINUSOID = {
-    "id": "sinusoid-v1/k10", "name": "sinusoid", "version": 1, "variant": "k10", "kind": "regression", "fields": {},
-    "metric": "squared error", "higher_is_better": False, "equivalence_margin": 1.1, "data": None,
-}  # fmt: skip
-GLYPHS = {
-    "id": "glyphs-v1/5w1s", "name": "glyphs", "version": 1, "variant": "5w1s", "kind": "classification", "fields": {},
-    "metric": "accuracy", "higher_is_better": True, "equivalence_margin": 0.002, "data": "0123456789abcdef",
-}  # fmt: skip
+SINUSOID = Task("sinusoid-v1/k10", "sinusoid", 1, "k10", "regression", "squared error", False, 1.1, {})
+GLYPHS = Task(
+    "glyphs-v1/5w1s", "glyphs", 1, "5w1s", "classification", "accuracy", True, 0.002, {}, data="0123456789abcdef"
+)
+MACHINE = Machine("a1b2c3d4", "Imaginary 9000", "x86_64", 2, 2, 2, 8, "Linux", "Linux")
 
 
 def key_of(*parts: Any) -> str:
@@ -33,107 +43,133 @@ class Maker:
     def __init__(self, folder: Path, episodes: int = 60) -> None:
         self.store = Store(folder)
         self.episodes = episodes
-        rows = [(episode, query, query % 5, 7 * query) for episode in range(episodes) for query in range(10)]
-        self.digest = self.store.write_episodes(pd.DataFrame(rows, columns=["episode", "query", "class", "item"]))
+        query = np.tile(np.arange(10), (episodes, 1))
+        self.digest = self.store.write_episodes({"classes": query % 5, "items": 7 * query})
 
-    def header(self, cell: str, label: str, task: dict[str, Any], seed: int, **changes: Any) -> dict[str, Any]:
-        name, parts = label.split(" [")[0], sorted(map(str, changes.items()))
-        header = {
-            "key": key_of(cell, label, task["id"], seed, parts), "cell": cell,
-            "status": "ok", "reason": None, "stderr": "",
-            "label": label, "task": task, "seed": seed, "profile": "quick",
-            "method": {
-                "name": name, "fields": {"inner_steps": 1},
-                "facts": {"backbone": "mlp-40-40", "mean_loss_inner_lr": 2.0},
-            },
-            "budget": {"meta_steps": 2000, "seconds": 300, "validate_every": 100, "validation_episodes": 50},
-            "training": None, "memory": {"peak_bytes": 3 * 10**8}, "threads": 1, "device": "cpu", "plan": {},
-            "machine": {
-                "id": "a1b2c3d4", "cpu": "Imaginary 9000", "usable_cores": 2, "memory_gib": 8,
-                "os": "Linux", "gpu": None,
-            },
-            "versions": {"python": "3.11.2", "torch": "2.13.0"}, "git": {"commit": "f" * 40, "dirty": False},
-            "started": "2031-05-01T10:00:00Z", "finished": "2031-05-01T10:01:00Z",
-        }  # fmt: skip
-        return {**header, **changes}
+    def header(self, cell: Any, label: str, task: Task, seed: int | None, **changes: Any) -> Record:
+        """A record without results. changes: fields of `Record`."""
+        header = Record(
+            key_of(cell, label, task, seed, sorted(changes.items(), key=str)),
+            cell,
+            label,
+            method=Method(
+                label.split(" [")[0], {"inner_steps": 1}, {"backbone": "mlp-40-40", "mean_loss_inner_lr": 2.0}
+            ),
+            task=task,
+            seed=seed,
+            profile="quick",
+            budget=Budget(2000, 300, 50, 20),
+            peak_bytes=3 * 10**8,
+            machine=MACHINE,
+            versions={"python": "3.11.2", "torch": "2.13.0"},
+            git=Git("f" * 40, False),
+            started="2031-05-01T10:00:00Z",
+            finished="2031-05-01T10:01:00Z",
+        )
+        return dataclasses.replace(header, **changes)
 
-    def training(self, label: str, task: dict[str, Any], seed: int, under_trained: bool = False) -> dict[str, Any]:
+    def training(self, label: str, task: Task, seed: int, under_trained: bool = False) -> Training:
         steps = np.arange(0, 2001, 200)
-        start, end = (4.0, 0.3) if task is SINUSOID else (0.2, 0.9)
+        start, end = (4.0, 0.3) if task.metric == "squared error" else (0.2, 0.9)
         levels = end + (start - end) * np.exp(-steps / 500 * (1 + 0.2 * seed))
-        curve = [
-            {
-                "step": int(s),
-                "seconds": s / 50,
-                "examples": int(s) * 250,
-                "loss": 1.0,
-                "score": float(v),
-                "standard_error": 0.02,
-            }
-            for s, v in zip(steps, levels, strict=True)
-        ]
-        return {
-            "fit": key_of("fit", label, task["id"], seed, []), "meta_steps": 2000, "published_meta_steps": 7000,
-            "share": 2000 / 7000, "still_improving": under_trained, "under_trained": under_trained, "seconds": 40.0,
-            "examples": 500000, "environment_steps": 0, "stopped_by": "budget", "best_step": 2000,
-            "best_validation": float(levels[-1]), "curve": curve, "parameters": 1761, "regime": "query",
-        }  # fmt: skip
+        curve = tuple(
+            CurvePoint(step, step / 50, step * 250, 0, 1.0, level, 0.02)
+            for step, level in zip(steps.tolist(), levels.tolist(), strict=True)
+        )
+        return Training(
+            fit=key_of("fit", label, task.id, seed),
+            method=label,
+            meta_steps=2000,
+            published_meta_steps=7000,
+            share=2000 / 7000,
+            still_improving=under_trained,
+            seconds=40.0,
+            examples=500000,
+            environment_steps=0,
+            stopped_by="budget",
+            best_step=2000,
+            best_validation=curve[-1].score,
+            curve=curve,
+            parameters=1761,
+            regime="query",
+        )
 
-    def fit(self, label: str, task: dict[str, Any], seed: int = 0, under_trained: bool = False) -> None:
+    def fit(self, label: str, task: Task, seed: int = 0, under_trained: bool = False) -> None:
         training = self.training(label, task, seed, under_trained)
-        self.store.write({**self.header("fit", label, task, seed), "key": training["fit"], "training": training})
+        self.store.write(self.header("fit", label, task, seed, key=training.fit, training=training))
 
     def evaluation(
-        self, label: str, task: dict[str, Any], seed: int = 0, *, regime: str = "none", level: float = 0.5,
-        slope: float = 0.0, steps: int = 1, fits: bool = True, under_trained: bool = False, exhibit: bool = False,
-        role: str | None = None, queries: int = 10, curve_episodes: int = 20, model: str = "best", **changes: Any,
+        self, label: str, task: Task, seed: int = 0, *, regime: str = "none", level: float = 0.5, slope: float = 0.0,
+        steps: int = 1, fits: bool = True, under_trained: bool = False, exhibit: bool = False, role: str | None = None,
+        queries: int = 10, curve_episodes: int = 20, model: str = "best", trained_on: str | None = None,
+        shots: int | None = None, environment_steps: float | None = None, facts: dict[str, Any] | None = None,
+        arrays: dict[str, np.ndarray] | None = None, **changes: Any,
     ) -> str:  # fmt: skip
-        """One evaluation; scores at every step on the first episodes, at the last step on all."""
-        frame = self.scores(task, label, seed, regime, level, slope, steps, queries, curve_episodes)
-        header = self.header("evaluation", label, task, seed, **{"regime": regime, **changes})
-        del header["regime"]
-        if model != "best":
-            header["key"] = key_of(header["key"], model)
-        if role:
-            header["method"]["facts"]["role"] = role
-        header["training"] = self.training(label, task, seed, under_trained) if fits else None
-        images = task["kind"] == "classification"
-        header["evaluation"] = {
-            "split": "test", "regime": regime, "model": model, "way": 5 * images, "shots": 1 if images else 10,
-            "queries": queries, "episodes": self.episodes, "reported_steps": [steps - 1], "headline_step": steps - 1,
-            "curve_episodes": curve_episodes, "selection": "published", "trials": 0, "chosen": {},
-            "seconds_per_task": 0.01,
-            "episodes_digest": self.digest if images else None, "task_id": task["id"],
-        }  # fmt: skip
-        self.store.write(header, scores=frame, arrays=exhibited(task, steps) if exhibit else None)
-        return header["key"]
+        """One evaluation; scores at every step on the first episodes, at the last step on all.
 
-    def scores(self, task, label, seed, regime, level, slope, steps, queries, curve_episodes) -> pd.DataFrame:
+        environment_steps: per inner step. facts: of the method. changes: fields of `Record`."""
+        scores = self.scores(task, label, seed, regime, level, slope, steps, queries, curve_episodes)
+        summary = tuple(
+            StepSummary(step, None, None, None, len(v), None, environment_steps and step * environment_steps)
+            for step, v in enumerate(scores)
+        )
+        images = task.kind == "classification"
+        if fits and "training" not in changes:
+            changes["training"] = self.training(label, task, seed, under_trained)
+        record = self.header("evaluation", label, task, seed if fits else None, **changes)
+        test = Test(model, regime, (steps - 1,), summary, 0.01)
+        method = record.method or Method(label, {})
+        record = dataclasses.replace(
+            record,
+            key=key_of(record.key, regime, model, shots, trained_on),
+            method=dataclasses.replace(
+                method, facts={**method.facts, **({"role": role} if role else {}), **(facts or {})}
+            ),
+            evaluation=Evaluation(
+                split="test",
+                task_id=task.id,
+                trained_on=trained_on or task.id,
+                way=5 if images else None,
+                shots=shots or (1 if images else 10),
+                queries=queries,
+                episodes=self.episodes,
+                selection="published",
+                validation_episodes=50,
+                curve_episodes=curve_episodes,
+                episodes_digest=self.digest if images else None,
+            ),
+            tests=(test,),
+        )
+        arrays = exhibited(task, steps) if exhibit else arrays
+        named = {test.scores_name(step): values for step, values in enumerate(scores)}
+        return self.store.write(record, scores=named, arrays=arrays).key
+
+    def scores(
+        self, task: Task, label: str, seed: int, regime: str, level: float, slope: float, steps: int, queries: int,
+        curve_episodes: int,
+    ) -> list[np.ndarray]:  # fmt: skip
+        """``[episodes, queries]`` per step."""
         hardness = np.random.default_rng(1).normal(size=self.episodes)
         own = np.random.default_rng(int(key_of(label, seed, regime), 16) % 2**32)
-        blocks = []
+        found = []
         for step in range(steps):
-            shown = np.arange(self.episodes if step == steps - 1 else min(curve_episodes, self.episodes))
-            mean = level + slope * step / max(1, steps - 1) + 0.03 * hardness[shown][:, None]
-            if task["kind"] == "classification":
-                score = own.random((len(shown), queries)) < mean
+            shown = self.episodes if step == steps - 1 else min(curve_episodes, self.episodes)
+            mean = level + slope * step / max(1, steps - 1) + 0.03 * hardness[:shown, None]
+            if task.kind == "classification":
+                found.append(own.random((shown, queries)) < mean)
             else:
-                score = (np.abs(mean) * own.gamma(2, 0.5, (len(shown), queries))).astype(np.float32)
-            episode, query = np.meshgrid(shown, np.arange(queries), indexing="ij")
-            columns = {"step": step, "episode": episode.ravel(), "query": query.ravel(), "score": score.ravel()}
-            blocks.append(pd.DataFrame(columns))
-        return pd.concat(blocks, ignore_index=True)
+                found.append((np.abs(mean) * own.gamma(2, 0.5, (shown, queries))).astype(np.float32))
+        return found
 
     def unfinished(
-        self, label: str, task: dict[str, Any], status: str, reason: str, stderr: str = "", seed: int = 0
+        self, label: str, task: Task, status: Any, reason: str, stderr: str = "", seed: int | None = 0
     ) -> None:
-        header = self.header("fit", label, task, seed, status=status, reason=reason, stderr=stderr)
-        self.store.write(header)
+        self.store.write(self.header("fit", label, task, seed, status=status, reason=reason, stderr=stderr))
 
 
-def exhibited(task: dict[str, Any], steps: int) -> dict[str, np.ndarray]:
+def exhibited(task: Task, steps: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(3)
-    if task["kind"] == "classification":
+    if task.kind == "classification":
         return {
             "support_images": generator.integers(0, 255, (2, 5, 28, 28), dtype=np.uint8),
             "support_labels": np.tile(np.arange(5, dtype=np.int16), (2, 1)),
@@ -161,7 +197,6 @@ def full_store(folder: Path) -> Maker:
             make.evaluation(
                 label, SINUSOID, level=3.0, slope=level - 3.0, steps=steps, under_trained=label == "finetune", **common
             )
-        make.evaluation("nearest-neighbour", SINUSOID, level=1.7, fits=False, **common)
         make.evaluation("oracle", SINUSOID, level=0.01, role="ceiling", **common)
         for label, level in (("maml", 0.93), ("maml [tuned]", 0.94), ("matching-nets", 0.80), ("finetune", 0.7)):
             make.fit(label, GLYPHS, seed)
@@ -170,12 +205,15 @@ def full_store(folder: Path) -> Maker:
                 make.evaluation(
                     label, GLYPHS, regime=regime, level=level - 0.05 * (regime == "support"), steps=steps, **common
                 )
-        make.evaluation("nearest-neighbour", GLYPHS, level=0.43, fits=False, **common)
-        make.evaluation("chance", GLYPHS, level=0.2, fits=False, role="floor", **common)
         make.unfinished(
             "matching-nets", SINUSOID, "error", "RuntimeError: <b>planted</b>", "Traceback:\n  planted", seed
         )
-        make.unfinished("maml", {**GLYPHS, "id": "miniimagenet-v1/5w1s"}, "skipped", "no images at hand", seed=seed)
+        make.unfinished(
+            "maml", dataclasses.replace(GLYPHS, id="miniimagenet-v1/5w1s"), "skipped", "no images at hand", seed=seed
+        )
+    make.evaluation("nearest-neighbour", SINUSOID, level=1.7, fits=False, exhibit=True)
+    make.evaluation("nearest-neighbour", GLYPHS, level=0.43, fits=False, exhibit=True)
+    make.evaluation("chance", GLYPHS, level=0.2, fits=False, role="floor", exhibit=True)
     return make
 
 

@@ -146,8 +146,10 @@ def test_forgetting(full: Store) -> None:
     ):
         export.forget(full, ["mamel"])
     assert export.forget(full, ["chance"], failed=True) == 0
+    with full.lock(KEY), pytest.raises(MetabenchError, match=f"a run is at work on chance .{KEY}.: stop it first"):
+        export.forget(full, ["chance"])
     assert export.forget(full, [], failed=True) == 1
     assert {record.label for record in full.records()} == {"chance"}
-    assert export.forget(full, ["chance"]) == 2
+    assert 1 <= export.forget(full, ["chance"]) <= 2
     assert full.records() == []
     assert {path.parent.name for path in files(full)} == {"episodes"}

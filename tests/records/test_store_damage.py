@@ -34,10 +34,15 @@ def full(store):
     """The record of a store that has files of every kind, and where they are."""
     digest = store.write_episodes(examples())
     record = store.write(evaluation(digest=digest), scores(), {"a": np.arange(50)}, {"w": torch.arange(50.0)})
-    names = {"scores": f"scores/{KEY}.npz", "arrays": f"arrays/{KEY}.npz", "state": f"states/{KEY}.pt"}
-    return record, {kind: store.path / name for kind, name in names.items()} | {
-        "episodes": store.path / "episodes" / f"{digest}.npz"
-    }
+    names = {"scores": f"{KEY}.npz", "arrays": f"{KEY}.npz", "states": f"{KEY}.pt", "episodes": f"{digest}.npz"}
+    return record, {folder: store.path / folder / name for folder, name in names.items()}
+
+
+def content(store, record, folder):
+    """What the store reads from a record's file in this folder."""
+    if folder == "episodes":
+        return store.episodes(record.evaluation.episodes_digest)
+    return getattr(store, {"states": "state"}.get(folder, folder))(record)
 
 
 def aside(store):
@@ -104,46 +109,47 @@ def test_foreign_files_and_folders_are_set_aside(store):
     assert sorted(os.listdir(store.path / "records")) == sorted([".gitkeep", f"{KEY}.json"])
 
 
-@pytest.mark.parametrize("kind", ["scores", "arrays", "state", "episodes"])
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states", "episodes"])
 @pytest.mark.parametrize("how", ["truncated", "missing"])
-def test_a_record_with_a_damaged_file_is_not_finished(store, full, kind, how):
-    path = full[1][kind]
+def test_a_record_with_a_damaged_file_is_not_finished(store, full, folder, how):
+    record, path = full[0], full[1][folder]
     if how == "missing":
         path.unlink()
     else:
         damage(path)
-    if (kind, how) == ("episodes", "truncated"):  # shared, so only their name says what they hold
-        assert store.episodes(path.stem) is None
+    if folder == "episodes":  # shared by records, so damage shows when they are read
+        assert content(store, record, folder) is None
     assert store.records() == []
-    assert any(how in line for line in store.problems) or kind == "episodes"
+    assert str(path) in "".join(store.problems) or how == "missing"
+    assert sum(name.endswith(path.name) for name in aside(store)) == (how == "truncated")
     assert any(name.endswith(f"{KEY}.json") for name in aside(store))
-    assert any(name.endswith(path.name) and "records" not in name for name in aside(store)) == (how == "truncated")
     assert not path.exists()
-    store.write_episodes(examples())
-    assert store.write(full[0].__class__(**{**vars(full[0]), "files": {}}), scores()) == store.get(KEY)
 
 
-@pytest.mark.parametrize("kind", ["scores", "arrays", "state", "episodes"])
-def test_one_flipped_bit_is_found_when_the_content_is_read(store, full, kind):
-    record, path = full[0], full[1][kind]
-    content, draw = path.read_bytes(), random.Random(kind)
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states", "episodes"])
+def test_one_flipped_bit_is_found_when_the_content_is_read(store, full, folder):
+    record, path = full[0], full[1][folder]
+    whole, draw = path.read_bytes(), random.Random(folder)
     for _ in range(120):
-        flipped = bytearray(content)
-        flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
         reader = Store(store.path, read_only=True)
-        found = reader.episodes(path.stem) if kind == "episodes" else getattr(reader, kind)(record)
-        # a zip has bytes that decide nothing, as the time of its members: the digest of episodes is that of the arrays
-        if kind != "episodes" or found is None:
+        found = content(reader, record, folder)
+        if folder == "episodes" and found is not None:  # one of the bytes of a zip that nobody reads
+            assert all(np.array_equal(found[name], array) for name, array in examples().items())
+        else:
             assert found is None
             assert str(path) in reader.problems[0]
-        else:
-            assert all(np.array_equal(found[name], array) for name, array in examples().items())
-    path.write_bytes(flipped)
-    assert (
-        store.episodes(path.stem) if kind == "episodes" else getattr(store, kind)(record)
-    ) is None or kind == "episodes"
-    assert kind == "episodes" or (store.get(KEY) is None and len(aside(store)) == 2)
+
+
+@pytest.mark.parametrize("folder", ["scores", "arrays", "states"])
+def test_a_record_whose_content_is_damaged_is_run_again(store, full, folder):
+    path = full[1][folder]
+    path.write_bytes(path.read_bytes()[:-1] + b"\x99")
+    assert content(store, full[0], folder) is None
+    assert store.get(KEY) is None
+    assert len(aside(store)) == 2
 
 
 class Code:
@@ -158,9 +164,12 @@ def test_code_in_a_checkpoint_is_refused(store):
     assert not Path("/tmp/metabench-was-here").exists()
 
 
-def test_a_truncated_checkpoint_is_set_aside_by_who_holds_the_lock(store):
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_set_aside_by_the_holder_of_the_lock(store, how):
     store.write_checkpoint(KEY, {"w": torch.zeros(500)})
-    damage(store.path / "checkpoints" / f"{KEY}.pt")
+    path = store.path / "checkpoints" / f"{KEY}.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if how == "truncated" else whole[:900] + bytes([whole[900] ^ 1]) + whole[901:])
     with store.lock(KEY):
         assert store.checkpoint(KEY) is None
     assert len(aside(store)) == 1
@@ -218,19 +227,15 @@ def test_a_folder_that_is_a_link_is_not_written_to(store, tmp_path, folder):
 @pytest.mark.parametrize("folder", ["aside", "records"])
 def test_nothing_is_moved_through_a_link(store, tmp_path, folder):
     store.write(evaluation())
-    header(store).write_text("{")
     elsewhere = tmp_path / "elsewhere"
     if folder == "records":
         shutil.move(store.path / "records", elsewhere)
     elsewhere.mkdir(exist_ok=True)
     (store.path / folder).symlink_to(elsewhere)
-    before = sorted(tmp_path.rglob("*"))
+    header(store).write_text("{")
+    before = sorted(elsewhere.iterdir())
     assert store.records() == []
-    assert {path for path in tmp_path.rglob("*") if path.suffix != ".lock"} <= {
-        *before,
-        store.path / "locks",
-        store.path / "aside",
-    }
+    assert sorted(elsewhere.iterdir()) == before
     assert header(store).read_text() == "{"
 
 

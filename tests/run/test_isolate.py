@@ -1,41 +1,38 @@
-"""Jobs in processes of their own: each way to end, really done."""
+"""Jobs in processes of their own: each way to end, really done; their order, and who waits for whom."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from whole_runs import wait_until
+from whole_runs import alive, wait_until
 
-from benchmarks.run.isolate import Job, process, run
+from benchmarks.run.isolate import Job, Outcome, process, run
 
 ROOT = Path(__file__).parents[2]
 
 PLUGIN = """
-import os, re, subprocess, sys, threading, time
+import builtins, os, re, subprocess, sys, threading, time
 import torch
 from benchmarks.api import Diverged
 from benchmarks.errors import MetabenchError, Unavailable
 
-def add(progress, a, b):
-    print("adding")
+def add(progress, a=1, b=1):
     return {"sum": a + b, "pid": os.getpid(), "home": os.environ.get("METABENCH_TEST")}
 
-def raises(progress, kind="KeyError", text="it broke"):
-    known = {"KeyError": KeyError, "Diverged": Diverged, "MetabenchError": MetabenchError, "Unavailable": Unavailable,
-             "MemoryError": MemoryError, "RuntimeError": RuntimeError, "OutOfMemoryError": torch.OutOfMemoryError,
-             "SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}
-    raise known[kind](text)
-
-def nan_loss(progress):
-    weight = torch.full((3,), 1e30, requires_grad=True)
-    loss = (weight**2).sum() - (weight**2).sum()
-    if not torch.isfinite(loss):
-        raise Diverged(f"the loss is {loss.item()} at meta-step 1")
+def report(progress, count, pause):
+    for number in range(count):
+        progress({"step": number})
+        time.sleep(pause)
     return {}
+
+def raises(progress, kind="KeyError", text="it broke"):
+    raise {**vars(builtins), **vars(torch), **globals()}[kind](text)
 
 def too_big_a_tensor(progress):
     torch.empty(2**52)
@@ -70,6 +67,12 @@ def leaves_a_thread(progress):
     threading.Thread(target=time.sleep, args=(60,)).start()
     return {"done": True}
 
+def with_family(progress, pids):
+    child = subprocess.Popen(["sleep", "60"])
+    with open(pids, "w") as file:
+        file.write(f"{os.getpid()} {child.pid}")
+    time.sleep(60)
+
 def returns_no_plain_value(progress):
     return {"value": object()}
 
@@ -92,9 +95,8 @@ def job(tmp_path, monkeypatch):
 
     def make(function, key=None, seconds=None, memory_bytes=None, after=(), **arguments):
         key = key or function
-        return Job(
-            key, (f"isolation_plugin:{function}", arguments), tmp_path / f"{key}.log", seconds, memory_bytes, after
-        )
+        call = (f"isolation_plugin:{function}", arguments)
+        return Job(key, call, tmp_path / f"{key}.log", seconds, memory_bytes, after)
 
     return make
 
@@ -105,6 +107,9 @@ def run_one(job, **settings):
 
 def running(command):
     return any(process.info["cmdline"] == command for process in psutil.process_iter(["cmdline"]))
+
+
+# --- one job ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_result_comes_back_from_another_process(job, monkeypatch):
@@ -134,18 +139,8 @@ def test_a_result_comes_back_from_another_process(job, monkeypatch):
 )
 def test_an_exception_becomes_a_status_and_a_reason(job, kind, text, status, reason):
     outcome = run_one(job("raises", kind=kind, text=text))
-    assert (outcome.status, outcome.reason) == (status, reason)
+    assert (outcome.status, outcome.reason, outcome.value) == (status, reason, None)
     assert "in raises" in outcome.stderr
-    assert outcome.value is None
-
-
-def test_a_loss_that_is_not_finite_is_divergence(job):
-    outcome = run_one(job("nan_loss"))
-    assert (outcome.status, outcome.reason) == ("diverged", "the loss is nan at meta-step 1")
-
-
-def test_a_tensor_that_does_not_fit_is_out_of_memory(job):
-    assert run_one(job("too_big_a_tensor")).status == "out-of-memory"
 
 
 @pytest.mark.parametrize("how", ["in Python", "in C"])
@@ -180,13 +175,9 @@ def test_memory_is_watched_from_outside(job, function):
     assert 450_000_000 < outcome.peak_bytes < 900_000_000
 
 
-def test_what_is_no_plain_value_is_an_error(job):
-    outcome = run_one(job("returns_no_plain_value"))
-    assert outcome.status == "error"
-    assert "not JSON serializable" in outcome.reason
-
-
-def test_an_unknown_function_is_an_error(job):
+def test_what_a_function_cannot_do_is_an_error(job):
+    assert run_one(job("too_big_a_tensor")).status == "out-of-memory"
+    assert "not JSON serializable" in run_one(job("returns_no_plain_value")).reason
     assert run_one(job("nothing")).reason.startswith("AttributeError")
 
 
@@ -234,11 +225,99 @@ def test_freed_memory_is_kept_where_the_c_library_can_be_told():
         "numpy.ones(5_000_000)\n"
         "print(int(told), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
-    command = [sys.executable, "-c", code]
     counts = {}
     for mode in ("kept", "returned"):
-        printed = subprocess.run([*command, mode], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-        counts[mode] = int(printed[1])
-        if mode == "kept" and printed[0] == "0":
+        command = [sys.executable, "-c", code, mode]
+        told, counts[mode] = map(int, subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout.split())
+        if mode == "kept" and not told:
             pytest.skip("this C library has no mallopt")
     assert counts["kept"] < 0.2 * counts["returned"], counts
+
+
+# --- many jobs -------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_wait_for_what_they_need_and_for_a_worker(job):
+    short = {"count": 1, "pause": 0.1}
+    jobs = [job("report", "fit", **short), job("add", "evaluation", after=("fit",))]
+    jobs += [job("report", key, **short) for key in ("other", "last")]
+    active, most, order = set(), 0, []
+
+    def on_event(event):
+        nonlocal most
+        if event.kind == "started":
+            active.add(event.job.key)
+            assert event.job.key != "evaluation" or "fit" in order
+        if event.kind == "finished":
+            active.discard(event.job.key)
+            order.append(event.job.key)
+        most = max(most, len(active))
+
+    outcomes = run(jobs, 2, on_event)
+    assert {outcome.status for outcome in outcomes.values()} == {"ok"}
+    assert sorted(order) == ["evaluation", "fit", "last", "other"]
+    assert most == 2
+
+
+def test_a_failure_is_passed_on_to_those_that_wait_for_it_and_to_no_others(job):
+    jobs = [job("raises", "fit"), job("add", "evaluation", after=("fit",)), job("add", "table", after=("evaluation",))]
+    events = []
+    outcomes = run([*jobs, job("add", "other")], 2, events.append)
+    assert outcomes["evaluation"] == Outcome("skipped", "its fit failed: KeyError: 'it broke'", blamed_on="fit")
+    assert outcomes["table"].status == "skipped"
+    assert outcomes["other"].status == "ok"
+    assert {event.job.key for event in events if event.kind == "started"} == {"fit", "other"}
+    assert {event.job.key for event in events if event.kind == "finished"} == set(outcomes)
+
+
+def test_a_job_that_cannot_start_does_not_end_the_run(job, tmp_path):
+    (tmp_path / "file").write_text("")
+    jobs = [replace(job("add", "first"), log=tmp_path / "file" / "log"), job("add", "other")]
+    outcomes = run(jobs, 1, lambda event: None)
+    assert outcomes["first"].reason.startswith("its process could not be started")
+    assert outcomes["other"].status == "ok"
+
+
+def test_jobs_of_others_are_asked_about_again_and_their_outcomes_are_taken_over(job):
+    start, order = time.monotonic(), []
+
+    def admit(asked):
+        if asked.key == "elsewhere":
+            return Outcome("diverged", "told by another run")
+        return "wait" if asked.key == "busy" and time.monotonic() - start < 0.5 else "start"
+
+    jobs = [job("add", "busy"), job("add", "free"), job("add", "elsewhere"), job("add", "test", after=("elsewhere",))]
+    listen = lambda event: order.append(event.job.key) if event.kind == "finished" else None  # noqa: E731
+    outcomes = run(jobs, 1, listen, admit=admit)
+    assert order[-1] == "busy"
+    assert outcomes["busy"].status == outcomes["free"].status == "ok"
+    assert outcomes["elsewhere"] == Outcome("diverged", "told by another run")
+    assert outcomes["test"].blamed_on == "elsewhere"
+
+
+@pytest.mark.parametrize("after", ["nothing", "add"])
+def test_a_job_cannot_wait_for_what_never_comes(job, after):
+    with pytest.raises(ValueError, match="no earlier job"):
+        run([job("add", after=(after,))], 1, lambda event: None)
+
+
+def test_progress_arrives_in_order_and_is_thinned_out(job):
+    events = []
+    run([job("report", count=60, pause=0.01)], 1, events.append)
+    steps = [event.progress["step"] for event in events if event.kind == "progress"]
+    assert steps[0] == 0
+    assert steps == sorted(set(steps))
+    assert 2 <= len(steps) <= 10  # 0.6 s or somewhat more, five per second
+
+
+def test_an_error_of_the_listener_kills_what_runs(job, tmp_path):
+    pids = tmp_path / "pids"
+
+    def on_event(event):
+        wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        raise LookupError("the listener")
+
+    with pytest.raises(LookupError, match="the listener"):
+        run([job("with_family", pids=str(pids))], 1, on_event)
+    for pid in map(int, pids.read_text().split()):
+        wait_until(lambda pid=pid: not alive(pid))

@@ -1,19 +1,20 @@
-"""What is said of costs: ratios, sentences, tables and figures, recomputed from made-up samples."""
+"""Costs on planted samples: ratios, sentences, tables and figures."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_up_costs import CPU, record, row, untimed
 from made_up_records import SINUSOID, Maker
 from rich.console import Console
 
-from benchmarks.cost import entry
-from benchmarks.cost.grid import Variant
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record
 from benchmarks.stats import timing
 from reports import style
 from reports.cost import figures, sections, terminal, worth
@@ -22,22 +23,17 @@ from reports.page.page import write_report
 from reports.results import load
 
 
-def planted(steps: int, second: float, first: float, label: str = "ours/rule", **changes: Any) -> dict[str, Any]:
-    """A record with times of 5 rounds that are second (first) times 1, 1.1, 1.2 ... in every order alike."""
-    noise = [1.0, 1.1, 1.2, 1.3, 1.4]
-    blank = entry.empty_row
-    rows = []
-    for order, scale, peak in (("second", second, 4_000_000), ("first", first, 3_000_000)):
-        samples = [scale * each for each in noise]
-        facts = {"samples_milliseconds": samples, "milliseconds": scale * 1.2, "low": scale, "high": 1.4 * scale}
-        counted = {"peak_bytes": peak, "flops": 150 * scale, "operations": 100, "spread": 0.16, "stable": False}
-        name, _, plan = label.partition("/")
-        rows.append({**blank(Variant(order, name, plan)), **facts, **counted})
-    place = {"backbone": "mlp-40-40", "meta_batch": 25, "inner_steps": steps}
-    return {
-        "key": f"{steps:016d}", "cell": "cost", "status": "ok", "reason": None, "setting": place, "rows": rows,
-        "machine": {"id": "abcd"}, "device": "cpu", "finished": "2026-01-01T00:00:00+00:00", **changes,
-    }  # fmt: skip
+def variants(second: float, first: float, label: str = "ours/rule") -> list[dict[str, Any]]:
+    """Both orders of an implementation, unstable, with these times times 1, 1.1, 1.2 ... in the same rounds."""
+    return [
+        row(order, label, scale, peak_bytes=peak, stable=False)
+        for order, scale, peak in (("second", second, 4_000_000), ("first", first, 3_000_000))
+    ]
+
+
+def planted(steps: int, second: float, first: float, *more: dict[str, Any], **changes: Any) -> Record:
+    """A setting on the CPU: our variants, and more rows."""
+    return record("mlp-40-40", 25, steps, [*variants(second, first), *more], gpu=False, **changes)
 
 
 def test_ratios_and_sentences_come_from_the_samples() -> None:
@@ -67,28 +63,27 @@ def test_ratios_and_sentences_come_from_the_samples() -> None:
 
 def test_the_newest_record_of_a_setting_counts_and_machines_never_mix() -> None:
     old, new = planted(1, 3.0, 1.0), planted(1, 2.0, 1.0, key="1" * 16)
-    other = planted(1, 5.0, 1.0, key="2" * 16, machine={"id": "other"})
+    other = planted(1, 5.0, 1.0, key="2" * 16, machine=dataclasses.replace(CPU, id="other"))
     found = tables.ratios([old, new, other])
-    assert list(zip(found["machine"], found["time"], strict=True)) == [("abcd", 2.0), ("other", 5.0)]
+    assert list(zip(found["machine"], found["time"], strict=True)) == [("aaaa", 2.0), ("other", 5.0)]
 
 
 def test_the_fastest_of_the_others_is_marked() -> None:
-    record = planted(1, 3.0, 2.0)
-    for name, scale in (("learn2learn", 10), ("jax", 2), ("ours/one", 1)):
-        record["rows"] += planted(1, 3.0 * scale, 2.0 * scale, name)["rows"]
-    found = tables.against([record])
+    others = [
+        each
+        for name, scale in (("learn2learn", 10), ("jax", 2), ("ours/one", 1))
+        for each in variants(3.0 * scale, 2.0 * scale, name)
+    ]
+    found = tables.against([planted(1, 3.0, 2.0, *others)])
     marked = found[found["fastest"]]
     assert set(marked["label"]) == {"jax"}
     assert list(marked["time"]) == pytest.approx([2.0, 2.0])
 
 
 def test_the_terminal_shows_numbers_and_what_failed() -> None:
-    record = planted(1, 3.0, 2.0)
-    record["rows"].append(
-        {**entry.empty_row(Variant("first", "jax")), "status": "skipped", "reason": "jax is not installed"}
-    )
+    absent = untimed("first", "jax", "skipped", "jax is not installed")
     console = Console(width=160, record=True, file=io.StringIO())
-    terminal.show([record, planted(5, 8.0, 4.0)], console)
+    terminal.show([planted(1, 3.0, 2.0, absent), planted(5, 8.0, 4.0)], console)
     text = console.export_text()
     assert "3.6 [3, 4.2]" in text
     assert "first jax: skipped: jax is not installed" in text
@@ -114,19 +109,17 @@ def test_intervals_of_paired_rounds_are_narrower() -> None:
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def competition() -> list[dict[str, Any]]:
+def competition() -> list[Record]:
     """Two settings with three implementations, an evaluation, one that ran out of memory and one that is absent."""
-    records = [planted(1, 3.0, 2.0), planted(5, 8.0, 4.0)]
-    for record, steps in zip(records, (1, 5), strict=True):
-        for name, scale in (("learn2learn", 50), ("jax", 1.25)):
-            record["rows"] += planted(steps, 3.0 * scale, 2.0 * scale, name)["rows"]
-        absent = {"status": "skipped", "reason": "higher is not installed (make peers)"}
-        record["rows"] += [{**entry.empty_row(Variant("first", "higher")), **absent}]
-    evaluation = planted(10, 1.0, 40.0, key="e" * 16)
-    evaluation["setting"] |= {"work": "evaluation", "meta_batch": 100}
-    evaluation["rows"] = [evaluation["rows"][1], *planted(10, 1.0, 60.0, "learn2learn")["rows"][1:]]
-    large = planted(10, 1.0, 1.0, key="f" * 16, status="out-of-memory", reason="used 9 GB")
-    return [*records, evaluation, {**large, "rows": []}]
+    absent = untimed("first", "higher", "skipped", "higher is not installed (make peers)")
+    records = [
+        planted(steps, second, first, *variants(50 * 3.0, 50 * 2.0, "learn2learn"), *variants(3.75, 2.5, "jax"), absent)
+        for steps, second, first in ((1, 3.0, 2.0), (5, 8.0, 4.0))
+    ]
+    rows = [row("first", "ours/rule", 40.0), row("first", "learn2learn", 60.0)]
+    evaluation = record("mlp-40-40", 100, 10, rows, gpu=False, work="evaluation")
+    large = record("mlp-40-40", 25, 10, [], gpu=False, status="out-of-memory", reason="used 9 GB")
+    return [*records, evaluation, large]
 
 
 def test_overview_says_how_often_the_paper_is_right() -> None:
@@ -149,10 +142,10 @@ def test_the_fastest_other_stands_beside_learn2learn() -> None:
     table = sections.speedup_table(competition())
     assert table is not None
     shown = table.frame
-    row = shown[(shown["setting"] == "mlp-40-40, 25 tasks, 1 inner step") & (shown["order"] == "second")].iloc[0]
-    assert row["learn2learn"].startswith("50.00 [")
-    assert row["fastest other"] == "jax"
-    assert row["its time over ours"].startswith("1.25 [")
+    found = shown[(shown["setting"] == "mlp-40-40, 25 tasks, 1 inner step") & (shown["order"] == "second")].iloc[0]
+    assert found["learn2learn"].startswith("50.00 [")
+    assert found["fastest other"] == "jax"
+    assert found["its time over ours"].startswith("1.25 [")
     evaluation = shown[shown["setting"] == "mlp-40-40, 100 episodes evaluated, 10 inner steps"].iloc[0]
     assert (evaluation["order"], evaluation["learn2learn"][:5]) == ("first", "1.50 ")
 
@@ -171,10 +164,10 @@ def test_figures_need_two_numbers_of_steps_or_two_implementations() -> None:
     records = competition()
     (ratio,), (memory,) = figures.ratio_panels(records), figures.memory_panels(records)
     assert ratio.labels == memory.labels == ("ours/rule", "learn2learn", "jax")
-    assert len(figures.bar_panels(records)) == 3
+    assert len(figures.time_panels(records)) == 3
     assert "var(--cost-0, #0173b2)" in ratio.svg
     assert figures.ratio_panels(records[:1]) == figures.memory_panels(records[:1]) == []
-    assert figures.bar_panels([planted(1, 3.0, 2.0)]) == []
+    assert figures.time_panels([planted(1, 3.0, 2.0)]) == []
 
 
 def test_implementations_keep_their_colour_and_plans_share_it() -> None:
@@ -189,25 +182,19 @@ def test_implementations_keep_their_colour_and_plans_share_it() -> None:
     assert all(f"{look.variable}:{look.dark};" in style.css_variables({}, dark=True) for look in looks)
 
 
-def test_what_second_order_brings_stands_beside_its_price(tmp_path: Path) -> None:
+def test_what_second_order_brings_and_its_price(tmp_path: Path) -> None:
     make = Maker(tmp_path / "store")
     for label, level in (("maml", 0.3), ("fomaml", 0.6)):
         make.evaluation(label, SINUSOID, level=level)
-    setting = {"backbone": "mlp-40-40", "meta_batch": 25, "inner_steps": 1}
-    for number, (record, batch, steps) in enumerate(
-        [(planted(1, 3.0, 2.0), 25, 1), (planted(1, 9.0, 2.0), 1000, 1), (planted(5, 8.0, 2.0), 25, 5)]
-    ):
-        header = make.header("cost", "cost", SINUSOID, number)
-        make.store.write(
-            {**header, "setting": {**setting, "meta_batch": batch, "inner_steps": steps}, "rows": record["rows"]}
-        )
-    (row,) = [row for row in worth.worth_rows(load(tmp_path / "store")) if row["leading"]]
-    assert (row["verdict"], row["steps"], row["backbone"]) == ("better", 1, "mlp-40-40")
+    for rows, batch, steps in ((variants(3.0, 2.0), 25, 1), (variants(9.0, 2.0), 1000, 1), (variants(8.0, 2.0), 25, 5)):
+        make.store.write(record("mlp-40-40", batch, steps, rows, gpu=False))
+    (found,) = [one for one in worth.worth_rows(load(tmp_path / "store")) if one["leading"]]
+    assert (found["verdict"], found["steps"], found["backbone"]) == ("better", 1, "mlp-40-40")
     # the means' ratio, from the side of second order
-    assert row["advantage"] > 1.5
-    assert row["advantage_low"] < row["advantage"] < row["advantage_high"]
-    # as many inner steps, and the meta-batch that is nearest
-    assert (row["time"], row["memory"]) == pytest.approx((1.5, 4 / 3))
+    assert found["advantage"] > 1.5
+    assert found["advantage_low"] < found["advantage"] < found["advantage_high"]
+    # as many inner steps, and the nearest meta-batch
+    assert (found["time"], found["memory"]) == pytest.approx((1.5, 4 / 3))
     text = write_report(tmp_path / "store", tmp_path / "page.html", tmp_path / "figures").read_text()
     assert "a meta-step of second order takes 1.50 [1.50, 1.50] times as long and 1.33 times the memory." in text
     assert (tmp_path / "figures" / "cost-worth-squared-error.png").exists()
@@ -218,9 +205,7 @@ def test_a_price_that_was_not_measured_is_said_to_be_missing(tmp_path: Path) -> 
     make = Maker(tmp_path / "store")
     for label in ("maml", "fomaml"):
         make.evaluation(label, SINUSOID, level=0.5)
-    header = make.header("cost", "cost", SINUSOID, 0)
-    setting = {"backbone": "conv4-32", "meta_batch": 4, "inner_steps": 1}
-    make.store.write({**header, "setting": setting, "rows": planted(1, 3.0, 2.0)["rows"]})
-    (row,) = worth.worth_rows(load(tmp_path / "store"))
-    assert "What second order costs at 1 inner step on mlp-40-40 was not measured." in row["sentence"]
-    assert worth.worth_panels([row], {}) == []
+    make.store.write(record("conv4-32", 4, 1, variants(3.0, 2.0), gpu=False))
+    (found,) = worth.worth_rows(load(tmp_path / "store"))
+    assert "The cost of second order at 1 inner step on mlp-40-40 was not measured." in found["sentence"]
+    assert worth.worth_panels([found], {}) == []

@@ -1,8 +1,9 @@
-"""Control tasks on the page: environment steps, totals beside published ones, paths and films."""
+"""Control tasks on the page: environment steps, totals and published totals, paths and films."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -13,32 +14,24 @@ from made_up_records import SINUSOID, Maker
 from PIL import Image
 from scipy import stats
 
+from benchmarks.records.record import Task
 from reports import style
 from reports.page import page
 from reports.results import load
 from reports.scores import control, layout
 
-NAVIGATION = {
-    **SINUSOID,
-    "id": "navigation-2d-v1/maml2017",
-    "name": "navigation-2d",
-    "variant": "maml2017",
-    "kind": "control",
-    "metric": "return",
-    "higher_is_better": True,
-    "equivalence_margin": 0.5,
-    "fields": {"shot": 20},
-}
-BANDIT = {**NAVIGATION, "id": "bandit-v1/k5n10", "name": "bandit", "variant": "k5n10"}
+NAVIGATION = Task(
+    "navigation-2d-v1/maml2017", "navigation-2d", 1, "maml2017", "control", "return", True, 0.5, {"shot": 20}
+)
+BANDIT = dataclasses.replace(NAVIGATION, id="bandit-v1/k5n10", name="bandit", variant="k5n10")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Maker:
     make = Maker(tmp_path / "store")
-    summary = [{"step": step, "environment_steps": 2000.0 * step} for step in range(4)]
+    how = {"level": -30, "slope": 20, "steps": 4, "curve_episodes": 60, "environment_steps": 2000.0}
     for model in ("best", "last"):
-        key = make.evaluation("maml", NAVIGATION, model=model, level=-30, slope=20, steps=4, curve_episodes=60)
-        make.store.write({**make.store.get(key), "summary": summary}, scores=make.store.scores(key), arrays=pictures())
+        make.evaluation("maml", NAVIGATION, model=model, arrays=pictures(), **how)
     make.evaluation("random-policy", NAVIGATION, level=-70, fits=False, role="floor")
     make.evaluation("gittins", BANDIT, level=6.6, fits=False)
     return make
@@ -61,7 +54,7 @@ def test_the_section_is_there_with_every_part(store: Maker, tmp_path: Path) -> N
     assert all(f'<table id="{name}"' in text for name in ("returns-csv", "totals-csv"))
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert "adaptation-navigation-2d-v1-maml2017.svg" in names
-    assert "adaptation-navigation-2d-v1-maml2017-last-model.png" in names
+    assert "adaptation-navigation-2d-v1-maml2017-last-checkpoint.png" in names
     assert "paths-navigation-2d-v1-maml2017-maml.svg" in names
     assert text.count("data:image/gif;base64") == 1
 
@@ -70,11 +63,8 @@ def test_returns_are_those_of_the_records(store: Maker) -> None:
     results = load(store.store.path)
     table = control.steps_table(results).set_index("task")
     assert list(table["method"]) == ["maml", "maml"]
-    (record,) = (
-        r for r in store.store.records("evaluation") if r["label"] == "maml" and r["evaluation"]["model"] == "best"
-    )
-    frame = store.store.scores(record["key"])
-    episodes = frame[frame["step"] == 3].groupby("episode")["score"].mean()
+    (record,) = (r for r in store.store.records() if r.label == "maml" and r.tests[0].model == "best")
+    episodes = store.store.scores(record)["best/none/3"].mean(axis=1, dtype=float)
     half = stats.t(len(episodes) - 1).ppf(0.975) * episodes.std(ddof=1) / math.sqrt(len(episodes))
     row = table.loc["navigation-2d-v1/maml2017"]
     assert row["after 3"] == f"{episodes.mean():.2f} ± {half:.2f}"
@@ -83,9 +73,8 @@ def test_returns_are_those_of_the_records(store: Maker) -> None:
 
 def test_totals_have_the_z_score_of_their_cell(store: Maker) -> None:
     (row,) = control.totals_table(load(store.store.path)).to_dict("records")
-    (record,) = (r for r in store.store.records("evaluation") if r["label"] == "gittins")
-    scores = store.store.scores(record["key"])
-    totals = scores[scores["step"] == scores["step"].max()].groupby("episode")["score"].mean()
+    (record,) = (r for r in store.store.records() if r.label == "gittins")
+    totals = store.store.scores(record)["best/none/0"].mean(axis=1, dtype=float)
     variance = totals.var(ddof=1)
     expected = (totals.mean() - 6.6) / math.sqrt(variance / len(totals) + variance / 1000 + 0.01 / 12)
     assert row["published"] == 6.6
@@ -93,11 +82,11 @@ def test_totals_have_the_z_score_of_their_cell(store: Maker) -> None:
 
 
 def test_a_column_of_zeros_is_left_out(store: Maker) -> None:
-    """On control nobody sees examples; what nobody has is no fact that all share either."""
-    for one in store.store.records("evaluation"):
-        if one["training"]:
-            again = {**one, "training": {**one["training"], "examples": 0}}
-            store.store.write(again, scores=store.store.scores(one["key"]))
+    """Control has no examples, and a fact that no row has is not a common one."""
+    for one in store.store.records():
+        if one.training:
+            again = dataclasses.replace(one, training=dataclasses.replace(one.training, examples=0))
+            store.store.write(again, scores=store.store.scores(one))
     results = load(store.store.path)
     for table in layout.score_tables(results, style.looks(results.labels)):
         assert "examples" not in [header.title for header in table.headers]
@@ -120,20 +109,13 @@ def test_scores_are_headed_by_what_they_are_where_nobody_has_batch_norm(store: M
         assert [header.title for header in table.headers if header.score] == ["return"]
 
 
-@pytest.mark.parametrize(
-    ("total", "side"), [(6.9, "below the"), (5.9, "above, which only chance can bring about, the")]
-)
+@pytest.mark.parametrize(("total", "side"), [(6.9, "below the"), (5.9, "above (by chance) the")])
 def test_regret_is_what_the_best_strategy_earns_more(tmp_path: Path, total: float, side: str) -> None:
     make = Maker(tmp_path)
-    key = make.evaluation("rl2", BANDIT, level=6.4, fits=False)
-    record = make.store.get(key)
-    assert record is not None
-    record["method"]["facts"]["bayes_optimum"] = total
-    make.store.write(record, scores=make.store.scores(key))
+    key = make.evaluation("rl2", BANDIT, level=6.4, fits=False, facts={"bayes_optimum": total})
     results = load(tmp_path)
     (row,) = control.totals_table(results).to_dict("records")
-    scores = make.store.scores(key)
-    mean = scores["score"].astype(float).mean()
+    mean = make.store.scores(make.store.get(key))["best/none/0"].mean(dtype=float)
     assert row["regret"] == pytest.approx(total - mean)
     (sentence,) = control.regret_sentences(results)
     assert f"{abs(total - mean):.2f} {side} Bayes optimum of {total:.2f}" in sentence
@@ -141,11 +123,13 @@ def test_regret_is_what_the_best_strategy_earns_more(tmp_path: Path, total: floa
 
 
 def test_a_robot_without_a_film_is_named(tmp_path: Path) -> None:
-    make, robot = Maker(tmp_path), {**NAVIGATION, "id": "half-cheetah-v1/quick", "fields": {"simulator": "batch"}}
+    make, robot = (
+        Maker(tmp_path),
+        dataclasses.replace(NAVIGATION, id="half-cheetah-v1/quick", fields={"simulator": "batch"}),
+    )
     make.evaluation("random-policy", robot, fits=False)
     assert "No film of half-cheetah-v1/quick" in control.unfilmed(load(tmp_path))
-    key = make.evaluation("maml", robot, steps=4)
-    make.store.write(make.store.get(key), scores=make.store.scores(key), arrays=pictures())
+    make.evaluation("maml", robot, steps=4, arrays=pictures())
     assert control.unfilmed(load(tmp_path)) == ""
 
 

@@ -1,14 +1,17 @@
-"""The page in short: what it says of planted records, and that every number of it is that of the sections below."""
+"""The answers of the first screen, on planted records."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from made_up_costs import costs
-from made_up_records import GLYPHS, SINUSOID, Maker, full_store
+from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store
 
-from reports.page import short
+from benchmarks.records.record import Task
+from reports.page import answers as first_screen
+from reports.page.page import write_report
 from reports.results import load
 from reports.scores import claims
 
@@ -18,11 +21,11 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]
     """A winner, a tie, an under-trained column and a method alone; costs of a CPU."""
     make = Maker(tmp_path_factory.mktemp("short") / "store", episodes=200)
 
-    def column(name: str, levels: dict[str, float], short_of: str = "", task: dict = GLYPHS) -> None:
+    def column(name: str, levels: dict[str, float], short_of: str = "", task: Task = GLYPHS) -> None:
         for seed in (0, 1):
             for label, level in levels.items():
                 under = label == short_of
-                make.evaluation(label, {**task, "id": name}, seed, level=level, under_trained=under)
+                make.evaluation(label, dataclasses.replace(task, id=name), seed, level=level, under_trained=under)
 
     column("glyphs-v1/won", {"maml": 0.9, "fomaml": 0.6})
     column("glyphs-v1/tied", {"matching-nets": 0.7, "finetune": 0.7})
@@ -30,43 +33,39 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]
     column("glyphs-v1/alone", {"maml": 0.5})
     column("sinusoid-v1/near", {"maml": 0.5, "fomaml": 0.505}, "fomaml", SINUSOID)
     costs(make.store.path, gpu=False, cpu=True)
-    return {answer.question: answer.said for answer in short.answers(load(make.store.path))}
+    return {answer.question: answer.said for answer in first_screen.answers(load(make.store.path))}
 
 
 def test_winners_leaders_and_ties_are_told_apart(said: dict[str, tuple[str, ...]]) -> None:
     won, ahead, tied, alone = said["Which is best?"]
     assert won == "Better than every other at this budget: maml on glyphs-v1/won."
-    assert ahead.startswith("Ahead, but no winner is named beside under-trained fits: ")
+    assert ahead.startswith("Ahead, but with under-trained fits, so no winner is named: ")
     assert "fomaml on glyphs-v1/short" in ahead
     assert tied == "No single winner on glyphs-v1/tied (matching-nets and finetune)." or tied == (
         "No single winner on glyphs-v1/tied (finetune and matching-nets)."
     )
-    assert alone == "Nothing to compare on glyphs-v1/alone."
+    assert alone == "Only one method ran on glyphs-v1/alone."
 
 
 def test_an_under_trained_pair_has_a_side_and_no_verdict(said: dict[str, tuple[str, ...]]) -> None:
     judged, open_, price = said["Is second order worth it?"]
     assert judged == "MAML against FOMAML: better on glyphs-v1/won."
-    assert open_.startswith("Without a verdict, as fits are under-trained, MAML is ")
+    assert open_.startswith("With under-trained fits, and so without a verdict, MAML is ")
     assert "behind FOMAML on glyphs-v1/short" in open_
     assert "not told apart from FOMAML on sinusoid-v1/near" in open_
-    assert price == "A meta-step of second order takes 1.40 to 2.00 times as long on the CPU."
+    assert price == "A second-order meta-step takes 1.40 to 2.00 times as long on the CPU."
 
 
 def test_nothing_is_said_of_published_numbers_where_there_are_none(said: dict[str, tuple[str, ...]]) -> None:
     assert "Are published numbers reached?" not in said
-    assert said["Did a change hurt?"] == ("No history of the gate lies beside these records.",)
+    assert said["Did a change hurt?"] == ("No regression history yet: run `make gate`.",)
 
 
 def test_every_answer_leads_to_a_section(tmp_path: Path) -> None:
-    from made_up_records import Parsed
-
-    from reports.page.page import write_report
-
     full_store(tmp_path / "store")
     html = write_report(tmp_path / "store", tmp_path / "page.html").read_text(encoding="utf-8")
     ids = Parsed(html).ids
-    answers = short.answers(load(tmp_path / "store"))
+    answers = first_screen.answers(load(tmp_path / "store"))
     assert {answer.section for answer in answers} <= set(ids)
     for answer in answers:
         assert all(sentence.split("'")[0] in html for sentence in answer.said)

@@ -1,0 +1,357 @@
+"""Every number of a page is in the frame that it came from, and the frames hold what `benchmarks.stats` computes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from page_reader import REFERENCE, Card, Cell, Made, Page, made, shows, unknown
+
+from benchmarks.stats import (
+    Column,
+    Pair,
+    Row,
+    protocol_of,
+    task_scores,
+    timing,
+)
+from reports import words
+from reports.cost import frames, worth
+from reports.scores import across, pairs, tables
+
+every_store = pytest.mark.parametrize("store", ["quick", "standard", "gpu"])
+scored_stores = pytest.mark.parametrize("store", ["quick", "standard"])
+cost_stores = pytest.mark.parametrize("store", ["quick", "gpu"])
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def assert_shown(cell: Cell, value: Any, place: Any) -> None:
+    """A cell shows a value: text as it is, numbers rounded, and it is sorted by the exact value."""
+    if value is None or value != value or value == "":
+        assert cell.text == words.MISSING, place
+    elif isinstance(value, (bool, np.bool_)):
+        assert cell.text == ("yes" if value else "no"), place
+    elif isinstance(value, (int, float, np.number)):
+        assert float(cell.value) == pytest.approx(value, rel=1e-12), place
+        assert shows(cell.text, float(value)), (place, cell, value)
+    else:
+        assert cell.text == str(value), place
+
+
+@every_store
+def test_every_table_shows_its_frame(store: str) -> None:
+    this = made(store)
+    own = {words.slug(title) + "-csv" for title in this.main["task"].unique()} if len(this.main) else set()
+    costs = {"second-order-csv", "second-order-worth-csv", "implementations-csv", "costs-csv", "environment-costs-csv"}
+    expected = this.frames()
+    assert set(this.page.tables) - {"guesses", "ranking", ""} - costs == own | set(expected)
+    for name, frame in expected.items():
+        head, *rows = this.page.tables[name]
+        assert [cell.text for cell in head] == [column.replace("_", " ") for column in frame]
+        for cells, row in zip(rows, frame.to_dict("records"), strict=True):
+            for cell, (column, value) in zip(cells, row.items(), strict=True):
+                assert_shown(cell, value, (name, column, row))
+
+
+@scored_stores
+def test_the_table_of_each_test_shows_the_main_table(store: str) -> None:
+    this = made(store)
+    for title, group in this.main.groupby("task", sort=False):
+        head, *rows = this.page.tables[words.slug(str(title)) + "-csv"]
+        plain = set(group["batch_norm"]) == {"none"}
+        heads = {} if plain else {words.REGIME_TITLES[regime]: regime for regime in group["batch_norm"]}
+        assert [cells[0].text for cells in rows] != []
+        assert {cells[0].text for cells in rows} == set(group["method"])
+        for cells in rows:
+            own = group[group["method"] == cells[0].text]
+            for cell, title_of in zip(cells, (cell.text for cell in head), strict=True):
+                if title_of in ("rank", "groups"):
+                    assert_shown(cell, own[title_of].iloc[0], (title, own))
+                elif title_of in heads or (plain and "±" in cell.text):
+                    assert_score(cell, own if plain else own[own["batch_norm"] == heads[title_of]])
+
+
+def assert_score(cell: Cell, rows: pd.DataFrame) -> None:
+    """``mean ± half-width`` with its mark."""
+    if rows.empty:
+        assert cell.text == words.MISSING
+        return
+    (row,) = rows.to_dict("records")
+    mean, _, half = cell.text.partition(" ± ")
+    assert shows(mean, row["mean"])
+    assert not half or shows(half, row["half_width_95"])
+    assert cell.text.endswith(words.UNDER_TRAINED) == row["under_trained"]
+
+
+def leading(this: Made, row: Row) -> Column:
+    """The column that ranks a row: its own, else the fullest of its test."""
+    here = [column for column in this.columns if row in column.rows]
+    return max(here, key=lambda column: (column.protocol == protocol_of(row.first), len(column.rows)))
+
+
+@scored_stores
+def test_the_main_table_is_what_the_statistics_say(store: str) -> None:
+    this = made(store)
+    assert len(this.main) == len(this.rows)
+    for said in this.main.itertuples():
+        row = this.rows[said.method, said.task, said.batch_norm]
+        factor = words.factor(row.first.task.metric)
+        assert said.mean == pytest.approx(factor * row.interval.estimate, rel=1e-12)
+        if row.interval.known:
+            assert said.half_width_95 == pytest.approx(factor * row.interval.half_width, rel=1e-12)
+        assert (said.seeds, said.episodes) == row.values.shape[:2]
+        assert said.under_trained == row.under_trained
+        assert said.records.split() == [tested.record.key for tested in row.tested]
+        judged = leading(this, row).comparison()
+        ranked = judged.ranks.get(row.name), judged.letters.get(row.name)
+        assert tuple(None if pd.isna(value) else value for value in (said.rank, said.groups)) == ranked
+
+
+def on_page(value: float, metric: str) -> float:
+    """A difference on the scale of contrasts, in the unit shown."""
+    return math.exp(value) if metric == "squared error" else words.factor(metric) * value
+
+
+@scored_stores
+def test_every_pair_is_what_the_statistics_say(store: str) -> None:
+    this = made(store)
+    table = pairs.pairs_table(this.results).set_index(["task", "batch_norm", "first", "second"])
+    seen = 0
+    for column in this.columns:
+        judged = column.comparison()
+        for pair in judged.pairs:
+            said = table.loc[(this.title(column.protocol), column.protocol.regime, pair.first, pair.second)]
+            ends = pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high
+            expected = [*(on_page(value, column.metric) for value in ends), pair.p_holm]
+            np.testing.assert_allclose(said[["advantage", "low", "high", "p_holm"]].astype(float), expected, rtol=1e-9)
+            under = {pair.first, pair.second} & set(judged.under_trained)
+            assert said["verdict"] == ({"better": "ahead", "worse": "behind"} if under else {}).get(
+                pair.verdict, pair.verdict
+            )
+            assert (said["seeds"], said["episodes"]) == (pair.contrast.seeds, pair.contrast.episodes)
+            seen += 1
+    assert seen == len(table) > 0
+
+
+def test_normalised_scores_are_those_of_the_floor_and_the_ceiling() -> None:
+    this = made("quick")
+    (group,) = [one for one in across.groups(this.results) if one.across]
+    assert group.across is not None
+    own = [column for column in this.columns if any(row.own for row in column.rows) and len(column.learners) > 1]
+    tasks = {this.title(c.protocol): one for c in own for one in task_scores([c], group.across.regime)[0]}
+    table = across.across_table(group.across)
+    for row in table.to_dict("records"):
+        for name in group.across.found.tasks:
+            runs = tasks[name].normalised(tasks[name].methods[row["method"]].mean(axis=1))
+            assert row[name] == pytest.approx(runs.mean())
+        assert row["low"] < row["interquartile_mean"] < row["high"]
+
+
+@scored_stores
+def test_under_trained_fits_are_those_of_the_records(store: str) -> None:
+    records = made(store).results.records
+    fits = {r.training.fit: r.training for r in records if r.ok and r.training and r.training.under_trained}
+    table = tables.under_trained_table(made(store).results)
+    assert sorted(table["training_seconds"]) == sorted(training.seconds for training in fits.values())
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def amounts(pair: Pair, metric: str) -> list[float]:
+    """All numbers that a sentence may say of a pair."""
+    intervals = [pair.adjusted, *(pair.interval(scope) for scope in pair.contrast.scopes())]
+    ends = [pair.contrast.estimate, pair.margin, *(end for one in intervals for end in (one.low, one.high))]
+    return [abs(on_page(sign * end, metric)) for end in ends for sign in (1, -1)]
+
+
+@scored_stores
+def test_every_number_of_a_card_is_of_its_test(store: str) -> None:
+    this = made(store)
+    cards = {card.text.strip(): card for card in this.page.cards}
+    names = [name for name, *_ in this.rows]
+    for title, regimes in by_test(this).items():
+        (card,) = [one for text, one in cards.items() if text.startswith(title) and not text.startswith(f"{title},")]
+        values = [95.0]
+        for column in regimes:
+            judged = column.comparison()
+            factor, shares = words.factor(column.metric), [100 * one.share for one in trainings(column) if one.share]
+            counts = {len(judged.names), len(judged.under_trained), *(row.values.shape[0] for row in column.rows)}
+            values += [*counts, *shares, *(float(row.values.shape[1]) for row in column.rows)]
+            values += [column.protocol.way, column.protocol.shots]
+            if judged.names:
+                best = next(row for row in column.rows if row.name == judged.names[0])
+                values += [factor * best.interval.estimate, factor * best.interval.half_width]
+            if judged.pairs:
+                need = judged.need(judged.pairs[0])
+                values += [*amounts(judged.pairs[0], column.metric), *numbers_of(need)]
+        assert unknown(card.text, values, [title, *names]) == [], (title, card.text)
+        assert_ranking(card, regimes[0])
+
+
+def by_test(this: Made) -> dict[str, list[Column]]:
+    """Title -> the columns of the test, the fullest first."""
+    found: dict[str, list[Column]] = {}
+    for column in sorted(this.columns, key=lambda column: -len(column.rows)):
+        found.setdefault(this.title(column.protocol), []).append(column)
+    return found
+
+
+def trainings(column: Column) -> list[Any]:
+    return [tested.record.training for row in column.rows for tested in row.tested if tested.record.training]
+
+
+def numbers_of(need: Any) -> list[float]:
+    return [float(part.replace(",", "")) for part in str(need).split() if part.replace(",", "").isdigit()]
+
+
+def assert_ranking(card: Card, column: Column) -> None:
+    judged, factor = column.comparison(), words.factor(column.metric)
+    assert len(card.rows) == len(column.rows) + 1
+    for rank, name, score, groups in card.rows[1:]:
+        (row,) = (row for row in column.rows if row.name == name.text.rstrip(words.UNDER_TRAINED))
+        assert name.text.endswith(words.UNDER_TRAINED) == row.under_trained
+        mean, _, half = score.text.partition(" ± ")
+        assert shows(mean, factor * row.interval.estimate)
+        assert not half or shows(half, factor * row.interval.half_width)
+        beyond = "" if row.role == "learner" else row.role
+        assert groups.text == judged.letters.get(row.name, beyond)
+        assert rank.text == str(judged.ranks.get(row.name, words.MISSING))
+
+
+@every_store
+def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
+    this = made(store)
+    ratios, gains = frames.ratios(this.results.costs), pd.DataFrame(worth.worth_rows(this.results))
+    values = [33.0, 95.0, *frames.READINGS.values(), float(len(ratios))]
+    for frame in (ratios, gains):
+        values += [abs(float(v)) for column in frame.select_dtypes("number") for v in frame[column].dropna()]
+    values += [100 * abs(1 - 1 / v) for v in ratios["memory"].dropna()]
+    ours = ratios[ratios["label"] == frames.OURS]
+    for _, group in ours.groupby(["machine", "device"]):
+        values += range(len(group) + 1)
+    published = tables.published_table(this.results)
+    values += range(len(published) + 1)
+    fits = [training for result in this.results.results for training in result.training]
+    values += [100 * training.share for training in fits if training.share]
+    for column in this.columns:
+        judged = column.comparison()
+        values += [end for pair in judged.pairs if {"maml", "fomaml"} == {pair.first, pair.second}
+                   for end in amounts(pair, column.metric)]  # fmt: skip
+    machines = [
+        machine
+        for r in this.results.measured
+        if r.machine
+        for machine in (r.machine.cpu, (r.machine.gpu or {}).get("name"))
+    ]
+    names = [*this.main["task"], *this.main["method"]] if len(this.main) else []
+    names += [*ratios["backbone"], *gains.get("backbone", []), *machines, "learn2learn"]
+    said = [this.page.sections[name] for name in ("answers", "second-order", "published") if name in this.page.sections]
+    assert said
+    for text in said:
+        assert unknown(" ".join(text.split()), values, [name for name in names if name]) == []
+
+
+# --- costs -----------------------------------------------------------------------------------------------------------
+
+
+@cost_stores
+def test_ratios_of_times_are_those_of_the_samples(store: str) -> None:
+    records = made(store).results.costs
+    rows = frames.rows(records)
+    timed = rows[rows["status"] == "ok"].set_index([*frames.SETTING, "label", "order"])["samples_milliseconds"]
+    for frame, upper, lower in (
+        (frames.ratios(records).assign(second="second"), ("label", "second"), ("label", "first")),
+        (frames.against(records), ("label", "order"), ("ours", "order")),
+    ):
+        assert len(frame)
+        for row in frame.assign(first="first", ours=frames.OURS).to_dict("records"):
+            place = tuple(row[name] for name in frames.SETTING)
+            samples = [timed[(*place, *(row[name] for name in which))] for which in (upper, lower)]
+            expected = timing.ratio(*samples)
+            assert (row["time"], row["low"], row["high"]) == pytest.approx(
+                (expected.value, expected.low, expected.high), nan_ok=True
+            )
+
+
+def assert_interval(cell: Cell, *numbers: float) -> None:
+    """``1.50 [1.40, 1.60]``"""
+    parts = cell.text.replace("[", " ").replace("]", " ").replace(", ", " ").split()
+    assert all(shows(part, number) for part, number in zip(parts, numbers, strict=True)), (cell, numbers)
+
+
+@cost_stores
+def test_the_tables_of_costs_show_their_frames(store: str) -> None:
+    page, records = made(store).page, made(store).results.costs
+    ratios, speedups, rows = frames.ratios(records), frames.speedups(records), frames.rows(records)
+    head, *shown = page.tables["second-order-csv"]
+    place = {cell.text: index for index, cell in enumerate(head)}
+    for cells, row in zip(shown, ratios.to_dict("records"), strict=True):
+        assert_interval(cells[place["time"]], row["time"], row["low"], row["high"])
+        for name, column in (("memory", "memory"), ("FLOPs", "flops"), ("operations", "operations")):
+            assert_shown(cells[place[name]], row[column], row)
+    for cells, row in zip(page.tables["implementations-csv"][1:], speedups.to_dict("records"), strict=True):
+        if row["peer"] == row["peer"]:
+            assert_interval(cells[3], row["peer"], row["low"], row["high"])
+        assert cells[4].text == row["fastest"]
+        assert_interval(cells[5], row["fastest_time"], row["fastest_low"], row["fastest_high"])
+    head, *shown = page.tables["costs-csv"]
+    place = {cell.text: index for index, cell in enumerate(head)}
+    tried = rows[rows["status"] != "skipped"].to_dict("records")
+    units = {"compile s": ("compile_seconds", 1), "peak MiB": ("peak_bytes", 2**20), "MFLOP": ("flops", 1e6),
+             "operations": ("operations", 1), "launches": ("launches", 1), "error": ("gradient_error", 1),
+             "adapt ms/task": ("adapt_milliseconds_per_task", 1), "of ceiling": ("share_of_ceiling", 1)}  # fmt: skip
+    for cells, row in zip(shown, tried, strict=True):
+        if row["status"] == "ok":
+            samples = timing.median(row["samples_milliseconds"])
+            assert (samples.value, samples.low, samples.high) == pytest.approx(
+                (row["milliseconds"], row["low"], row["high"])
+            )
+            assert_interval(cells[place["ms"]], samples.value, samples.low, samples.high)
+        for name, (column, unit) in units.items():
+            if name in place:
+                value = None if pd.isna(row[column]) else row[column] / unit
+                assert_shown(cells[place[name]], value, (name, row["label"]))
+
+
+@cost_stores
+def test_the_overview_counts_settings(store: str) -> None:
+    ratios = frames.ratios(made(store).results.costs)
+    said = " ".join(made(store).page.sections["second-order"].split())
+    for _, group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"]):
+        for meaning, number in frames.READINGS.items():
+            judged = [frames.judged(row.low, row.high, number) for row in group.itertuples()]
+            told = [f"{word} in {judged.count(word)}" for word in ("more", "agrees", "less") if word in judged]
+            assert f"means {meaning} (here: {', '.join(told)} of {len(group)} settings)" in said
+
+
+def test_nothing_is_timed_that_computes_something_else() -> None:
+    for store in ("quick", "gpu"):
+        errors = frames.rows(made(store).results.costs)["gradient_error"].dropna()
+        assert (errors < 1e-6).all()
+
+
+def test_right_answers_of_the_sample_episodes() -> None:
+    rows = [row for row in made("quick").page.tables["guesses"] if row]
+    truth: list[Cell] = []
+    for row in rows:
+        if row[0].text == "Queries":
+            truth = row[1:-1]
+            continue
+        right = sum(guess.text == true.text for guess, true in zip(row[1:-1], truth, strict=True))
+        assert row[-1].text == f"{right} of {len(truth)}"
+
+
+@every_store
+def test_the_committed_page_is_that_of_the_committed_records(store: str) -> None:
+    committed = Page((REFERENCE / f"{store}.html").read_text(encoding="utf-8"))
+    again = made(store).page
+    texts = [{name: text.split() for name, text in page.sections.items()} for page in (committed, again)]
+    assert texts[0] == texts[1], "make it again with `metabench report --store ... --output ...`"
+    assert {n: [[c.text for c in row] for row in rows] for n, rows in committed.tables.items()} == {
+        n: [[c.text for c in row] for row in rows] for n, rows in again.tables.items()
+    }
