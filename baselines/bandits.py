@@ -31,6 +31,7 @@ from baselines.shared.beta_bernoulli import (
 )
 from benchmarks import sampling
 from benchmarks.api import Memory, MetaLearner, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 
 #: merits closer than this are equal
@@ -121,8 +122,7 @@ class EpsilonGreedy(Player):
     epsilon: float = adaptation_field(0.02)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon = {self.epsilon} is not between 0 and 1")
+        check_fields(self, "between 0 and 1", "epsilon")
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         greedy = best_of(posterior_means(counts)).softmax(-1)
@@ -144,8 +144,7 @@ class UCB1(Player):
     exploration: float = adaptation_field(0.2)
 
     def __post_init__(self) -> None:
-        if self.exploration < 0:
-            raise ValueError(f"exploration = {self.exploration} is below 0")
+        check_fields(self, "at least 0", "exploration")
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         width = (2 * np.log(pull + 1) / (counts.sum(-1) + 2).double()).sqrt()
@@ -191,8 +190,7 @@ class OptimisticThompson(_ByPosterior):
     samples: int = adaptation_field(20)
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError("samples must be at least 1")
+        check_fields(self, "at least 1", "samples")
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         return self._vote(counts, trial, pull) if self.reading == "vote" else self._maximum(counts, trial, pull)
@@ -231,8 +229,7 @@ class Gittins(Player):
     discount: float = adaptation_field(0.9)
 
     def __post_init__(self) -> None:
-        if not 0 < self.discount < 1:
-            raise ValueError(f"discount = {self.discount} is not between 0 and 1")
+        check_fields(self, "above 0 and below 1", "discount")
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         indices = torch.from_numpy(gittins_indices(trial.pulls, self.discount)).to(counts.device)

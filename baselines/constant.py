@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Diverged, Memory, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 from benchmarks.training import training_indices
 
@@ -34,8 +35,7 @@ class Constant(MetaLearner):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
+        check_fields(self, "at least 1", "batch_size")
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         zero = torch.zeros(tasks.outputs, dtype=torch.float64, device=tasks.device)

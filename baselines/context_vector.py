@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from benchmarks.api import TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 from maml.control.maml import ControlMAML
 from maml.control.policies import Policy
@@ -35,7 +36,7 @@ class ContextVector(ControlMAML):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("at least 1", lambda value: value >= 1, "context")
+        check_fields(self, "at least 1", "context")
 
     def policy(self, tasks: TaskDistribution) -> Policy:
         return dataclasses.replace(super().policy(tasks), context=self.context)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
 from benchmarks.training import descend, training_indices
 from maml.inner_loop import per_task
@@ -70,9 +71,8 @@ class Episodic(EmbeddingLearner):
     training_queries: int = 5
 
     def __post_init__(self) -> None:
-        for name, least in (("meta_batch", 1), ("training_queries", 1), ("halve_every", 0), ("training_shot", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than {least}")
+        check_fields(self, "at least 1", "meta_batch", "training_queries")
+        check_fields(self, "at least 0", "halve_every", "training_shot")
         if self.training_way < 0 or self.training_way == 1:
             raise ValueError(f"training_way = {self.training_way}: 0 (the task's own) or at least 2")
 

@@ -43,6 +43,7 @@ from benchmarks.api import (
     TaskDistribution,
     adaptation_field,
 )
+from benchmarks.checks import check_fields
 from benchmarks.models import NetworkPredictor, Statistics, network_for
 from benchmarks.models.backbones import linear
 from benchmarks.registry import register_method
@@ -90,8 +91,7 @@ class FineTune(MetaLearner):
     backbone: str = ""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
+        check_fields(self, "at least 1", "batch_size")
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
@@ -142,29 +142,10 @@ def imprinted(embedded: Tensor, labels: Tensor, way: int) -> Parameters:
     return {"head.weight": rows, "head.bias": rows.new_zeros(rows.shape[:2])}
 
 
-@dataclass(frozen=True)
-class LastLayer:
+def last_layer(parameters: Mapping[str, Tensor]) -> Predictor:
     """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
-
-    parameters: Mapping[str, Tensor]
-
-    def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        weight, bias = (self.parameters[name] for name in HEAD)
-        return linear(weight, bias, x), None
-
-
-class Remembering:
-    """An embedding that does not compute the same inputs twice in a row."""
-
-    def __init__(self, embed: NetworkPredictor) -> None:
-        self._embed = embed
-        self._inputs: Tensor | None = None
-        self._embedded: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self._embedded is None or x is not self._inputs:
-            self._inputs, (self._embedded, _) = x, self._embed(x)
-        return self._embedded
+    weight, bias = (parameters[name] for name in HEAD)
+    return lambda x, memory=None: (linear(weight, bias, x), None)
 
 
 class Tuning:
@@ -175,7 +156,7 @@ class Tuning:
         self.running, self.support = state.buffers, support
         self._learner, self._tasks, self._draw = learner, tasks, state.step
         self._trained = {name: value.detach() for name, value in state.parameters.items()}
-        self._embeddings: dict[str, Remembering] = {}
+        self._embedded: dict[str, tuple[Tensor, Tensor]] = {}
         self._paths: dict[str, tuple[Iterator[Parameters], int, Parameters]] = {}
 
     def after(self, number: int, statistics: str) -> Parameters:
@@ -193,14 +174,16 @@ class Tuning:
         """The outputs ``[T, n, outputs]`` of queries under a regime."""
         if self._learner.moves_all(self._tasks):
             return NetworkPredictor(self.network, theta, regime, self.support.x, self.running)(x)[0]
-        # each input is embedded once, however many steps there are
-        embed = self._embeddings.setdefault(regime, Remembering(self._embedding(regime)))
-        return LastLayer(theta)(embed(x))[0]
+        seen, embedded = self._embedded.get(regime, (None, x))
+        if seen is not x:  # the same queries are embedded once, however many steps there are
+            embedded = self._embedding(regime)(x)[0]
+            self._embedded[regime] = x, embedded
+        return last_layer(theta)(embedded)[0]
 
     def _steps(self, statistics: str) -> Iterator[Parameters]:
         learner, support, network = self._learner, self.support, self.network
         inner = InnerLoop(
-            lambda theta, step: LastLayer(theta),
+            lambda theta, step: last_layer(theta),
             supervised_loss,
             GradientDescent(learner.inner_lr * loss_factor(self._tasks, learner.loss_scale), learner.weight_decay),
             second_order=False,

@@ -33,6 +33,7 @@ from torch import Tensor
 from baselines.episodic import Episodic
 from baselines.shared.similarity import highest_of_class, similarity
 from benchmarks.api import Parameters, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import Network, lstm
 from benchmarks.registry import register_method
 
@@ -58,8 +59,7 @@ class MatchingNets(Episodic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.processing_steps < 1:
-            raise ValueError(f"processing_steps = {self.processing_steps} is less than 1")
+        check_fields(self, "at least 1", "processing_steps")
 
     def extra(self, network: Network, generator: torch.Generator) -> Parameters:
         """For full context embeddings, three LSTM cells."""

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import Memory, MetaLearner, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 
 #: worths closer than this are equal
@@ -173,8 +174,7 @@ class EpsilonGreedy(Greedy):
     epsilon: float = adaptation_field(0.05)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f"epsilon = {self.epsilon} is not between 0 and 1")
+        check_fields(self, "between 0 and 1", "epsilon")
 
     def log_probabilities(self, planned: Tensor) -> Tensor:
         return ((1 - self.epsilon) * planned + self.epsilon / planned.shape[-1]).log()
@@ -192,8 +192,7 @@ class BayesianExplorationBonus(Planner):
     bonus: float = adaptation_field(16.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bonus < math.inf:
-            raise ValueError(f"bonus = {self.bonus} is below 0")
+        check_fields(self, "at least 0", "bonus")
 
     def models(self, seen: Seen, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
         moves, rewards = posterior_means(seen)
@@ -215,10 +214,8 @@ class UCRL2(Planner):
     failure: float = adaptation_field(0.05)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise ValueError(f"scale = {self.scale} is below 0")
-        if not 0 < self.failure < 1:
-            raise ValueError(f"failure = {self.failure} is not between 0 and 1")
+        check_fields(self, "at least 0", "scale")
+        check_fields(self, "above 0 and below 1", "failure")
 
     def policy(self, seen: Seen, indices: np.ndarray, horizon: int) -> Tensor:
         moves, rewards = posterior_means(seen)
@@ -246,8 +243,7 @@ class PosteriorSampling(Planner):
     samples: int = adaptation_field(5)
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError("samples must be at least 1")
+        check_fields(self, "at least 1", "samples")
 
     def models(self, seen: Seen, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
         shapes = (seen.transitions + 1).cpu().numpy()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import Network, network_for
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
@@ -47,8 +48,7 @@ class Oracle(MetaLearner):
     backbone: str = ""
 
     def __post_init__(self) -> None:
-        if self.meta_batch < 1:
-            raise ValueError("meta_batch must be at least 1")
+        check_fields(self, "at least 1", "meta_batch")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         normalised = network_for(tasks, self.backbone).normalised

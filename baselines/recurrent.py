@@ -18,6 +18,7 @@ from torch import Tensor
 
 from baselines.sequence import Cell, SequenceLearner
 from benchmarks.api import Parameters, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import lstm
 from benchmarks.registry import register_method
 
@@ -39,8 +40,7 @@ class Recurrent(SequenceLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden < 1:
-            raise ValueError(f"hidden = {self.hidden} is less than 1")
+        check_fields(self, "at least 1", "hidden")
 
     @property
     def cell(self) -> Cell:

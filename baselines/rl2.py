@@ -36,6 +36,7 @@ from baselines.shared.beta_bernoulli import known_optimum
 from baselines.shared.gru import RecurrentPolicy
 from baselines.shared.trials import Trials, entropy_of, natural_step, play, seen_returns
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.environments import ControlTasks
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
@@ -94,16 +95,12 @@ class RL2(MetaLearner):
     fisher_share: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
+        counts = ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations")
+        check_fields(self, "at least 1", *counts)
+        check_fields(self, "above 0", "meta_lr", "clip", "gradient_norm", "radius", "fisher_share")
+        check_fields(self, "between 0 and 1", "trace")
         if self.minibatches > self.meta_batch:
             raise ValueError(f"{self.minibatches} minibatches cannot be cut from {self.meta_batch} trials")
-        for name in ("meta_lr", "clip", "gradient_norm", "radius", "fisher_share"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} is not above 0")
-        if not 0 <= self.trace <= 1:
-            raise ValueError(f"trace = {self.trace} is not between 0 and 1")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         if not isinstance(tasks, ControlTasks) or tasks.trial_episodes * self.trial_episodes > 1:

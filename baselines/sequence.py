@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.checks import check_fields
 from benchmarks.models import join, split
 from benchmarks.training import descend, training_indices
 from maml.losses import supervised_loss
@@ -85,13 +86,9 @@ class SequenceLearner(MetaLearner):
     sequence_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch", "training_queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is less than 1")
-        if not self.meta_lr > 0:
-            raise ValueError(f"meta_lr = {self.meta_lr} is not above 0")
-        if not 0 <= self.sequence_weight < math.inf:
-            raise ValueError(f"sequence_weight = {self.sequence_weight} is below 0")
+        check_fields(self, "at least 1", "meta_batch", "training_queries")
+        check_fields(self, "above 0", "meta_lr")
+        check_fields(self, "at least 0", "sequence_weight")
 
     @property
     def cell(self) -> Cell:

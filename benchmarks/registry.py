@@ -7,13 +7,11 @@ names with other fields (``fomaml``), and a name several classes, each for its o
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
+from benchmarks.checks import check_known, check_type, unknown
 from benchmarks.errors import raised_at
 
 Plugin = TypeVar("Plugin", bound=type)
@@ -171,29 +170,19 @@ def tasks() -> dict[str, Entry]:
     return dict(_tasks)
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> MetabenchError:
-    """The one line for a name that is not known: it, the nearest and the known ones."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return MetabenchError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
-
-
 def method_entry(name: str, kind: str | None = None) -> Entry:
     """The registered method, or an error that names the known ones.
 
     kind: of the tasks it is for, where a name has several classes; the first of them, if none is for that kind."""
     table = methods()
-    if name not in table:
-        raise unknown("method", name, table)
+    check_known("method", name, table)
     return next((entry for entry in table[name].all if kind in _kinds(entry.cls)), table[name])
 
 
 def task_entry(name: str) -> Entry:
     """The registered task distribution, or an error that names the known ones."""
     table = tasks()
-    if name not in table:
-        raise unknown("task", name, table)
+    check_known("task", name, table)
     return table[name]
 
 
@@ -208,8 +197,7 @@ def build_task(task_id: str, device: str = "cpu", **fields: Any) -> TaskDistribu
     else:
         entry = task_entry(name)
     variant = variant or next(iter(entry.cls.variants))
-    if variant not in entry.cls.variants:
-        raise unknown(f"variant of task {entry.name!r}", variant, entry.cls.variants)
+    check_known(f"variant of task {entry.name!r}", variant, entry.cls.variants)
     return _build(entry, {"variant": variant, **entry.cls.variants[variant], **fields, "device": device})
 
 
@@ -255,31 +243,13 @@ def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
 def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
     hints = typing.get_type_hints(entry.cls)
     for name, value in fields.items():
-        if name not in entry.known_fields:
-            raise unknown(f"field of {entry.name!r}", name, entry.known_fields)
+        check_known(f"field of {entry.name!r}", name, entry.known_fields)
         check_type(f"{entry.name}.{name}", value, hints[name])
     try:
         instance: Configured = entry.cls(**fields)
     except (TypeError, ValueError) as error:
         raise MetabenchError(f"{entry.name}: {error}") from error
     return instance
-
-
-def check_type(what: str, value: Any, expected: Any) -> None:
-    """Refuse a value of another type than the field's annotation says."""
-    arguments = typing.get_args(expected)
-    origin = typing.get_origin(expected)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise MetabenchError(f"{what} = {value!r}; known: {', '.join(map(str, arguments))}")
-        return
-    allowed = arguments if origin in (typing.Union, types.UnionType) else (expected,)
-    plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    numbers = (bool,) if bool in plain else ()
-    fits = isinstance(value, numbers) if isinstance(value, bool) else isinstance(value, plain)
-    if not fits and not (float in plain and isinstance(value, int) and not isinstance(value, bool)):
-        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
-        raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
 
 
 def incompatible(method_name: str, task_id: str) -> str | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
 from benchmarks.models import Network, NetworkPredictor, network_for
 from benchmarks.models.per_task import applied
@@ -82,8 +83,7 @@ class MAML(MetaLearner):
     plan: Plan | None = field(default=None, metadata={"configuration": False}, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 1 or self.meta_batch < 1:
-            raise ValueError("inner_steps and meta_batch must be at least 1")
+        check_fields(self, "at least 1", "inner_steps", "meta_batch")
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps

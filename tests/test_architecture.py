@@ -20,17 +20,65 @@ from benchmarks import registry
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "maml", "baselines", "reports")
 PLUGINS = ("maml", "baselines", "benchmarks.tasks")
-#: what a method is made of
-CONTRACT = tuple(
-    f"benchmarks.{name}"
-    for name in ("api", "errors", "registry", "sampling", "training", "execution", "models", "environments")
-)
-#: what runs, times, stores and shows: it is handed plug-ins, and a plug-in never asks for it
-MACHINERY = (
-    *("reports", "benchmarks.__main__", "benchmarks.commands", "benchmarks.run", "benchmarks.records"),
-    *("benchmarks.clock", "benchmarks.machine", "benchmarks.conformance", "benchmarks.stats", "benchmarks.compare"),
-    *("benchmarks.cost", "benchmarks.gate"),
-)
+#: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
+ARROWS = {
+    # the contract, and what a method or a task is made of
+    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache"), ""),
+    **dict.fromkeys(("api", "checks", "execution"), "errors"),
+    "registry": "api checks errors",
+    "training": "api",
+    "models": "api checks errors registry",
+    "environments": "api checks errors execution registry sampling",
+    "images": "api cache checks errors sampling",
+    # plug-ins
+    "tasks": "api checks environments errors images registry sampling",
+    "maml": "api checks environments execution models registry training",
+    "baselines": "api checks environments maml models registry sampling training",
+    # what runs, stores, compares and shows: it is handed plug-ins
+    "conformance": "api errors models registry",
+    "records": "checks errors registry",
+    "run": "api checks clock errors machine models python_api records registry",
+    "stats": "errors records sampling",
+    "compare": "errors records registry stats",
+    "cost": (
+        "api checks clock environments errors execution machine models records registry run sampling stats training"
+    ),
+    "gate": "benchmarks api cost errors machine models registry stats",
+    "python_api": "api checks commands errors execution records registry run stats",
+    "reports": "errors records stats reports.cost reports.page reports.scores",
+    "reports.cost": "errors records stats reports reports.scores",
+    "reports.page": "stats reports reports.cost reports.scores",
+    "reports.scores": "errors records stats reports reports.cost",
+    "commands": (
+        "cache compare cost errors gate machine python_api records registry run reports reports.cost reports.page"
+    ),
+    "benchmarks": "api errors models python_api registry",
+    "__main__": "commands",
+}
+#: what no module of a room reaches, by any path
+NEVER_REACHED = {
+    **dict.fromkeys(
+        (*PLUGINS, "benchmarks.training", "benchmarks.models", "benchmarks.environments", "benchmarks.images"),
+        (
+            "run",
+            "records",
+            "stats",
+            "compare",
+            "cost",
+            "gate",
+            "conformance",
+            "commands",
+            "python_api",
+            "clock",
+            "machine",
+        ),
+    ),
+    "benchmarks.run.worker": ("run.isolate", "run.schedule", "commands"),
+    "benchmarks.run.fitting": ("run.worker", "run.schedule", "run.isolate", "records", "commands"),
+    "benchmarks.run.isolate": ("run.schedule", "run.cells", "commands"),
+    "benchmarks.run.schedule": ("commands",),
+    "benchmarks.records.store": ("run", "commands", "registry"),
+}
 #: clocks, printing, files, processes and a global generator are not a method's business
 NOT_FOR_METHODS = (
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "subprocess", "sys"),
@@ -50,8 +98,13 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
-METHODS = [name for name in MODULES if within(name, ("maml", "baselines"))]
 REPORTS = [name for name in MODULES if within(name, ("reports",))]
+
+
+def room_of(module: str) -> str:
+    """The key of `ARROWS`: the longest that the name begins with."""
+    names = module.removeprefix("benchmarks.").split(".")
+    return next((room for room in (".".join(names[:2]), names[0]) if room in ARROWS), module)
 
 
 def imported(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
@@ -96,46 +149,31 @@ def reached(module: str) -> set[str]:
     return seen
 
 
-def outside(module: str, allowed: tuple[str, ...]) -> set[str]:
-    return {name for name in suite_imports(module) if not within(name, allowed)}
-
-
-def test_every_import_of_the_suite_exists() -> None:
+def test_every_import_of_the_suite_exists_and_none_goes_in_a_circle() -> None:
     missing = {(module, name) for module in MODULES for name in suite_imports(module) if name not in MODULES}
     assert not missing
+    graphlib.TopologicalSorter({module: suite_imports(module) for module in MODULES}).prepare()
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
-    order = graphlib.TopologicalSorter({module: suite_imports(module) for module in MODULES})
-    order.prepare()
+def test_rooms_import_what_the_table_says() -> None:
+    found = {(room_of(module), room_of(name)) for module in MODULES for name in suite_imports(module)}
+    allowed = {(room, other) for room, others in ARROWS.items() for other in (room, *others.split())}
+    assert found - allowed == set()
+    assert {arrow for arrow in allowed - found if arrow[0] != arrow[1]} == set(), "arrows that nothing needs any more"
 
 
-def test_the_contract_imports_nothing_of_the_suite() -> None:
-    assert outside("benchmarks.api", ("benchmarks.errors",)) == set()
-    assert suite_imports("benchmarks.errors") == set()
+@pytest.mark.parametrize("room", NEVER_REACHED)
+def test_some_rooms_are_out_of_reach(room: str) -> None:
+    modules = [module for module in MODULES if within(module, (room,))]
+    never = tuple(f"benchmarks.{name}" for name in NEVER_REACHED[room])
+    assert modules
+    assert {name for module in modules for name in reached(module) if within(name, never)} == set()
 
 
-@pytest.mark.parametrize("module", METHODS)
-def test_a_method_imports_the_contract_only(module: str) -> None:
-    own = module.partition(".")[0]
-    peers = ("maml",) if own == "baselines" else ()
-    assert outside(module, (*CONTRACT, own, *peers)) == set()
-
-
-@pytest.mark.parametrize("module", METHODS)
-def test_a_method_has_no_clock_no_log_and_no_files(module: str) -> None:
-    assert {name for name in imports(module) if within(name, NOT_FOR_METHODS)} == set()
-    assert [call for call in names_called(tree_of(module)) if call in ("print", "open", "input")] == []
-
-
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, (*PLUGINS, *CONTRACT))])
-def test_a_plug_in_never_reaches_what_runs_it(module: str) -> None:
-    assert {name for name in reached(module) if within(name, MACHINERY)} == set()
-
-
-@pytest.mark.parametrize("module", [name for name in MODULES if not within(name, PLUGINS)])
-def test_the_suite_imports_no_plug_in(module: str) -> None:
-    assert {name for name in suite_imports(module) if within(name, PLUGINS)} == set()
+def test_a_method_has_no_clock_no_log_and_no_files() -> None:
+    for module in (name for name in MODULES if within(name, ("maml", "baselines"))):
+        assert {name for name in imports(module) if within(name, NOT_FOR_METHODS)} == set(), module
+        assert [call for call in names_called(tree_of(module)) if call in ("print", "open", "input")] == [], module
 
 
 def test_plug_ins_are_imported_by_package_name_inside_the_discovery_function() -> None:
@@ -147,38 +185,6 @@ def test_plug_ins_are_imported_by_package_name_inside_the_discovery_function() -
     )
     assert everywhere == inside != []
     assert registry.PACKAGES == PLUGINS
-
-
-@pytest.mark.parametrize("module", REPORTS)
-def test_reports_read_records(module: str) -> None:
-    stats = ("benchmarks.records", "benchmarks.stats", "benchmarks.errors")
-    assert outside(module, ("reports", *stats)) == set()
-    assert not any(within(name, ("torch",)) for name in imports(module))
-
-
-def test_only_the_command_line_imports_reports() -> None:
-    commands = ("benchmarks.__main__", "benchmarks.commands.app")
-    others = {name for name in MODULES if not within(name, ("reports", *commands))}
-    assert {name for name in others if any(within(found, ("reports",)) for found in suite_imports(name))} == set()
-
-
-@pytest.mark.parametrize(
-    ("module", "never"),
-    [
-        ("benchmarks.run.worker", ("run.isolate", "run.schedule", "commands", "__main__")),
-        ("benchmarks.run.fitting", ("run.worker", "run.schedule", "run.isolate", "records", "commands", "__main__")),
-        ("benchmarks.run.isolate", ("run.schedule", "run.cells", "commands", "__main__")),
-        ("benchmarks.run.schedule", ("commands", "__main__")),
-        ("benchmarks.records.store", ("run", "commands", "registry", "__main__")),
-        ("benchmarks.machine", ("run", "records", "commands", "registry", "__main__")),
-        ("benchmarks.stats", ("run", "commands", "registry", "__main__")),
-        ("benchmarks.execution", ("run", "records", "commands", "registry", "__main__")),
-    ],
-)
-def test_imports_go_one_way(module: str, never: tuple[str, ...]) -> None:
-    if module not in MODULES:
-        pytest.skip(f"there is no {module} yet")
-    assert {name for name in reached(module) if within(name, tuple(f"benchmarks.{each}" for each in never))} == set()
 
 
 def loaded_after(code: str) -> set[str]:
@@ -213,7 +219,7 @@ def names_called(tree: ast.AST) -> list[str]:
 
 
 #: functions of torch and methods of tensors that draw from the global generator unless they are given one
-DRAWS = (
+DRAWS = [
     "rand",
     "randn",
     "randint",
@@ -224,8 +230,8 @@ DRAWS = (
     "poisson",
     "rand_like",
     "randn_like",
-)
-DRAWS_IN_PLACE = (
+]
+DRAWS_IN_PLACE = [
     "normal_",
     "uniform_",
     "bernoulli_",
@@ -234,7 +240,7 @@ DRAWS_IN_PLACE = (
     "geometric_",
     "cauchy_",
     "log_normal_",
-)
+]
 
 
 def global_draws(tree: ast.AST) -> Iterator[str]:
@@ -262,32 +268,22 @@ def global_draws(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: {owner}.{name}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_draws_from_a_global_generator(module: str) -> None:
-    assert list(global_draws(tree_of(module))) == []
+def test_no_module_draws_from_a_global_generator() -> None:
+    assert {module: found for module in MODULES if (found := list(global_draws(tree_of(module))))} == {}
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+def test_global_draws_are_told_from_seeded_ones() -> None:
+    for source in (
         *("torch.manual_seed(0)", "torch.randn(3)", "torch.cuda.manual_seed_all(1)", "w.normal_()", "F.dropout(x)"),
         *("np.random.seed(0)", "np.random.normal(size=3)", "np.random.default_rng()", "import random"),
         *("from random import shuffle", "from numpy.random import rand", "nn.init.zeros_(w)", "f(x).uniform_(0, 1)"),
-    ],
-)
-def test_global_draws_are_seen(source: str) -> None:
-    assert list(global_draws(ast.parse(source)))
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
+    ):
+        assert list(global_draws(ast.parse(source))), source
+    for source in (
         *("torch.Generator().manual_seed(0)", "torch.rand(3, generator=g)", "w.normal_(generator=g)"),
         *("np.random.default_rng(3)", "from benchmarks import sampling", "sampling.normal(key, indices, 3)"),
-    ],
-)
-def test_seeded_draws_are_allowed(source: str) -> None:
-    assert list(global_draws(ast.parse(source))) == []
+    ):
+        assert list(global_draws(ast.parse(source))) == [], source
 
 
 def test_one_place_asks_for_a_graph_of_the_gradient() -> None:
@@ -325,26 +321,25 @@ def test_no_file_is_too_long() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 
-def places_of_this_machine() -> Iterator[str]:
-    """Patterns of paths that exist for somebody only: homes, this checkout, its data, its interpreter."""
-    yield r"(?<![\w.:/-])/(home|root|Users|mnt|scratch)/"
-    yield r"\b[A-Z]:\\Users\\"
+def places_of_this_machine() -> Iterator[tuple[str, str]]:
+    """Paths that exist for somebody only (homes, this checkout, its data, its interpreter): a text and a pattern."""
+    for home in ("home", "root", "Users", "mnt", "scratch"):
+        yield f"/{home}/", rf"(?<![\w.:/-])/{home}/"
+    yield ":\\Users\\", r"\b[A-Z]:\\Users\\"
     folders = [Path.home(), ROOT.parent, Path(sys.prefix), Path(os.environ.get("METABENCH_DATA") or ROOT)]
-    temporary = Path(tempfile.gettempdir())
     for folder in folders:
-        if len(folder.parts) > 1 and folder != temporary:
-            yield rf"(?<![\w.-]){re.escape(str(folder))}\b"
+        if len(folder.parts) > 1 and folder != Path(tempfile.gettempdir()):
+            yield str(folder), rf"(?<![\w.-]){re.escape(str(folder))}\b"
 
 
 def test_no_file_names_a_place_on_somebodys_machine() -> None:
-    machine = re.compile("|".join(places_of_this_machine()))
-    neighbour = "../" + "shared"
+    places = [(text.encode(), re.compile(pattern.encode())) for text, pattern in places_of_this_machine()]
+    neighbour = b"../" + b"shared"
     named = []
     for path in files():
-        text = path.read_bytes().decode("utf-8", errors="ignore")
-        name = path.relative_to(ROOT).as_posix()
-        if path != Path(__file__) and (found := machine.search(text)):
-            named.append(f"{name}: {found[0]}")
-        if neighbour in text and name != ".ci/run":
-            named.append(f"{name}: {neighbour}")
+        content, name = path.read_bytes(), path.relative_to(ROOT).as_posix()
+        if path != Path(__file__):
+            named += [f"{name}: {text!r}" for text, place in places if text in content and place.search(content)]
+        if neighbour in content and name != ".ci/run":
+            named.append(f"{name}: {neighbour!r}")
     assert named == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,9 @@ from baselines.shared import gru
 from baselines.shared.gru import RecurrentPolicy
 from benchmarks.api import Diverged, Parameters
 from benchmarks.environments import ActionSpace, Categorical, Rollouts, Trajectories
-from maml.control.trust_region import trust_region_step
+from maml.control.meta_objective import unflat
+from maml.control.policy_gradient import to_go
+from maml.control.trust_region import fisher_product, trust_region_step
 
 #: how much of the running mean of returns stays from one iteration to the next
 RETURNS_KEPT = 0.95
@@ -81,15 +82,6 @@ def take_in(returns: Parameters, ahead: Tensor) -> tuple[Tensor, Tensor]:
     return mean.clone(), (square - mean.square()).clamp(min=1e-8).sqrt()
 
 
-def to_go(rewards: Tensor, discount: float) -> Tensor:
-    """The discounted sum from each step to the end of the trial, along the last axis."""
-    sums, ahead = [], torch.zeros_like(rewards[..., 0])
-    for reward in reversed(rewards.unbind(-1)):
-        ahead = reward + discount * ahead
-        sums.append(ahead)
-    return torch.stack(sums[::-1], -1)
-
-
 def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
     """Schulman et al. 2016, equation 16, ``[n, N]``: along the whole trial, past the ends of its episodes, with nothing
     to come after its last step."""
@@ -111,14 +103,10 @@ def natural_step(
     """A trust-region step of the policy (Schulman et al. 2015), then values fitted to the states of the policy that
     played by least squares."""
     policy = {name: value for name, value in parameters.items() if not name.startswith("value")}
-    sizes = [value.numel() for value in policy.values()]
 
-    def of(flat: Tensor) -> Parameters:
-        parts = zip(policy.items(), flat.split(sizes), strict=True)
-        return {name: part.view_as(value) for (name, value), part in parts}
-
-    def surrogate(flat: Tensor) -> tuple[Tensor, Tensor]:
-        distributions = gru.distribution(of(flat), gru.read(of(flat), trials.inputs))
+    def surrogate(vector: Tensor) -> tuple[Tensor, Tensor]:
+        theta = unflat(vector, policy)
+        distributions = gru.distribution(theta, gru.read(theta, trials.inputs))
         ratio = (actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
         return -(ratio * trials.advantages)[trials.live].mean(), distributions
 
@@ -129,41 +117,22 @@ def natural_step(
     if not math.isfinite(present):
         raise Diverged(f"the surrogate of a trust-region step is {present}")
 
-    def evaluate(flat: Tensor) -> tuple[float, float]:
+    def evaluate(vector: Tensor) -> tuple[float, float]:
         with torch.no_grad():
-            reached, after = surrogate(flat)
+            reached, after = surrogate(vector)
             return float(reached), float(actions.divergence(before, after)[trials.live].mean())
 
     some = trials[: max(1, round(fisher_share * len(trials.live)))]
-    product = fisher_product(
-        lambda flat: gru.distribution(of(flat), gru.read(of(flat), some.inputs, twice=True)),
-        here.detach(),
-        some.live,
-        actions,
-    )
+
+    def distributions_of(vector: Tensor) -> Tensor:
+        theta = unflat(vector, policy)
+        return gru.distribution(theta, gru.read(theta, some.inputs, twice=True))
+
+    weights = some.live.to(before.dtype) / some.live.sum()
+    product = fisher_product(distributions_of, here.detach(), weights, actions)
     step = trust_region_step(here.detach(), present, gradient, product, evaluate, radius=radius)
     fitted = fitted_values(gru.read({n: v.detach() for n, v in parameters.items()}, trials.inputs), trials)
-    return {**of(step.parameters), **fitted}
-
-
-def fisher_product(
-    distributions_of: Callable[[Tensor], Tensor], here: Tensor, live: Tensor, actions: ActionSpace
-) -> Callable[[Tensor], Tensor]:
-    """The Fisher information of parameters ``[p]``, a mean over live steps, as a function that multiplies with it.
-
-    A change goes forwards through the network as twice backwards (`maml.control.trust_region.fisher_product`)."""
-    present, backwards = torch.func.vjp(distributions_of, here)[:2]
-
-    def pulled_back(weighted: Tensor) -> Tensor:
-        return torch.func.vjp(distributions_of, here)[1](weighted)[0]
-
-    forwards = torch.func.vjp(pulled_back, torch.zeros_like(present))[1]
-    weights = (live.to(present.dtype) / live.sum()).unsqueeze(-1)
-
-    def product(change: Tensor) -> Tensor:
-        return backwards(weights * actions.metric(present, forwards(change)[0]))[0]
-
-    return product
+    return {**unflat(step.parameters, policy), **fitted}
 
 
 def fitted_values(memories: Tensor, trials: Trials) -> Parameters:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checks import check_known, check_table, read_toml, unknown
 from benchmarks.cost import peers
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
-from benchmarks.registry import check_type, unknown
 
 FILE = Path(__file__).with_name("grid.toml")
 ORDERS = ("second", "first")
@@ -79,11 +78,11 @@ class Choice:
 
 
 _KEYS: dict[str, Any] = {
-    "backbones": str,
-    "inner_steps": int,
-    "meta_batches": int,
-    "orders": str,
-    "implementations": str,
+    "backbones": [str],
+    "inner_steps": [int],
+    "meta_batches": [int],
+    "orders": [str],
+    "implementations": [str],
     "rounds": int,
     "seconds": float,
     "limit": float,
@@ -108,8 +107,7 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
     A backbone, a number of steps or a meta-batch that the profile does not list is measured like the grid of that
     backbone, or else like the last grid."""
     known = _read(path)
-    if profile not in known:
-        raise unknown("cost profile", profile, known)
+    check_known("cost profile", profile, known)
     listed = known[profile].get("grids")
     if not isinstance(listed, list) or not listed:
         raise MetabenchError(f"cost profile {profile!r}: write each grid as a block, [[cost.{profile}.grids]]")
@@ -171,33 +169,23 @@ def _here(names: Sequence[str]) -> list[str]:
 
 def _check_choice(choice: Choice) -> None:
     for name in choice.backbones:
-        if name not in WORKLOADS:
-            raise unknown("backbone", name, WORKLOADS)
+        check_known("backbone", name, WORKLOADS)
     for order in choice.orders:
-        if order not in ORDERS:
-            raise unknown("order", order, ORDERS)
-    if choice.work is not None and choice.work not in WORKS:
-        raise unknown("work", choice.work, WORKS)
-    if choice.plan is not None and choice.plan not in peers.plans("ours"):
-        raise unknown("plan of 'ours'", choice.plan, peers.plans("ours"))
+        check_known("order", order, ORDERS)
+    if choice.work is not None:
+        check_known("work", choice.work, WORKS)
+    if choice.plan is not None:
+        check_known("plan of 'ours'", choice.plan, peers.plans("ours"))
     variants(choice.implementations, ORDERS)
 
 
 def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
     if not isinstance(grid, dict):
         raise MetabenchError(f"cost profile {profile!r}: write each grid as a block, [[cost.{profile}.grids]]")
-    for key, value in grid.items():
-        if key not in _KEYS:
-            raise unknown(f"key of cost profile {profile!r}", key, _KEYS)
-        entries = value if isinstance(value, list) else [value]
-        for entry in entries:
-            check_type(f"cost profile {profile}: {key}", entry, _KEYS[key])
-            if isinstance(entry, (int, float)) and entry <= 0:
-                raise MetabenchError(f"cost profile {profile}: {key} = {entry!r} is not above 0")
+    check_table("cost profile", profile, grid, _KEYS)
     if missing := [key for key in _KEYS if key not in grid and key not in _OPTIONAL]:
         raise MetabenchError(f"cost profile {profile!r}: a grid lacks {', '.join(missing)}")
-    if (work := grid.get("work", WORKS[0])) not in WORKS:
-        raise unknown(f"work of cost profile {profile!r}", work, WORKS)
+    check_known(f"work of cost profile {profile!r}", work := grid.get("work", WORKS[0]), WORKS)
     if work == "evaluation" and grid["orders"] != ["first"]:
         raise MetabenchError(f'cost profile {profile!r}: an evaluation keeps no graph, so its orders are ["first"]')
     grid = {**grid, "implementations": _here(grid["implementations"])}
@@ -206,13 +194,7 @@ def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MetabenchError(f"no such file of cost profiles: {path} ({error.strerror})") from None
-    except ValueError as error:
-        raise MetabenchError(f"{path} is not TOML: {error}") from None
-    found: dict[str, dict[str, Any]] = known.get("cost", {})
+    found: dict[str, dict[str, Any]] = read_toml(path, "cost profiles").get("cost", {})
     return found
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, MetabenchError, Predictor, TaskDistribution
+from benchmarks.checks import check_known
 from benchmarks.environments.actions import ActionSpace
 from benchmarks.environments.batch import BatchEnv, Model, TensorEnv
 from benchmarks.environments.rollout import Rollouts, Trajectories
-from benchmarks.registry import unknown
 
 Indices = Sequence[int] | np.ndarray
 
@@ -125,6 +125,5 @@ class ControlTasks(TaskDistribution):
 
 @functools.cache
 def _stream(name: str, split: str, purpose: str) -> int:
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    check_known("split", split, SPLITS)
     return sampling.stream(name, split, purpose)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import Episodes, Predictor
+from benchmarks.checks import check_known
 from benchmarks.environments.batch import BatchEnv
 from benchmarks.environments.distribution import ControlTasks, Indices
 from benchmarks.environments.locomotion import Locomotion
 from benchmarks.environments.rendering import frames
 from benchmarks.environments.rollout import Rollouts
 from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
-from benchmarks.registry import unknown
 
 #: length of a film in frames, and seconds per frame
 FRAMES, SECONDS_PER_FRAME = 17, 0.15
@@ -50,8 +50,7 @@ class LocomotionTasks(ControlTasks):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least_one("horizon")
-        if self.simulator not in BACK_ENDS:
-            raise unknown("simulator", self.simulator, BACK_ENDS)
+        check_known("simulator", self.simulator, BACK_ENDS)
         if not 0 < self.action_scale < math.inf:
             raise ValueError(f"action_scale = {self.action_scale} is not above 0")
         for name in ("control_cost", "reset_noise"):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
-from benchmarks.registry import unknown
+from benchmarks.checks import check_known
 
 Indices = Sequence[int] | np.ndarray
 
@@ -215,8 +215,7 @@ class ImageTasks(TaskDistribution):
         return sampling.stream(self.id, split, purpose)
 
     def _split(self, split: str) -> ImageSet:
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        check_known("split", split, SPLITS)
         return self.image_set(split)
 
     def _checked(self, split: str, shots: int, queries: int) -> ImageSet:

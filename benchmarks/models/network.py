@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Memory, Parameters, TaskDistribution
+from benchmarks.checks import check_known
 from benchmarks.models.backbones import BACKBONES, Backbone, linear
 from benchmarks.models.normalisation import Statistics
-from benchmarks.registry import unknown
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class Network:
 def network_for(tasks: TaskDistribution, backbone: str | None = None, outputs: int | None = None) -> Network:
     """The network for a task distribution: its own backbone, or another by name."""
     name = backbone or tasks.backbone
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES)
+    check_known("backbone", name, BACKBONES)
     backbone_for = getattr(BACKBONES[name], "for_inputs", None)
     chosen = backbone_for(tasks.input_shape) if backbone_for else BACKBONES[name]
     return Network(chosen, tasks.input_shape, tasks.outputs if outputs is None else outputs)

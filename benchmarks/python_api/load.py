@@ -8,12 +8,12 @@ from pathlib import Path
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, State, TaskDistribution
+from benchmarks.checks import check_known, unknown
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api.names import named
 from benchmarks.python_api.results import existing
 from benchmarks.records.record import Record, Tested
 from benchmarks.records.store import Store
-from benchmarks.registry import unknown
 from benchmarks.stats.columns import grouped
 
 
@@ -55,8 +55,7 @@ def load(
             f"{files.path} has no trained state of {record.label} on {record.task.id if record.task else task}, seed "
             f"{seed}: copies made by `metabench keep` have none; load from the store of the run, or run again"
         )
-    if checkpoint not in states:
-        raise unknown("checkpoint", checkpoint, states)
+    check_known("checkpoint", checkpoint, states)
     return learner, State(**states[checkpoint]).to(device), tasks
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
 
@@ -95,7 +96,6 @@ def run(
     from benchmarks.run import isolate
 
     isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
-    from benchmarks import registry
     from benchmarks.commands import console, options
     from benchmarks.execution import plans
     from benchmarks.python_api.names import named
@@ -107,8 +107,7 @@ def run(
     code_hash.forget_own_files()
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
-    if only not in ONLY:
-        raise registry.unknown("value of only", only, ONLY)
+    check_known("value of only", only, ONLY)
     numbers = [("jobs", jobs), ("threads", threads), ("memory", memory), *(("shots", each) for each in shots)]
     for what, number in numbers:
         if number is not None and not 0 < number < 1e9:

@@ -8,6 +8,7 @@ from typing import Any
 import filelock
 
 from benchmarks import registry
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
 from benchmarks.records.store import FILES, Store
@@ -65,8 +66,7 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
     records = store.records()
     known = {record.label for record in records} | {record.method.name for record in records if record.method}
     for name in methods:
-        if name not in known:
-            raise registry.unknown(f"method in {store.path}", name, known)
+        check_known(f"method in {store.path}", name, known)
     gone = [
         record
         for record in records

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
+from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
@@ -183,12 +184,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         name, _, field_name = key.partition(".")
         if field_name in ("device", "variant") or (isinstance(value, float) and not math.isfinite(value)):
             raise MetabenchError(f"{key} = {value!r} is no setting; the run itself takes device and variant")
+        check_known("method or task in --set", name, [*registry.methods(), *registry.tasks()])
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
-        elif name in registry.tasks():
-            registry.build_task(name, **{field_name: value})
         else:
-            raise registry.unknown("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+            registry.build_task(name, **{field_name: value})
 
 
 def _check_that_settings_matter(found: Resolution) -> None:

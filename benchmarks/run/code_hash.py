@@ -28,11 +28,11 @@ ENTRIES = {
     "evaluation": ("benchmarks.run.evaluation", "benchmarks.run.selection"),
 }
 
-#: what can't change a result: errors, files, clocks, what finds plug-ins by name, and what only hands calls on
+#: what can't change a result: errors, checks, files, clocks, what finds plug-ins by name, and what only hands calls on
 IRRELEVANT = (
-    *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/registry.py", "benchmarks/cache.py"),
-    *("benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records", "benchmarks/python_api"),
-    "benchmarks/run/__init__.py",
+    *("benchmarks/__init__.py", "benchmarks/errors.py", "benchmarks/checks.py", "benchmarks/registry.py"),
+    *("benchmarks/cache.py", "benchmarks/clock.py", "benchmarks/machine.py", "benchmarks/records"),
+    *("benchmarks/python_api", "benchmarks/run/__init__.py"),
 )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checks import LARGEST, check_budget, check_known, check_table, read_toml, unknown
 from benchmarks.errors import MetabenchError
 
 #: where the rates and the number of steps of a learner come from
@@ -19,9 +19,8 @@ MODELS = ("best", "last")
 FILE = Path(__file__).with_name("profiles.toml")
 #: a profile's name is also the name of its store's folder
 _NAME = re.compile(r"\w[\w.-]*")
-#: the largest number that a key may hold: more is a typing mistake
+#: the largest numbers of some keys: more is a typing mistake
 _MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7}
-_LARGEST = 10**9
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def override(
     if seconds is not None:
         changes["seconds"] = seconds
     for key, value in changes.items():
-        _check(f"--{key.replace('_', '-')}", value, _TYPES[key], _MOST.get(key, _LARGEST))
+        check_budget(f"--{key.replace('_', '-')}", value, _MOST.get(key, LARGEST))
 
     def changed(block: Block) -> Block:
         new = dataclasses.replace(block, **changes)
@@ -119,8 +118,6 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
     elif not colon:
         raise MetabenchError(f"{path} holds {len(known)} profiles: write {path}:name; known: {', '.join(known)}")
     if wanted not in known:
-        from benchmarks.registry import unknown
-
         raise unknown(f"profile in {path}" if own else "profile", wanted, known)
     if not _NAME.fullmatch(wanted):
         raise MetabenchError(f"{path}: profile name {wanted!r}: use letters, digits, '-', '_' and '.'")
@@ -142,8 +139,6 @@ def _extended(name: str, file: Path, above: tuple[tuple[str, Path], ...]) -> dic
     above = (*above, (name, file))
     places = [place for place in (file, FILE) if parent in _read(place) and (parent, place) not in above]
     if not isinstance(parent, str) or not places:
-        from benchmarks.registry import unknown
-
         raise unknown(f"profile in extends of {name!r}", str(parent), {*_read(file), *_read(FILE)} - {name})
     base = _extended(parent, places[0], above)
     common = {key: value for key, value in body.items() if key not in ("extends", "tasks", "about")}
@@ -161,12 +156,7 @@ def _is_block(task: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MetabenchError(f"no such file of profiles: {path} ({error.strerror})") from None
-    except ValueError as error:
-        raise MetabenchError(f"{path} is not TOML: {error}") from None
+    known = read_toml(path, "profiles")
     for name, body in known.items():
         if not isinstance(body, dict):
             raise MetabenchError(f"{path}: {name} = {body!r} stands outside a profile: begin with [name]")
@@ -196,16 +186,11 @@ _TYPES: dict[str, Any] = {
 
 def _block(profile: str, settings: Mapping[str, Any]) -> Block:
     from benchmarks.api import REGIMES
-    from benchmarks.registry import unknown
 
-    choices = {"regimes": REGIMES, "selections": SELECTIONS, "models": MODELS}
-    for key, value in settings.items():
-        if key not in _TYPES:
-            raise unknown(f"key of profile {profile!r}", key, _TYPES)
-        _check(f"profile {profile}: {key}", value, _TYPES[key], _MOST.get(key, _LARGEST))
-        for entry in value if key in choices else ():
-            if entry not in choices[key]:
-                raise unknown(f"entry of {key} in profile {profile!r}", entry, choices[key])
+    check_table("profile", profile, settings, _TYPES, _MOST)
+    for key, known in {"regimes": REGIMES, "selections": SELECTIONS, "models": MODELS}.items():
+        for entry in settings.get(key, ()):
+            check_known(f"entry of {key} in profile {profile!r}", entry, known)
     if settings.get("methods") == []:
         raise MetabenchError(f"profile {profile!r}: methods = [] leaves nothing to run")
     fields = dataclasses.fields(Block)
@@ -214,21 +199,3 @@ def _block(profile: str, settings: Mapping[str, Any]) -> Block:
         raise MetabenchError(f"profile {profile!r} lacks {', '.join(missing)}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     return Block(**values)
-
-
-def _check(what: str, value: Any, expected: Any, most: int) -> None:
-    from benchmarks.registry import check_type
-
-    if isinstance(expected, list):
-        check_type(what, value, list)
-        for entry in value:
-            _check(what, entry, expected[0], most)
-        return
-    check_type(what, value, expected)
-    for number in value.values() if isinstance(value, dict) else (value,):
-        if not isinstance(number, (int, float)):
-            continue
-        if not number > 0:
-            raise MetabenchError(f"{what} = {number!r} is not above 0")
-        if not number <= most:
-            raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from benchmarks import sampling
 from benchmarks.api import SPLITS, Episodes, LabelledSet, MetabenchError, Predictor, TaskDistribution
-from benchmarks.registry import register_task, unknown
+from benchmarks.checks import check_known
+from benchmarks.registry import register_task
 
 Indices = Sequence[int] | np.ndarray
 
@@ -172,6 +173,5 @@ def _between(bounds: tuple[float, float], unit: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _stream(split: str, purpose: str) -> int:
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    check_known("split", split, SPLITS)
     return sampling.stream(f"sinusoid-v{Sinusoid.version}", split, purpose)

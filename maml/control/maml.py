@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from benchmarks.api import Parameters, State, TaskDistribution, adaptation_field
+from benchmarks.checks import check_fields
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
@@ -88,9 +89,9 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("above 0", lambda value: value > 0, "inner_lr", "meta_lr", "ratio_clip")
-        self._check("at least 1", lambda value: value >= 1, "inner_steps", "epochs")
-        self._check("at least 0", lambda value: value >= 0, "inner_penalty", "exploration")
+        check_fields(self, "above 0", "inner_lr", "meta_lr", "ratio_clip")
+        check_fields(self, "at least 1", "inner_steps", "epochs")
+        check_fields(self, "at least 0", "inner_penalty", "exploration")
 
     def first_rates(self) -> tuple[float, ...]:
         return self.test_rates or (self.inner_lr,)

@@ -145,6 +145,13 @@ class MetaObjective:
 
         return take_steps(point, batches, self._acting(part), loss, rates, second_order=second_order, moves=self.moves)
 
+    def _fisher(self, part: Part, adapted: Parameters) -> Callable[[Parameters], Parameters]:
+        """The Fisher information of adapted parameters on every so many trajectories, a mean over live steps."""
+        seen, acting = part.outer.thinned(self.every).trajectories, self._acting(part)
+        inputs, live = seen.inputs.flatten(1, 2), seen.live.flatten(1).to(seen.inputs.dtype)
+        weights = live / live.sum(1, keepdim=True)
+        return fisher_product(lambda point: acting(point)(inputs, None)[0], adapted, weights, self.policy.actions)
+
     def _acting(self, part: Part) -> PolicyOf:
         return lambda parameters: Acting(self.policy, parameters, part.told)
 
@@ -184,8 +191,7 @@ class Linearised:
         objective = self.objective
         factors = []
         for part, taken in zip(objective.parts, self.steps, strict=True):
-            seen = part.outer.thinned(objective.every).trajectories
-            fisher = fisher_product(objective._acting(part), taken.adapted, seen, objective.policy.actions)
+            fisher = objective._fisher(part, taken.adapted)
             factors.append((len(part), objective._thinned(part, taken), fisher))
 
         def multiply(vector: Tensor) -> Tensor:

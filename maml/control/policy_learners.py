@@ -26,6 +26,7 @@ from benchmarks.api import (
     TaskDistribution,
     adaptation_field,
 )
+from benchmarks.checks import check_fields
 from benchmarks.environments import Rollouts
 from benchmarks.environments.rollout import Counter
 from benchmarks.training import training_indices
@@ -89,16 +90,8 @@ class PolicyLearner(MetaLearner):
     trace: float = 1.0
 
     def __post_init__(self) -> None:
-        self._check("at least 1", lambda value: value >= 1, "hidden")
-        self._check("between 0 and 1", lambda value: 0 <= value <= 1, "trace")
-
-    def _check(self, wanted: str, fits, *names: str) -> None:  # type: ignore[no-untyped-def]
-        """Refuse fields with a value, or with one of several, that does not fit or is not finite."""
-        for name in names:
-            value = getattr(self, name)
-            each = value if isinstance(value, tuple) else (value,)
-            if not all(math.isfinite(number) and fits(number) for number in each):
-                raise ValueError(f"{name} = {value} is not {wanted}")
+        check_fields(self, "at least 1", "hidden")
+        check_fields(self, "between 0 and 1", "trace")
 
     def policy(self, tasks: TaskDistribution) -> Policy:
         """The network for these tasks."""
@@ -119,8 +112,8 @@ class AdaptedPolicy(PolicyLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("above 0", lambda value: value > 0, "test_rates")
-        self._check("at least 0", lambda value: value >= 0, "test_steps")
+        check_fields(self, "above 0", "test_rates")
+        check_fields(self, "at least 0", "test_steps")
         if not self.test_steps:
             raise ValueError("test_steps = () is empty")
 
@@ -227,10 +220,10 @@ class TrustRegionLearner(PolicyLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = ("meta_batch", "trajectories", "cg_iterations", "backtracks", "curvature_every")
-        self._check("at least 1", lambda value: value >= 1, *names)
-        self._check("above 0", lambda value: value > 0, "max_divergence")
-        self._check("at least 0", lambda value: value >= 0, "damping")
+        counts = ("meta_batch", "trajectories", "cg_iterations", "backtracks", "curvature_every")
+        check_fields(self, "at least 1", *counts)
+        check_fields(self, "above 0", "max_divergence")
+        check_fields(self, "at least 0", "damping")
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         policy = self.policy(tasks)

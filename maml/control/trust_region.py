@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.api import Parameters, Predictor
-from benchmarks.environments import ActionSpace, Trajectories
+from benchmarks.environments import ActionSpace
 from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss
 
 Product = Callable[[Tensor], Tensor]
@@ -107,29 +107,22 @@ def take_steps(
 
 
 def fisher_product(
-    predictor_of: PolicyOf, adapted: Parameters, trajectories: Trajectories, actions: ActionSpace
-) -> Callable[[Parameters], Parameters]:
-    """The Fisher information of the adapted parameters ``[T, ...]``, a mean over the live steps of each task, as a
-    function that multiplies with it. For policies without a memory."""
-    inputs = trajectories.inputs.flatten(1, 2)
-    live = trajectories.live.flatten(1).to(inputs.dtype)
-    weights = (live / live.sum(1, keepdim=True)).unsqueeze(-1)
+    distributions_of: Callable[[Any], Tensor], at: Any, weights: Tensor, actions: ActionSpace
+) -> Callable[[Any], Any]:
+    """The Fisher information at parameters, one tensor or tensors by name, as a function that multiplies with it.
 
-    def distributions(parameters: Parameters) -> Tensor:
-        return predictor_of(parameters)(inputs, None)[0]
+    distributions_of: parameters -> ``[..., outputs]``. weights: of each distribution in the mean, ``[...]``."""
+    present, backwards = torch.func.vjp(distributions_of, at)[:2]
 
-    present, backwards = torch.func.vjp(distributions, adapted)[:2]
-
-    def pulled_back(weighted: Tensor) -> Parameters:
-        return torch.func.vjp(distributions, adapted)[1](weighted)[0]
+    def pulled_back(weighted: Tensor) -> Any:
+        return torch.func.vjp(distributions_of, at)[1](weighted)[0]
 
     # Forwards as twice backwards: torch's forward mode warns about itself when it is first used. What is pulled back is
     # linear in the weights, so its own pull-back is the same wherever it is taken.
     forwards = torch.func.vjp(pulled_back, torch.zeros_like(present))[1]
 
-    def product(change: Parameters) -> Parameters:
-        moved = forwards(change)[0]
-        return backwards(weights * actions.metric(present, moved))[0]
+    def product(change: Any) -> Any:
+        return backwards(weights.unsqueeze(-1) * actions.metric(present, forwards(change)[0]))[0]
 
     return product
 

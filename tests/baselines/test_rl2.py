@@ -12,7 +12,6 @@ from baselines.shared.gru import RecurrentPolicy
 from baselines.shared.trials import (
     RETURNS_KEPT,
     entropy_of,
-    fisher_product,
     fitted_values,
     generalised_advantages,
     in_sequence,
@@ -24,6 +23,8 @@ from baselines.shared.trials import (
 from benchmarks import registry
 from benchmarks.api import State
 from benchmarks.environments import Gaussian
+from maml.control.meta_objective import unflat
+from maml.control.trust_region import fisher_product
 
 SMALL = {"meta_batch": 60, "hidden": 8}
 #: goals so near that most episodes end before their horizon
@@ -244,11 +245,10 @@ def test_the_fisher_information_is_the_hessian_of_the_divergence(task_id):
     tasks = registry.build_task(task_id, **({"horizon": 3} if "navigation" in task_id else {}))
     policy, trials = trials_of(tasks, 5, policy=a_policy(tasks, 3))
     some = {name: value.double() for name, value in policy.parameters.items() if not name.startswith("value")}
-    sizes, inputs = [value.numel() for value in some.values()], trials.inputs.double()
+    inputs, weights = trials.inputs.double(), trials.live.double() / trials.live.sum()
 
-    def distributions_of(flat):
-        parts = zip(some.items(), flat.split(sizes), strict=True)
-        parameters = {name: part.view_as(value) for (name, value), part in parts}
+    def distributions_of(vector):
+        parameters = unflat(vector, some)
         return gru.distribution(parameters, gru.read(parameters, inputs, twice=True))
 
     here = torch.cat([value.flatten() for value in some.values()])
@@ -257,7 +257,7 @@ def test_the_fisher_information_is_the_hessian_of_the_divergence(task_id):
         lambda flat: tasks.actions.divergence(before, distributions_of(flat))[trials.live].mean(), here
     )
     vector = torch.sin(torch.arange(len(here), dtype=torch.float64))
-    found = fisher_product(distributions_of, here, trials.live, tasks.actions)(vector)
+    found = fisher_product(distributions_of, here, weights, tasks.actions)(vector)
     torch.testing.assert_close(found, hessian @ vector, rtol=1e-9, atol=1e-12)
 
 

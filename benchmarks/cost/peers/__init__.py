@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.checks import check_known, unknown
 from benchmarks.cost.peers.adapter import Adapter
 from benchmarks.errors import Unavailable
-from benchmarks.registry import unknown
 
 #: modules of this package that are not implementations
 SHARED = ("adapter", "modules")
@@ -66,7 +66,6 @@ def load(name: str, plan: str = "") -> Adapter:
 
 
 def _class(name: str) -> type[Adapter]:
-    if name not in names():
-        raise unknown("implementation", name, names())
+    check_known("implementation", name, names())
     implementation: type[Adapter] = importlib.import_module(f"{__name__}.{name}").Implementation
     return implementation

@@ -89,7 +89,9 @@ class Problem:
 
     def product(self, second_order=True):
         steps = self.steps(self.theta, second_order)
-        fisher = fisher_product(policy_of, steps.adapted, self.after, self.actions)
+        inputs, live = self.after.inputs.flatten(1, 2), self.after.live.flatten(1).double()
+        weights = live / live.sum(1, keepdim=True)
+        fisher = fisher_product(lambda theta: policy_of(theta)(inputs)[0], steps.adapted, weights, self.actions)
 
         def multiply(vector):
             change = {n: v.expand(self.tasks, *v.shape).contiguous() for n, v in unflat(vector).items()}

@@ -1,0 +1,105 @@
+"""Checks of names, types and numbers that users write: on the command line, in TOML, and as fields of a learner.
+
+Each refuses with one line that names the thing, the value and what is known. Importable without torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import MetabenchError
+
+#: the largest number in a table of TOML: more is a typing mistake
+LARGEST = 10**9
+BOUNDS: Mapping[str, Callable[[float], bool]] = {
+    "at least 0": lambda number: number >= 0,
+    "at least 1": lambda number: number >= 1,
+    "above 0": lambda number: number > 0,
+    "between 0 and 1": lambda number: 0 <= number <= 1,
+    "above 0 and below 1": lambda number: 0 < number < 1,
+}
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> MetabenchError:
+    """The line for a name that is not known: the name, the nearest one and the known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return MetabenchError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the known ones."""
+    if name not in (known := tuple(known)):
+        raise unknown(what, name, known)
+
+
+def check_type(what: str, value: Any, expected: Any) -> None:
+    """Refuse a value of another type than an annotation says; ``[int]`` stands for a list of integers."""
+    if isinstance(expected, list):
+        check_type(what, value, list)
+        for entry in value:
+            check_type(what, entry, expected[0])
+        return
+    arguments = typing.get_args(expected)
+    origin = typing.get_origin(expected)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise MetabenchError(f"{what} = {value!r}; known: {', '.join(map(str, arguments))}")
+        return
+    allowed = arguments if origin in (typing.Union, types.UnionType) else (expected,)
+    plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
+    accepted = (*plain, int) if float in plain else plain
+    if not (bool in plain if isinstance(value, bool) else isinstance(value, accepted)):
+        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
+        raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
+
+
+def check_fields(learner: Any, bound: str, *names: str) -> None:
+    """Refuse fields whose number, or one of several, is outside one of `BOUNDS` or not finite, for `__post_init__`."""
+    for name in names:
+        value = getattr(learner, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) and BOUNDS[bound](number) for number in numbers):
+            raise ValueError(f"{name} = {value} is not {bound}")
+
+
+def check_table(
+    what: str, name: str, table: Mapping[str, Any], expected: Mapping[str, Any], most: Mapping[str, int] | None = None
+) -> None:
+    """Refuse unknown keys, values of another type, and numbers that are not above 0 or larger than ``most``.
+
+    what, name: the kind of table and its name. expected: key -> type, as for `check_type`."""
+    for key, value in table.items():
+        check_known(f"key of {what} {name!r}", key, expected)
+        check_type(f"{what} {name}: {key}", value, expected[key])
+        check_budget(f"{what} {name}: {key}", value, (most or {}).get(key, LARGEST))
+
+
+def check_budget(what: str, value: Any, most: int = LARGEST) -> None:
+    """Refuse a number, or one within a list or a table, that is not above 0 or larger than ``most``."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+    for number in entries:
+        if not isinstance(number, (int, float)):
+            continue
+        if not number > 0:
+            raise MetabenchError(f"{what} = {number!r} is not above 0")
+        if not number <= most:
+            raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file; what: the file's contents in words."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MetabenchError(f"no such file of {what}: {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise MetabenchError(f"{path} is not TOML: {error}") from None
