@@ -17,35 +17,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+importlib.import_module("benchmarks.run")  # binds its name here, once; from here on the name is the function's
+del run  # noqa: F821
+
 if TYPE_CHECKING:
-    from benchmarks.api import LabelledSet as LabelledSet
-    from benchmarks.api import MetaLearner as MetaLearner
-    from benchmarks.api import State as State
-    from benchmarks.api import TaskDistribution as TaskDistribution
-    from benchmarks.errors import MetabenchError as MetabenchError
-    from benchmarks.models import register_backbone as register_backbone
-    from benchmarks.python_api.load import load as load
-    from benchmarks.python_api.results import results as results
-    from benchmarks.python_api.run import run as run
-    from benchmarks.registry import register_method as register_method
-    from benchmarks.registry import register_task as register_task
+    from benchmarks.api import LabelledSet, MetaLearner, State, TaskDistribution
+    from benchmarks.errors import MetabenchError
+    from benchmarks.models import register_backbone
+    from benchmarks.python_api.load import load
+    from benchmarks.python_api.results import results
+    from benchmarks.python_api.run import run
+    from benchmarks.registry import register_method, register_task
 
-#: public name -> its module
+__all__ = ["LabelledSet", "MetaLearner", "MetabenchError", "State", "TaskDistribution", "load", "register_backbone"]
+__all__ += ["register_method", "register_task", "results", "run"]
 _MODULES = {
-    "results": "benchmarks.python_api.results",
-    "load": "benchmarks.python_api.load",
-    "run": "benchmarks.python_api.run",
-    "LabelledSet": "benchmarks.api",
-    "State": "benchmarks.api",
-    "MetaLearner": "benchmarks.api",
-    "TaskDistribution": "benchmarks.api",
+    **dict.fromkeys(("LabelledSet", "MetaLearner", "State", "TaskDistribution"), "benchmarks.api"),
     "MetabenchError": "benchmarks.errors",
-    "register_method": "benchmarks.registry",
-    "register_task": "benchmarks.registry",
     "register_backbone": "benchmarks.models",
+    **dict.fromkeys(("register_method", "register_task"), "benchmarks.registry"),
+    **{name: f"benchmarks.python_api.{name}" for name in ("load", "results", "run")},
 }
-
-__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+#: libraries that the cost benchmark compares with
+PEERS = ("learn2learn", "higher", "torchopt", "jax")
 #: packages whose versions are recorded
 PACKAGES = (
     *("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "pillow", "mujoco", "gymnasium"),
-    *("learn2learn", "higher", "torchopt", "jax"),
+    *PEERS,
 )
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

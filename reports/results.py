@@ -249,9 +249,7 @@ def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Resul
     holders: dict[str, Store] = {}
     opened = []
     for folder in folders:
-        if not folder.is_dir():
-            raise MetabenchError(f"no store at {folder}: run `metabench run` first, or name another with --store")
-        store = Store(folder, read_only=True)
+        store = Store.existing(folder)
         opened.append(store)
         for record in store.records():
             found.setdefault(record.key, record)

@@ -38,20 +38,21 @@ ARROWS = {
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors registry",
-    "run": "api checks clock errors machine models program python_api records registry",
+    "run": "api checks clock errors machine models program records registry",
     "stats": "errors records sampling",
-    "compare": "errors records registry stats",
+    "compare": "checks errors records registry stats",
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"
     ),
     "gate": "benchmarks api cost errors machine models registry stats",
-    "python_api": "api checks commands errors execution records registry run stats",
+    "python_api": "api checks errors execution records registry run stats",
     "reports": "errors records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
     "reports.page": "stats reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
-        "cache compare cost errors gate machine python_api records registry run reports reports.cost reports.page"
+        "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "
+        "reports.page"
     ),
     "benchmarks": "api errors models python_api registry",
     "__main__": "commands",

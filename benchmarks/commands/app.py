@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import functools
 import gc
 import io
 import json
@@ -13,15 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
-from benchmarks.commands import cost as costs
 from benchmarks.commands import options, stores
 from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare, episodes, power
+from benchmarks.commands.cost import cost
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
 from benchmarks.commands.run import prepare, run
 from benchmarks.errors import MetabenchError
+from benchmarks.python_api.places import ROOT, home, store_of
 
 app = typer.Typer(
     name="metabench",
@@ -45,14 +46,14 @@ def _version(asked: bool) -> None:
         try:
             typer.echo(f"metabench {metadata.version('metabench')}")
         except metadata.PackageNotFoundError:
-            typer.echo(f"metabench from {options.ROOT}, not installed")
+            typer.echo(f"metabench from {ROOT}, not installed")
         raise typer.Exit
 
 
 @app.callback()
 def metabench(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Compare meta-learners on shared tasks."""
@@ -63,7 +64,7 @@ app.command(short_help="Find, download and decode the data of tasks.")(prepare)
 
 
 @app.command(name="list", short_help="Methods, tasks and profiles.")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def list_(as_json: Annotated[bool, Option("--json", help="For programs.")] = False) -> None:
     """Methods, tasks, profiles, and the methods that fit each task."""
     from benchmarks.commands import catalogue
 
@@ -79,51 +80,35 @@ def show(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
     test: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only the tests whose name contains this, in full.")
+        str | None, Option(metavar="NAME", help="Only the tests whose name contains this, in full.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every test and condition, in full.")] = False,
+    everything: Annotated[bool, Option("--all", help="Every test and condition, in full.")] = False,
 ) -> None:
     """Results in the terminal: the scores of every method on every test, and the main questions answered in short."""
-    from benchmarks.commands import console
+    from benchmarks.commands.console import screen
     from reports import terminal
 
-    where = options.existing(options.store_of(store, profile))
-    terminal.show(where, console.screen(), test, everything)
+    terminal.show(store_of(store, profile), screen(), test, everything)
 
 
 @app.command(short_help="Write the HTML page.")
 def report(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", parser=options.folder, help="The page. [default: reports/index.html]"
-        ),
-    ] = None,
+    output: Annotated[Path | None, options.output_option("The page. [default: reports/index.html]")] = None,
     figures: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", parser=options.folder, help="Write every figure as SVG and PNG here too."),
+        Option(metavar="FOLDER", parser=options.path, help="Write every figure as SVG and PNG here too."),
     ] = None,
 ) -> None:
     """Write one HTML page from the records; it opens offline."""
     from reports.page import page
 
-    where = options.existing(options.store_of(store, profile))
-    typer.echo(f"wrote {options.near(page.write_report(where, output or options.home() / 'index.html', figures))}")
+    written = page.write_report(store_of(store, profile), output or home() / "index.html", figures)
+    typer.echo(f"wrote {options.near(written)}")
 
 
-@app.command(short_help="Measure what second order costs against first.")
-@functools.wraps(costs.cost)
-def cost(**given: Any) -> None:
-    from benchmarks.commands import console
-    from reports.cost import terminal as tables
-
-    given["device"] = options.device(given["device"])
-    given["memory"] = options.above_zero(given["memory"], "--memory")
-    tables.show(costs.cost(**given), console.plain())
-
-
+app.command(short_help="Measure what second order costs against first.")(cost)
 app.command(short_help="Check your own plug-in file.")(check)
 app.command(short_help="Check that nothing became slower or worse.")(gate)
 app.command(short_help="Two methods, stores or commits in pairs.")(compare)
@@ -160,21 +145,22 @@ def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     logging.basicConfig(format="metabench: %(message)s")
     _write_anywhere()
+    mistake = ""
     try:
         code = app(prog_name="metabench", standalone_mode=False)
     except _UsageError as error:
-        code, told = 2, error.format_message()
         if len(sys.argv) == 1:
             error.show()
-        else:
-            typer.echo(f"metabench: {' '.join(told.split())} (metabench --help)", err=True)
+            sys.exit(2)
+        mistake = f"{error.format_message()} (metabench --help)"
     except MetabenchError as error:
-        code = 2
-        typer.echo(f"metabench: {' '.join(str(error).split())}", err=True)
+        mistake = str(error)
     except OSError as error:
         if error.filename is None:
             raise
+        mistake = f"{error.filename}: {error.strerror}"
+    if mistake:
         code = 2
-        typer.echo(f"metabench: {error.filename}: {error.strerror}", err=True)
+        typer.echo(f"metabench: {' '.join(mistake.split())}", err=True)
     gc.freeze()  # the system takes everything back at once
     sys.exit(code)

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import math
+import statistics
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from benchmarks.commands import options
-from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption, TasksOption
+from benchmarks.commands.options import DeviceOption, MethodsOption, ProfileOption, StoreOption, TasksOption
+
+if TYPE_CHECKING:
+    from benchmarks.python_api.run import Run
+    from benchmarks.records.record import Tested
+
+#: rows of scores that a run prints at its end
+MOST_SCORES = 24
 
 
 def run(
     profile: ProfileOption = "quick",
     method: MethodsOption = None,
     task: TasksOption = None,
-    seeds: Annotated[str | None, typer.Option(metavar="N", help="How many (3), or which (0,2,5).")] = None,
-    meta_steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Training budget of each fit. [default: the profile's]")
-    ] = None,
-    episodes: Annotated[
-        int | None, typer.Option(metavar="N", help="Test episodes of each evaluation. [default: the profile's]")
-    ] = None,
+    seeds: Annotated[str | None, Option(metavar="N", help="How many (3), or which (0,2,5).")] = None,
+    meta_steps: Annotated[int | None, Option(metavar="N", help="Budget of each fit. [default: the profile's]")] = None,
+    episodes: Annotated[int | None, Option(metavar="N", help="Test episodes. [default: the profile's]")] = None,
     seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="Time limit of each training. [default: the profile's]")
+        float | None, Option(metavar="S", help="Time limit of each training. [default: the profile's]")
     ] = None,
-    shots: Annotated[str | None, typer.Option(metavar="N", help="Further test shots, as in 1,5,10.")] = None,
+    shots: Annotated[str | None, Option(metavar="N", help="Further test shots, as in 1,5,10.")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME.FIELD=VALUE", help="A hyper-parameter, as in maml.inner_lr=0.1."),
+        Option("--set", metavar="NAME.FIELD=VALUE", help="A hyper-parameter, as in maml.inner_lr=0.1."),
     ] = None,
     plan: Annotated[
-        str,
-        typer.Option(
-            metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4. [default: a rule]"
-        ),
+        str, Option(metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4. [default: a rule]")
     ] = "",
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes at a time. [default: cores / threads]", min=1)
-    ] = None,
+    device: DeviceOption = "cpu",
+    jobs: Annotated[int | None, Option(metavar="N", help="Processes at a time. [default: cores / threads]")] = None,
     threads: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="CPU threads of each process. [default: OMP_NUM_THREADS, else cores / jobs]", min=1
-        ),
+        Option(metavar="N", help="CPU threads of each process. [default: OMP_NUM_THREADS, else cores / jobs]"),
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(metavar="GB", help="Memory limit of each process. [default: its share of 80 % of the memory]"),
+        Option(metavar="GB", help="Memory limit of each process. [default: its share of 80 % of the memory]"),
     ] = None,
-    only: Annotated[str, typer.Option(metavar="WHICH", help="all, failed or missing.")] = "all",
+    only: Annotated[str, Option(metavar="WHICH", help="all, failed or missing.")] = "all",
     store: StoreOption = None,
 ) -> None:
     """Train methods and test them on tasks.
@@ -64,17 +62,17 @@ def run(
             options.names(method),
             options.names(task),
             profile=profile,
-            seeds=options.seeds(seeds) or None,
+            seeds=options.seeds(seeds),
             meta_steps=meta_steps,
             episodes=episodes,
             seconds=seconds,
-            shots=options.whole(shots, "--shots", 1, 1_000),
+            shots=options.whole(shots, "--shots"),
             settings=options.settings(setting),
             plan=plan,
             device=device,
             jobs=jobs,
             threads=threads,
-            memory=options.above_zero(memory, "--memory"),
+            memory=memory,
             only=only,
             store=store,
             verbose=True,
@@ -82,20 +80,43 @@ def run(
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None
-    from benchmarks.commands import console
-    from benchmarks.records.store import Store
-
-    console.scores(Store(done.store), done.cells)
-    _next(done.store, profile, store, len(done.failed), len(done.outcomes))
+    _show_scores(done)
+    failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
+    typer.echo(f"records in {options.near(done.store)}{failed}")
+    where = f" --store {store}" if store else "" if profile == "quick" else f" --profile {profile}"
+    typer.echo(f"next: metabench show{where}, metabench report{where}")
     if done.failed:
         raise typer.Exit(1)
 
 
-def _next(path: Path, profile: str, store: Path | None, failed: int, total: int) -> None:
-    """Say where the records are, and the command that shows them."""
-    typer.echo(f"records in {options.near(path)}" + (f"; {failed} of {total} cells failed" if failed else ""))
-    where = f" --store {store}" if store else "" if profile == "quick" else f" --profile {profile}"
-    typer.echo(f"next: metabench show{where}, metabench report{where}")
+def _show_scores(done: Run) -> None:
+    """The mean scores of a run, a row per method and test, best first. Reads no scores of single queries."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from benchmarks.commands.console import screen
+    from benchmarks.records.store import Store
+    from benchmarks.stats.grouping import grouped, protocol_of
+
+    store, rows = Store(done.store, read_only=True), []
+    found = [store.get(cell.key) for cell in done.cells if cell.kind == "evaluation" and cell.skip is None]
+    for name, tests in grouped(filter(None, found)):
+        task, mean = tests[0].task, statistics.fmean(map(_mean, tests))
+        score = f"{100 * mean:.2f} % {task.metric}" if task.metric == "accuracy" else f"{mean:.4g} {task.metric}"
+        rows.append((protocol_of(tests[0]).title, -mean if task.higher_is_better else mean, name, score, len(tests)))
+    table = Table("test", "method", "score", "seeds", box=None, header_style="dim", pad_edge=False)
+    for test, _, *cells in sorted(rows)[:MOST_SCORES]:
+        table.add_row(Text(test), *(Text(str(cell)) for cell in cells))
+    if rows:
+        screen(160).print(table)
+    if len(rows) > MOST_SCORES:
+        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show")
+
+
+def _mean(tested: Tested) -> float:
+    """The mean at the headline step; not a number where the scores are not."""
+    summary = tested.test.at(tested.test.headline_step)
+    return math.nan if summary is None or summary.mean is None else summary.mean
 
 
 def prepare(task: TasksOption = None) -> None:
@@ -104,14 +125,19 @@ def prepare(task: TasksOption = None) -> None:
     from benchmarks.errors import Unavailable
     from benchmarks.python_api.names import named
 
-    tasks = named([], options.names(task))[1]
-    for name in tasks or registry.tasks():
-        built = registry.build_task(name)
+    for name in named([], options.names(task))[1] or registry.tasks():
         try:
-            built.prepare(lambda line, name=name: typer.echo(f"{name}: {line}"))  # type: ignore[misc]
+            prepare_one(name)
         except Unavailable as reason:
             if task:
                 raise
             typer.echo(f"{name}: {reason}")
         else:
             typer.echo(f"{name}: ready")
+
+
+def prepare_one(name: str) -> None:
+    """Prepare the data of a task, with a line for each step."""
+    from benchmarks import registry
+
+    registry.build_task(name).prepare(lambda line: typer.echo(f"{name}: {line}"))

@@ -52,13 +52,10 @@ def _rows(numbers: np.ndarray, role: str, examples: Any, tasks: Any) -> pd.DataF
         {"episode": np.repeat(numbers, count), "role": role, "query": np.tile(np.arange(count), len(numbers))}
     )
     if examples.classes is None:
-        values = {
-            "x": examples.x.reshape(len(frame), -1).cpu().numpy(),
-            "y": examples.y.reshape(len(frame), -1).cpu().numpy(),
-        }
-        for name, value in values.items():
-            wide = value.shape[1] > 1
-            frame = frame.assign(**{f"{name}{i}" if wide else name: value[:, i] for i in range(value.shape[1])})
+        for name in ("x", "y"):
+            columns = getattr(examples, name).reshape(len(frame), -1).cpu().numpy().T
+            names = [name] if len(columns) == 1 else [f"{name}{i}" for i in range(len(columns))]
+            frame = frame.assign(**dict(zip(names, columns, strict=True)))
         return frame
     classes = examples.classes.cpu().numpy().reshape(-1)
     known = {number: tasks.class_name(int(number)) for number in np.unique(classes)}

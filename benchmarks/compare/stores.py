@@ -4,19 +4,20 @@ somebody else's scores against ours, and what it would take to see a difference.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.checks import check_known
 from benchmarks.compare import external_scores
-from benchmarks.compare.episode_lists import export_episodes as export_episodes
 from benchmarks.errors import MetabenchError
-from benchmarks.records.record import Record, Task, Tested
+from benchmarks.records.record import Record, Tested
 from benchmarks.records.store import Store
 from benchmarks.stats import (
     Column,
@@ -39,52 +40,43 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def compare(first: str, second: str, store: Path) -> pd.DataFrame:
-    """Two stores (folders), two commits (7 or more hexadecimal digits) or two methods (labels) of ``store``.
+    """Two stores (folders), two commits (7 or more hexadecimal digits) or two methods of ``store``, which are named as
+    `metabench show` names them.
 
-    One row per test and pair, told from the side of ``first``; see `_table` for the columns."""
-    folders = [Path(name) for name in (first, second) if _is_store(name)]
-    if len(folders) == 2:
-        return compare_stores(*folders)
+    One row per test and pair, told from the side of ``first``; see `_table` for the columns. Stores and commits: each
+    method of one side against the same method of the other."""
+    # a folder that only happens to be called like a method has no records
+    folders = [name for name in (first, second) if (Path(name) / "records").is_dir()]
     if len(folders) == 1:
-        other = second if _is_store(first) else first
+        other = second if folders == [first] else first
         raise MetabenchError(f"{folders[0]} is a store and {other!r} is none: compare two of a kind")
-    opened = _open(store)
-    records = _records(opened)
+    if folders:
+        sides = [columns(opened, opened.evaluations()) for opened in map(Store.existing, folders)]
+        return _matched(sides, (first, second))
+    opened = Store.existing(store)
+    records = opened.evaluations()
     found = columns(opened, records)
-    known = {name for column in found for name in column.names}
+    known = sorted({name for column in found for name in column.names})
     if first in known and second in known:
         return _compare_methods(store, found, first, second)
-    commits = [_commit(name, records) for name in (first, second)]
+    commits = [_of_commit(name, records) for name in (first, second)]
     if all(commits):
-        return compare_commits(store, first, second)
+        return _matched([columns(opened, each) for each in commits], (first, second))
     for name, commit in zip((first, second), commits, strict=True):
         if not commit and name not in known:
-            methods = ", ".join(sorted(known))
-            raise MetabenchError(f"{name!r} is no store, no commit and no method of {store}; methods: {methods}")
+            raise MetabenchError(
+                f"{name!r} is no store, no commit and no method of {store}; methods: {', '.join(known)}"
+            )
     raise MetabenchError(f"{first!r} and {second!r} are a commit and a method: compare two of a kind")
 
 
-def compare_stores(first: Path, second: Path) -> pd.DataFrame:
-    """Each method of the first store against the same method of the second, on the same test episodes."""
-    left, right = (columns(store, _records(store)) for store in (_open(first), _open(second)))
-    return _matched(left, right, (str(first), str(second)))
-
-
-def compare_commits(store: Path, first: str, second: str) -> pd.DataFrame:
-    """Each method as it was run at one commit against the same method at another."""
-    opened = _open(store)
-    records = _records(opened)
-    chosen = []
-    for prefix in (first, second):
-        here = [record for record in records if record.git and record.git.commit.startswith(prefix)]
-        if not here:
-            raise MetabenchError(f"no record of {store} is of commit {prefix}")
-        chosen.append(columns(opened, here))
-    return _matched(chosen[0], chosen[1], (first, second))
+def _of_commit(name: str, records: Iterable[Record]) -> list[Record]:
+    return [
+        record for record in records if _COMMIT.fullmatch(name) and record.git and record.git.commit.startswith(name)
+    ]
 
 
 def _compare_methods(store: Path, found: Sequence[Column], first: str, second: str) -> pd.DataFrame:
-    """Two methods, named as `metabench show` names them, against each other on every test that both have."""
     lines = []
     for column in found:
         rows = {row.name: row for row in column.rows}
@@ -101,8 +93,8 @@ def compare_foreign(path: Path, store: Path) -> pd.DataFrame:
     path: a parquet file with one row per query: task, episodes_digest (both as `export_episodes` has them), episode,
     query, score; also method, seed, shots and regime if there are several or they are known. Their seeds are averaged:
     a verdict is about these trained models. Raises `MetabenchError` where the table is not about our episodes."""
-    frame, opened = external_scores.read(path), _open(store)
-    ours = columns(opened, _records(opened))
+    frame, opened = external_scores.read(path), Store.existing(store)
+    ours = columns(opened, opened.evaluations())
     lines = []
     for task, method, theirs in external_scores.methods(frame):
         fitting = [column for column in ours if column.protocol.task == task and external_scores.fits(column, theirs)]
@@ -113,101 +105,88 @@ def compare_foreign(path: Path, store: Path) -> pd.DataFrame:
             row = external_scores.row_of(path, method, theirs, column, opened)
             pairs = [(row, external_scores.cut(mine, row.episodes)) for mine in column.learners]
             narrowed = Column(column.protocol, (row, *(mine for _, mine in pairs)), column.examples)
-            lines += _column_lines(narrowed, pairs, ("theirs: ", "ours: "), task=column.task, scope="models")
+            lines += _column_lines(narrowed, pairs, ("theirs: ", "ours: "), scope="models")
     return pd.DataFrame(lines)
 
 
-def power_table(store: Path, delta: float, methods: Sequence[str] = (), alpha: float = 0.05) -> pd.DataFrame:
+def power_table(store: Path, delta: float, methods: Sequence[str] = ()) -> pd.DataFrame:
     """The power to find a difference of ``delta``, for every pair of learners of every test (or of these methods).
 
-    delta: in points of accuracy, in percent of the mean squared error, or in units of the return. Columns task,
-    batch_norm, shots, model, first, second, scope, scale, delta on that scale, the standard deviations of seed, class,
-    episode and query on it, seeds, episodes, power, and the episodes or seeds that find it with probability 0.8 (None:
-    no number does)."""
-    if not delta > 0:
-        raise MetabenchError(f"a difference of {delta:g} can't be found: --delta must be above 0")
-    opened = _open(store)
-    found = columns(opened, _records(opened))
+    delta: in points of accuracy, in percent of the mean squared error, or in units of the return. Columns test, task,
+    batch_norm, shots, model, metric, first, second, scope, scale, delta on that scale, the standard deviations of seed,
+    class, episode and query on it, seeds, episodes, power of a test at 5 %, and the episodes or seeds that find it with
+    probability 0.8 (None: no number does)."""
+    if not 0 < delta < np.inf:
+        raise MetabenchError(f"--delta {delta:g}: a difference is a finite number above 0")
+    opened = Store.existing(store)
+    found = columns(opened, opened.evaluations())
     known = sorted({row.name for column in found for row in column.learners})
     for name in methods:
-        if name not in known:
-            raise MetabenchError(f"unknown method {name!r} in {store}; known: {', '.join(known)}")
-    lines = []
+        check_known(f"method in {store}", name, known)
+    lines: list[dict[str, Any]] = []
     for column in found:
         rows = [row for row in column.learners if not methods or row.name in methods]
-        for i, first in enumerate(rows):
-            lines += [line for second in rows[i + 1 :] for line in _power_lines(column, first, second, delta, alpha)]
+        for first, second in itertools.combinations(rows, 2):
+            lines += _power_lines(column, first, second, delta)
     if not lines:
         raise MetabenchError(f"{store} has no test of two methods whose difference has an interval")
     return pd.DataFrame(lines)
 
 
-def _power_lines(column: Column, first: Row, second: Row, delta: float, alpha: float) -> list[dict[str, Any]]:
+def _power_lines(column: Column, first: Row, second: Row, delta: float) -> Iterator[dict[str, Any]]:
     size = {"accuracy": delta / 100, "squared error": float(np.log1p(delta / 100))}.get(column.metric, delta)
-    both = [row.on(column.episodes) for row in (first, second)]
-    scores = [Scores(v.reshape(len(v), -1), r.seeds, r.trained) for v, r in zip(both, (first, second), strict=True)]
+    scores = []
+    for row in (first, second):
+        values = row.on(column.episodes)
+        scores.append(Scores(values.reshape(len(values), -1), row.seeds, row.trained))
     try:
         flat = paired_contrast(scores[0], scores[1], column.metric, column.higher_is_better)
     except MetabenchError:
-        return []
+        return
     if flat is None or len(column.episodes) < 2:
-        return []
+        return
     values = flat.values.reshape(flat.seeds, len(column.episodes), -1)
     parts = components(values, column.membership)
-    lines = []
     for scope in Contrast(values.mean(2), flat.scale, column.membership, flat.trained).scopes():
         if scope == "methods" and parts.seeds < 2:
             continue
-        need = needed(size, 0.0, parts, scope, alpha)
-        lines.append(
-            {
-                "task": column.protocol.task,
-                "batch_norm": column.protocol.regime,
-                "shots": column.protocol.shots,
-                "model": column.protocol.model,
-                "first": first.name,
-                "second": second.name,
-                "scope": scope,
-                "scale": flat.scale,
-                "delta": size,
-                **{
-                    f"sd_{name.strip('_')}": getattr(parts, name) ** 0.5
-                    for name in ("seed", "class_", "episode", "query")
-                },
-                "seeds": parts.seeds,
-                "episodes": parts.episodes,
-                "classes": parts.classes or None,
-                "power": power(size, parts, scope, alpha=alpha),
-                "episodes_needed": need.episodes,
-                "seeds_needed": need.seeds,
-            }
-        )
-    return lines
+        need = needed(size, 0.0, parts, scope)
+        yield {
+            **_base(column.protocol, first.name, second.name),
+            "metric": column.metric,
+            "scope": scope,
+            "scale": flat.scale,
+            "delta": size,
+            "sd_seed": parts.seed**0.5,
+            "sd_class": parts.class_**0.5,
+            "sd_episode": parts.episode**0.5,
+            "sd_query": parts.query**0.5,
+            "seeds": parts.seeds,
+            "episodes": parts.episodes,
+            "classes": parts.classes or None,
+            "power": power(size, parts, scope),
+            "episodes_needed": need.episodes,
+            "seeds_needed": need.seeds,
+        }
 
 
 # --- pairs to lines ---
 
 
-def _matched(first: Sequence[Column], second: Sequence[Column], sides: tuple[str, str]) -> pd.DataFrame:
+def _matched(found: Sequence[Sequence[Column]], sides: tuple[str, str]) -> pd.DataFrame:
     """The rows of the same name and protocol of both sides; what only one side has is a line that says so."""
-    placed, tables = (_placed(first), _placed(second)), {column.protocol.task: column.examples for column in first}
+    placed = [_placed(columns) for columns in found]
+    examples = {column.protocol.task: column.examples for column in found[0]}
     lines = []
     for protocol in sorted({*placed[0], *placed[1]}):
         here = [side.get(protocol, {}) for side in placed]
         pairs = [(row, here[1][name]) for name, row in here[0].items() if name in here[1]]
         if pairs:
-            both = Column(protocol, tuple(row for pair in pairs for row in pair), tables[protocol.task])
-            lines += _column_lines(both, pairs, tuple(f"{side}: " for side in sides))  # type: ignore[arg-type]
+            both = Column(protocol, tuple(row for pair in pairs for row in pair), examples[protocol.task])
+            lines += _column_lines(both, pairs, (f"{sides[0]}: ", f"{sides[1]}: "))
         for side, mine, other in zip(sides, here, reversed(here), strict=True):
-            base = {
-                "task": protocol.task,
-                "batch_norm": protocol.regime,
-                "shots": protocol.shots,
-                "model": protocol.model,
-            }
-            only = [name for name in mine if name not in other]
-            lines += [{**base, "first": name, "verdict": "can't say", "note": f"only in {side}"} for name in only]
-    if not any(line["verdict"] != "can't say" for line in lines):
+            lines += [_no_verdict(protocol, f"only in {side}", name) for name in mine if name not in other]
+    if all(line["verdict"] == "can't say" for line in lines):
         raise MetabenchError(
             f"{sides[0]} and {sides[1]} have no method with the same test (task, data, regime) in common"
         )
@@ -218,54 +197,50 @@ def _placed(found: Iterable[Column]) -> dict[TestProtocol, dict[str, Row]]:
     """The rows under the protocol of their own, by name: in which columns one without batch-norm stands depends on who
     else is in the store."""
     placed: dict[TestProtocol, dict[str, Row]] = {}
-    for column in found:
-        for row in column.rows:
-            placed.setdefault(protocol_of(row.first), {})[row.name] = row
+    for row in (row for column in found for row in column.rows):
+        placed.setdefault(protocol_of(row.first), {})[row.name] = row
     return placed
 
 
 def _column_lines(
-    column: Column,
-    pairs: Sequence[tuple[Row, Row]],
-    prefixes: tuple[str, str],
-    task: Task | None = None,
-    scope: str | None = None,
+    column: Column, pairs: Sequence[tuple[Row, Row]], prefixes: tuple[str, str], scope: str | None = None
 ) -> list[dict[str, Any]]:
     """One line per pair, all of them one family."""
-    task = task or column.task
-    metric, upwards = task.metric, task.higher_is_better
     couples, contrasts, kept, lines = [], [], [], []
     for first, second in pairs:
         names = f"{prefixes[0]}{first.name}", f"{prefixes[1]}{second.name}"
         try:
-            sides = [row.scores(column.episodes) for row in (first, second)]
-            one = paired_contrast(sides[0], sides[1], metric, upwards, column.membership)
+            scores = [row.scores(column.episodes) for row in (first, second)]
+            one = paired_contrast(scores[0], scores[1], column.metric, column.higher_is_better, column.membership)
             why = "no seed in common"
         except MetabenchError as refusal:
             one, why = None, str(refusal)
         if one is None:
-            lines.append({**_base(column, names), "verdict": "can't say", "note": why})
+            lines.append(_no_verdict(column.protocol, why, *names))
             continue
         couples.append(names)
         contrasts.append(one)
         kept.append((first, second))
     if scope is None:
         scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
-    judged = judge(couples, contrasts, scope, margin_on_scale(task.equivalence_margin, metric))
+    judged = judge(couples, contrasts, scope, margin_on_scale(column.margin, column.metric))
     return [_table(column, rows, pair) for rows, pair in zip(kept, judged, strict=True)] + lines
 
 
-def _base(column: Column, names: tuple[str, str]) -> dict[str, Any]:
-    protocol = column.protocol
+def _base(protocol: TestProtocol, first: str, second: str | None = None) -> dict[str, Any]:
     return {
+        "test": protocol.title,
         "task": protocol.task,
         "batch_norm": protocol.regime,
         "shots": protocol.shots,
         "model": protocol.model,
-        "metric": column.metric,
-        "first": names[0],
-        "second": names[1],
+        "first": first,
+        "second": second,
     }
+
+
+def _no_verdict(protocol: TestProtocol, why: str, first: str, second: str | None = None) -> dict[str, Any]:
+    return {**_base(protocol, first, second), "verdict": "can't say", "note": why}
 
 
 def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
@@ -284,11 +259,10 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
     if not pair.adjusted.known:
         notes.append("no interval")
     return {
-        **_base(column, (pair.first, pair.second)),
-        **{
-            f"mean_{side}": float(row.on(column.episodes).mean())
-            for side, row in zip(("first", "second"), rows, strict=True)
-        },
+        **_base(column.protocol, pair.first, pair.second),
+        "metric": column.metric,
+        "mean_first": float(rows[0].on(column.episodes).mean()),
+        "mean_second": float(rows[1].on(column.episodes).mean()),
         "scale": pair.contrast.scale,
         "advantage": pair.contrast.estimate,
         "low": pair.adjusted.low,
@@ -307,43 +281,13 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
 
 def _differences(first: Row, second: Row) -> str:
     """The fields, the budget and the threads in which two runs of a method differ."""
-    one, other = first.first, second.first
-    if one.method.name != other.method.name:
+    left, right = (_settings(row.first) for row in (first, second))
+    if first.first.method.name != second.first.method.name:
         return ""
-    found = []
-    for left, right in ((one.method.fields, other.method.fields), (_run_with(one), _run_with(other))):
-        for name in sorted({*left, *right}):
-            values = [json.dumps(side.get(name)) for side in (left, right)]
-            found += [f"{name} {values[0]} against {values[1]}"] * (values[0] != values[1])
-    return "; ".join(found)
+    told = [(name, *(json.dumps(side.get(name)) for side in (left, right))) for name in {**left, **right}]
+    return "; ".join(f"{name} {one} against {other}" for name, one, other in told if one != other)
 
 
-def _run_with(tested: Tested) -> dict[str, Any]:
+def _settings(tested: Tested) -> dict[str, Any]:
     budget = dataclasses.asdict(tested.record.budget) if tested.record.budget else {}
-    return {**budget, "threads": tested.threads}
-
-
-# --- stores ---
-
-
-def _open(path: Path) -> Store:
-    if not Path(path).is_dir():
-        raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another with --store")
-    return Store(path, read_only=True)
-
-
-def _is_store(name: str) -> bool:
-    """Whether a folder holds records: one that only happens to be called like a method is none."""
-    return (Path(name) / "records").is_dir()
-
-
-def _records(store: Store) -> list[Record]:
-    found = store.records("evaluation")
-    if not found:
-        raise MetabenchError(f"no finished evaluation in {store.path}: run `metabench run` first")
-    return found
-
-
-def _commit(name: str, records: Iterable[Record]) -> bool:
-    commits = {record.git.commit for record in records if record.git}
-    return bool(_COMMIT.fullmatch(name)) and any(commit.startswith(name) for commit in commits)
+    return {**tested.method.fields, **budget, "threads": tested.threads}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, State, TaskDistribution
 from benchmarks.checks import check_known, unknown
 from benchmarks.errors import MetabenchError
-from benchmarks.python_api.names import named
-from benchmarks.python_api.results import existing
+from benchmarks.python_api import names
 from benchmarks.records.record import Record, Tested
 from benchmarks.records.store import Store
 from benchmarks.stats.columns import grouped
@@ -41,11 +40,10 @@ def load(
 
     Raises `MetabenchError` for an unknown method, task, seed or checkpoint (and names the known ones), where the method
     has several rows on the task, and where the store holds no trained states (``metabench keep`` leaves them out)."""
-    files = existing(store)
-    methods, tasks_named, _ = named(method, task)
-    tested = _chosen(files, _only(method, methods), _only(task, tasks_named), seed)
-    record = tested.record
-    learner, tasks = _built(record, checkpoint, device)
+    files = Store.existing(store)
+    methods, task_ids, _ = names.named(method, task)
+    record = _chosen(files, _only(method, methods), _only(task, task_ids), seed).record
+    learner, tasks = _built(record, checkpoint, names.device(device))
     if record.training is None:
         return learner, State(), tasks
     fit = files.get(record.training.fit)
@@ -67,35 +65,34 @@ def _only(given: str, names: Sequence[str]) -> str:
 
 def _chosen(files: Store, method: str, task: str, seed: int) -> Tested:
     """The test of a row and a seed, with the shots that its fit was trained for where there is such a test."""
-    tests = [(name, tested) for name, group in grouped(files.records("evaluation")) for tested in group]
-    if not tests:
-        raise MetabenchError(f"no finished evaluation in {files.path}: run methods into it first")
-    task_id = _task_id(files, task, {tested.conditions.task_id for _, tested in tests})
-    tests = [(name, tested) for name, tested in tests if tested.conditions.task_id == task_id]
-    own = [(name, tested) for name, tested in tests if tested.conditions.shots in (None, tested.task.shot)]
+    tests = [(name, tested) for name, group in grouped(files.evaluations()) for tested in group]
+    ids = {tested.conditions.task_id for _, tested in tests}
+    task_id = _one("task", f"in {files.path}", task, {name: _short(name) for name in ids})
+    where = f"on {task_id} in {files.path}"
     rows: dict[str, dict[int, Tested]] = {}
-    for name, tested in own or tests:
-        rows.setdefault(name, {}).setdefault(tested.seed, tested)
-    found = [name for name in rows if name == method]
-    found = found or [name for name, seeds in rows.items() if next(iter(seeds.values())).record.label == method]
-    if not found:
-        raise unknown(f"method on {task_id} in {files.path}", method, rows)
-    if len(found) > 1:
-        raise MetabenchError(f"{method} has several rows on {task_id} in {files.path}: name one of {', '.join(found)}")
-    seeds = rows[found[0]]
-    if seed not in seeds and next(iter(seeds.values())).record.training is not None:
-        raise unknown(f"seed of {found[0]} on {task_id} in {files.path}", str(seed), map(str, seeds))
-    return seeds.get(seed) or next(iter(seeds.values()))
+    for name, tested in sorted(tests, key=lambda each: each[1].conditions.shots not in (None, each[1].task.shot)):
+        if tested.conditions.task_id == task_id:
+            rows.setdefault(name, {}).setdefault(tested.seed, tested)
+    labels = {name: [tested.record.label for tested in seeds.values()] for name, seeds in rows.items()}
+    name = _one("method", where, method, labels)
+    first, seeds = next(iter(rows[name].values())), rows[name]
+    if seed not in seeds and first.record.training is not None:
+        raise unknown(f"seed of {name} {where}", str(seed), map(str, seeds))
+    return seeds.get(seed, first)
 
 
-def _task_id(files: Store, task: str, known: Iterable[str]) -> str:
-    """The task of the store that is meant, with or without version, or by the name alone where it has one variant."""
-    forms = {name: (name, re.sub(r"-v\d+/", "/", name), re.sub(r"-v\d+/.*", "", name)) for name in known}
-    found = sorted(name for name in forms if task in forms[name])
+def _short(task_id: str) -> tuple[str, str]:
+    """A task without its version, and the name alone."""
+    return re.sub(r"-v\d+/", "/", task_id), re.sub(r"-v\d+/.*", "", task_id)
+
+
+def _one(what: str, where: str, given: str, known: Mapping[str, Sequence[str]]) -> str:
+    """The name that is given, in full or in a short form. known: name -> its short forms."""
+    found = [name for name in known if name == given] or [name for name in known if given in known[name]]
     if not found:
-        raise unknown(f"task in {files.path}", task, known)
+        raise unknown(f"{what} {where}", given, known)
     if len(found) > 1:
-        raise MetabenchError(f"{files.path} has several variants of {task}: name one of {', '.join(found)}")
+        raise MetabenchError(f"several {what}s {where} are called {given}: name one of {', '.join(sorted(found))}")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Names of methods and tasks, and files in the place of names."""
+"""Methods and tasks by name or by file, seeds and devices, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.registry import Entry
+
+#: the most training seeds of one run: more is a seed that was meant as one number
+MOST_SEEDS = 1_000
+#: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
+LARGEST_SEED = 2**23 - 1
 
 #: one name or several; a path to a Python file stands for the names that it registers
 Names = str | Path | Sequence[str | Path]
@@ -52,3 +57,31 @@ def _foreign(name: str, table: Mapping[str, Entry]) -> Iterable[str]:
             )
         if not entry.cls.__module__.startswith(tuple(f"{package}." for package in registry.PACKAGES)):
             yield str(entry.path.resolve())
+
+
+def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
+    """``3``: seeds 0, 1 and 2; ``(0, 2, 5)``: these; None: nothing."""
+    if given is None:
+        return ()
+    numbers = range(given) if isinstance(given, int) else tuple(dict.fromkeys(given))
+    if len(numbers) > MOST_SEEDS:
+        one = f"; for the one seed {given} write seeds=[{given}], or --seeds {given}," if given == len(numbers) else ""
+        told = f"that is {len(numbers):,} trainings of each method, {MOST_SEEDS:,} is the most"
+        raise MetabenchError(f"seeds = {given!r}: {told}{one}")
+    if not numbers or not all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in numbers):
+        raise MetabenchError(f"seeds = {given!r}: give their count, from 1 on, or numbers from 0 to {LARGEST_SEED}")
+    return tuple(numbers)
+
+
+def device(name: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:N``; raises `MetabenchError` where torch has no such device."""
+    import torch
+
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
+        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
+    return name

@@ -57,14 +57,7 @@ def results(store: str | Path) -> pd.DataFrame:
     smaller than that of either mean.
 
     Raises `MetabenchError` where there is no store or no finished test."""
-    return frame(existing(store))
-
-
-def existing(store: str | Path) -> Store:
-    """A store to read; raises `MetabenchError` where there is none."""
-    if not Path(store).is_dir():
-        raise MetabenchError(f"no store at {store}: it is the folder that `run` names, as in reports/runs/quick")
-    return Store(store, read_only=True)
+    return frame(Store.existing(store))
 
 
 def frame(store: Store, keys: frozenset[str] | None = None) -> pd.DataFrame:
@@ -81,16 +74,14 @@ def write_parquet(store: Store, path: Path) -> int:
 
     tables = (pyarrow.Table.from_pandas(piece, preserve_index=False) for piece in _pieces(store))
     first = next(tables)
-    rows = 0
 
     def write(target: Path) -> None:
-        nonlocal rows
         with parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
             for table in itertools.chain([first], tables):
                 writer.write_table(table)
-                rows += len(table)
 
     formats.replace(path, write)
+    rows: int = parquet.read_metadata(path).num_rows
     return rows
 
 

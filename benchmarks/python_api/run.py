@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checks import check_known
+from benchmarks.checks import check_budget, check_known
 from benchmarks.errors import MetabenchError
+from benchmarks.python_api.places import store_of
 from benchmarks.records.store import Store
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 #: cells to run: all that are not finished, those that failed, those without a record
 ONLY = ("all", "failed", "missing")
-#: the most training seeds of one run: more is a seed that was meant as one number
-MOST_SEEDS = 1_000
-#: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
-LARGEST_SEED = 2**23 - 1
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,9 @@ class Run:
 
     def results(self) -> pd.DataFrame:
         """Every score of this run's cells, as `results` has those of a whole store."""
-        from benchmarks.python_api.results import existing, frame
+        from benchmarks.python_api.results import frame
 
-        return frame(existing(self.store), frozenset(cell.key for cell in self.cells))
+        return frame(Store.existing(self.store), frozenset(cell.key for cell in self.cells))
 
 
 def run(
@@ -96,28 +93,27 @@ def run(
     from benchmarks.run import isolate
 
     isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
-    from benchmarks.commands import console, options
     from benchmarks.execution import plans
-    from benchmarks.python_api.names import named
+    from benchmarks.python_api import names
+    from benchmarks.python_api.view import RunView
     from benchmarks.run import code_hash, profiles, schedule
     from benchmarks.run.cells import Request, resolve
 
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    method_names, task_names, files = named(methods, tasks)
+    method_names, task_names, files = names.named(methods, tasks)
     code_hash.forget_own_files()
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
-    numbers = [("jobs", jobs), ("threads", threads), ("memory", memory), *(("shots", each) for each in shots)]
-    for what, number in numbers:
-        if number is not None and not 0 < number < 1e9:
-            raise MetabenchError(f"{what} = {number!r} is not above 0 and below 1e9")
-    plans.check_device(plan, options.device(device))
-    request = Request(method_names, task_names, _seeds(seeds), settings or {}, device, tuple(shots), plan)
+    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
+        check_budget(what, number)
+    check_budget("shots", list(shots), 1_000)
+    plans.check_device(plan, names.device(device))
+    request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
     found = resolve(chosen, request)
-    target = Store(options.store_of(None if store is None else Path(store), profile))
+    target = Store(store_of(store, profile))
     machine = schedule.Machine.default(device, jobs, memory, threads)
-    with console.RunView(console.plain()) if verbose else contextlib.nullcontext() as view:
+    with RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
         data = schedule.prepare(found, machine, files, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
@@ -133,15 +129,3 @@ def run(
         cells=(*todo.done, *todo.cells),
         outcomes=outcomes,
     )
-
-
-def _seeds(seeds: int | Sequence[int] | None) -> tuple[int, ...]:
-    """``3``: seeds 0, 1 and 2; ``(0, 2, 5)``: these; None: nothing."""
-    if seeds is None:
-        return ()
-    numbers = range(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
-    if not 0 < len(numbers) <= MOST_SEEDS or not all(isinstance(n, int) and 0 <= n <= LARGEST_SEED for n in numbers):
-        raise MetabenchError(
-            f"seeds = {seeds!r}: give their count, or numbers from 0 to {LARGEST_SEED}; at most {MOST_SEEDS}"
-        )
-    return tuple(numbers)

@@ -63,6 +63,13 @@ class Store:
         if self.path.exists() and not self.path.is_dir():
             raise MetabenchError(f"the store {self.path} is a file, not a folder")
 
+    @classmethod
+    def existing(cls, path: str | Path, read_only: bool = True) -> Store:
+        """A store that is there; raises MetabenchError where there is none."""
+        if not Path(path).is_dir():
+            raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another with --store")
+        return cls(path, read_only)
+
     # --- headers ---------------------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Record | None:
@@ -93,6 +100,13 @@ class Store:
         """The records of all finished cells (of one kind), in the order of their keys."""
         found = (self.get(path.stem) for path in self._headers())
         return [record for record in found if record is not None and cell in (None, record.cell)]
+
+    def evaluations(self) -> list[Record]:
+        """The records of finished evaluations; raises MetabenchError where there are none."""
+        found = [record for record in self.records("evaluation") if record.ok]
+        if not found:
+            raise MetabenchError(f"no finished evaluation in {self.path}: run `metabench run` first")
+        return found
 
     def _headers(self) -> Iterator[Path]:
         folder = self.path / "records"

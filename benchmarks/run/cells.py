@@ -27,8 +27,7 @@ class Cell:
     """One unit of work: what to run, under which key, after which other cell.
 
     spec: plain data from which the worker builds task and method again, and of which the record is made.
-    after: the key of the fit it needs. skip: why it is not run at all. seconds: its process is killed after so long.
-    """
+    after: the key of the fit it needs. skip: why it is not run at all. seconds: its process is killed after so long."""
 
     kind: Kind
     key: str
@@ -51,8 +50,7 @@ class Request:
     """What the command line asks for on top of the profile.
 
     methods, tasks: names (empty: the profile's); seeds: numbers (empty: the profile's); settings: "method.field" or
-    "task.field" -> value; shots: further test conditions; plan: the execution plan that is forced on fits.
-    """
+    "task.field" -> value; shots: further test conditions; plan: the execution plan that is forced on fits."""
 
     methods: Sequence[str] = ()
     tasks: Sequence[str] = ()
@@ -181,8 +179,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse ``--set`` for names, fields or types that do not exist."""
     for key, value in settings.items():
         name, _, field_name = key.partition(".")
-        if field_name in ("device", "variant") or (isinstance(value, float) and not math.isfinite(value)):
-            raise MetabenchError(f"{key} = {value!r} is no setting; the run itself takes device and variant")
+        instead = {"device": f"--device {value}", "variant": f"-t {name}/{value}"}.get(field_name)
+        if instead or (isinstance(value, float) and not math.isfinite(value)):
+            hint = f"the run itself takes it, as in {instead}" if instead else "it is not finite"
+            raise MetabenchError(f"{key} = {value!r} is no setting: {hint}")
         check_known("method or task in --set", name, [*registry.methods(), *registry.tasks()])
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)

@@ -86,7 +86,7 @@ def override(
     if seconds is not None:
         changes["seconds"] = seconds
     for key, value in changes.items():
-        check_budget(f"--{key.replace('_', '-')}", value, _MOST.get(key, LARGEST))
+        check_budget(key, value, _MOST.get(key, LARGEST))
 
     def changed(block: Block) -> Block:
         new = dataclasses.replace(block, **changes)

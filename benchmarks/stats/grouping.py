@@ -32,6 +32,13 @@ class TestProtocol:
         """Everything but the regime."""
         return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
 
+    @property
+    def title(self) -> str:
+        """``omniglot-v1/5w1s, 1-shot, batch-norm: query``."""
+        parts = [self.task, f"{self.shots}-shot" if self.shots else ""]
+        parts += ["" if self.regime == "none" else f"batch-norm: {self.regime}"]
+        return ", ".join(filter(None, [*parts, "last checkpoint" if self.model == "last" else ""]))
+
     def __str__(self) -> str:
         last = ", last checkpoint" if self.model == "last" else ""
         return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"

@@ -38,9 +38,9 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_l
     [
         (("compare", "nobody", "maml"), "'nobody' is no store, no commit and no method"),
         (("compare", "theirs.parquet"), "theirs.parquet"),
-        (("power", "--delta", "-1"), "--delta -1: write a number above 0"),
-        (("power", "--delta", "inf"), "--delta inf: write a number above 0"),
-        (("power", "--delta", "1", "-m", "nobody"), "unknown method 'nobody'"),
+        (("power", "--delta", "-1"), "--delta -1: a difference is a finite number above 0"),
+        (("power", "--delta", "inf"), "--delta inf: a difference is a finite number above 0"),
+        (("power", "--delta", "1", "-m", "nobody"), "unknown method in"),
         (("episodes", "nothing-v1"), "nothing"),
         (("episodes", "sinusoid-v1/k10", "-n", "0"), "0 episodes"),
         (("episodes", "sinusoid-v1/k10", "-n", 10**20), "100,000 is the most"),

@@ -17,8 +17,8 @@ import pytest
 import typer
 from whole_runs import profile
 
-from benchmarks.commands import console
 from benchmarks.commands.app import app
+from benchmarks.python_api import view
 from reports import words
 from reports.results import load
 
@@ -135,8 +135,8 @@ def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path,
 
 
 def test_no_time_left_is_none():
-    assert console._clock(-111) == "0:00"
-    assert console._clock(111) == "1:51"
+    assert view._clock(-111) == "0:00"
+    assert view._clock(111) == "1:51"
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -164,20 +164,15 @@ def test_completion_knows_commands_and_names(tmp_path):
     assert completed("metabench", "run", "-m", "fom") == ["fomaml"]
 
 
-@pytest.mark.parametrize("after", [0.0, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("after", [0.05, 0.3, 2.0])
 def test_an_interrupt_at_any_time_is_one_line(tmp_path, after):
     (tmp_path / "mine.toml").write_text(profile(meta_steps=10**6))
-    command = [sys.executable, "-m", "benchmarks", "run", "-p", "./mine.toml", "-m", "maml", "--jobs", "1"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    time.sleep(0.15 + after)  # the interpreter itself is up
+    program = "from benchmarks.__main__ import main; print(flush=True); main()"
+    command = [sys.executable, "-c", program, "run", "-p", "./mine.toml", "-m", "maml", "--jobs", "1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), text=True, start_new_session=True, **pipes)
+    process.stdout.readline()  # the interpreter itself is up
+    time.sleep(after)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker
 
-from benchmarks.compare.episode_lists import episodes_digest
-from benchmarks.compare.stores import compare_foreign, export_episodes
+from benchmarks.compare.episode_lists import episodes_digest, export_episodes
+from benchmarks.compare.stores import compare_foreign
 from benchmarks.errors import MetabenchError
 from benchmarks.records.formats import episodes_digest as digest_of
 from benchmarks.records.store import Store

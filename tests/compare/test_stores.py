@@ -1,23 +1,23 @@
-"""Two stores, commits, methods, and scores from elsewhere: from records to verdicts."""
+"""Two stores, commits or methods: from records to verdicts."""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker
 
-from benchmarks.compare.stores import compare, compare_stores, power_table
+from benchmarks.compare.stores import compare, power_table
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Budget, Git
 from benchmarks.records.store import Store
-from benchmarks.stats import aggregate, columns, contrast, task_scores
+from benchmarks.stats import Column, aggregate, columns, contrast, task_scores
 
 
-def many_classes(make: Any, count: int = 20) -> None:
+def many_classes(make: Maker, count: int = 20) -> None:
     """Episodes of 5 classes out of ``count``, in the place of the same 5 in all."""
     generator = np.random.default_rng(0)
     drawn = generator.permuted(np.tile(np.arange(count), (make.episodes, 1)), axis=1)[:, :5]
@@ -25,9 +25,9 @@ def many_classes(make: Any, count: int = 20) -> None:
     make.digest = make.store.write_episodes({"classes": classes, "items": 100 * classes + np.arange(10)})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    make = Maker(tmp_path / "ours")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    make = Maker(tmp_path_factory.mktemp("stores") / "ours")
     many_classes(make)
     for seed in (0, 1):
         make.evaluation("maml", GLYPHS, seed, regime="query", level=0.9)
@@ -36,20 +36,23 @@ def store(tmp_path: Path) -> Path:
         make.evaluation("fomaml", SINUSOID, seed, level=0.9)
         make.evaluation("oracle", SINUSOID, seed, level=0.01, role="ceiling")
     make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
-    return tmp_path / "ours"
+    return make.store.path
+
+
+def columns_of(path: Path) -> list[Column]:
+    return columns(Store(path), Store(path).records())
 
 
 # --- records ---
 
 
 def test_columns_hold_what_may_stand_beside_each_other(store: Path) -> None:
-    glyphs, sinusoid = columns(Store(store), Store(store).records())
+    glyphs, sinusoid = columns_of(store)
     assert (glyphs.protocol.task, glyphs.protocol.regime) == ("glyphs-v1/5w1s", "query")
     assert set(glyphs.names) == {"maml", "fomaml", "nearest-neighbour"}
     assert {row.name for row in sinusoid.learners} == {"maml", "fomaml"}
     assert glyphs.membership is not None
-    assert glyphs.membership.count == 20
-    assert sinusoid.membership is None
+    assert (glyphs.membership.count, sinusoid.membership) == (20, None)
     assert glyphs.rows[0].values.shape == (2, 60, 10)
 
 
@@ -59,7 +62,7 @@ def test_last_models_have_a_column_of_their_own_in_which_the_untrained_stand_too
         make.evaluation("maml", SINUSOID, model=model)
         make.evaluation("fomaml", SINUSOID, model=model)
     make.evaluation("constant", SINUSOID, fits=False)
-    best, last = columns(make.store, make.store.records())
+    best, last = columns_of(tmp_path)
     assert (best.protocol.model, last.protocol.model) == ("best", "last")
     assert sorted(best.names) == sorted(last.names) == ["constant", "fomaml", "maml"]
     for column in (best, last):
@@ -68,21 +71,19 @@ def test_last_models_have_a_column_of_their_own_in_which_the_untrained_stand_too
 
 
 def test_comparison_of_records_is_that_of_their_scores(store: Path) -> None:
+    glyphs, sinusoid = columns_of(store)
     opened = Store(store)
-    glyphs, sinusoid = columns(opened, opened.records())
     tables = {
-        (record.label, record.seed): opened.scores(record)["best/none/0"].mean(1, dtype=float)
+        (record.label, record.seed): (opened.scores(record) or {})["best/none/0"].mean(1, dtype=float)
         for record in opened.records("evaluation")
         if record.task == SINUSOID
     }
     sides = [np.stack([tables[name, seed] for seed in (0, 1)]) for name in ("maml", "fomaml")]
     expected = contrast(*sides, metric="squared error", higher_is_better=False)
     (pair,) = sinusoid.comparison().pairs
-    assert (pair.first, pair.second) == ("maml", "fomaml")
+    assert (pair.first, pair.second, pair.verdict) == ("maml", "fomaml", "better")
     assert pair.p == pytest.approx(expected.p_value(), rel=1e-4)
-    assert pair.verdict == "better"
     found = glyphs.comparison()
-    assert found.names == ("maml", "fomaml", "nearest-neighbour")
     assert found.ranks == {"maml": 1, "fomaml": 2, "nearest-neighbour": 3}
     # one evaluation of a method that trains nothing stands beside every seed
     assert found.pair("maml", "nearest-neighbour").contrast.seeds == 2
@@ -92,30 +93,27 @@ def test_comparison_of_records_is_that_of_their_scores(store: Path) -> None:
 def test_another_inner_step_can_be_looked_at(tmp_path: Path) -> None:
     make = Maker(tmp_path)
     make.evaluation("maml", SINUSOID, level=3.0, slope=-2.6, steps=11)
-    store = Store(tmp_path)
-    (headline,), (start,) = (columns(store, store.records(), step=step) for step in (None, 0))
-    assert len(headline.episodes) == 60
-    assert len(start.episodes) == 20
+    (headline,), (start,) = (columns(make.store, make.store.records(), step=step) for step in (None, 0))
+    assert (len(headline.episodes), len(start.episodes)) == (60, 20)
     assert start.rows[0].values.mean() > 2 > headline.rows[0].values.mean()
 
 
 def test_damaged_scores_leave_their_record_out(tmp_path: Path) -> None:
     make = Maker(tmp_path)
     make.evaluation("kept", SINUSOID, level=0.5)
-    lost = make.evaluation("lost", SINUSOID, level=0.5)
-    store = Store(tmp_path)
-    records = store.records()
-    path = tmp_path / "scores" / f"{lost}.npz"
+    path = tmp_path / "scores" / f"{make.evaluation('lost', SINUSOID, level=0.5)}.npz"
     path.write_bytes(b"x" * path.stat().st_size)
-    (column,) = columns(store, records)
+    (column,) = columns_of(tmp_path)
     assert column.names == ("kept",)
 
 
-def test_aggregate_over_the_columns_of_a_store(store: Path) -> None:
-    make = Maker(store)
-    make.evaluation("constant", SINUSOID, level=4.0, role="floor", fits=False)
-    found = columns(Store(store), Store(store).records())
-    tasks, left_out = task_scores(found, "query")
+def test_aggregate_over_the_columns_of_a_store(store: Path, tmp_path: Path) -> None:
+    tasks, left_out = task_scores(columns_of(store), "query")
+    assert [task.name for task in tasks] == ["glyphs-v1/5w1s (1-shot test, batch-norm: query)"]
+    assert list(left_out.values()) == ["it has no floor"]
+    shutil.copytree(store, tmp_path / "more")
+    Maker(tmp_path / "more").evaluation("constant", SINUSOID, level=4.0, role="floor", fits=False)
+    tasks, left_out = task_scores(columns_of(tmp_path / "more"), "query")
     assert not left_out
     glyphs, sinusoid = tasks
     assert (glyphs.floor, glyphs.ceiling) == (0.2, 1.0)
@@ -124,12 +122,6 @@ def test_aggregate_over_the_columns_of_a_store(store: Path) -> None:
     assert set(across.methods) == {"maml", "fomaml"}
     assert across.missing == {"nearest-neighbour": ("sinusoid-v1/k10 (10-shot test, batch-norm: none)",)}
     assert across.interquartile_means["maml"].low > across.interquartile_means["fomaml"].high
-
-
-def test_a_test_without_a_floor_takes_no_part(store: Path) -> None:
-    tasks, left_out = task_scores(columns(Store(store), Store(store).records()), "query")
-    assert [task.name for task in tasks] == ["glyphs-v1/5w1s (1-shot test, batch-norm: query)"]
-    assert list(left_out.values()) == ["it has no floor"]
 
 
 # --- two of a kind ---
@@ -142,13 +134,12 @@ def test_two_stores(store: Path, tmp_path: Path) -> None:
         make.evaluation("maml", GLYPHS, seed, regime="query", level=0.6)
         make.evaluation("fomaml", GLYPHS, seed, regime="query", level=0.7)
         make.evaluation("new", GLYPHS, seed, regime="query", level=0.7)
-    found = compare_stores(store, tmp_path / "theirs").set_index("first")
+    found = compare(str(store), str(tmp_path / "theirs"), tmp_path / "absent").set_index("first")
     assert found.loc[f"{store}: maml", "verdict"] == "better"
     same = found.loc[f"{store}: fomaml"]
     assert (same["verdict"], same["advantage"], same["p"]) == ("undecided", 0.0, 1.0) or same["verdict"] == "equivalent"
     assert found.loc["new", "note"] == f"only in {tmp_path / 'theirs'}"
     assert found.loc["nearest-neighbour", "verdict"] == "can't say"
-    assert compare(str(store), str(tmp_path / "theirs"), store).shape == found.reset_index().shape
 
 
 def test_stores_are_matched_whoever_else_has_batch_norm(tmp_path: Path) -> None:
@@ -158,21 +149,22 @@ def test_stores_are_matched_whoever_else_has_batch_norm(tmp_path: Path) -> None:
         make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
     for regime in ("query", "support"):
         crowded.evaluation("maml", GLYPHS, regime=regime, level=0.9)
-    found = compare_stores(tmp_path / "crowded", tmp_path / "alone").set_index("first")
-    line = found.loc[f"{tmp_path / 'crowded'}: nearest-neighbour"]
+    found = compare(str(crowded.store.path), str(alone.store.path), tmp_path).set_index("first")
+    line = found.loc[f"{crowded.store.path}: nearest-neighbour"]
     assert (line["verdict"], line["advantage"], line["episodes"]) == ("equivalent", 0.0, 60)
-    assert list(found.loc["maml", "note"]) == [f"only in {tmp_path / 'crowded'}"] * 2
+    assert list(found.loc["maml", "note"]) == [f"only in {crowded.store.path}"] * 2
 
 
 def test_two_methods(store: Path) -> None:
     found = compare("fomaml", "maml", store)
-    assert list(found["task"]) == ["glyphs-v1/5w1s", "sinusoid-v1/k10"]
+    assert list(found["test"]) == ["glyphs-v1/5w1s, 1-shot, batch-norm: query", "sinusoid-v1/k10, 10-shot"]
     assert list(found["verdict"]) == ["worse", "worse"]
     assert (found["high"] < 0).all()
     assert list(found["scale"]) == ["difference", "log ratio"]
     assert set(found["scope"]) == {"models"}
     backwards = compare("maml", "fomaml", store)
     assert backwards["advantage"].to_numpy() == pytest.approx(-found["advantage"].to_numpy())
+    assert len(compare("maml", "oracle", store)) == 1
 
 
 def test_two_commits_say_what_else_changed(tmp_path: Path) -> None:
@@ -184,57 +176,45 @@ def test_two_commits_say_what_else_changed(tmp_path: Path) -> None:
     assert "meta_steps 10 against 20" in line["note"]
 
 
-def test_an_under_trained_fit_gets_no_verdict(tmp_path: Path) -> None:
-    make = Maker(tmp_path)
-    make.evaluation("maml", SINUSOID, level=0.4)
-    make.evaluation("fomaml", SINUSOID, level=0.9, under_trained=True)
-    (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
-    assert line["verdict"] == "under-trained"
-    assert "under-trained: fomaml" in line["note"]
-
-
-@pytest.mark.parametrize("episodes", [1])
-def test_one_episode_is_no_interval(tmp_path: Path, episodes: int) -> None:
+@pytest.mark.parametrize(
+    ("episodes", "changes", "verdict", "note"),
+    [
+        (60, {"level": 0.9, "under_trained": True}, "under-trained", "under-trained: fomaml"),
+        (60, {"level": float("nan")}, "can't say", "not numbers"),
+        (60, {"level": 0.9, "seed": 1}, "can't say", "no seed in common"),
+        (1, {"level": 0.4}, "undecided", "no interval"),
+    ],
+)
+def test_a_pair_without_a_verdict_says_why(
+    tmp_path: Path, episodes: int, changes: dict[str, float], verdict: str, note: str
+) -> None:
     make = Maker(tmp_path, episodes=episodes)
-    for name in ("maml", "fomaml"):
-        make.evaluation(name, SINUSOID, level=0.4)
-    (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
-    assert (line["verdict"], line["note"]) == ("undecided", "no interval")
-    with pytest.raises(MetabenchError, match="no test of two methods"):
-        power_table(tmp_path, 1.0)
-
-
-def test_scores_that_are_not_numbers_can_not_be_compared(tmp_path: Path) -> None:
-    make = Maker(tmp_path)
     make.evaluation("maml", SINUSOID, level=0.4)
-    make.evaluation("broken", SINUSOID, level=float("nan"))
-    (line,) = compare("maml", "broken", tmp_path).to_dict("records")
-    assert line["verdict"] == "can't say"
-    assert "not numbers" in line["note"]
+    make.evaluation("fomaml", SINUSOID, **changes)  # type: ignore[arg-type]
+    (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
+    assert line["verdict"] == verdict
+    assert note in line["note"]
+    if verdict != "under-trained":
+        with pytest.raises(MetabenchError, match="no test of two methods"):
+            power_table(tmp_path, 1.0)
 
 
 def test_what_can_not_be_compared_is_one_line(store: Path, tmp_path: Path) -> None:
-    for first, second, match in (
-        ("maml", "nobody", "'nobody' is no store, no commit and no method"),
-        ("maml", str(store), "compare two of a kind"),
-        ("maml", "oracle", None),
-        ("nearest-neighbour", "oracle", "no test of both"),
-        ("fffffff", "0000000", "'0000000' is no store"),
+    other = dataclasses.replace(SINUSOID, id="sinusoid-v2/k10", version=2)
+    Maker(tmp_path / "v2").evaluation("maml", other, level=0.5)
+    for first, second, where, match in (
+        ("maml", "nobody", store, "'nobody' is no store, no commit and no method"),
+        ("maml", str(store), store, "compare two of a kind"),
+        ("maml", "fffffff", store, "compare two of a kind"),
+        ("nearest-neighbour", "oracle", store, "no test of both"),
+        ("fffffff", "0000000", store, "'0000000' is no store"),
+        ("maml", "fomaml", tmp_path / "absent", "no store at"),
+        ("maml", "fomaml", tmp_path, "no finished evaluation"),
+        (str(store), str(tmp_path / "v2"), store, "no method with the same test"),
     ):
-        if match:
-            with pytest.raises(MetabenchError, match=match) as caught:
-                compare(first, second, store)
-            assert "\n" not in str(caught.value)
-        else:
-            assert len(compare(first, second, store)) == 1
-    with pytest.raises(MetabenchError, match="no store at"):
-        compare("maml", "fomaml", tmp_path / "absent")
-    with pytest.raises(MetabenchError, match="no finished evaluation"):
-        compare("maml", "fomaml", tmp_path)
-    newer = dataclasses.replace(SINUSOID, id="sinusoid-v2/k10", version=2)
-    Maker(tmp_path / "v2").evaluation("maml", newer, level=0.5)
-    with pytest.raises(MetabenchError, match="no method with the same test"):
-        compare_stores(store, tmp_path / "v2")
+        with pytest.raises(MetabenchError, match=match) as caught:
+            compare(first, second, where)
+        assert "\n" not in str(caught.value)
 
 
 # --- power ---
@@ -255,7 +235,10 @@ def test_power_table_plans_what_the_records_measured(store: Path) -> None:
 
 
 def test_power_of_nothing_is_one_line(store: Path) -> None:
-    with pytest.raises(MetabenchError, match="must be above 0"):
-        power_table(store, 0.0)
-    with pytest.raises(MetabenchError, match="unknown method 'nobody'"):
-        power_table(store, 1.0, ["nobody"])
+    for delta, methods, match in (
+        (0.0, [], "--delta 0: a difference"),
+        (float("inf"), [], "above 0"),
+        (1.0, ["nobody"], "unknown method in"),
+    ):
+        with pytest.raises(MetabenchError, match=match):
+            power_table(store, delta, methods)

@@ -49,18 +49,19 @@ class Answer:
     cpu_seconds: float = 0.0
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Begin ``metabench`` with these arguments in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Begin ``metabench`` with these arguments and environment variables in a process of its own."""
+    given = {"PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
+    environment = {**os.environ, **given}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def metabench(folder: Path, *arguments: str) -> Answer:
+def metabench(folder: Path, *arguments: str, **variables: str) -> Answer:
     """Run it to its end."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, **variables)
     out, err = process.communicate(timeout=400)
     return Answer(process.returncode, out, err)
 

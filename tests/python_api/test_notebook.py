@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,21 +97,19 @@ def plugin(folder: Path) -> Iterator[Any]:
 
 
 def test_every_public_name_is_there_and_is_where_the_type_checker_finds_it() -> None:
-    found = {name: getattr(mb, name) for name in mb.__all__}
-    assert all(found.values())
+    assert all(getattr(mb, name) for name in mb.__all__)
     assert set(mb.__all__) <= set(dir(mb))
-    declared = Path(mb.__file__).read_text().partition("if TYPE_CHECKING:")[2].partition("\n\n")[0]
-    lines = [line.split() for line in declared.strip().splitlines()]
-    assert {line[3]: line[1] for line in lines} == mb._MODULES
+    imports = [node for node in ast.walk(ast.parse(inspect.getsource(mb))) if isinstance(node, ast.ImportFrom)]
+    declared = {alias.name: node.module for node in imports for alias in node.names}
+    assert {name: declared[name] for name in mb.__all__} == mb._MODULES
     with pytest.raises(AttributeError, match="no attribute 'rnu'"):
         _ = mb.rnu
 
 
-def test_the_package_of_the_same_name_can_be_called() -> None:
+def test_the_function_run_and_the_folder_of_that_name_get_along() -> None:
     assert importlib.import_module("benchmarks.run.cells").Cell
-    assert mb.run is sys.modules["benchmarks.run"]
-    with pytest.raises(mb.MetabenchError, match="unknown profile 'absent'"):
-        mb.run(profile="absent")
+    importlib.import_module("benchmarks.run.worker")
+    assert "profile" in inspect.signature(mb.run).parameters
 
 
 # --- results ---
@@ -121,7 +120,7 @@ def test_a_run_is_silent_and_names_what_it_did(ran: Run, capfd: pytest.CaptureFi
     again = mb.run(profile="tiny.toml", store="runs")
     assert capfd.readouterr() == ("", "")
     assert again.outcomes == {}
-    pd.testing.assert_frame_equal(again.results(), ran.results())
+    assert len(again.cells) == len(ran.cells)
     mb.run(profile="tiny.toml", store="runs", verbose=True)
     assert f"0 cells to run, {len(ran.cells)} finished before" in capfd.readouterr().out
 
@@ -129,6 +128,7 @@ def test_a_run_is_silent_and_names_what_it_did(ran: Run, capfd: pytest.CaptureFi
 def test_the_frame_holds_every_score_once(ran: Run, tmp_path: Path) -> None:
     frame, store = mb.results("runs"), Store("runs", read_only=True)
     assert tuple(frame.columns) == COLUMNS
+    pd.testing.assert_frame_equal(ran.results(), frame)
     scores = [store.scores(record) or {} for record in store.records("evaluation")]
     assert len(frame) == sum(array.size for found in scores for array in found.values())
     identity = ["key", "checkpoint", "regime", "step", "episode", "query"]
@@ -197,15 +197,13 @@ def test_a_method_without_a_fit_has_an_empty_state(ran: Run) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (
-            {"method": "mmal"},
-            "unknown method on sinusoid-v1/k5 in runs 'mmal' (did you mean 'maml'?); known: maml, maml",
-        ),
+        ({"method": "mmal"}, "method on sinusoid-v1/k5 in runs 'mmal' (did you mean 'maml'?); known: maml, maml"),
         ({"task": "sinusoid/k50"}, "did you mean 'sinusoid-v1/k5'?); known: glyphs-v1/5w1s, sinusoid-v1/k5"),
         ({"seed": 7}, "unknown seed of maml on sinusoid-v1/k5 in runs '7'; known: 0, 1"),
         ({"checkpoint": "first"}, "unknown checkpoint 'first'; known: best, last"),
         ({"method": "maml [tuned]", "checkpoint": "first"}, "known: best, last"),
         ({"store": "absent"}, "no store at absent"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"method": "absent.py"}, "no such plug-in file: absent.py"),
     ],
 )
@@ -232,7 +230,7 @@ def test_rows_with_other_settings_are_named(tmp_path: Path) -> None:
         assert set(done.results().method) == {"nearest-neighbour"}
     names = {f"nearest-neighbour (metric={metric})" for metric in ("cosine", "l2")}
     assert set(mb.results(tmp_path).method) == names
-    with pytest.raises(mb.MetabenchError, match="nearest-neighbour has several rows on") as refusal:
+    with pytest.raises(mb.MetabenchError, match=r"several methods on .* are called nearest-neighbour") as refusal:
         mb.load(tmp_path, "nearest-neighbour", "sinusoid/k5")
     assert all(name in str(refusal.value) for name in names)
     learner, _, _ = mb.load(tmp_path, "nearest-neighbour (metric=l2)", "sinusoid/k5")
@@ -288,7 +286,6 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
         ({"tasks": "sinusoid/k6"}, "unknown variant of task 'sinusoid' 'k6'"),
         ({"methods": "absent.py"}, "no such plug-in file: absent.py"),
         ({"seeds": 0}, "seeds = 0: give their count"),
-        ({"seeds": 20231129}, "seeds = 20231129: give their count"),
         ({"seeds": [2**40]}, "numbers from 0 to 8388607"),
         ({"settings": {"maml.inner": 1}}, "unknown field of 'maml' 'inner'"),
         ({"settings": {"sinusoid.device": "cuda"}}, "sinusoid.device = 'cuda' is no setting"),
@@ -297,7 +294,11 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
         ({"plan": "fast"}, "'fast'"),
         ({"only": "broken"}, "unknown value of only 'broken'; known: all, failed, missing"),
         ({"meta_steps": 0}, "= 0 is not above 0"),
+        ({"episodes": 10**20}, "the most is 10,000,000"),
+        ({"seconds": float("inf")}, "seconds = inf is too large"),
         ({"shots": [0]}, "shots = 0"),
+        ({"shots": [1_001]}, "shots = 1001 is too large"),
+        ({"threads": -1}, "threads = -1"),
         ({"jobs": 0}, "jobs = 0"),
         ({"memory": float("inf")}, "memory = inf"),
         ({"store": "tiny.toml"}, "tiny.toml"),
