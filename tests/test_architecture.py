@@ -109,21 +109,15 @@ def room_of(module: str) -> str:
     return next((room for room in (".".join(names[:2]), names[0]) if room in ARROWS), module)
 
 
-def imported(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
-    """Every module that the source names in an import, wherever it stands, as far as it is a module of the suite."""
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that the source names in an import, wherever it stands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = module.split(".")
-                parts = parts[: len(parts) - node.level + is_package]
-                base = ".".join([*parts, *([base] if base else [])])
-            submodules = [f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES]
-            yield from submodules
-            if len(submodules) < len(node.names):
-                yield base
+            assert not node.level, f"line {node.lineno}: import by the full name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else str(node.module) for name in names)
 
 
 @functools.cache
@@ -133,7 +127,7 @@ def tree_of(module: str) -> ast.Module:
 
 @functools.cache
 def imports(module: str) -> frozenset[str]:
-    return frozenset(imported(tree_of(module), module, MODULES[module].name == "__init__.py")) - {module}
+    return frozenset(imported(tree_of(module))) - {module}
 
 
 def suite_imports(module: str) -> set[str]:
@@ -221,44 +215,27 @@ def names_called(tree: ast.AST) -> list[str]:
 
 
 #: functions of torch and methods of tensors that draw from the global generator unless they are given one
-DRAWS = [
-    "rand",
-    "randn",
-    "randint",
-    "randperm",
-    "normal",
-    "multinomial",
-    "bernoulli",
-    "poisson",
-    "rand_like",
-    "randn_like",
-]
-DRAWS_IN_PLACE = [
-    "normal_",
-    "uniform_",
-    "bernoulli_",
-    "random_",
-    "exponential_",
-    "geometric_",
-    "cauchy_",
-    "log_normal_",
-]
+DRAWS = (
+    *("rand", "randn", "randint", "randperm", "normal", "multinomial", "bernoulli", "poisson"),
+    *("rand_like", "randn_like"),
+)
+DRAWS_IN_PLACE = (
+    *("normal_", "uniform_", "bernoulli_", "random_", "exponential_", "geometric_", "cauchy_", "log_normal_"),
+)
 
 
 def global_draws(tree: ast.AST) -> Iterator[str]:
     """What draws from, or seeds, a global random generator."""
-    yield from (name for name in imported(tree, "") if within(name, ("random", "numpy.random", "torch.nn.init")))
+    yield from (name for name in imported(tree) if within(name, ("random", "numpy.random", "torch.nn.init")))
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         owner, _, name = dotted(node.func).rpartition(".")
         given = any(keyword.arg == "generator" for keyword in node.keywords)
         seeded = bool(node.args or node.keywords)
-        allowed = name in ("Generator", "SeedSequence", "Philox", "PCG64", "get_state") or (
-            name == "default_rng" and seeded
-        )
         if owner in ("np.random", "numpy.random"):
-            draws = not allowed
+            states = ("Generator", "SeedSequence", "Philox", "PCG64", "get_state")
+            draws = name not in states and not (name == "default_rng" and seeded)
         elif owner in ("torch", "torch.random", "torch.cuda"):
             seeds = name in ("manual_seed", "manual_seed_all", "seed", "set_rng_state")
             draws = seeds or (name in DRAWS and not given)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from benchmarks import registry
-from benchmarks.api import LabelledSet, MetabenchError, Unavailable
+from benchmarks.api import LabelledSet, MetabenchError, TaskDistribution, Unavailable
 from benchmarks.images import data
 from benchmarks.models import network_for
 from maml.inner_loop import per_task
@@ -62,22 +62,24 @@ def test_the_readme_shows_the_prototypical_network_as_it_is() -> None:
     assert f"```python\n{(EXAMPLES / 'prototypical_network.py').read_text()}```" in README.read_text()
 
 
-@pytest.mark.parametrize("name", ["prototypical_network.py", "control_task.py"])
-def test_a_recipe_passes_the_check(name: str, command_line: Callable) -> None:
-    answer = command_line("check", str(EXAMPLES / name))
-    assert answer.code == 0, answer
+def test_the_recipes_pass_the_check(leaves: Path, command_line: Callable) -> None:
+    for path in (EXAMPLES / "prototypical_network.py", EXAMPLES / "control_task.py", leaves):
+        answer = command_line("check", str(path))
+        assert answer.code == 0, answer
 
 
-def test_the_folder_of_images_passes_the_check(leaves: Path, command_line: Callable) -> None:
-    answer = command_line("check", str(leaves))
-    assert answer.code == 0, answer
-
-
-def test_the_prototypical_network_is_its_equation_and_learns() -> None:
+@pytest.fixture
+def prototypes() -> tuple[str, TaskDistribution]:
+    """The name of the prototypical network, and tasks to learn."""
     (entry,) = registry.load_file(EXAMPLES / "prototypical_network.py")
     tasks = registry.build_task("glyphs/5w1s")
     tasks.prepare()
-    learner = registry.build_method(entry.name, tasks, meta_batch=4)
+    return entry.name, tasks
+
+
+def test_the_prototypical_network_is_its_equation_and_learns(prototypes: tuple[str, TaskDistribution]) -> None:
+    name, tasks = prototypes
+    learner = registry.build_method(name, tasks, meta_batch=4)
     stream = learner.fit(tasks, 0)
     first, last = next(stream).copy(), next(islice(stream, 39, None)).copy()
     cut = tasks.episodes("test", range(40), queries=5, shots=2)
@@ -95,27 +97,21 @@ def test_the_prototypical_network_is_its_equation_and_learns() -> None:
         torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), rtol=1e-3, atol=1e-3)
 
 
-def test_the_way_and_the_shots_of_training_are_the_learners_own() -> None:
-    (entry,) = registry.load_file(EXAMPLES / "prototypical_network.py")
-    tasks = registry.build_task("glyphs/5w1s")
-    tasks.prepare()
+def test_the_way_and_the_shots_of_training_are_the_learners_own(prototypes: tuple[str, TaskDistribution]) -> None:
+    name, tasks = prototypes
     fields = {"meta_batch": 2, "training_way": 20, "training_shot": 3, "training_queries": 2}
-    state = next(registry.build_method(entry.name, tasks, **fields).fit(tasks, 0))
+    state = next(registry.build_method(name, tasks, **fields).fit(tasks, 0))
     assert state.examples == 2 * 20 * (3 + 2)
-    predictor = next(registry.build_method(entry.name, tasks).adapt(state, tasks.episodes("test", (0,)).support, tasks))
+    predictor = next(registry.build_method(name, tasks).adapt(state, tasks.episodes("test", (0,)).support, tasks))
     assert predictor(tasks.episodes("test", (0,)).query.x)[0].shape == (1, 75, 5)
     with pytest.raises(MetabenchError, match="way = 100000, but the train split has"):
-        next(registry.build_method(entry.name, tasks, training_way=100_000).fit(tasks, 0))
+        next(registry.build_method(name, tasks, training_way=100_000).fit(tasks, 0))
 
 
-def test_the_rate_is_halved() -> None:
-    (entry,) = registry.load_file(EXAMPLES / "prototypical_network.py")
-    tasks = registry.build_task("glyphs/5w1s")
-    tasks.prepare()
-    states = [
-        [s.copy() for s in islice(registry.build_method(entry.name, tasks, meta_batch=2, **fields).fit(tasks, 0), 3)]
-        for fields in ({}, {"halve_every": 2})
-    ]
+def test_the_rate_is_halved(prototypes: tuple[str, TaskDistribution]) -> None:
+    method, tasks = prototypes
+    learners = (registry.build_method(method, tasks, meta_batch=2, **fields) for fields in ({}, {"halve_every": 2}))
+    states = [[state.copy() for state in islice(learner.fit(tasks, 0), 3)] for learner in learners]
     name = next(iter(states[0][0].parameters))
     assert all(torch.equal(*(run[step].parameters[name] for run in states)) for step in (0, 1))
     whole, half = (run[2].parameters[name] - run[1].parameters[name] for run in states)

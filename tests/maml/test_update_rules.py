@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -184,14 +183,3 @@ def test_a_rule_sees_the_number_of_the_step_and_the_loss_of_each_task(given: Any
     assert seen == [(number, (3,), moving) for number in range(3)]
     assert numbers == [0, 1, 2]
     assert all(torch.equal(last[name], per_task(parameters, 3)[name]) for name in parameters if "rule." in name)
-
-
-def test_nothing_of_a_rule_keeps_a_graph_at_test(given: Any) -> None:
-    tasks = given.waves()
-    learner = HeavyBall(**vars(given.maml(tasks)))
-    inner = dataclasses.replace(learner._objective(tasks, 0.01, None).inner, second_order=False)
-    theta = per_task(given.state(tasks).parameters, 3)
-    memory = inner.rule.start(theta)
-    for number in range(3):
-        theta, memory = inner.step(theta, memory, tasks.data.support, number)
-        assert not any(value.requires_grad for value in (*theta.values(), *memory.values()))

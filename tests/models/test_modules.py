@@ -270,11 +270,6 @@ def test_the_meta_gradient_of_a_module_is_right(
         assert (part - other).norm() <= 1e-9 * (1 + other.norm())
 
 
-def test_frozen_parameters_are_no_parameters_of_the_network(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = network_for(given.waves(), backbone_of(monkeypatch, Frozen)).initialise(0)
-    assert {name for name in parameters if "." in name} == {"first.weight", "first.bias", "head.weight", "head.bias"}
-
-
 def test_batch_norm_is_known_by_its_layer_and_starts_from_its_own_statistics(
     given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,8 @@ def test_the_meta_step_is_that_of_double_backward(name, inner_steps, surrogate):
     exact = problem.gradient(problem.loss)
     assert here.loss == pytest.approx(float(problem.loss(problem.theta).detach()), abs=1e-12)
     assert float((here.gradient - exact).abs().max() / exact.abs().max()) < 1e-9
+    near = [problem.loss(problem.theta + 1e-6 * sign * exact / exact.norm()) for sign in (1, -1)]
+    assert float((near[0] - near[1]).detach() / 2e-6) == pytest.approx(float(exact.norm()), rel=1e-5)
     information = hessian(problem.divergence, problem.theta)
     product = here.product()
     found = torch.stack([product(row) for row in torch.eye(len(exact), dtype=torch.float64)])
