@@ -39,7 +39,7 @@ ARROWS = {
     "conformance": "api errors models registry",
     "records": "checks errors registry",
     "run": "api checks clock errors machine models program records registry",
-    "stats": "errors records sampling",
+    "stats": "checks errors records sampling",
     "compare": "checks errors records registry stats",
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 STALE = 3600.0
 
 
+class Damaged(Exception):
+    """A header, or a file that belongs to it, that can't be what its name says."""
+
+    def __init__(self, why: str, file: Path | None = None) -> None:
+        super().__init__(why)
+        self.file = file
+
+
 def write(path: Path, content: bytes) -> None:
     """Put the content in the place of ``path``, as `replace` does."""
     replace(path, lambda target: target.write_bytes(content))

@@ -3,9 +3,7 @@
 A header in ``records/`` is written last and atomically: it exists if and only if its cell is finished, and all files
 next to it are then complete. Any number of processes may read and write one store at once. Damaged files are moved to
 ``aside/`` and reported, and their cell counts as not run. A header names no paths: a key and a kind of file give the
-place, a size and a SHA-256 prove the content, which is checked where it is read.
-
-This module imports torch and numpy only where their files are read or written.
+place, a size and a SHA-256 prove the content, checked on reading. torch and numpy are imported only then.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
+from benchmarks.records.formats import Damaged
 from benchmarks.records.plain import Unreadable, from_text
 from benchmarks.records.record import SCHEMA, Kind, Record, SideFile
 
@@ -40,21 +39,11 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 
 
-class Damaged(Exception):
-    """A header, or a file that belongs to it, that can't be what its name says."""
-
-    def __init__(self, why: str, file: Path | None = None) -> None:
-        super().__init__(why)
-        self.file = file
-
-
 class Store:
     """A folder of records; nothing is created before the first write.
 
     read_only: nothing is moved or written, for a store that belongs to somebody else.
-    problems: one line per damaged file found so far. Raises MetabenchError where ``path`` is a file, and where records
-    of an older schema are read.
-    """
+    problems: one line per damaged file found so far. Raises MetabenchError for a file and for records of schema 1."""
 
     def __init__(self, path: str | Path, read_only: bool = False) -> None:
         self.path = Path(path)

@@ -11,7 +11,7 @@ import torch
 from odd_records import KEY, OTHER, evaluation, examples, random_record, scores
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records import export
+from benchmarks.records import copies
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Method, Record
 from benchmarks.records.store import Store
@@ -45,7 +45,7 @@ def files(store: Store) -> dict[Path, bytes]:
 
 def test_what_is_kept_is_complete_but_for_states(full: Store, tmp_path: Path) -> None:
     before, target = files(full), Store(tmp_path / "kept")
-    assert export.keep(full, target) == (3, 0)
+    assert copies.keep(full, target) == (3, 0)
     for record in full.records():
         kept = target.get(record.key)
         assert kept == dataclasses.replace(record, files={k: f for k, f in record.files.items() if k != "state"})
@@ -61,7 +61,7 @@ def test_what_is_kept_is_complete_but_for_states(full: Store, tmp_path: Path) ->
 def test_a_store_is_not_kept_or_merged_onto_itself(full: Store, tmp_path: Path, spelling: str) -> None:
     (tmp_path / "link").symlink_to(full.path)
     other, before = Store(spelling.format(full.path) if "{" in spelling else tmp_path / spelling), files(full)
-    for copy in (lambda: export.keep(full, other), lambda: export.merge([full], other)):
+    for copy in (lambda: copies.keep(full, other), lambda: copies.merge([full], other)):
         with pytest.raises(MetabenchError, match="is the store itself"):
             copy()
     assert files(full) == before
@@ -69,12 +69,12 @@ def test_a_store_is_not_kept_or_merged_onto_itself(full: Store, tmp_path: Path, 
 
 def test_keeping_over_a_store_with_states_keeps_them(full: Store, tmp_path: Path) -> None:
     target = Store(tmp_path / "target")
-    export.merge([full], target)
+    copies.merge([full], target)
     (full.path / "states" / f"{OTHER}.pt").write_bytes(b"retrained")
     again = dataclasses.replace(fit(), started="2040")
     full.write(again, arrays={"loss": np.arange(4.0)}, state={"best": {"w": torch.zeros(2)}})
     before = files(target)
-    assert export.keep(full, target)[0] == 3
+    assert copies.keep(full, target)[0] == 3
     assert torch.equal(target.state(target.get(OTHER))["best"]["w"], torch.ones(2))
     assert {path for path in files(target) if before.get(path) != files(target)[path]} == set()
 
@@ -84,7 +84,7 @@ def test_pictures_that_may_not_be_passed_on_stay_behind(tmp_path: Path) -> None:
     for key, task in (("0" * 16, "miniimagenet"), ("1" * 16, "omniglot"), ("2" * 16, "somebody-elses")):
         record = evaluation(key)
         source.write(dataclasses.replace(record, task=dataclasses.replace(record.task, name=task)), None, EXHIBIT)
-    assert export.keep(source, target) == (3, 1)
+    assert copies.keep(source, target) == (3, 1)
     kept = [set(target.arrays(target.get(key * 16))) for key in "012"]
     assert kept == [{"query_labels"}, set(EXHIBIT), set(EXHIBIT)]
     assert set(source.arrays(source.get("0" * 16))) == set(EXHIBIT), "the source stays as it is"
@@ -95,7 +95,7 @@ def test_no_committed_record_holds_a_picture_that_may_not_be_passed_on() -> None
     found = [(store, record) for store in stores for record in store.records() if "arrays" in record.files]
     assert found
     assert not [
-        record.key for store, record in found for name in store.arrays(record) if export._withheld(record, name)
+        record.key for store, record in found for name in store.arrays(record) if copies._withheld(record, name)
     ]
 
 
@@ -104,15 +104,15 @@ def test_no_committed_record_holds_a_picture_that_may_not_be_passed_on() -> None
 
 def test_merging_joins_and_prefers_what_is_finished_and_what_has_states(full: Store, tmp_path: Path) -> None:
     kept, extra, target = (Store(tmp_path / name) for name in ("kept", "extra", "target"))
-    export.keep(full, kept)
+    copies.keep(full, kept)
     bad, new = content_key("bad"), content_key("new")
     extra.write(evaluation(bad), scores())
     extra.write(evaluation(new), scores())
-    assert export.merge([kept, full, extra], target) == 4
+    assert copies.merge([kept, full, extra], target) == 4
     assert {record.key: record.ok for record in target.records()} == dict.fromkeys((KEY, OTHER, bad, new), True)
     assert torch.equal(target.state(target.get(OTHER))["best"]["w"], torch.ones(2))
     before = files(target)
-    assert export.merge([full, kept, extra], target) == 4
+    assert copies.merge([full, kept, extra], target) == 4
     assert files(target) == before, "what the target has already stays"
 
 
@@ -123,7 +123,7 @@ def test_contradictions_are_named_and_nothing_is_written(full: Store, tmp_path: 
     with pytest.raises(
         MetabenchError, match=f"the same key with other scores: chance .{KEY}.: .*full and .*other"
     ) as error:
-        export.merge([full, other], target)
+        copies.merge([full, other], target)
     assert "\n" not in str(error.value)
     assert not target.path.exists()
 
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_not_copied_as_if_it_were_whole(full: Store, tmp_path:
     path.write_bytes(content[: len(content) // 2] + b"\x99" + content[len(content) // 2 + 1 :])
     reader, target = Store(full.path, read_only=True), Store(tmp_path / "target")
     with pytest.raises(MetabenchError, match=f"{path.name} of chance is damaged: delete the file, then run again"):
-        export.merge([reader], target)
+        copies.merge([reader], target)
     assert all(record.key != path.stem for record in target.records())
 
 
@@ -144,12 +144,12 @@ def test_forgetting(full: Store) -> None:
     with pytest.raises(
         MetabenchError, match=r"unknown method in .* 'mamel' \(did you mean 'maml'\?\); known: chance, maml"
     ):
-        export.forget(full, ["mamel"])
-    assert export.forget(full, ["chance"], failed=True) == 0
+        copies.forget(full, ["mamel"])
+    assert copies.forget(full, ["chance"], failed=True) == 0
     with full.lock(KEY), pytest.raises(MetabenchError, match=f"a run is at work on chance .{KEY}.: stop it first"):
-        export.forget(full, ["chance"])
-    assert export.forget(full, [], failed=True) == 1
+        copies.forget(full, ["chance"])
+    assert copies.forget(full, [], failed=True) == 1
     assert {record.label for record in full.records()} == {"chance"}
-    assert 1 <= export.forget(full, ["chance"]) <= 2
+    assert 1 <= copies.forget(full, ["chance"]) <= 2
     assert full.records() == []
     assert {path.parent.name for path in files(full)} == {"episodes"}

@@ -253,12 +253,15 @@ def test_a_lock_or_a_log_that_is_a_link_is_not_opened(store, tmp_path, place):
 
 
 def test_a_crash_before_the_header_leaves_nothing_finished(store, monkeypatch):
-    def crash(path, text):
-        raise KeyboardInterrupt
+    def crash(path, content):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write(path, content)
 
+    write = formats.write
     store.write(evaluation(seed=1), scores())
     with monkeypatch.context() as patch:
-        patch.setattr(formats, "write_text", crash)
+        patch.setattr(formats, "write", crash)
         with pytest.raises(KeyboardInterrupt):
             store.write(evaluation(seed=2), scores(level=0.1))  # the old header must not stand next to the new scores
     assert (store.path / "scores" / f"{KEY}.npz").exists()
@@ -337,7 +340,7 @@ def test_what_says_nothing_about_a_file_moves_nothing_aside(store, monkeypatch, 
         raise error("no fault of the file")
 
     record = store.write(evaluation(), scores())
-    monkeypatch.setitem(formats.READERS, ".npz", reader)
+    monkeypatch.setitem(formats.UNPACK, ".npz", reader)
     with pytest.raises(error):
         store.scores(record)
     assert aside(store) == []

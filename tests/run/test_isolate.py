@@ -13,8 +13,6 @@ import psutil
 import pytest
 from whole_runs import alive, wait_until
 
-from benchmarks import errors
-from benchmarks.api import Diverged
 from benchmarks.run.isolate import Job, Outcome, process, run
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +123,6 @@ ENDS = {
     "shout": ("shout", {}, "error", "ValueError: see above", ".*the end.*ValueError: see above\n$"),
     "hang": ("hang", {"how": "in Python", "seconds": 0.5}, "timeout", "took longer than 0.5 s", "about to.* in hang"),
     "hang in C": ("hang", {"how": "in C", "seconds": 0.5}, "timeout", "took longer than 0.5 s", "about to.* in hang"),
-    "exit 0": ("exits", {"code": 0}, "error", "exited with code 0 in the middle", "last words\n$"),
     "exit 3": ("exits", {"code": 3}, "error", "exited with code 3 in the middle", "last words\n$"),
     "SIGKILL": ("dies", {"number": signal.SIGKILL}, "error", r"killed by SIGKILL \(the kernel does this", "$"),
     "SIGSEGV": ("dies", {"number": signal.SIGSEGV}, "error", "killed by SIGSEGV", ".* in dies"),
@@ -182,22 +179,6 @@ def test_progress_arrives_in_order_and_is_thinned_out(ended):
     assert steps[0] == 0
     assert steps == sorted(set(steps))
     assert 2 <= len(steps) <= 10  # 0.6 s or somewhat more, five per second
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "reason"),
-    [
-        (errors.MetabenchError("unknown rate"), "error", "unknown rate"),
-        (errors.MetabenchError("no graph: CUDA out of memory"), "out-of-memory", "no graph: CUDA out of memory"),
-        (Diverged("loss is nan"), "diverged", "loss is nan"),
-        (MemoryError(), "out-of-memory", "MemoryError"),
-        (RuntimeError("CUDA error: out of memory\nmore"), "out-of-memory", "RuntimeError: CUDA error: out of memory"),
-        (RuntimeError("shape mismatch"), "error", "RuntimeError: shape mismatch"),
-        (KeyboardInterrupt(), "error", "KeyboardInterrupt"),
-    ],
-)
-def test_an_exception_has_a_status_and_a_reason(error, status, reason):
-    assert errors.status_of(error) == (status, reason)
 
 
 def test_a_platform_without_fork_server_spawns(job, monkeypatch):
