@@ -145,6 +145,8 @@ def compiler() -> None:
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Calls the command line in this process."""
 
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's workers have one
+
     def call(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["metabench", *map(str, arguments)])
         with pytest.raises(SystemExit) as ending:

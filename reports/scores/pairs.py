@@ -19,7 +19,7 @@ from reports.style import Look
 #: verdict -> its mark in a heat map, in place of a number
 MARKS = {"equivalent": "=", "undecided": "?"}
 #: inches per row; more entries than that have no room for numbers
-ROW, MOST = 0.24, 14
+ROW, MOST = 0.24, 10
 
 
 def pairs_table(results: Results) -> pd.DataFrame:
