@@ -19,7 +19,7 @@ from reports.style import Look
 #: verdict -> its mark in a heat map, in place of a number
 MARKS = {"equivalent": "=", "undecided": "?"}
 #: inches per row; more entries than that have no room for numbers
-ROW, MOST = 0.24, 10
+ROW, MOST = 0.24, 14
 
 
 def pairs_table(results: Results) -> pd.DataFrame:
@@ -93,7 +93,11 @@ def _draw_heat(axes: Any, frame: pd.DataFrame, names: Sequence[str], factors: bo
     frame = frame.assign(real=size.where(marks.isna(), 0), said=marks.fillna(frame["value"].map(_brief)))
     said, real = square("said").astype(object).fillna(""), square("real").astype(float)
     palette = seaborn.light_palette(svg.GOOD, as_cmap=True)
-    note = {"annot": said if len(names) <= MOST else None, "fmt": "", "annot_kws": {"fontsize": 6.5}}
+    note = {
+        "annot": said if len(names) <= MOST else None,
+        "fmt": "",
+        "annot_kws": {"fontsize": 6.5 if len(names) <= 9 else 4.5},
+    }
     seaborn.heatmap(real, vmin=0, cmap=palette, cbar=False, linewidths=1, linecolor=svg.PAPER, ax=axes, **note)
     numbered = [f"{place}  {name}" for place, name in enumerate(names, start=1)]
     axes.set_yticks(np.arange(len(names)) + 0.5, numbered, fontsize=8, rotation=0)
