@@ -10,10 +10,9 @@ of task::
         for regime in regimes_of(predictor):  # batch-norm regimes, the default first
             scores = tasks.score(in_regime(predictor, regime), episodes.query)  # [T, n]
 
-A labelled set is a source that returns itself. An environment is a source that rolls the given predictor out: a
-policy-gradient inner step draws fresh trajectories from the policy it improves, and ``score`` returns one return per
-trajectory. A recurrent learner (RL^2, MANN) yields predictors that carry the memory of the support set. Every query
-starts from a copy of that memory.
+An environment is a source that rolls the given predictor out: a policy-gradient step draws fresh trajectories from the
+policy it improves. A recurrent learner (RL^2, MANN) yields predictors that carry the memory of the support set; every
+query starts from a copy of it.
 """
 
 from __future__ import annotations
@@ -42,11 +41,10 @@ Memory = Any
 
 
 class Predictor(Protocol):
-    """A learner adapted to T tasks.
+    """A learner adapted to T tasks; a plain function will do.
 
-    A predictor with batch-norm also has ``regimes``, the names of `REGIMES` it answers under, the default first, and
-    ``in_regime(name)``, the same predictor under another one. See `regimes_of` and `in_regime`, which also serve a
-    plain function."""
+    With batch-norm it also has ``regimes``, the names of `REGIMES` it answers under, the default first, and
+    ``in_regime(name)``, the same predictor under another one (see `regimes_of` and `in_regime`)."""
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         """Class scores ``[T, n, way]``, values ``[T, n, outputs]`` or parameters of an action distribution for inputs
@@ -118,12 +116,9 @@ class Episodes:
 class State:
     """The result of ``step`` meta-steps; a value that `torch.save` can write.
 
-    parameters: weights by name. Names with a prefix (``head.``, ``rule.``, ``extra.``) are not the backbone's; see
-        `benchmarks.models.split`.
-    buffers, moments: running statistics, and the optimiser's moments.
-    examples, environment_steps: data used so far.
-    loss: the training loss of the last meta-step; None for a learner without one. A loss that is not finite counts as
-        divergence.
+    parameters: weights by name; those of the backbone have no prefix (`benchmarks.models.split`).
+    buffers, moments: running statistics, and the optimiser's moments. examples, environment_steps: data used so far.
+    loss: of the last meta-step; None for a learner without one. One that is not finite counts as divergence.
 
     A learner may yield one state whose tensors change in place. Copy a state if you keep it.
     """
@@ -226,9 +221,7 @@ class TaskDistribution(Configured):
         raise MetabenchError(f"{self.id} has no discount; a control task declares one, e.g. `discount: float = 0.99`")
 
     def prepare(self, progress: Callable[[str], None] = lambda line: None) -> None:
-        """Make the data ready (find, download, decode, count); raises `Unavailable` where that fails.
-
-        The runner calls it once before it cuts episodes. Cheap when everything is ready."""
+        """Make the data ready (find, download, decode, count), once before episodes are cut; raises `Unavailable`."""
 
     def data_digest(self) -> str | None:
         """A hash of the decoded data, for the record; None for a task without data files."""
@@ -274,9 +267,7 @@ class TaskDistribution(Configured):
         return found
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """Arrays for the figures: predictions on a few episodes after some numbers of steps.
-
-        predictors: number of inner steps -> predictor for the T tasks of ``episodes``."""
+        """Arrays for the figures, from predictors for the tasks of a few episodes, by number of inner steps."""
         return {}
 
 
@@ -312,9 +303,8 @@ class MetaLearner(Configured):
 
     def for_budget(self, meta_steps: int) -> Self:
         """The learner for a fit of ``meta_steps``: a schedule that ends with the budget puts the number in a field,
-        since the record and the key of the fit hold all fields. The runner calls it before it builds the fit.
-
-        A linear decay writes ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
+        since the record and the key of the fit hold all fields. A linear decay is
+        ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
         return self
 
     def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
