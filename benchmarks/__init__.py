@@ -7,7 +7,8 @@
     done = mb.run(methods=["maml", "./mine.py"], tasks=["sinusoid/k5"], seeds=2, meta_steps=500)
     frame = mb.results(done.store)                           # one row per query
     learner, state, tasks = mb.load(done.store, method="maml", task="sinusoid/k5")
-    predictor, *_ = learner.adapt(state, mb.LabelledSet(x, y), tasks)
+    steps = learner.reported_steps()[-1]                     # adapt may go on for ever: stop after these
+    for _, predictor in zip(range(steps + 1), learner.adapt(state, mb.LabelledSet(x, y), tasks)): ...
 
 Importing this package loads nothing else: each name below loads its module when it is first used.
 """
