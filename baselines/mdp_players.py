@@ -39,8 +39,8 @@ TIE = 1e-9
 
 @dataclass(frozen=True)
 class Seen:
-    """What a player has seen: transitions ``[T, K, S, A, S]``, visits and summed rewards ``[T, K, S, A]``; the state
-    that it is in, one-hot ``[T, K, S]``; the number of steps of the trial; its policy ``[T, K, H, S]``."""
+    """The observations of a player: transitions ``[T, K, S, A, S]``, visits and summed rewards ``[T, K, S, A]``; the
+    state that it is in, one-hot ``[T, K, S]``; the number of steps of the trial; its policy ``[T, K, H, S]``."""
 
     transitions: Tensor
     visits: Tensor

@@ -76,7 +76,7 @@ class EmbeddedNearestNeighbour(EmbeddingLearner):
         return "finetune"
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        """That of `finetune` with its default fields, for use without the suite."""
+        """The fit of `finetune` with its default fields, for use without the suite."""
         yield from FineTune(backbone=self.backbone).fit(tasks, seed, start)
 
     def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:

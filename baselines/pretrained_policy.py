@@ -6,7 +6,7 @@ both take the policy-gradient steps of MAML. The paper tunes their step sizes by
 the rate on validation tasks, for each number of steps by itself.
 
 Deviations from the paper and its code (cbfinn/maml_rl):
-- tasks are drawn afresh for each iteration; as committed there, the simulators keep one goal each;
+- new tasks are drawn for each iteration; as committed there, the simulators keep one goal each;
 - the pretrained policy sees as many environment steps in an iteration as MAML does in one with one inner step;
 - baselines and advantages are those of each task by itself, also in pretraining;
 - every test task has random weights of its own.

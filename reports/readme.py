@@ -141,7 +141,7 @@ def _text(cell: layout.Cell) -> str:
 
 
 def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
-    """What the numbers mean and where they come from."""
+    """The meaning and the origin of the numbers."""
     lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
     if any(result.under_trained for result in own):
         lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
@@ -165,7 +165,7 @@ def _origin(results: Results, path: Path, root: Path) -> str:
 
 
 def current(text: str) -> str:
-    """What stands between the markers of a document."""
+    """The text between the markers of a document."""
     _, begin, rest = text.partition(BEGIN)
     inside, end, _ = rest.partition(END)
     if not (begin and end):

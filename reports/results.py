@@ -161,7 +161,7 @@ class Results:
 
     @cached_property
     def compared(self) -> list[Column]:
-        """What may be compared in pairs; tests in the order of `tests`, the fullest regime first."""
+        """The columns that may be compared in pairs; tests in the order of `tests`, the fullest regime first."""
         order = {test: place for place, test in enumerate(self.tests)}
         found = arranged([result.row for result in self.results], self.examples)
         return sorted(found, key=lambda one: (order[one.protocol.test], -len(one.rows), _regime(one.protocol)))

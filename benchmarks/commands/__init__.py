@@ -1,1 +1,1 @@
-"""What the command line prints, and the options that its commands share."""
+"""The commands, the options they share, and their output."""

@@ -18,7 +18,7 @@ from benchmarks.python_api.places import store_of
 if TYPE_CHECKING:
     import pandas as pd
 
-#: of a list of test episodes; one of Omniglot 5-way 1-shot with so many takes minutes
+#: the longest list of test episodes; for Omniglot 5-way 1-shot that many take minutes
 MOST_EPISODES = 100_000
 
 TableOption = Annotated[Path | None, options.output_option("Write the whole table as CSV, for programs.")]

@@ -98,7 +98,7 @@ def row_of(path: Path, method: str, theirs: pd.DataFrame, column: Column, store:
 
 
 def _expected_digest(column: Column, episodes: int, store: Store) -> str:
-    """The digest of our first so many episodes, from the store or (for tasks without items) cut again."""
+    """The digest of our first ``episodes`` episodes, from the store or (for tasks without items) cut again."""
     fewest = min(len(row.episodes) for row in column.learners) if column.learners else 0
     if episodes > fewest:
         raise MetabenchError(f"{column.protocol}: {episodes} episodes are scored, ours are {fewest}")

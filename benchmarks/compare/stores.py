@@ -1,5 +1,5 @@
-"""What ``metabench compare`` and ``metabench power`` answer: two stores, commits or methods against each other,
-somebody else's scores against ours, and what it would take to see a difference."""
+"""The answers of ``metabench compare`` and ``metabench power``: two stores, commits or methods against each other,
+external scores against ours, and the episodes or seeds that would show a difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plug-in touches that it must leave alone: other splits, random generators, settings of the process."""
+"""State that a plug-in must leave alone: other splits, random generators, settings of the process."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def pack_checkpoint(state: Mapping[str, Any]) -> bytes:
 
 
 def checkpoint_of(content: bytes) -> dict[str, Any]:
-    """What `pack_checkpoint` packed; raises ValueError for other content."""
+    """The inverse of `pack_checkpoint`; raises ValueError for other content."""
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise ValueError("the SHA-256 differs")
     return state_of(content[32:])

@@ -60,7 +60,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a fit may take; seconds of training alone."""
+    """The limits of a fit; the seconds count training alone."""
 
     meta_steps: int
     seconds: float
@@ -170,7 +170,7 @@ class Test:
         return self.reported_steps[-1]
 
     def at(self, step: int) -> StepSummary | None:
-        """The summary after so many inner steps; None where they were not scored."""
+        """The summary after ``step`` inner steps; None where that step was not scored."""
         return next((row for row in self.summary if row.step == step), None)
 
     def scores_name(self, step: int) -> str:
@@ -296,7 +296,7 @@ class Record:
         return record
 
     def _contradiction(self) -> str | None:
-        """What is wrong with a record whose fields are of the right types; None if nothing is."""
+        """The contradiction in a record whose fields have the right types; None without one."""
         for cell, name in (("evaluation", "evaluation"), ("fit", "training"), ("cost", "cost")):
             if self.ok and self.cell == cell and getattr(self, name) is None:
                 return f"a finished {cell} has no {name}"

@@ -250,7 +250,7 @@ class Store:
         return found
 
     def _whole(self, path: Path, unpack: Callable[[bytes], Any]) -> Any:
-        """What a file of no record holds; None if there is none, or a damaged one, which is set aside."""
+        """The content of a file outside records; None without one. A damaged one is set aside."""
         try:
             return _content(path, unpack)
         except FileNotFoundError:
@@ -340,7 +340,7 @@ def _unchanged(path: Path, text: bytes) -> bool:
 
 
 def _content(path: Path, unpack: Callable[[bytes], Any]) -> Any:
-    """What a file holds; raises FileNotFoundError, and Damaged for content that ``unpack`` refuses."""
+    """The content of a file; raises FileNotFoundError, and Damaged for content that ``unpack`` refuses."""
     try:
         return unpack(path.read_bytes())
     except (FileNotFoundError, NameError, ImportError, MemoryError, Damaged):  # not told by the content

@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for on top of the profile.
+    """The command line's requests on top of the profile.
 
     methods, tasks: names (empty: the profile's); seeds: numbers (empty: the profile's); settings: "method.field" or
     "task.field" -> value; shots: further test conditions; plan: the execution plan that is forced on fits."""

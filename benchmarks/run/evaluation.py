@@ -32,7 +32,7 @@ CURVE_STEPS = 10
 
 @dataclass
 class Tested:
-    """What a checkpoint scored in one regime: arrays ``[episodes, queries]`` by number of inner steps (of the first
+    """The scores of a checkpoint in one regime: arrays ``[episodes, queries]`` by number of inner steps (of the first
     `CURVE_EPISODES` episodes only, where a step isn't reported).
 
     environment_steps: taken by then for all episodes together. seconds: of adapting to all of them."""
@@ -60,7 +60,7 @@ class Tested:
 @dataclass
 class Evaluated:
     """All tests of a learner, by checkpoint and regime. items: ``classes`` and ``items`` ``[episodes, queries]`` of the
-    test examples, None where they are drawn afresh. exhibit: arrays for the figures, of the first test."""
+    test examples, None where every example is a new draw. exhibit: arrays for the figures, of the first test."""
 
     tests: dict[tuple[str, str], Tested]
     items: dict[str, np.ndarray] | None

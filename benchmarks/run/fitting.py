@@ -44,7 +44,7 @@ class Progress:
     planning_seconds: float = 0.0
 
     def plain(self) -> dict[str, Any]:
-        """What `torch.save` can write and `torch.load` reads back with ``weights_only=True``."""
+        """Plain values that `torch.save` can write and `torch.load` reads back with ``weights_only=True``."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["state"] = self.state and vars(self.state.copy())
         values["best_state"] = self.best_state and vars(self.best_state)

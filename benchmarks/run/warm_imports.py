@@ -1,4 +1,4 @@
-"""What the server imports that cells are forked from: the worker and all plug-ins of the suite. None of it starts a
+"""Imports of the server that cells are forked from: the worker and all plug-ins of the suite. None of them starts a
 thread (pandas does, through pyarrow)."""
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _states(store: Store, fit: Record | None, key: str | None, models: Sequence[
 def _choices(
     learner: MetaLearner, states: Mapping[str, State], trained_on: TaskDistribution, test: Mapping[str, Any]
 ) -> dict[tuple[str, str], Choice]:
-    """What is tested, by checkpoint and regime: the learner as published, or what validation tasks choose."""
+    """The settings to test, by checkpoint and regime: those published, or those that validation tasks choose."""
     choices: dict[tuple[str, str], Choice] = {}
     for model, state in states.items():
         regimes = regimes_for(learner, state, trained_on, test["regimes"])

@@ -206,8 +206,8 @@ def row_of(name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None
 
 
 def task_scores(found: Iterable[Column], regime: str) -> tuple[list[TaskScores], dict[str, str]]:
-    """What `aggregate` takes, from the columns of one batch-norm regime (and those without batch-norm), and column ->
-    why it can't take part.
+    """The input of `aggregate`, from the columns of one batch-norm regime (and those without batch-norm); and for each
+    column left out, the reason.
 
     The floor is the mean of the row that is one, or guessing; the ceiling that of the row that is one, or 100 %."""
     tasks, left_out = [], {}

@@ -14,7 +14,7 @@ from benchmarks.records.record import Record, Tested
 
 @dataclass(frozen=True, order=True)
 class TestProtocol:
-    """What the numbers of a column have in common."""
+    """The conditions that the numbers of a column share."""
 
     task: str
     data: str
@@ -95,7 +95,7 @@ def _by_age(records: Iterable[Record]) -> list[Record]:
 
 
 def _run(record: Record) -> str:
-    """What a record of newer code must share with one that it replaces, besides the fields."""
+    """The identity, besides the fields, that a record shares with the older ones it replaces."""
     where = record.evaluation and dataclasses.replace(record.evaluation, episodes_digest=None)
     task = record.task.id if record.task else None
     return json.dumps([record.cell, record.label, task, _plain(record.budget), _plain(where)], sort_keys=True)

@@ -146,7 +146,7 @@ class MetaObjective:
         return take_steps(point, batches, self._acting(part), loss, rates, second_order=second_order, moves=self.moves)
 
     def _fisher(self, part: Part, adapted: Parameters) -> Callable[[Parameters], Parameters]:
-        """The Fisher information of adapted parameters on every so many trajectories, a mean over live steps."""
+        """The Fisher information of adapted parameters on a thinned set of trajectories, a mean over live steps."""
         seen, acting = part.outer.thinned(self.every).trajectories, self._acting(part)
         inputs, live = seen.inputs.flatten(1, 2), seen.live.flatten(1).to(seen.inputs.dtype)
         weights = live / live.sum(1, keepdim=True)

@@ -38,7 +38,7 @@ class Across:
 
     @property
     def about(self) -> str:
-        """What the intervals hold for."""
+        """The scope of the intervals."""
         return ABOUT[self.found.scope]
 
 
