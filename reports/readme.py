@@ -15,7 +15,7 @@ from benchmarks.errors import MetabenchError
 from reports import style, svg, words
 from reports.cost import frames
 from reports.cost.picture import drawn
-from reports.results import Result, Results, load
+from reports.results import Results, load
 from reports.scores import findings, layout, tables
 
 ROOT = Path(__file__).parents[1]
@@ -46,32 +46,26 @@ def stores(folder: Path = REFERENCE) -> list[Path]:
     return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
 
 
-def overview(paths: Sequence[Path]) -> str:
+def overview(found: Sequence[Results]) -> str:
     """The README's part: a table of methods and tests from the first store with scores, and the picture of the costs;
     one sentence where there are no records."""
-    parts = []
-    found = next((results for path in paths if (results := load(path)).results), None)
-    if found is not None:
-        parts.append(_overview(found))
-    if picture(paths) is not None:
+    parts = [_overview(results) for results in [one for one in found if one.results][:1]]
+    if picture(found) is not None:
         parts.append(f"![{PICTURE_TITLE}]({PICTURE})\n\n{PICTURE_TITLE}; bands are 95 % intervals. {PICTURE_MORE}")
     return "\n\n".join(parts) or NOTHING
 
 
-def section(paths: Sequence[Path], root: Path) -> str:
+def section(found: Sequence[Results], root: Path) -> str:
     """The part of docs/results.md: every table of these stores, or one sentence where there are none.
 
     root: the folder that links are relative to."""
-    return "\n\n".join(_store(Path(path), root) for path in paths) or NOTHING
+    return "\n\n".join(_store(results, root) for results in found) or NOTHING
 
 
 def _overview(results: Results) -> str:
     """Methods in rows, the tests that several methods were trained for in columns."""
-    columns = []
-    for finding in (regimes[0] for regimes in findings.findings_of(results) if regimes[0].own):
-        if sum(bool(entry.result.training) for entry in finding.entries) >= TRAINED:
-            columns.append(finding)
-    columns = [finding for finding in columns if finding.entries and finding.entries[0].result.column.model == "best"]
+    leading = [regimes[0] for regimes in findings.findings_of(results) if regimes[0].own]
+    columns = [one for one in leading if sum(bool(entry.result.training) for entry in one.entries) >= TRAINED]
     places = [{entry.result.name: entry for entry in finding.entries} for finding in columns]
     rows = [
         [name, *(_score(column.get(name)) for column in places)]
@@ -100,52 +94,36 @@ def _score(entry: findings.Entry | None) -> str:
     return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 
-def picture(paths: Sequence[Path]) -> svg.Drawing | None:
+def picture(found: Sequence[Results]) -> svg.Drawing | None:
     """The cost of second order in these stores; None without costs to draw."""
-    return drawn([record for path in paths for record in load(path).costs])
+    return drawn([record for results in found for record in results.costs])
 
 
-def _store(path: Path, root: Path) -> str:
+def _store(results: Results, root: Path) -> str:
     """The tables of a store, a heading each, and where its records are."""
-    results = load(path)
+    (path,) = results.stores
     own = [result for result in results.results if result.row.own]
-    if not own and results.costs:
-        return f"## {path.name}\n\n{_costs(results)}\n\n{_origin(results, path, root)}"
-    if not own:
+    if not own and not results.costs:
         raise MetabenchError(f"no finished evaluation in {path}")
-    looks = style.looks(results.labels)
     titles = {words.title(result.column, results.columns) for result in own}
-    parts = [_table(table) for table in layout.score_tables(results, looks) if table.title in titles]
-    return "\n\n".join([f"## {path.name}", *parts, _footnote(results, own, path, root)])
+    scores = layout.score_tables(results, style.looks(results.labels)) if own else []
+    parts = [_table(table) for table in scores if table.title in titles] or [_costs(results)]
+    notes = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."] if own else []
+    if any(result.under_trained for result in own):
+        notes.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
+    return "\n\n".join([f"## {path.name}", *parts, " ".join([*notes, _origin(results, path, root)])])
 
 
 def _table(table: layout.Table) -> str:
-    kept = [
-        index
-        for index, header in enumerate(table.headers)
-        if index == 0 or header.score or (header.title in DETAILS and any(_said(row[index]) for row in table.rows))
+    shown = [
+        [one.numeric, one.title, *(cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in column)]
+        for one, column in zip(table.headers, zip(*table.rows, strict=True), strict=True)
+        if one.score or (one.title in ("method", *DETAILS) and any(cell.text != words.MISSING for cell in column))
     ]
-    headers = [table.headers[index] for index in kept]
-    rows = [[_text(row[index]) for index in kept] for row in table.rows]
-    text = words.pipe_table((one.title for one in headers), (one.numeric for one in headers), rows)
+    numeric, titles, *rows = zip(*shown, strict=True)
+    text = words.pipe_table(titles, numeric, rows)
     common = "; ".join(f"{name}: {value}" for name, value in table.common if value != words.MISSING)
     return f"**{table.title}** ({common})\n\n{text}"
-
-
-def _said(cell: layout.Cell) -> bool:
-    return cell.text != words.MISSING
-
-
-def _text(cell: layout.Cell) -> str:
-    return cell.text + (words.UNDER_TRAINED if cell.mark else "")
-
-
-def _footnote(results: Results, own: Sequence[Result], path: Path, root: Path) -> str:
-    """The meaning and the origin of the numbers."""
-    lines = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."]
-    if any(result.under_trained for result in own):
-        lines.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
-    return " ".join([*lines, _origin(results, path, root)])
 
 
 def _costs(results: Results) -> str:
@@ -175,11 +153,12 @@ def current(text: str) -> str:
 
 def update(root: Path, paths: Sequence[Path]) -> None:
     """Write the parts of README and results, and the picture, below a folder."""
-    for name, new in ((README, overview(paths)), (RESULTS, section(paths, (root / RESULTS).parent))):
+    found = [load(path) for path in paths]
+    for name, new in ((README, overview(found)), (RESULTS, section(found, (root / RESULTS).parent))):
         document = root / name
         text = document.read_text(encoding="utf-8")
         document.write_text(text.replace(BEGIN + current(text) + END, BEGIN + new + END), encoding="utf-8")
-    if (drawing := picture(paths)) is not None:
+    if (drawing := picture(found)) is not None:
         (root / PICTURE).write_text(drawing + "\n", encoding="utf-8")
 
 

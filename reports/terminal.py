@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -14,7 +15,7 @@ from rich.text import Text
 from benchmarks.errors import MetabenchError
 from reports import style, words
 from reports.page import answers
-from reports.results import Result, Results, load
+from reports.results import Results, load
 from reports.scores import layout, tables
 from reports.scores.findings import Entry, Finding, findings_of
 
@@ -26,6 +27,7 @@ SHOWN = ("rank", "groups", "seeds", "of published", "training")
 TITLE = 16
 #: columns between two tables
 GAP = 3
+NOTHING = "No evaluation has finished yet."
 #: share of its methods that a test must have in common with a table of the overview to become a column of it
 COMMON = 0.5
 
@@ -56,18 +58,18 @@ def show(
     Raises `MetabenchError` without records, and for a test that the records lack."""
     results = load(stores, older=everything)
     findings = findings_of(results)
-    if test is not None:
-        known = [regimes[0].test for regimes in findings]
-        findings = [regimes for regimes in findings if test in regimes[0].test]
-        if not findings:
-            raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
     if test is None and not everything:
         _overview(results, findings, console)
         return
-    _in_full(results, findings, console)
-    if everything:
-        _print([*_answers(results), *_failures(results, None)], console)
-    _print(_legend(results), console)
+    known = [regimes[0].test for regimes in findings]
+    chosen = [regimes for regimes in findings if (test or "") in regimes[0].test]
+    if test is not None and not chosen:
+        raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
+    _in_full(results, chosen, console)
+    for part in [*_answers(results), *_failures(results, None)] if everything else []:
+        console.print(part)
+    for part in _legend(results):
+        console.print(part)
 
 
 # --- the overview ------------------------------------------------------------------------------------------------
@@ -78,22 +80,21 @@ def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: 
     leading = [regimes[0] for regimes in findings if regimes[0].own]
     below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED), *_legend(results)]
     if not results.results and results.records:
-        below.insert(0, Text("No evaluation has finished yet."))
+        below.insert(0, Text(NOTHING))
     left = LINES - sum(_height(part, console) for part in below) - 1
-    shown = 0
+    further = len(findings)
     parts = [part for group in _groups(leading) for part in _group_tables(results, group, console.width)]
     for line in _packed(parts, console):
         row = Table.grid(padding=(0, GAP, 0, 0))
         row.add_row(*(table for table, _ in line))
         left -= _height(row, console) + 1
         if left >= 0:
-            console.print(row)
-            console.print()
-            shown += sum(count for _, count in line)
-    further = len(findings) - shown
+            console.print(row, "")
+            further -= sum(count for _, count in line)
     if further:
         below.append(Text(f"{words.count(further, 'further test')}: metabench show --all, or --test NAME", style="dim"))
-    _print(below, console)
+    for part in below:
+        console.print(part)
 
 
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
@@ -115,44 +116,41 @@ def _height(part: RenderableType, console: Console) -> int:
 
 def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Tests that most methods share, so that their table has few gaps."""
-    groups: list[list[Finding]] = []
+    groups: list[tuple[set[str], list[Finding]]] = []
     for finding in findings:
-        names = _names([finding])
-        near = [group for group in groups if _shared(names, _names(group)) >= COMMON]
-        if near:
-            near[0].append(finding)
-        else:
-            groups.append([finding])
-    return groups
-
-
-def _shared(first: set[str], second: set[str]) -> float:
-    return len(first & second) / max(1, min(len(first), len(second)))
-
-
-def _names(findings: Iterable[Finding]) -> set[str]:
-    return {entry.result.name for finding in findings for entry in finding.entries}
+        own = {entry.result.name for entry in finding.entries}
+        near = (group for group in groups if len(own & group[0]) >= COMMON * max(1, min(len(own), len(group[0]))))
+        names, members = next(near, (set(), []))
+        if not members:
+            groups.append((names, members))
+        names |= own
+        members.append(finding)
+    return [members for _, members in groups]
 
 
 def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Iterator[tuple[Table, int]]:
     """The tables of a group and the number of tests in each; rows in the order of the first test that has them."""
-    order = list(dict.fromkeys(entry.result.name for finding in group for entry in _best_first(finding)))
-    looks = style.looks(results.labels)
-    labels = {entry.result.name: entry.result.label for finding in group for entry in finding.entries}
-    names = Column("method", [_name(name, looks[labels[name]]) for name in order], numeric=False)
+    order = list(dict.fromkeys(entry.result for finding in group for entry in _best_first(finding)))
+    labels, looks = {result.name: result.label for result in order}, style.looks(results.labels)
+    names = Column("method", [_name(name, looks[label]) for name, label in labels.items()], numeric=False)
     columns = []
     for finding in group:
         entries = {entry.result.name: entry for entry in finding.entries}
-        cells = [_number(entries.get(name)) for name in order]
-        columns.append(Column(f"{_heading(finding.test)}\n{_metric(finding)}", cells))
+        columns.append(Column(_title(finding), [_number(entries.get(name)) for name in labels]))
     for chunk in _chunks(names, columns, width):
-        kept = [row for row, _ in enumerate(order) if any(column.cells[row].plain for column in chunk)]
-        yield _table([names, *chunk], kept), len(chunk)
+        yield _table([names, *chunk]), len(chunk)
 
 
 def _best_first(finding: Finding) -> list[Entry]:
     sign = -1 if any(entry.result.higher_is_better for entry in finding.entries) else 1
     return sorted(finding.entries, key=lambda entry: sign * entry.result.interval.estimate)
+
+
+def _title(finding: Finding) -> str:
+    """A test, what is measured, and the batch-norm regime where there is one."""
+    metric = words.axis(finding.entries[0].result.metric).removeprefix("mean ") if finding.entries else ""
+    regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
+    return f"{_heading(finding.test)}\n{metric}{regime}"
 
 
 def _heading(title: str) -> str:
@@ -161,23 +159,15 @@ def _heading(title: str) -> str:
     return "\n".join(line.replace("/ ", "/") for line in lines)
 
 
-def _metric(finding: Finding) -> str:
-    """The metric, with the batch-norm regime where there is one."""
-    entry = next(iter(finding.entries), None)
-    regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
-    return (words.axis(entry.result.metric).removeprefix("mean ") if entry else "") + regime
-
-
 def _number(entry: Entry | None) -> Text:
     """A score; bold for the top group."""
     if entry is None:
         return Text("")
-    text = Text(entry.number, style="bold" if entry.rank == 1 else "")
-    return _marked(text, entry.result)
+    return _marked(Text(entry.number, style="bold" if entry.rank == 1 else ""), entry.result.under_trained)
 
 
-def _marked(text: Text, result: Result) -> Text:
-    return text.append(words.UNDER_TRAINED, style="yellow") if result.under_trained else text
+def _marked(text: Text, under_trained: bool) -> Text:
+    return text.append(words.UNDER_TRAINED, style="yellow") if under_trained else text
 
 
 # --- tables in full ----------------------------------------------------------------------------------------------
@@ -194,28 +184,25 @@ def _in_full(results: Results, findings: Sequence[Sequence[Finding]], console: C
             console.print(part)
         console.print(Text(", ".join(f"{name} {value}" for name, value in table.common), style="dim"))
         for finding in regimes:
-            console.print(_sentence(finding))
+            where = f" with {words.REGIME_TITLES[finding.regime].replace(':', '')}" if finding.regime != "none" else ""
+            said = Text(f"{finding.headline}{where}. ", style="bold")
+            console.print(said.append(finding.sentence, style="not bold"))
         console.print(f"{regimes[0].context}\n", style="dim", markup=False, highlight=False)
     if not scores and results.records:
-        console.print("No evaluation has finished yet.")
+        console.print(NOTHING)
 
 
 def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
     """One table with its details where that is narrow enough, else the scores alone, in several tables if need be."""
-    columns = [
-        Column(
-            _heading(header.title.removeprefix("batch-norm: ")),
-            [_cell(row[index]) for row in table.rows],
-            header.numeric,
-        )
-        for index, header in enumerate(table.headers)
-    ]
-    names, kept = columns[0], [i for i, header in enumerate(table.headers) if header.score or header.title in SHOWN]
-    if sum(column.width for column in (names, *(columns[i] for i in kept))) > width:
-        kept = [i for i in kept if table.headers[i].score]
-    for chunk in _chunks(names, [columns[i] for i in kept], width):
-        known = [row for row, _ in enumerate(table.rows) if any(one.cells[row].plain != words.MISSING for one in chunk)]
-        yield _table([names, *chunk], known)
+    kept = [(i, one) for i, one in enumerate(table.headers) if i == 0 or one.score or one.title in SHOWN]
+    names, *columns = (
+        Column(_heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
+        for i, one in kept
+    )
+    if names.width + sum(column.width for column in columns) > width:
+        columns = [column for column, (_, one) in zip(columns, kept[1:], strict=True) if one.score]
+    for chunk in _chunks(names, columns, width):
+        yield _table([names, *chunk])
 
 
 def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
@@ -229,20 +216,20 @@ def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[C
     return chunks
 
 
-def _table(columns: Sequence[Column], rows: Iterable[int]) -> Table:
+def _table(columns: Sequence[Column]) -> Table:
+    """The columns, without the rows that have nothing but a name."""
     output = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
-        output.add_column(
-            Text(column.title), justify="right" if column.numeric else "left", no_wrap=place > 0, overflow="fold"
-        )
-    for row in rows:
-        output.add_row(*(column.cells[row] for column in columns))
+        side: Literal["left", "right"] = "right" if column.numeric else "left"
+        output.add_column(Text(column.title), justify=side, no_wrap=place > 0, overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        if any(cell.plain not in ("", words.MISSING) for cell in cells[1:]):
+            output.add_row(*cells)
     return output
 
 
 def _cell(cell: layout.Cell) -> Text:
-    text = _name(cell.text, cell.look) if cell.look else Text(cell.text)
-    return text.append(words.UNDER_TRAINED, style="yellow") if cell.mark else text
+    return _marked(_name(cell.text, cell.look) if cell.look else Text(cell.text), cell.mark)
 
 
 def _name(name: str, look: style.Look) -> Text:
@@ -250,11 +237,6 @@ def _name(name: str, look: style.Look) -> Text:
 
 
 # --- shared parts ----------------------------------------------------------------------------------------------
-
-
-def _sentence(finding: Finding) -> Text:
-    where = f" with {words.REGIME_TITLES[finding.regime].replace(':', '')}" if finding.regime != "none" else ""
-    return Text(f"{finding.headline}{where}. ", style="bold").append(finding.sentence, style="not bold")
 
 
 def _answers(results: Results) -> list[RenderableType]:
@@ -282,11 +264,5 @@ def _failures(results: Results, most: int | None) -> list[RenderableType]:
 
 
 def _legend(results: Results) -> list[RenderableType]:
-    if not any(result.under_trained for result in results.results):
-        return []
-    return [Text(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")]
-
-
-def _print(parts: Iterable[RenderableType], console: Console) -> None:
-    for part in parts:
-        console.print(part)
+    marked = any(result.under_trained for result in results.results)
+    return [Text(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")] if marked else []

@@ -18,20 +18,15 @@ FILES = {name: code for name, code in BLOCKS if name}
 CELLS = [code for name, code in BLOCKS if not name]
 
 
-def test_cells_are_short() -> None:
+def test_the_cells_run_as_one_script(tmp_path: Path) -> None:
     assert len(CELLS) == 4
     assert max(len(code.splitlines()) for code in CELLS) < 15
-
-
-def test_the_cells_run_as_one_script(tmp_path: Path) -> None:
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "notebook.py").write_text("\n".join(CELLS))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "METABENCH_OFFLINE": "1"}
     command = [sys.executable, "-W", "error", "notebook.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.startswith("() ("), done.stdout  # nothing failed

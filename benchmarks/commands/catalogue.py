@@ -7,21 +7,25 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from rich.table import Table
+from rich.text import Text
 
 from benchmarks.cache import cache_folder
+from benchmarks.commands.console import screen
+from benchmarks.python_api.places import ROOT
 from benchmarks.records import formats
 from benchmarks.run import profiles
 
 if TYPE_CHECKING:
     from benchmarks.registry import Entry
 
-ROOT = Path(__file__).parents[2]
 SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
 PARTS = {"methods", "tasks", "compatibility", "profiles"}
+#: attributes of the classes that programs get
+METHOD = ("kinds", "needs", "fits")
+TASK = ("kind", "version", "metric", "offers", "variants")
 
 
 def load() -> dict[str, Any]:
@@ -48,39 +52,23 @@ def described() -> dict[str, Any]:
     methods, tasks = registry.methods(), registry.tasks()
     return {
         "methods": {
-            name: {**_method(first), "further": [_method(entry) for entry in first.further]}
+            name: {**_facts(first, METHOD), "further": [_facts(entry, METHOD) for entry in first.further]}
             for name, first in methods.items()
         },
-        "tasks": {
-            name: {
-                "summary": _summary(entry.cls),
-                "file": str(entry.path),
-                "kind": entry.cls.kind,
-                "version": entry.cls.version,
-                "metric": entry.cls.metric,
-                "offers": sorted(entry.cls.offers),
-                "variants": {variant: dict(fields) for variant, fields in entry.cls.variants.items()},
-                "fields": _fields(entry),
-            }
-            for name, entry in tasks.items()
-        },
+        "tasks": {name: _facts(entry, TASK) for name, entry in tasks.items()},
         "compatibility": {method: {task: registry.incompatible(method, task) for task in tasks} for method in methods},
     }
 
 
-def _method(entry: Entry) -> dict[str, Any]:
-    return {
-        "summary": _summary(entry.cls),
-        "file": str(entry.path),
-        "kinds": sorted(entry.cls.kinds),
-        "needs": sorted(entry.cls.needs),
-        "fits": entry.cls.fits,
-        "fields": _fields(entry),
-    }
+def _facts(entry: Entry, names: Iterable[str]) -> dict[str, Any]:
+    """The summary, the file, these attributes of the class, and its fields."""
+    values = {name: getattr(entry.cls, name) for name in names}
+    plain = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
+    return {"summary": _summary(entry.cls), "file": str(entry.path), **plain, "fields": _fields(entry)}
 
 
 def _summary(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    return " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
@@ -109,7 +97,7 @@ def show(found: Mapping[str, Any]) -> None:
 def _methods(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, entry in found["methods"].items():
         yield name, entry["summary"]
-        for other in entry.get("further", ()):
+        for other in entry["further"]:
             yield "", f"{' and '.join(other['kinds'])}: {other['summary']}"
 
 
@@ -122,15 +110,9 @@ def _tasks(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _print(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from benchmarks.commands import console
-
     table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in rows:
-        table.add_row(Text(name, style="bold"), Text(" ".join(text.split())))
-    console.screen().print(table)
-    typer.echo()
+        table.add_row(Text(name, style="bold"), Text(text))
+    screen().print(table, "")

@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 if TYPE_CHECKING:
-    from benchmarks.gate import exact, history, quality, relative
+    from benchmarks.gate import exact, history
 
 
 def gate(
-    accept: Annotated[bool, typer.Option("--accept", help="Make the present counts the committed ones.")] = False,
+    accept: Annotated[bool, Option("--accept", help="Make the present counts the committed ones.")] = False,
     base: Annotated[
-        str | None,
-        typer.Option(metavar="COMMIT", help="Compare with it; default: METABENCH_GATE_BASE, else HEAD~1."),
+        str | None, Option(metavar="COMMIT", help="Compare with it; default: METABENCH_GATE_BASE, else HEAD~1.")
     ] = None,
-    exact_only: Annotated[bool, typer.Option("--exact-only", help="Only count.")] = False,
-    untimed: Annotated[bool, typer.Option("--untimed", help="Count and train, but don't time.")] = False,
+    exact_only: Annotated[bool, Option("--exact-only", help="Only count.")] = False,
+    untimed: Annotated[bool, Option("--untimed", help="Count and train, but don't time.")] = False,
     seconds: Annotated[
-        float,
-        typer.Option(metavar="S", min=1, help="Time limit of timing; a slower step is timed again after it."),
+        float, Option(metavar="S", min=1, help="Time limit of timing; a slower step is timed again after it.")
     ] = 60.0,
     past: Annotated[
-        Path | None,
-        typer.Option("--history", metavar="FILE", help="Add times to it; default: METABENCH_GATE_HISTORY."),
+        Path | None, Option("--history", metavar="FILE", help="Add times to it; default: METABENCH_GATE_HISTORY.")
     ] = None,
 ) -> None:
     """Check whether anything is slower or worse: counts against committed ones, scores and times against another
@@ -106,18 +104,12 @@ def _quality(paths: Mapping[str, Path]) -> bool:
 
     sides = quality.train(paths)
     findings = quality.compare(sides["base"], sides["head"])
-    for finding in findings:
-        typer.echo(f"quality: {finding.run}: {finding.verdict}: {_scores(finding)}")
-    return any(finding.verdict == "worse" for finding in findings)
-
-
-def _scores(finding: quality.Finding) -> str:
-    if finding.message:
-        return finding.message
-    return (
-        f"{finding.means[0]:.4g} -> {finding.means[1]:.4g}, "
-        f"better by {finding.advantage:.3g} [{finding.low:.3g}, {finding.high:.3g}]"
-    )
+    for one in findings:
+        told = (
+            f"{one.means[0]:.4g} -> {one.means[1]:.4g}, better by {one.advantage:.3g} [{one.low:.3g}, {one.high:.3g}]"
+        )
+        typer.echo(f"quality: {one.run}: {one.verdict}: {one.message or told}")
+    return any(one.verdict == "worse" for one in findings)
 
 
 def _relative(paths: Mapping[str, Path], seconds: float, now: str, kept: history.History) -> bool:
@@ -130,23 +122,14 @@ def _relative(paths: Mapping[str, Path], seconds: float, now: str, kept: history
         seconds,
         line=lambda text: typer.echo(f"relative: {text}"),
     )
-    for finding in findings:
-        typer.echo(f"relative: {_times(finding)}")
-    count = kept.add(now, {finding.step: finding.seconds for finding in findings if finding.seconds})
+    for one in findings:
+        found = one.decision
+        told = f"{found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] of the time before, {found.pairs} pairs"
+        told += f"{', timed twice' if one.repeated else ''}; pairs spread by {one.noise:.1%}"
+        typer.echo(f"relative: {one.step}: {found.verdict}" + (f": {told}" if found.verdict != "no baseline" else ""))
+    count = kept.add(now, {one.step: one.seconds for one in findings if one.seconds})
     if count:
         typer.echo(f"trend: {count} times added to {os.path.relpath(kept.file)}; `metabench report` shows it")
     for line in kept.steps_up():
         typer.echo(f"trend: {line}")
-    return any(finding.decision.verdict == "slower" for finding in findings)
-
-
-def _times(finding: relative.Finding) -> str:
-    decision = finding.decision
-    if decision.verdict == "no baseline":
-        return f"{finding.step}: no baseline"
-    interval = f"{decision.ratio:.3f} [{decision.low:.3f}, {decision.high:.3f}] of the time before"
-    again = ", timed twice" if finding.repeated else ""
-    return (
-        f"{finding.step}: {decision.verdict}: {interval}, {decision.pairs} pairs{again}; "
-        f"pairs spread by {finding.noise:.1%}"
-    )
+    return any(one.decision.verdict == "slower" for one in findings)

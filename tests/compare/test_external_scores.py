@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from benchmarks.registry import build_task
 from benchmarks.stats import columns, contrast
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    make = Maker(tmp_path / "ours")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    make = Maker(tmp_path_factory.mktemp("stores") / "ours")
     for seed in (0, 1):
         make.evaluation("maml", GLYPHS, seed, regime="query", level=0.9)
         make.evaluation("fomaml", GLYPHS, seed, regime="query", level=0.7)
     make.evaluation("nearest-neighbour", GLYPHS, level=0.5, fits=False)
-    return tmp_path / "ours"
+    return make.store.path
 
 
 def theirs(store: Path, path: Path, level: float = 0.99, episodes: int = 60, **changes: Any) -> Path:
@@ -62,30 +63,27 @@ def test_fewer_episodes_have_a_digest_of_their_own(store: Path, tmp_path: Path) 
     assert set(found["episodes"]) == {25}
 
 
-def test_foreign_seeds_are_averaged(store: Path, tmp_path: Path) -> None:
+def test_seeds_are_averaged_and_support_examples_of_an_exported_list_need_no_scores(
+    store: Path, tmp_path: Path
+) -> None:
     frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
-    pd.concat([frame.assign(seed=0), frame.assign(seed=1)]).to_parquet(tmp_path / "two.parquet")
-    one, two = (compare_foreign(tmp_path / name, store) for name in ("mine.parquet", "two.parquet"))
-    pd.testing.assert_frame_equal(one, two)
+    expected = compare_foreign(tmp_path / "mine.parquet", store)
+    seeds = [frame.assign(seed=0), frame.assign(seed=1)]
+    listed = [frame.assign(role="support", score=None), frame.assign(role="query")]
+    for parts in (seeds, listed):
+        pd.concat(parts).to_parquet(tmp_path / "mine.parquet")
+        pd.testing.assert_frame_equal(compare_foreign(tmp_path / "mine.parquet", store), expected)
 
 
 def test_several_regimes_in_one_table_are_results_of_their_own(store: Path, tmp_path: Path) -> None:
-    make = Maker(store)
-    make.evaluation("maml", GLYPHS, regime="support", level=0.9)
+    shutil.copytree(store, tmp_path / "ours")
+    Maker(tmp_path / "ours").evaluation("maml", GLYPHS, regime="support", level=0.9)
     frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
     worse = frame.assign(score=frame["episode"] % 2 == 0)
     pd.concat([frame.assign(regime="query"), worse.assign(regime="support")]).to_parquet(tmp_path / "both.parquet")
-    found = compare_foreign(tmp_path / "both.parquet", store).set_index(["batch_norm", "second"])
+    found = compare_foreign(tmp_path / "both.parquet", tmp_path / "ours").set_index(["batch_norm", "second"])
     assert found.loc[("query", "ours: maml"), "mean_first"] == pytest.approx(frame["score"].mean())
     assert found.loc[("support", "ours: maml"), "mean_first"] == pytest.approx(0.5)
-
-
-def test_an_exported_list_needs_scores_of_its_queries_only(store: Path, tmp_path: Path) -> None:
-    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
-    support = frame.assign(role="support", score=None)
-    pd.concat([support, frame.assign(role="query")]).to_parquet(tmp_path / "listed.parquet")
-    one, two = (compare_foreign(tmp_path / name, store) for name in ("mine.parquet", "listed.parquet"))
-    pd.testing.assert_frame_equal(one, two)
 
 
 @pytest.mark.parametrize(
@@ -118,20 +116,20 @@ def test_foreign_tables_that_are_not_about_our_episodes(
 
 
 def test_foreign_files_that_are_no_table_of_scores(store: Path, tmp_path: Path) -> None:
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
     (tmp_path / "text.parquet").write_text("not a table")
-    with pytest.raises(MetabenchError, match=r"text\.parquet can't be read as parquet"):
-        compare_foreign(tmp_path / "text.parquet", store)
-    with pytest.raises(MetabenchError, match=r"no file .*absent"):
-        compare_foreign(tmp_path / "absent.parquet", store)
-    pd.DataFrame({"task": ["a"], "score": [1.0]}).to_parquet(tmp_path / "few.parquet")
-    with pytest.raises(MetabenchError, match="has no columns episodes_digest, episode, query"):
-        compare_foreign(tmp_path / "few.parquet", store)
-    pd.read_parquet(theirs(store, tmp_path / "mine.parquet")).iloc[:0].to_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(MetabenchError, match="has no scores"):
-        compare_foreign(tmp_path / "empty.parquet", store)
-    pd.read_parquet(tmp_path / "mine.parquet").iloc[:-1].to_parquet(tmp_path / "cut.parquet")
-    with pytest.raises(MetabenchError, match="one score for each of 10 queries"):
-        compare_foreign(tmp_path / "cut.parquet", store)
+    frame[["task", "score"]].to_parquet(tmp_path / "few.parquet")
+    frame.iloc[:0].to_parquet(tmp_path / "empty.parquet")
+    frame.iloc[:-1].to_parquet(tmp_path / "cut.parquet")
+    for name, match in (
+        ("text", r"text\.parquet can't be read as parquet"),
+        ("absent", "no file .*absent"),
+        ("few", "has no columns episodes_digest, episode, query"),
+        ("empty", "has no scores"),
+        ("cut", "one score for each of 10 queries"),
+    ):
+        with pytest.raises(MetabenchError, match=match):
+            compare_foreign(tmp_path / f"{name}.parquet", store)
 
 
 # --- episode lists ---

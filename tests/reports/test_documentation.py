@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-import importlib.util
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from benchmarks.commands.app import app
 from benchmarks.run import profiles
 from benchmarks.run.cells import check_settings
 from reports import readme, words
-from reports.results import load
+from reports.results import Results, load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -51,8 +51,6 @@ def code(document: str) -> list[str]:
     return [*INLINE.findall(prose(document)), *shell]
 
 
-every_document = pytest.mark.parametrize("document", DOCUMENTS)
-
 # --- examples ----------------------------------------------------------------------------------------------------
 
 PLUGINS = [
@@ -81,27 +79,17 @@ def test_an_example_holds_the_contract(document: str, number: int, tmp_path: Pat
 
 def test_the_readme_has_a_method_of_at_most_25_lines_and_the_recipes_have_methods_and_tasks() -> None:
     (smallest,) = blocks("README.md", "python")
+    assert smallest == EXAMPLE.read_text(encoding="utf-8")
     assert "@register_method" in smallest
     assert len(smallest.splitlines()) <= 25
     kinds = re.findall(r"^@register_(\w+)", "\n".join(blocks("docs/recipes.md", "python")), re.MULTILINE)
     assert set(kinds) == {"method", "task"}
 
 
-def test_the_method_of_the_readme_is_the_file() -> None:
-    assert blocks("README.md", "python") == [EXAMPLE.read_text(encoding="utf-8")]
-
-
-@pytest.mark.parametrize(
-    ("document", "most"), [("README.md", 150), ("CONTRIBUTING.md", 200), ("docs/performance.md", 200)]
-)
-def test_a_document_is_short_enough_to_be_read(document: str, most: int) -> None:
-    assert len(DOCUMENTS[document].splitlines()) <= most
-
-
-def test_the_first_command_of_the_readme_comes_early() -> None:
-    before, found, _ = DOCUMENTS["README.md"].partition("\nmake ")
-    assert found
-    assert before.count("\n") < 40
+def test_documents_are_short_enough_to_be_read_and_the_first_command_comes_early() -> None:
+    for document, most in (("README.md", 150), ("CONTRIBUTING.md", 200), ("docs/performance.md", 200)):
+        assert len(DOCUMENTS[document].splitlines()) <= most
+    assert DOCUMENTS["README.md"].partition("\nmake ")[0].count("\n") < 40
 
 
 def test_records_can_be_read_as_the_documentation_says(
@@ -116,11 +104,8 @@ def test_records_can_be_read_as_the_documentation_says(
     names: dict[str, Any] = {}
     exec(snippet, names)
     table = names["table"].set_index("task")
-    assert sorted(table.index) == sorted([made_up.SINUSOID.id, made_up.GLYPHS.id])
-    record = make.store.get(key)
-    assert record is not None
-    scores = make.store.scores(record)
-    assert scores is not None
+    assert set(table.index) == {made_up.SINUSOID.id, made_up.GLYPHS.id}
+    scores = make.store.scores(make.store.get(key))
     assert table.loc[made_up.GLYPHS.id, "score"] == pytest.approx(scores["best/query/5"].mean())
     assert "query" in capsys.readouterr().out
 
@@ -184,17 +169,15 @@ def test_the_profile_of_the_documentation_is_one(tmp_path: Path) -> None:
 
 def test_every_registered_name_of_the_suite_is_in_the_changelog() -> None:
     own = [entry for table in (registry.methods(), registry.tasks()) for entry in table.values()]
-    names = {
-        f"{e.name}-v{e.cls.version}" if hasattr(e.cls, "version") else e.name for e in own if ROOT in e.path.parents
-    }
+    own = [one for one in own if ROOT in one.path.parents]
+    names = {f"{one.name}-v{one.cls.version}" if hasattr(one.cls, "version") else one.name for one in own}
     assert names - set(INLINE.findall(DOCUMENTS["CHANGELOG.md"])) == set()
 
 
-@every_document
-def test_every_make_target_exists(document: str) -> None:
+def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = {name for line in code(document) for name in re.findall(r"^make ([a-z-]+)", line)}
-    assert named - targets == set()
+    lines = {line for document in DOCUMENTS for line in code(document)}
+    assert {name for line in lines for name in re.findall(r"^make ([a-z-]+)", line)} - targets == set()
 
 
 def test_the_readme_says_how_to_run_and_how_to_test() -> None:
@@ -206,33 +189,28 @@ def test_the_readme_says_how_to_run_and_how_to_test() -> None:
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-@every_document
-def test_every_link_leads_somewhere(document: str) -> None:
-    folder = (ROOT / document).parent
-    links = re.findall(r"\]\(([^)\s]+)\)", prose(document))
-    inside = [link.partition("#")[0] for link in links if not link.startswith(("http://", "https://", "#"))]
-    assert [link for link in inside if not (folder / link).exists()] == []
+def test_every_link_leads_somewhere() -> None:
+    links = {(name, link) for name in DOCUMENTS for link in re.findall(r"\]\(([^)\s]+)\)", prose(name))}
+    inside = {(name, link.partition("#")[0]) for name, link in links if not re.match(r"https?://|#", link)}
+    assert {(name, link) for name, link in inside if not (ROOT / name).parent.joinpath(link).exists()} == set()
 
 
-@every_document
-def test_every_path_exists(document: str) -> None:
-    missing = [path for path in named_paths(document) if not (ROOT / path).exists() and not path.startswith(GENERATED)]
-    assert missing == []
+def inline() -> set[tuple[str, str]]:
+    """Inline code of every document."""
+    return {(name, text) for name in DOCUMENTS for text in INLINE.findall(prose(name))}
 
 
-def named_paths(document: str) -> Iterator[str]:
-    """Inline code that looks like a path from the root of the checkout."""
-    tops = {path.name for path in ROOT.iterdir()}
-    for text in INLINE.findall(prose(document)):
-        if re.fullmatch(r"\.?[\w.-]+(/[\w.-]+)*/?", text) and "/" in text and text.partition("/")[0] in tops:
-            yield text
+def test_every_path_exists() -> None:
+    """Of inline code that looks like a path from the root of the checkout."""
+    tops, path = {path.name for path in ROOT.iterdir()}, re.compile(r"\.?[\w.-]+(/[\w.-]+)*/?")
+    named = {(name, text) for name, text in inline() if "/" in text and path.fullmatch(text)}
+    named = {(name, text) for name, text in named if text.partition("/")[0] in tops and not text.startswith(GENERATED)}
+    assert {(name, text) for name, text in named if not (ROOT / text).exists()} == set()
 
 
-@every_document
-def test_every_dotted_name_exists(document: str) -> None:
-    pattern = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
-    unknown = [text for text in INLINE.findall(prose(document)) if pattern.fullmatch(text) and not resolves(text)]
-    assert unknown == []
+def test_every_dotted_name_exists() -> None:
+    dotted = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+")
+    assert {(name, text) for name, text in inline() if dotted.fullmatch(text) and not resolves(text)} == set()
 
 
 def resolves(name: str) -> bool:
@@ -249,11 +227,10 @@ def resolves(name: str) -> bool:
     return False
 
 
-@every_document
-def test_every_environment_variable_is_read_somewhere(document: str) -> None:
+def test_every_environment_variable_is_read_somewhere() -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").rglob("*.py"))
-    named = set(re.findall(r"METABENCH_[A-Z_]+", DOCUMENTS[document]))
-    assert [name for name in named if f'"{name}"' not in sources] == []
+    named = {name for text in DOCUMENTS.values() for name in re.findall(r"METABENCH_[A-Z_]+", text)}
+    assert {name for name in named if f'"{name}"' not in sources} == set()
 
 
 def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
@@ -266,13 +243,18 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
 # --- the tables of README and results ----------------------------------------------------------------------------
 
 
-def test_the_tables_are_those_of_the_committed_records() -> None:
-    assert readme.current(DOCUMENTS[readme.README]) == readme.overview(readme.stores())
-    assert readme.current(DOCUMENTS[readme.RESULTS]) == readme.section(readme.stores(), ROOT / "docs")
+@pytest.fixture(scope="module")
+def committed() -> list[Results]:
+    return [load(path) for path in readme.stores()]
 
 
-def test_the_picture_of_the_readme_is_that_of_the_committed_records() -> None:
-    drawing = readme.picture(readme.stores())
+def test_the_tables_are_those_of_the_committed_records(committed: list[Results]) -> None:
+    assert readme.current(DOCUMENTS[readme.README]) == readme.overview(committed)
+    assert readme.current(DOCUMENTS[readme.RESULTS]) == readme.section(committed, ROOT / "docs")
+
+
+def test_the_picture_of_the_readme_is_that_of_the_committed_records(committed: list[Results]) -> None:
+    drawing = readme.picture(committed)
     assert (ROOT / readme.PICTURE).is_file() == (drawing is not None)
     if drawing is None:
         return
@@ -284,37 +266,38 @@ def test_the_picture_of_the_readme_is_that_of_the_committed_records() -> None:
     assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
 
 
-@pytest.fixture
-def made_up_store(tmp_path: Path) -> Path:
-    made_up.full_store(tmp_path / "reports" / "reference" / "quick")
-    return tmp_path / "reports" / "reference" / "quick"
+@pytest.fixture(scope="module")
+def made_up_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    path = tmp_path_factory.mktemp("reports") / "reference" / "quick"
+    made_up.full_store(path)
+    return load(path)
 
 
-def test_documents_are_updated_and_keep_the_rest(tmp_path: Path, made_up_store: Path) -> None:
+def test_documents_are_updated_and_keep_the_rest(tmp_path: Path, made_up_results: Results) -> None:
     paths = [tmp_path / name for name in (readme.README, readme.RESULTS)]
     paths[1].parent.mkdir()
-    for path in paths:
-        path.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
-    assert readme.stores(made_up_store.parent) == [made_up_store]
-    readme.update(tmp_path, [made_up_store])
-    texts = [path.read_text(encoding="utf-8") for path in paths]
+    (path,) = made_up_results.stores
+    for document in paths:
+        document.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
+    assert readme.stores(path.parent) == [path]
+    readme.update(tmp_path, [path])
+    texts = [document.read_text(encoding="utf-8") for document in paths]
     for text, begin in zip(texts, ("| method |", "## quick\n"), strict=True):
         assert text.startswith(f"before\n\n<!-- table -->\n{begin}")
         assert text.endswith("<!-- /table -->\n\nafter\n")
-    assert "(../reports/reference/quick)" in texts[1]
-    readme.update(tmp_path, [made_up_store])
-    assert [path.read_text(encoding="utf-8") for path in paths] == texts
+    assert f"({Path(os.path.relpath(path, paths[1].parent)).as_posix()})" in texts[1]
+    readme.update(tmp_path, [path])
+    assert [document.read_text(encoding="utf-8") for document in paths] == texts
     readme.update(tmp_path, [])
-    assert {readme.current(path.read_text(encoding="utf-8")) for path in paths} == {readme.NOTHING}
+    assert {readme.current(document.read_text(encoding="utf-8")) for document in paths} == {readme.NOTHING}
 
 
-def test_every_score_of_the_overview_is_that_of_its_column(made_up_store: Path) -> None:
-    head, _, *rows = [line for line in readme.overview([made_up_store]).splitlines() if line.startswith("|")]
+def test_every_score_of_the_overview_is_that_of_its_column(made_up_results: Results) -> None:
+    head, _, *rows = [line for line in readme.overview([made_up_results]).splitlines() if line.startswith("|")]
     tests = [cell.strip().partition("<br>")[0] for cell in head.strip("|").split("|")[1:]]
-    results = load(made_up_store)
     expected: dict[tuple[str, str], set[str]] = {}
-    for result in results.results:
-        place = (result.name, words.title(result.column, results.columns))
+    for result in made_up_results.results:
+        place = (result.name, words.title(result.column, made_up_results.columns))
         expected.setdefault(place, set()).add(words.plus_minus(result.interval, result.metric))
     shown = {}
     for row in rows:
@@ -326,9 +309,9 @@ def test_every_score_of_the_overview_is_that_of_its_column(made_up_store: Path) 
     assert {place for place in expected if place[1] in tests} == shown.keys()
 
 
-def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_store: Path) -> None:
-    results = load(made_up_store).results
-    rows = [line for line in readme.section([made_up_store], tmp_path).splitlines() if " ± " in line and line[0] == "|"]
+def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_results: Results) -> None:
+    results = made_up_results.results
+    rows = re.findall(r"^\|.* ± .*", readme.section([made_up_results], tmp_path), re.MULTILINE)
     shown = sorted(cell.strip() for row in rows for cell in row.split("|") if "±" in cell)
     mark = {True: words.UNDER_TRAINED, False: ""}
     assert shown == sorted(words.plus_minus(r.interval, r.metric) + mark[r.under_trained] for r in results)
@@ -341,6 +324,6 @@ def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
     make.evaluation("maml", task, level=0.4)
     other = dataclasses.replace(task, id="sinusoid-v1/k5", fields={"shot": 5})
     make.evaluation("maml", other, level=0.7, trained_on=task.id)
-    text = readme.section([tmp_path / "store"], tmp_path)
+    text = readme.section([load(tmp_path / "store")], tmp_path)
     assert text.count("| maml |") == 1
     assert "sinusoid-v1/k5" not in text

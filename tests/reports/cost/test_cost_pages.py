@@ -99,13 +99,13 @@ def test_the_readme_has_a_paragraph_on_costs_alone(only: Path, tmp_path: Path) -
     drawing = (tmp_path / readme.PICTURE).read_text(encoding="utf-8")
     assert drawing.startswith("<svg")
     assert f"conv4-64-strided, 32 tasks, GPU ({H100})" in drawing
-    assert readme.current(text) == readme.section(readme.stores(reference), tmp_path / "docs")
+    assert readme.current(text) == readme.section([load(path) for path in readme.stores(reference)], tmp_path / "docs")
 
 
 def test_without_costs_there_is_no_picture(tmp_path: Path) -> None:
     Maker(tmp_path).evaluation("maml", GLYPHS, level=0.9)
-    assert readme.picture([tmp_path]) is None
-    assert readme.PICTURE not in readme.overview([tmp_path])
+    assert readme.picture([load(tmp_path)]) is None
+    assert readme.PICTURE not in readme.overview([load(tmp_path)])
 
 
 def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_the_ratios_and_their_intervals(only: Path) -> None:
-    drawing = readme.picture([only])
+    drawing = readme.picture([load(only)])
     assert drawing is not None
     (axes,) = drawing.figure.axes
     drawn = [line for line in axes.get_lines() if line.get_marker() != "None"]
