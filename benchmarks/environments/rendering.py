@@ -11,6 +11,7 @@ import io
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -29,17 +30,11 @@ def frames(description: str, positions: np.ndarray) -> np.ndarray | None:
     MUJOCO_GL chooses the library. Without it, those that need no screen are tried."""
     chosen = os.environ.get("MUJOCO_GL")
     for library in (chosen,) if chosen else LIBRARIES:
-        given = io.BytesIO()
+        given, command = io.BytesIO(), [sys.executable, __file__, description]
         np.save(given, positions)
+        options: dict[str, Any] = {"env": os.environ | {"MUJOCO_GL": library}, "timeout": PATIENCE, "check": True}
         try:
-            done = subprocess.run(
-                [sys.executable, __file__, description],
-                input=given.getvalue(),
-                env=os.environ | {"MUJOCO_GL": library},
-                capture_output=True,
-                timeout=PATIENCE,
-                check=True,
-            )
+            done = subprocess.run(command, input=given.getvalue(), capture_output=True, **options)
             return np.load(io.BytesIO(done.stdout))
         except (OSError, ValueError, EOFError, subprocess.SubprocessError):
             continue

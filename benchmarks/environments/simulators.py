@@ -171,21 +171,43 @@ class LoopSimulators(SimulatedEnv):
     """The back end "loop"."""
 
     def begin(self, states: np.ndarray) -> None:
-        mujoco, body = mujoco_module(), self.model.body
-        model = physics(body.description)
-        self.simulations = [mujoco.MjData(model) for _ in states]
-        for simulation, state in zip(self.simulations, states, strict=True):
-            simulation.qpos[:], simulation.qvel[:] = np.split(state, [body.positions])
-            mujoco.mj_forward(model, simulation)
+        self.simulations = [self._made(*np.split(state, [self.model.body.positions])) for state in states]
 
     def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
-        mujoco, body = mujoco_module(), self.model.body
-        model, after = physics(body.description), np.empty((len(live), body.state))
+        after = np.empty((len(live), self.model.body.state))
         for number in np.flatnonzero(live):
-            simulation = self.simulations[number]
-            simulation.ctrl[:] = controls[number]
-            mujoco.mj_step(model, simulation, nstep=body.frame_skip)
-            after[number] = np.concatenate((simulation.qpos, simulation.qvel))
+            after[number] = self._advanced(self.simulations[number], controls[number])
+        return after
+
+    def _made(self, positions: np.ndarray, velocities: np.ndarray) -> Any:
+        mujoco, model = mujoco_module(), physics(self.model.body.description)
+        simulation = mujoco.MjData(model)
+        simulation.qpos[:], simulation.qvel[:] = positions, velocities
+        mujoco.mj_forward(model, simulation)
+        return simulation
+
+    def _advanced(self, simulation: Any, control: np.ndarray) -> np.ndarray:
+        body = self.model.body
+        simulation.ctrl[:] = control
+        mujoco_module().mj_step(physics(body.description), simulation, nstep=body.frame_skip)
+        return np.concatenate((simulation.qpos, simulation.qvel))
+
+
+class GymnasiumSimulators(LoopSimulators):
+    """The back end "gymnasium"."""
+
+    def _made(self, positions: np.ndarray, velocities: np.ndarray) -> Any:
+        import gymnasium
+
+        body = self.model.body
+        simulation: Any = gymnasium.make(body.environment, frame_skip=body.frame_skip).unwrapped
+        simulation.model.opt.disableflags |= mujoco_module().mjtDisableBit.mjDSBL_AUTORESET
+        simulation.set_state(positions, velocities)
+        return simulation
+
+    def _advanced(self, simulation: Any, control: np.ndarray) -> np.ndarray:
+        simulation.do_simulation(control, simulation.frame_skip)
+        after: np.ndarray = simulation.state_vector()
         return after
 
 
@@ -208,29 +230,6 @@ class RolloutSimulators(SimulatedEnv):
         after, _ = self.pool.rollout(physics(body.description), self.workspaces, self.rows[live], repeated)
         self.rows[live] = after[:, -1]
         return self.rows[:, 1:].copy()
-
-
-class GymnasiumSimulators(SimulatedEnv):
-    """The back end "gymnasium"."""
-
-    def begin(self, states: np.ndarray) -> None:
-        mujoco = mujoco_module()
-        import gymnasium
-
-        body = self.model.body
-        self.simulations = [gymnasium.make(body.environment, frame_skip=body.frame_skip).unwrapped for _ in states]
-        for simulation, state in zip(self.simulations, states, strict=True):
-            env: Any = simulation
-            env.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-            env.set_state(*np.split(state, [body.positions]))
-
-    def advance(self, controls: np.ndarray, live: np.ndarray) -> np.ndarray:
-        after = np.empty((len(live), self.model.body.state))
-        for number in np.flatnonzero(live):
-            env: Any = self.simulations[number]
-            env.do_simulation(controls[number], env.frame_skip)
-            after[number] = env.state_vector()
-        return after
 
 
 BACK_ENDS: dict[str, type[SimulatedEnv]] = {

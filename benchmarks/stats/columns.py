@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -148,14 +148,9 @@ class Column:
 
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""
-        return compare(
-            {row.name: row.scores(self.episodes) for row in self.learners},
-            metric=self.metric,
-            higher_is_better=self.higher_is_better,
-            margin=self.margin,
-            membership=self.membership,
-            scope=scope,
-        )
+        scores = {row.name: row.scores(self.episodes) for row in self.learners}
+        task: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "margin": self.margin}
+        return compare(scores, **task, membership=self.membership, scope=scope)
 
 
 def columns(store: Source, records: Iterable[Record], step: int | None = None) -> list[Column]:
