@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -10,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,40 @@ def usable_cores() -> int | None:
 
 def memory_gib() -> int | None:
     """Memory of the machine in GiB; None if unknown."""
+    found = _physical_memory()
+    return None if found is None else round(found / 2**30)
+
+
+def usable_memory() -> int | None:
+    """Bytes of memory that this process may use: less than the machine's in a container; None if unknown."""
+    return min(filter(None, (_physical_memory(), *_control_group_limits())), default=None)
+
+
+def _physical_memory() -> int | None:
     try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _control_group_limits(system: Path = Path("/")) -> Iterator[int]:
+    """The memory limits, in bytes, of this process's control group (cgroup v1 or v2) and of those above it.
+
+    Inside a container the group may be named by its path outside, where only the root is visible."""
+    try:
+        groups = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in groups:
+        controllers, _, group = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / ("memory" if controllers else "")
+        place = root / group.lstrip("/")
+        for folder in (place, *place.parents):
+            if folder.is_relative_to(root):
+                with contextlib.suppress(OSError, ValueError):  # no such group here, or "max"
+                    yield int((folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text())
 
 
 def thread_settings() -> dict[str, Any]:

@@ -156,9 +156,7 @@ def main() -> None:
     except MetabenchError as error:
         mistake = str(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        mistake = f"{error.filename}: {error.strerror}"
+        mistake = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if mistake:
         code = 2
         typer.echo(f"metabench: {' '.join(mistake.split())}", err=True)

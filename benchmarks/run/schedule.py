@@ -16,7 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from benchmarks.errors import MetabenchError
-from benchmarks.machine import memory_gib, usable_cores
+from benchmarks.machine import usable_cores, usable_memory
 from benchmarks.records.plain import content_key
 from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
@@ -46,12 +46,12 @@ class Machine:
         """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
         threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
-        process; None: its share of the machine's memory."""
+        process; None: its share of the memory that may be used here (a container's limit)."""
         cores = usable_cores() or 1
         threads = threads or _named_threads()
         jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
-        if gigabytes is None and (gibibytes := memory_gib()) is not None:
-            gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
+        if gigabytes is None and (usable := usable_memory()) is not None:
+            gigabytes = usable / 1e9 * MEMORY_SHARE / jobs
         return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: answers at once, works from anywhere, and a mistake is one clear line."""
 
+import contextlib
 import json
 import os
 import resource
@@ -8,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_up_records
 import pytest
 from whole_runs import Answer, profile
+
+from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -203,3 +207,65 @@ def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"metabench: {missing} is not installed for {sys.executable}")
     assert done.returncode == 2
+
+
+@pytest.mark.fault("E7")
+def test_a_library_that_mujoco_does_not_know_is_a_mistake(folder, monkeypatch):
+    pytest.importorskip("mujoco")
+    monkeypatch.setenv("MUJOCO_GL", "bogus")
+    answer = in_a_process(
+        *(sys.executable, "-m", "benchmarks", "run", "--profile", "smoke", "--store", "store"),
+        *("-t", "half-cheetah-direction/quick", "-m", "random-policy"),
+    )
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert "MuJoCo can't be imported with MUJOCO_GL=bogus; known: egl, osmesa, glfw, disable" in line
+    assert "pip" not in line
+    assert not (folder / "store").exists()
+
+
+@pytest.fixture
+def small_disk():
+    """A context in which files of this process take only this many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @contextlib.contextmanager
+    def limited(most):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.mark.fault("E5", "S6")
+@pytest.mark.parametrize(
+    ("bytes_left", "command"),
+    [
+        (300, ("run", "--profile", "./tiny.toml", "-m", "chance", "-t", "glyphs/5w1s", "--store", "store")),
+        (3000, ("run", "--profile", "./tiny.toml", "-m", "maml", "--store", "store")),
+        (300, ("keep", "copies", "--store", "whole")),
+        (300, ("merge", "whole", "--into", "copies")),
+        (3000, ("report", "--store", "whole", "-o", "page.html")),
+        (3000, ("report", "--store", "whole", "-o", "page.html", "--figures", "figures")),
+        (300, ("episodes", "sinusoid/k5", "-n", "5", "-o", "list.parquet")),
+        (300, ("export", "scores.parquet", "--store", "whole")),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(metabench, folder, small_disk, bytes_left, command):
+    (folder / "tiny.toml").write_text(profile())
+    made_up_records.Maker(folder / "whole").evaluation("maml", made_up_records.SINUSOID)
+    with small_disk(bytes_left):
+        answer = metabench(*command)
+    assert answer.code == 2, answer
+    (line,) = answer.err.splitlines()
+    assert line.startswith("metabench: ")
+    assert "File too large" in line
+    left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert not [path for path in left if path.suffix in (".tmp", ".parquet", ".html") or path.name.startswith(".")]
+    for name in ("whole", "store", "copies"):
+        store = Store(folder / name)
+        assert len(store.records()) == (name == "whole")
+        assert store.problems == []

@@ -74,6 +74,7 @@ def test_threads_come_from_the_option_else_the_variable_else_the_cores(monkeypat
     assert (found.jobs, found.threads) == expected
 
 
+@pytest.mark.fault("E4")
 def test_a_user_without_a_home_has_a_cache(monkeypatch):
     def none():
         raise RuntimeError("Could not determine home directory.")

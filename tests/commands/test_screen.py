@@ -143,6 +143,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
+@pytest.mark.fault("E2")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_output_that_is_not_utf_8_has_the_numbers(store, encoding):
     command = [sys.executable, "-m", "benchmarks", "show", "--store", str(store)]
