@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tomllib
 import types
 import typing
@@ -95,6 +96,29 @@ def check_budget(what: str, value: Any, most: int = LARGEST) -> None:
             raise MetabenchError(f"{what} = {number!r} is not above 0")
         if not number <= most:
             raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")
+
+
+def check_threads(what: str, threads: int | None) -> None:
+    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
+    from benchmarks.machine import usable_cores
+
+    cores = usable_cores() or 1
+    if threads is not None and threads > cores:
+        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file to write that is a folder or a device, or whose folder is not there and can't be created."""
+    try:
+        if path.exists() and not path.is_file():
+            raise MetabenchError(f"{path} can't be written: it is {'a folder' if path.is_dir() else 'no regular file'}")
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    except OSError as error:
+        raise MetabenchError(f"{path} can't be written: {error.strerror}") from None
+    if not folder.is_dir():
+        raise MetabenchError(f"{path} can't be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK):
+        raise MetabenchError(f"{path} can't be written: no permission to write in {folder}")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.errors import MetabenchError
+from benchmarks.errors import MetabenchError, one_line
 from reports import style, words
 from reports.page import answers
 from reports.results import Results, load
@@ -252,7 +252,7 @@ def _failures(results: Results, most: int | None) -> list[RenderableType]:
     most: the most lines; skipped runs are then left out."""
     found = [
         Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
-        .append(f"{row['reason']} ", style="default")
+        .append(f"{one_line(row['reason'])} ", style="default")
         .append(f"[{row['where']}]", style="dim")
         for row in tables.failures_table(results).to_dict("records")
         if most is None or row["status"] != "skipped"

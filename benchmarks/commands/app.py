@@ -21,7 +21,7 @@ from benchmarks.commands.cost import cost
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
 from benchmarks.commands.run import prepare, run
-from benchmarks.errors import MetabenchError
+from benchmarks.errors import MetabenchError, one_line
 from benchmarks.python_api.places import ROOT, home, store_of
 
 app = typer.Typer(
@@ -159,6 +159,6 @@ def main() -> None:
         mistake = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if mistake:
         code = 2
-        typer.echo(f"metabench: {' '.join(mistake.split())}", err=True)
+        typer.echo(f"metabench: {one_line(mistake)}", err=True)
     gc.freeze()  # the system takes everything back at once
     sys.exit(code)

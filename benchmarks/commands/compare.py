@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from benchmarks.checks import check_output
 from benchmarks.commands import options
 from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api.places import store_of
+from benchmarks.records import formats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 #: the longest list of test episodes; for Omniglot 5-way 1-shot that many take minutes
 MOST_EPISODES = 100_000
 
-TableOption = Annotated[Path | None, options.output_option("Write the whole table as CSV, for programs.")]
+TableOption = Annotated[Path | None, options.table_option("Write the whole table, .csv or .parquet.")]
 
 
 def compare(
@@ -102,7 +104,7 @@ def episodes(
     task: Annotated[str, Argument(metavar="TASK", help="A task with its variant, as in omniglot-v1/5w1s.")],
     count: Annotated[int, Option("-n", "--episodes", metavar="N", help="How many, from the first on.")] = 600,
     shots: Annotated[int | None, Option(metavar="N", help="Test shots. [default: the task's]")] = None,
-    output: Annotated[Path | None, options.output_option("A parquet file. [default: TASK-N.parquet]")] = None,
+    output: Annotated[Path | None, options.table_option("A .parquet or .csv file. [default: TASK-N.parquet]")] = None,
 ) -> None:
     """Export the frozen test episodes of a task with their digest, to score them with any other method.
 
@@ -111,10 +113,10 @@ def episodes(
 
     if count > MOST_EPISODES:
         raise MetabenchError(f"--episodes {count}: {MOST_EPISODES:,} is the most")
-    frame = episode_lists.export_episodes(task, count, shots)
     path = output or Path(f"{task.replace('/', '-')}-{count}.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, index=False)
+    check_output(path)
+    frame = episode_lists.export_episodes(task, count, shots)
+    formats.write_table(path, [frame])
     typer.echo(f"wrote {path.absolute()}: {count:,} episodes, digest {frame['episodes_digest'].iloc[0]}")
 
 
@@ -155,7 +157,7 @@ def _show(lines: list[dict[str, Any]], title: str, frame: pd.DataFrame, output: 
     from benchmarks.commands.console import screen
 
     if output is not None:
-        frame.to_csv(output, index=False)
+        formats.write_table(output, [frame])
     table = Table(title=title, title_justify="left", header_style="dim")
     texts = [{name: "" if value is None or value != value else str(value) for name, value in l.items()} for l in lines]
     names = [name for name in texts[0] if any(text[name] for text in texts)]

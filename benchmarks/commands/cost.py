@@ -51,7 +51,6 @@ def cost(
     from benchmarks.commands.console import screen
     from benchmarks.cost import grid, sweep
     from benchmarks.python_api import names, places
-    from benchmarks.records.store import Store
     from benchmarks.run.schedule import Machine
     from reports.cost import terminal
 
@@ -61,7 +60,7 @@ def cost(
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(names.device(device), 1, memory).memory_bytes
-    files, began = Store(store or places.home() / "runs" / profile), time.monotonic()
+    files, began = places.target(store or places.home() / "runs" / profile), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
     if asked == grid.Choice() and device == "cpu" and in_time and grid.environments(profile):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
+from benchmarks.checks import check_output
 from benchmarks.errors import MetabenchError
+from benchmarks.records import formats
 
 
 def _completed(kind: str) -> Callable[[str], list[str]]:
@@ -32,6 +34,17 @@ def path(text: str | Path) -> Path:
     return Path(text)
 
 
+def _output(text: str | Path) -> Path:
+    """The file that an option names, before any work is done for it."""
+    check_output(found := path(text))
+    return found
+
+
+def _table(text: str | Path) -> Path:
+    formats.check_table(found := _output(text))
+    return found
+
+
 _PROFILES = "smoke, quick, standard or paper; or your own: ./mine.toml[:name]"
 ProfileOption = Annotated[
     str, Option("--profile", "-p", metavar="NAME", help=_PROFILES, autocompletion=_completed("profiles"))
@@ -50,9 +63,19 @@ TasksOption = Annotated[
 DeviceOption = Annotated[str, Option(metavar="NAME", help="cpu, cuda or cuda:N.")]
 
 
+def table_argument(help: str) -> Any:
+    """A table to write that is no option."""
+    return Argument(metavar="FILE", parser=_table, help=help)
+
+
+def table_option(help: str) -> Any:
+    """``-o FILE`` of a table."""
+    return Option("-o", "--output", metavar="FILE", parser=_table, help=help)
+
+
 def output_option(help: str) -> Any:
     """``-o FILE``."""
-    return Option("-o", "--output", metavar="FILE", parser=path, help=help)
+    return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
 
 
 def near(path: Path) -> Path:
@@ -84,7 +107,7 @@ def settings(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    constants = {"true": True, "false": False, "none": None}
+    constants = {"true": True, "false": False, "none": None, **{name: float(name) for name in ("nan", "inf", "-inf")}}
     if text.lower() in constants:
         return constants[text.lower()]
     try:

@@ -127,7 +127,9 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         if isinstance(space, spaces.Discrete):
             if given.dtype.kind in "iu" and given.size == 1 and 0 <= given.item() < space.n:
                 return given.astype(np.int64).reshape(())
-            raise MetabenchError(f"{self.tasks.id}: an action is a whole number from 0 to {space.n - 1}, not {action!r}")
+            raise MetabenchError(
+                f"{self.tasks.id}: an action is a whole number from 0 to {space.n - 1}, not {action!r}"
+            )
         if given.dtype.kind in "iuf" and given.shape == space.shape and np.isfinite(given).all():
             return given.astype(np.float64)
         raise MetabenchError(f"{self.tasks.id}: an action is {space.shape[0]} finite numbers, not {action!r}")

@@ -236,21 +236,37 @@ def prepare(collection: Collection, progress: Progress = silent) -> Path:
     return _prepared[asked]
 
 
-def _find_or_build(collection: Collection, progress: Progress) -> Path:
-    files, cached = collection.find(), cache_folder() / "prepared"
-    if files is None:
-        earlier = [path for path in cached.glob(f"{collection.name}-{'[0-9a-f]' * 16}") if path.is_dir()]
-        if earlier:
-            return max(earlier, key=lambda path: path.stat().st_mtime)
-        if collection.fetch and not os.environ.get("METABENCH_OFFLINE"):
-            try:
-                collection.fetch(progress)
-            except Unavailable as error:
-                raise Unavailable(f"{collection.missing} ({error})") from error
-            files = collection.find()
-    if files is None:
+def is_decoded(collection: Collection) -> bool:
+    """Whether the images have been decoded; nothing is downloaded, decoded or checked.
+
+    Raises `Unavailable` if there are no files either."""
+    _, folder = _look(collection)
+    if folder is None:
         raise Unavailable(collection.missing)
-    folder = cached / f"{collection.name}-{_fingerprint(files)}"
+    return folder.is_dir()
+
+
+def _look(collection: Collection) -> tuple[Mapping[str, Path] | None, Path | None]:
+    """The files, and the folder of their decoded images, which need not exist; without files, that of earlier ones."""
+    files, cached = collection.find(), cache_folder() / "prepared"
+    if files is not None:
+        return files, cached / f"{collection.name}-{_fingerprint(files)}"
+    earlier = [path for path in cached.glob(f"{collection.name}-{'[0-9a-f]' * 16}") if path.is_dir()]
+    return None, max(earlier, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _find_or_build(collection: Collection, progress: Progress) -> Path:
+    files, folder = _look(collection)
+    if folder is None and collection.fetch and not os.environ.get("METABENCH_OFFLINE"):
+        try:
+            collection.fetch(progress)
+        except Unavailable as error:
+            raise Unavailable(f"{collection.missing} ({error})") from error
+        files, folder = _look(collection)
+    if folder is None:
+        raise Unavailable(collection.missing)
+    if files is None:
+        return folder
     try:
         return folder if folder.is_dir() else _build(folder, lambda to: collection.build(files, to, progress))
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +24,9 @@ def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], list[str]
     """Names of methods and tasks, where a file stands for those that it registers; and the files that a process has to
     import for them. Raises `MetabenchError` for a file that registers nothing of the kind."""
     given = [_texts(methods), _texts(tasks)]
+    for name in itertools.chain(*given):
+        if os.path.isdir(name) and ("/" in name or name.startswith(".")):
+            raise MetabenchError(f"{name} is a folder: name the Python file in it, as in {Path(name) / 'mine.py'}")
     own_files = [name for names in given for name in names if name.endswith(".py")]
     for name in own_files:
         registry.forget_file(Path(name))

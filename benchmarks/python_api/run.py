@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checks import check_budget, check_known
-from benchmarks.errors import MetabenchError
-from benchmarks.python_api.places import store_of
+from benchmarks.checks import check_budget, check_known, check_threads
+from benchmarks.errors import MetabenchError, one_line
+from benchmarks.python_api import places
 from benchmarks.records.store import Store
 
 if TYPE_CHECKING:
@@ -108,20 +108,29 @@ def run(
     for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
         check_budget(what, number)
     check_budget("shots", list(shots), 1_000)
+    check_threads("threads", threads)
     plans.check_device(plan, names.device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
     found = resolve(chosen, request)
-    target = Store(store_of(store, profile))
+    target = places.target(places.store_of(store, profile))
     machine = schedule.Machine.default(device, jobs, memory, threads)
     with RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
         data = schedule.prepare(found, machine, files, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
+        if not (todo.to_run or todo.done):
+            raise MetabenchError(f"nothing ran: {'; '.join(todo.skips) or f'no cell is among the {only} ones'}")
         watcher.plan(todo)
         outcomes = schedule.run(todo, target, machine, files, watcher)
     ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
-    lines = [(end.status, f"{cell}: {end.status} ({end.reason})") for cell, end in ended if end.status != "ok"]
-    lines += [("skipped", f"{cell.label} on {cell.task}: {cell.skip}") for cell in todo.cells if cell.skip is not None]
+    lines = [
+        (end.status, f"{cell}: {end.status} ({one_line(end.reason)})") for cell, end in ended if end.status != "ok"
+    ]
+    lines += [
+        ("skipped", f"{cell.label} on {cell.task}: {one_line(cell.skip)}")
+        for cell in todo.cells
+        if cell.skip is not None
+    ]
     return Run(
         target.path,
         failed=tuple(line for status, line in lines if status != "skipped"),

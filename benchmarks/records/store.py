@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #: files next to a header, by kind: folder and suffix
 FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
+FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs", "aside"}
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 

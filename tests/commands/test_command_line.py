@@ -118,6 +118,7 @@ def test_prepare_names_what_is_missing(metabench, empty_cache):
     assert "mini-imagenet" in answer.err
 
 
+QUICK = ROOT / "reports" / "reference" / "quick"
 RUN = ("run", "--profile", "smoke", "--store", "store")
 MISTAKES = [
     ((*RUN, "-m", "mamel"), ("unknown method 'mamel'", "did you mean 'maml'?", "finetune")),
@@ -139,6 +140,28 @@ MISTAKES = [
     (("run", "--profile", "./idle.toml"), ("profile 'idle' lists no tasks",)),
     ((*RUN, "--memory", "inf"), ("memory = inf",)),
     ((*RUN, "--seeds", "20231129"), ("seeds = 20231129", "1,000 is the most", "--seeds 20231129,")),
+    ((*RUN, "--seeds", f"{2**40},"), (f"seeds = ({2**40},)", "numbers from 0 to 8388607")),
+    ((*RUN, "--episodes", 10**20), (f"episodes = {10**20} is too large",)),
+    ((*RUN, "--device", "cpu:7"), ("unknown device 'cpu:7'", "cpu, cuda, cuda:N")),
+    ((*RUN, "--threads", "100000"), ("threads = 100000 is above the number of usable cores, ",)),
+    ((*RUN, "--plan", "threads=100000"), ("plan 'threads=100000': threads = 100000 is above",)),
+    ((*RUN, "-m", "constant", "-t", "bandit"), ("nothing ran: constant on bandit-v1/k5n10: constant is for regr",)),
+    ((*RUN, "-m", "oracle", "-t", "sinusoid", "--only", "failed"), ("nothing ran: no cell is among the failed ones",)),
+    ((*RUN, "-m", "./folder"), ("./folder is a folder", "folder/mine.py")),
+    ((*RUN, "--set", "maml.inner_lr=nan"), ("maml.inner_lr = nan is no setting: it is not finite",)),
+    ((*RUN, "--set", "maml.inner_lr=-inf"), ("maml.inner_lr = -inf is no setting: it is not finite",)),
+    (("run", "--profile", "./none.toml"), ("profile 'none': methods = [] leaves nothing to run",)),
+    (("run", "--profile", "./nothing.toml"), ("nothing.toml holds no profile", "[name]")),
+    (("run", "-m", "constant", "--store", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("keep", "folder", "--store", "store"), ("no store at store",)),
+    (("keep", "folder", "--store", QUICK), ("folder is no store: it holds thesis.txt",)),
+    (("keep", "", "--store", QUICK), ("an empty path",)),
+    (("keep", "copy", "--store", "."), (". has no records to copy",)),
+    (("merge", QUICK, "--into", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("merge", QUICK, "empty", "--into", "both"), ("empty has no records to copy",)),
+    (("cost", "--profile", "smoke", "--store", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("export", "scores.txt", "--store", QUICK), ("scores.txt names no table: end it in .csv or .parquet",)),
+    (("episodes", "sinusoid", "-o", "list.parquet"), ("sinusoid has several variants", "sinusoid/k10")),
     ((*RUN, "--seconds", "inf"), ("seconds = inf", "too large")),
     ((*RUN, "-m", "maml,mamel"), ("unknown method 'mamel'", "did you mean 'maml'?")),
     ((*RUN, "--set", "sinusoid.device=cuda"), ("sinusoid.device", "as in --device cuda")),
@@ -161,12 +184,18 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[" ".join(command) for command, _ in MISTAKES])
+@pytest.mark.fault("U4", "U7", "U9", "S2", "S6", "S9")
+@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[" ".join(map(str, command)) for command, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_leaves_nothing(metabench, folder, command, said):
     (folder / "broken.py").write_text("def broken(:\n")
     (folder / "empty.py").write_text("x = 1\n")
     (folder / "file.txt").write_text("something else\n")
     (folder / "esc.toml").write_text('["../../esc"]\nextends = "smoke"\n')
+    (folder / "nothing.toml").touch()
+    (folder / "none.toml").write_text('[none]\nextends = "smoke"\nmethods = []\n')
+    (folder / "empty").mkdir()
+    (folder / "folder").mkdir()
+    (folder / "folder" / "thesis.txt").touch()
     (folder / "idle.toml").write_text(profile().partition("[[")[0].replace("tiny", "idle"))
     before = sorted(folder.rglob("*"))
     answer = metabench(*command)
@@ -244,8 +273,6 @@ def small_disk():
 @pytest.mark.parametrize(
     ("bytes_left", "command"),
     [
-        (300, ("run", "--profile", "./tiny.toml", "-m", "chance", "-t", "glyphs/5w1s", "--store", "store")),
-        (3000, ("run", "--profile", "./tiny.toml", "-m", "maml", "--store", "store")),
         (300, ("keep", "copies", "--store", "whole")),
         (300, ("merge", "whole", "--into", "copies")),
         (3000, ("report", "--store", "whole", "-o", "page.html")),
@@ -265,7 +292,27 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(metabench, folder, smal
     assert "File too large" in line
     left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert not [path for path in left if path.suffix in (".tmp", ".parquet", ".html") or path.name.startswith(".")]
-    for name in ("whole", "store", "copies"):
+    for name in ("whole", "copies"):
         store = Store(folder / name)
         assert len(store.records()) == (name == "whole")
         assert store.problems == []
+
+
+@pytest.mark.fault("E5", "S6")
+def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_later(folder):
+    (folder / "tiny.toml").write_text(profile())
+    command = ("run", "--profile", "./tiny.toml", "-m", "maml", "--store", "store")
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (900, -1)); "
+        "from benchmarks.__main__ import main; main()"
+    )
+    answer = in_a_process(sys.executable, "-c", limited, *command)
+    assert answer.code == 2, answer
+    (line,) = answer.err.splitlines()
+    assert line.startswith("metabench: store/")
+    assert "File too large" in line
+    assert Store(folder / "store").records() == []
+    assert in_a_process(sys.executable, "-m", "benchmarks", *command).code == 0
+    store = Store(folder / "store")
+    assert len(store.records()) == 2
+    assert store.problems == []

@@ -62,6 +62,7 @@ def test_a_text_that_is_no_value_is_refused(read, given, said):
         (None, 16, None, (1, 16)),
         (3, None, "none", (3, 2)),
         (1, None, "0", (1, 8)),
+        (1, None, "100000", (1, 8)),
     ],
 )
 def test_threads_come_from_the_option_else_the_variable_else_the_cores(monkeypatch, jobs, threads, variable, expected):

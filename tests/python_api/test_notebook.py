@@ -16,7 +16,7 @@ import pytest
 
 import benchmarks as mb
 from benchmarks.api import in_regime
-from benchmarks.python_api.results import COLUMNS, write_parquet
+from benchmarks.python_api.results import COLUMNS, export
 from benchmarks.python_api.run import Run
 from benchmarks.records import copies
 from benchmarks.records.store import Store
@@ -141,7 +141,7 @@ def test_the_frame_holds_every_score_once(ran: Run, tmp_path: Path) -> None:
             mean = tested.test.at(tested.test.headline_step)
             assert mean is not None
             assert rows.groupby("episode").score.mean().mean() == pytest.approx(mean.mean, rel=1e-6)
-    assert write_parquet(store, tmp_path / "scores.parquet") == len(frame)
+    assert export(store, tmp_path / "scores.parquet") == len(frame)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), frame)
 
 
