@@ -65,6 +65,20 @@ def check_type(what: str, value: Any, expected: Any) -> None:
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
 
 
+def check_device(name: str) -> str:
+    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have here."""
+    import torch
+
+    kind, colon, number = str(name).partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
+        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
+    return name
+
+
 def check_fields(learner: Any, bound: str, *names: str) -> None:
     """Refuse fields whose number, or one of several, is outside one of `BOUNDS` or not finite, for `__post_init__`."""
     for name in names:

@@ -74,7 +74,8 @@ def _settings(name: str) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name})
+        settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
+        matplotlib.rcParams.update(settings)
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, State, TaskDistribution
-from benchmarks.checks import check_known, unknown
+from benchmarks.checks import check_device, check_known, unknown
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api import names
 from benchmarks.records.record import Record, Tested
@@ -43,7 +43,7 @@ def load(
     files = Store.existing(store)
     methods, task_ids, _ = names.named(method, task)
     record = _chosen(files, _only(method, methods), _only(task, task_ids), seed).record
-    learner, tasks = _built(record, checkpoint, names.device(device))
+    learner, tasks = _built(record, checkpoint, check_device(device))
     if record.training is None:
         return learner, State(), tasks
     fit = files.get(record.training.fit)

@@ -1,4 +1,4 @@
-"""Methods and tasks by name or by file, seeds and devices, for the command line and for Python."""
+"""Methods and tasks by name or by file, and seeds, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -76,17 +76,3 @@ def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
     if not numbers or not all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in numbers):
         raise MetabenchError(f"seeds = {given!r}: give their count, from 1 on, or numbers from 0 to {LARGEST_SEED}")
     return tuple(numbers)
-
-
-def device(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:N``; raises `MetabenchError` where torch has no such device."""
-    import torch
-
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
-        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
-    if number and int(number) >= (count := torch.cuda.device_count()):
-        raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
-    return name

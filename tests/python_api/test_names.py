@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import checks, registry
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api import names, places
 from benchmarks.training import training_indices
@@ -37,15 +38,18 @@ def test_the_largest_seed_is_the_largest_that_training_episodes_are_numbered_by(
         training_indices(MOST + 1, 10**6, 32)
 
 
+@pytest.mark.fault("S9")
 def test_a_device_that_no_machine_has_is_refused(monkeypatch):
     for name in ("cpu:7", "cpu:", "cuda:", "cuda:-1", "cuda:1.0", "gpu", "", "cuda:²"):
         with pytest.raises(MetabenchError, match=r"unknown device .* known: cpu, cuda, cuda:N"):
-            names.device(name)
+            checks.check_device(name)
+        with pytest.raises(MetabenchError, match="unknown device"):
+            registry.build_task("sinusoid", device=name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert names.device("cuda:1") == "cuda:1"
+    assert checks.check_device("cuda:1") == "cuda:1"
     with pytest.raises(MetabenchError, match="'cuda:2' is missing; known: cuda:0, cuda:1"):
-        names.device("cuda:2")
+        checks.check_device("cuda:2")
 
 
 def test_records_go_to_the_checkout_from_its_folders_and_else_to_the_current_folder(tmp_path, monkeypatch):
