@@ -132,7 +132,9 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
             )
         if given.dtype.kind in "iuf" and given.shape == space.shape and np.isfinite(given).all():
             return given.astype(np.float64)
-        raise MetabenchError(f"{self.tasks.id}: an action is {self.model.actions.features} finite numbers, not {action!r}")
+        raise MetabenchError(
+            f"{self.tasks.id}: an action is {self.model.actions.features} finite numbers, not {action!r}"
+        )
 
     def _actions(self) -> spaces.Space[Any]:
         if isinstance(self.model.actions, Categorical):

@@ -244,8 +244,10 @@ def _known(values: Iterable[Any]) -> list[Any]:
 
 
 def _shared(values: Iterable[Any]) -> Any:
-    """The common value, or all values joined; None without any."""
+    """The common value; the range of numbers that differ, other values joined; None without any."""
     known = list(dict.fromkeys(_known(values)))
+    if len(known) > 1 and all(isinstance(value, int) for value in known):
+        return f"{min(known):,}–{max(known):,}"
     return known[0] if len(known) == 1 else ", ".join(map(str, known)) or None
 
 
