@@ -52,6 +52,20 @@ def content_key(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sealed(value: dict[str, Any]) -> bytes:
+    """A JSON object as text, with the SHA-256 of all its other entries under "sha256"."""
+    return json.dumps(value | {"sha256": _text_hash(value)}, indent=1, allow_nan=False).encode()
+
+
+def unseal(value: dict[str, Any]) -> bool:
+    """Remove the hash from a sealed object; returns whether it is right. Records of older versions have none."""
+    return value.pop("sha256", None) in (None, _text_hash(value))
+
+
+def _text_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _canonical(entry) for name, entry in value.items()}
