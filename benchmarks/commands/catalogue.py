@@ -16,13 +16,13 @@ from benchmarks.cache import cache_folder
 from benchmarks.commands.console import screen
 from benchmarks.python_api.places import ROOT
 from benchmarks.records import formats
+from benchmarks.records.plain import from_text, sealed, unseal
 from benchmarks.run import profiles
 
 if TYPE_CHECKING:
     from benchmarks.registry import Entry
 
 SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
-PARTS = {"methods", "tasks", "compatibility", "profiles"}
 #: attributes of the classes that programs get
 METHOD = ("kinds", "needs", "fits")
 TASK = ("kind", "version", "metric", "offers", "variants")
@@ -33,15 +33,15 @@ def load() -> dict[str, Any]:
     stamps = sorted((str(p), p.stat().st_mtime_ns, p.stat().st_size) for pattern in SOURCES for p in ROOT.glob(pattern))
     cache = cache_folder() / "catalogue" / f"{hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(cache.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.keys() == PARTS:
+        found = from_text(cache.read_bytes())
+        if isinstance(found, dict) and "sha256" in found and unseal(found):
             return found
-    found = {**described(), "profiles": profiles.names()}
+    found = json.loads(json.dumps({**described(), "profiles": profiles.names()}, default=list))
     with contextlib.suppress(OSError):  # without a cache it is only slower
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob("*.json"):
             old.unlink(missing_ok=True)
-        formats.write(cache, json.dumps(found, default=list).encode())
+        formats.write(cache, sealed(found))
     return found
 
 
