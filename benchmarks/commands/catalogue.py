@@ -16,7 +16,6 @@ from benchmarks.cache import cache_folder
 from benchmarks.commands.console import screen
 from benchmarks.python_api.places import ROOT
 from benchmarks.records import formats
-from benchmarks.records.plain import from_text, sealed, unseal
 from benchmarks.run import profiles
 
 if TYPE_CHECKING:
@@ -33,15 +32,16 @@ def load() -> dict[str, Any]:
     stamps = sorted((str(p), p.stat().st_mtime_ns, p.stat().st_size) for pattern in SOURCES for p in ROOT.glob(pattern))
     cache = cache_folder() / "catalogue" / f"{hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
-        found = from_text(cache.read_bytes())
-        if isinstance(found, dict) and "sha256" in found and unseal(found):
-            return found
-    found = json.loads(json.dumps({**described(), "profiles": profiles.names()}, default=list))
+        digest, _, text = cache.read_text(encoding="utf-8").partition("\n")
+        if digest == hashlib.sha256(text.encode()).hexdigest():
+            return dict(json.loads(text))
+    found = {**described(), "profiles": profiles.names()}
     with contextlib.suppress(OSError):  # without a cache it is only slower
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob("*.json"):
             old.unlink(missing_ok=True)
-        formats.write(cache, sealed(found))
+        text = json.dumps(found, default=list)
+        formats.write(cache, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode())
     return found
 
 
