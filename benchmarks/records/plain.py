@@ -13,7 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +24,15 @@ class Unreadable(ValueError):
     def __init__(self, why: str, *path: str) -> None:
         super().__init__(f"{'.'.join(path)} {why}".strip())
         self.why, self.path = why, path
+
+
+class Facts(TypedDict, total=False):
+    """What the fields of a method amount to; there may be more. bayes_optimum: expected score of the best strategy."""
+
+    role: str
+    backbone: str | None
+    mean_loss_inner_lr: float | None
+    bayes_optimum: float | None
 
 
 def plain(value: Any) -> Any:
@@ -42,6 +51,11 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{value!r} is no plain value")
+
+
+def whole(value: Any) -> int | None:
+    """A whole number among values of any type; None for others."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def content_key(value: Any) -> str:
@@ -106,13 +120,16 @@ def read(cls: type[T], value: Any, where: str) -> T:
 
 @functools.cache
 def _reader(kind: Any) -> Callable[[Any], Any]:
-    """The function that reads an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None, Any, or
-    bool, int, float or str."""
+    """The function that reads an annotated type: a dataclass, tuple[X, ...], dict[str, X] (or with a TypedDict
+    of some entries), Literal, X | None, Any, or bool, int, float or str."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return lambda value: value
     if dataclasses.is_dataclass(kind):
         return functools.partial(_object, kind, *_fields(kind))
+    if origin is Annotated:
+        readers = {name: _reader(each) for name, each in typing.get_type_hints(arguments[1]).items()}
+        return functools.partial(_known_entries, readers)
     if origin in (typing.Union, types.UnionType):
         present = _reader(next(each for each in arguments if each is not type(None)))
         return lambda value: None if value is None else present(value)
@@ -127,11 +144,18 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     return functools.partial(_number, kind) if kind in (int, float) else functools.partial(_of, kind)
 
 
+def _known_entries(readers: Mapping[str, Callable[[Any], Any]], value: Any) -> dict[str, Any]:
+    """A dict whose known entries have their types; it may have others."""
+    known = {name: _field(readers[name], name, each) for name, each in _of(dict, value).items() if name in readers}
+    return {**value, **known}
+
+
 def _fields(cls: Any) -> tuple[dict[str, Callable[[Any], Any]], frozenset[str]]:
     """The readers of all fields, and the names of those without a default."""
     missing = dataclasses.MISSING
     required = (f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
-    return {name: _reader(kind) for name, kind in typing.get_type_hints(cls).items()}, frozenset(required)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: _reader(kind) for name, kind in hints.items()}, frozenset(required)
 
 
 def _object(cls: Any, readers: Mapping[str, Callable[[Any], Any]], required: frozenset[str], value: Any) -> Any:

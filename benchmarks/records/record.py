@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from benchmarks.records.plain import Unreadable, plain, read
+from benchmarks.records.plain import Facts, Unreadable, plain, read, whole
 
 SCHEMA = 2
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Method:
-    """The method: its registered name and all its fields. facts: what its fields amount to (role, backbone, ...)."""
+    """The method: its registered name, all its fields and its facts."""
 
     name: str
     fields: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Annotated[dict[str, Any], Facts] = field(default_factory=dict)
 
     @property
     def role(self) -> str:
@@ -55,7 +55,7 @@ class Task:
     @property
     def shot(self) -> int | None:
         """Support examples per class (or per task) of the variant; None for tasks without."""
-        return self.fields.get("shot")
+        return whole(self.fields.get("shot"))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Test:
     seconds_per_task: float
     trials: int = 0
     chosen: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Annotated[dict[str, Any], Facts] = field(default_factory=dict)
 
     __test__ = False  # not a test case of pytest's
 

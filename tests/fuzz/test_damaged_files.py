@@ -9,7 +9,7 @@ import functools
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,11 +100,11 @@ def of_a_store(store: Path, folder: str) -> Case:
         assert all(record == records[key] for key, record in found.items())
         for key, parts in kept.items():
             assert all(part is None or part == contents[key][name] for name, part in parts.items())
-        whole = checkpoint is not None or kept == contents and folder != "checkpoints"
+        whole = checkpoint is not None or (kept == contents and folder != "checkpoints")
         assert whole or any(str(path) in problem for problem in after.problems)
         sharing = {key for key, record in records.items() if path.stem in (key, record.digest)}
         assert records.keys() - found.keys() <= sharing
-        locks = {each for each in store.rglob("*.lock")}
+        locks = set(store.rglob("*.lock"))
         assert len([each for each in store.rglob("*") if each.is_file() and each not in locks]) == files
         return True
 
@@ -167,9 +167,10 @@ def of_a_profile(folder: Path) -> Case:
 
 
 def of_a_history(folder: Path) -> Case:
-    line = '{{"when": "2031-05-{:02}", "commit": "c", "machine": "m", "cpu": "x", "torch": "2", "step": "s", "seconds": {}}}'
+    facts = {"commit": "c", "machine": "m", "cpu": "x", "torch": "2", "step": "s"}
+    lines = [{"when": f"2031-05-{day:02}", **facts, "seconds": 0.01 + day / 1e4} for day in range(1, 29)]
     path = folder / trend.FILE.name
-    path.write_text("".join(line.format(day, 0.01 + day / 1e4) + "\n" for day in range(1, 29)))
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return Case(path, lambda: bool(trend.sentences(trend.history([folder / "quick"]))))
 
 
@@ -233,8 +234,10 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(
     assert case.look()
     for seed in seeds:
         case.path.write_bytes(damaged(whole, random.Random(f"{kind} {seed}")))
+        said = "one line"
         try:
             assert case.look(), seed
         except MetabenchError as error:
-            assert len(str(error).splitlines()) == 1, seed
+            said = str(error)
+        assert len(said.splitlines()) == 1, (seed, said)
         case.path.write_bytes(whole)
