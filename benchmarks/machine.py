@@ -53,15 +53,20 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
 
 def _cpu_model() -> str:
     """Name of the processor without its nominal frequency."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
+    text = _text(Path("/proc/cpuinfo"))
     name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     model = name[1] if name else platform.processor() or platform.machine()
     if platform.system() == "Darwin":
         model = _output("sysctl", "-n", "machdep.cpu.brand_string") or model
     return re.sub(r"\s*@\s*[\d.]+\s*GHz", "", model).strip()
+
+
+def _text(path: Path) -> str:
+    """A file of the system in any encoding; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _physical_cores() -> int | None:
@@ -102,11 +107,7 @@ def _control_group_limits(system: Path = Path("/")) -> Iterator[int]:
     """The memory limits, in bytes, of this process's control group (cgroup v1 or v2) and of those above it.
 
     Inside a container the group may be named by its path outside, where only the root is visible."""
-    try:
-        groups = (system / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in groups:
+    for line in _text(system / "proc/self/cgroup").splitlines():
         controllers, _, group = line.partition(":")[2].partition(":")
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -114,8 +115,8 @@ def _control_group_limits(system: Path = Path("/")) -> Iterator[int]:
         place = root / group.lstrip("/")
         for folder in (place, *place.parents):
             if folder.is_relative_to(root):
-                with contextlib.suppress(OSError, ValueError):  # no such group here, or "max"
-                    yield int((folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text())
+                with contextlib.suppress(ValueError):  # no such group here, or "max"
+                    yield int(_text(folder / ("memory.limit_in_bytes" if controllers else "memory.max")))
 
 
 def thread_settings() -> dict[str, Any]:
@@ -131,10 +132,7 @@ def _gpu(device: str) -> dict[str, Any]:
     import torch
 
     facts = torch.cuda.get_device_properties(torch.device(device))
-    try:
-        driver = re.search(r"Module.*?(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
-    except OSError:
-        driver = None
+    driver = re.search(r"Module.*?(\d+\.[\d.]+)", _text(Path("/proc/driver/nvidia/version")))
     return {
         "name": facts.name,
         "memory_gib": round(facts.total_memory / 2**30),
@@ -184,8 +182,9 @@ def _local_variables() -> frozenset[str]:
 
 def _output(*command: str, seconds: float = 30, environment: Mapping[str, str] | None = None) -> str | None:
     """Output of a command; None if it fails or does not exist."""
+    options: Any = {"encoding": "utf-8", "errors": "replace", "env": environment}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True, env=environment)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=True, **options)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

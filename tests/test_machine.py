@@ -166,3 +166,16 @@ def test_a_run_takes_no_more_memory_than_its_container_has(monkeypatch):
     assert schedule.Machine.default("cpu", jobs=2).memory_bytes == 0.4e9
     monkeypatch.setattr(machine, "_control_group_limits", lambda: iter([2**63 - 4096]))
     assert machine.usable_memory() == machine._physical_memory()
+
+
+@pytest.mark.fault("E2")
+def test_text_of_the_system_is_read_in_any_encoding():
+    said = "import sys; sys.stdout.buffer.write(bytes([107, 195, 164, 255]))"
+    program = (
+        f"import sys; from benchmarks import machine as m; print(ascii(m._output(sys.executable, '-c', {said!r})))"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("'k\\xe4\\ufffd'\n", "")

@@ -54,10 +54,19 @@ def test_a_step_that_has_crept_up_is_told_for_this_machine_alone(kept: history.H
 
 @pytest.mark.fault("S8")
 def test_lines_of_another_shape_are_left_out(kept: history.History) -> None:
-    other = ["3", "[]", "{}", '{"machine": "ID", "seconds": "fast"}', '{"machine": "ID"}']
-    with kept.file.open("a") as file:
-        file.write("\n" + "\n".join(other).replace("ID", kept.machine["id"]) + "\n")
+    whole = json.loads(kept.file.read_text().splitlines()[0])
+    odd = [
+        {**whole, name: value}
+        for name in whole
+        for value in (None, [1], {"a": 1}, True, -1, "x" if name == "seconds" else 0)
+    ]
+    other = ["3", "[]", "{}", "[" * 10**5, *map(json.dumps, odd)]
+    with kept.file.open("ab") as file:
+        file.write("\n".join(["", *other, ""]).encode() + b"\xff\xfe\n")
     assert {step: len(lines) for step, lines in kept.read().items()} == {STEP: 40}
+    times = trend.history([kept.file.parent / "quick"])
+    assert len(times) == 80
+    assert trend.sentences(times)
 
 
 def test_a_step_that_became_faster_is_no_complaint(tmp_path: Path) -> None:
