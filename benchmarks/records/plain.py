@@ -13,7 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -24,15 +24,6 @@ class Unreadable(ValueError):
     def __init__(self, why: str, *path: str) -> None:
         super().__init__(f"{'.'.join(path)} {why}".strip())
         self.why, self.path = why, path
-
-
-class Facts(TypedDict, total=False):
-    """What the fields of a method amount to; there may be more. bayes_optimum: expected score of the best strategy."""
-
-    role: str
-    backbone: str | None
-    mean_loss_inner_lr: float | None
-    bayes_optimum: float | None
 
 
 def plain(value: Any) -> Any:
@@ -146,8 +137,10 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
 
 def _known_entries(readers: Mapping[str, Callable[[Any], Any]], value: Any) -> dict[str, Any]:
     """A dict whose known entries have their types; it may have others."""
-    known = {name: _field(readers[name], name, each) for name, each in _of(dict, value).items() if name in readers}
-    return {**value, **known}
+    for name, each in _of(dict, value).items():
+        if name in readers:
+            _field(readers[name], name, each)
+    return value  # type: ignore[no-any-return]
 
 
 def _fields(cls: Any) -> tuple[dict[str, Callable[[Any], Any]], frozenset[str]]:

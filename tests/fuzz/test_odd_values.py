@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_costs import costs
 from made_up_records import full_store
 from rich.console import Console
 
@@ -25,7 +26,7 @@ ODD = ["x", "", 0, -1, 1, 2**40, -1.5, 1e300, 1e-300, {"a": 1}, {}, [1], [], Non
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return full_store(tmp_path_factory.mktemp("odd") / "store").store
+    return costs(full_store(tmp_path_factory.mktemp("odd") / "store").store.path, cpu=True)
 
 
 def odd_records(store: Store, count: int, seed: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -58,7 +59,7 @@ def change_one(value: Any, draw: random.Random) -> None:
 
 @pytest.mark.fault("S7")
 @pytest.mark.parametrize(
-    ("count", "pages"), [(5, 1), pytest.param(150, 10, marks=pytest.mark.fuzz)], ids=["few", "many"]
+    ("count", "pages"), [(3, 1), pytest.param(100, 10, marks=pytest.mark.fuzz)], ids=["few", "many"]
 )
 def test_a_record_with_an_odd_value_is_shown_or_refused_in_one_line(
     store: Store, tmp_path: Path, count: int, pages: int, caplog: pytest.LogCaptureFixture
