@@ -319,11 +319,14 @@ class _Where:
         }
         essence = {
             "cell": kind,
-            "task": [tasks.id, tasks.config()],
+            "task": [tasks.id, tasks.identity()],
             "method": [type(learner).__qualname__, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
+        if "test" in details:
+            trained_on = {"name": self.block.tasks.name, "fields": self.block.tasks.identity()}
+            essence["test"] = {**details["test"], "trained_on": trained_on}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
         where = (spec["label"], tasks.title, seed, spec, details.get("fit"))

@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.errors import Unavailable
 from benchmarks.images import data
+from benchmarks.images.pictures import open_files
 from benchmarks.images.pickles import load_arrays
 from benchmarks.tasks import miniimagenet
 from benchmarks.tasks.miniimagenet import MiniImageNet
@@ -69,7 +70,7 @@ def test_miniimagenet_reads_every_layout(place):
 
 
 def put_caches(folder: Path, tasks: MiniImageNet) -> None:
-    for split, name in miniimagenet.FILE_NAMES.items():
+    for split, (name, *_) in miniimagenet.FILE_NAMES.items():
         found = tasks.image_set(split)
         order = np.random.default_rng(0).permutation(len(found.images))
         place_of = np.argsort(order)
@@ -125,7 +126,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_with_code_is_refused_and_not_run(place, protocol):
-    for name in miniimagenet.FILE_NAMES.values():
+    for name, *_ in miniimagenet.FILE_NAMES.values():
         content = {"image_data": Evil(place / "ran"), "class_dict": {}}
         (place / f"data/mini-imagenet-cache-{name}.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     refused(MiniImageNet(), place, "mini-imagenet-cache-train.pkl", "is refused")
@@ -145,7 +146,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(place, protocol):
     ],
 )
 def test_a_pickle_of_something_else_is_refused(place, content, words):
-    for name in miniimagenet.FILE_NAMES.values():
+    for name, *_ in miniimagenet.FILE_NAMES.values():
         (place / f"data/mini-imagenet-cache-{name}.pkl").write_bytes(content)
     refused(MiniImageNet(), place, "mini-imagenet-cache-train.pkl is not a mini-imagenet-cache of arrays", *words)
 
@@ -171,10 +172,10 @@ def test_real_miniimagenet_has_its_classes():
     folder = Path(REAL) / "mini-imagenet"
     if not REAL or not folder.is_dir():
         pytest.skip("METABENCH_DATA with mini-imagenet is not given")
-    labels = []
-    for split, name in miniimagenet.FILE_NAMES.items():
-        with data.open_files(folder / f"images_{name}.zip") as files:
-            classes = miniimagenet.read_classes(folder / f"{name}.csv", files, split)
+    labels, seen = [], {}
+    for split, (name, *_) in miniimagenet.FILE_NAMES.items():
+        with open_files(folder / f"images_{name}.zip") as files:
+            classes = miniimagenet.read_classes(folder / f"{name}.csv", files, split, seen)
             pictures = next(iter(classes.values()))
             assert pictures[0].decode(miniimagenet.shrink).shape == (84, 84, 3)
         labels.append(set(classes))
