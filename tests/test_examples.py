@@ -137,7 +137,10 @@ def test_images_are_those_of_the_folder(leaves: Path) -> None:
     [
         (lambda root: shutil.rmtree(root / "test"), r"no pictures in test/<class>/, but in train/, validation/"),
         (lambda root: shutil.rmtree(root), "needs the folder"),
-        (lambda root: shutil.copytree(root / "train" / "species 0", root / "test" / "species 0"), "is in train/ and in test/"),
+        (
+            lambda root: shutil.copytree(root / "train" / "species 0", root / "test" / "species 0"),
+            "is in train/ and in test/",
+        ),
         (
             lambda root: shutil.copy(*(root / "test" / f"species {n}" / "3.PNG" for n in (12, 13))),
             "is the same picture as",

@@ -263,7 +263,7 @@ def _find_or_build(collection: Collection, progress: Progress) -> Path:
             return folder
         return _build(folder, lambda to: collection.build(files, to, progress), progress)
     except OSError as error:
-        raise MetabenchError(f"{folder} can't be written: {error}") from error
+        raise MetabenchError(f"{folder} can't be written ({error}); METABENCH_CACHE names another cache") from error
 
 
 def _build(folder: Path, write: Callable[[Path], None], progress: Progress) -> Path:

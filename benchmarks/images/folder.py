@@ -117,7 +117,7 @@ class FolderTasks(data.CollectedTasks):
         if changed := [
             name
             for name in ("validation_share", "test_share", "split_seed")
-            if getattr(self, name) != getattr(FolderTasks, name)
+            if getattr(self, name) != getattr(type(self), name)
         ]:
             raise MetabenchError(
                 f"{place} has train/, validation/ and test/: {', '.join(changed)} would have no effect"
@@ -130,6 +130,8 @@ class FolderTasks(data.CollectedTasks):
         }
 
     def _shared_out(self, place: Path, classes: Classes) -> dict[str, Classes]:
+        if not classes:
+            raise MetabenchError(f"{place} has no images in folders of classes ({', '.join(ENDINGS)}, {ARRAY})")
         names = list(classes)
         validation, test = (round(share * len(names)) for share in (self.validation_share, self.test_share))
         sizes = (len(names) - validation - test, validation, test)

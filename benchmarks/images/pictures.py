@@ -70,7 +70,9 @@ def _walk(folder: str, prefix: str, endings: tuple[str, ...], above: tuple[tuple
     here = (facts.st_dev, facts.st_ino)
     if here in above:
         return
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as entries:
+        listed = list(entries)
+    for entry in listed:
         if _is_hidden(entry.name):
             continue
         linked = entry.is_symlink()

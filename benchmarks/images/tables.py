@@ -23,12 +23,12 @@ def read_table(path: Path, *columns: Sequence[str]) -> list[tuple[str, ...]]:
     places = [next((header.index(name) for name in names if name in header), None) for names in columns]
     if None in places:
         wanted = " and ".join(" or ".join(names) for names in columns)
-        raise MetabenchError(f"{path} has no columns {wanted}; its first line is {', '.join(header)[:80] or 'empty'}")
+        raise MetabenchError(f"{path} has no columns {wanted}; its first line is {', '.join(header)[:80]!r}")
     values = []
     for line, row in rows[1:]:
         picked = tuple(row[place] if place < len(row) else "" for place in places if place is not None)
         if not all(picked) or any(row[len(header) :]):
-            raise MetabenchError(f"{path}, line {line}: {', '.join(row)[:80]!r} is not a row of {', '.join(header)}")
+            raise MetabenchError(f"{path}, line {line}: {', '.join(row)[:80]!r} is not a row of {', '.join(header)!r}")
         values.append(picked)
     return values
 

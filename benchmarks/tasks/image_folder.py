@@ -54,7 +54,7 @@ class ImageFolder(FolderTasks):
     @property
     def collection(self) -> data.Collection:
         if not self.root:
-            raise Unavailable("set image-folder.root=FOLDER, a folder of pictures with one folder per class")
+            raise Unavailable("image-folder has no pictures: --set image-folder.root=FOLDER, with one folder per class")
         if not self.place.exists():
             raise MetabenchError(f"image-folder.root = {self.root!r}: no such folder or zip archive")
         return super().collection

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.api import SPLITS
-from benchmarks.images import data
 from benchmarks.images.pictures import open_files
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
