@@ -200,11 +200,11 @@ class TaskDistribution(Configured):
         changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
         return self.id + (f"[{', '.join(changed)}]" if changed else "")
 
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide a result, for keys: those of `config` without the places of data (metadata
+    def key(self) -> list[Any]:
+        """The id and the fields that decide a result, for keys: those of `config` without the places of data (metadata
         ``{"place": True}``), whose content has the `data_digest`."""
         places = {f.name for f in dataclasses.fields(self) if f.metadata.get("place")}
-        return {name: value for name, value in self.config().items() if name not in places}
+        return [self.id, {name: value for name, value in self.config().items() if name not in places}]
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -311,22 +311,16 @@ class _Where:
         details: Mapping[str, Any],
     ) -> Cell:
         """essential: the fields that matter here. details: what only this kind of cell has, for spec and key alike."""
-        common = {
-            "seed": seed,
-            "data": self.digests.get(tasks.id),
-            "code": code_of(kind, learner, tasks),
-            **details,
-        }
+        common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code_of(kind, learner, tasks), **details}
         essence = {
             "cell": kind,
-            "task": [tasks.id, tasks.identity()],
+            "task": tasks.key(),
             "method": [type(learner).__qualname__, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
         if "test" in details:
-            trained_on = {"name": self.block.tasks.name, "fields": self.block.tasks.identity()}
-            essence["test"] = {**details["test"], "trained_on": trained_on}
+            essence["test"] = {**details["test"], "trained_on": self.block.tasks.key()}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
         where = (spec["label"], tasks.title, seed, spec, details.get("fit"))
