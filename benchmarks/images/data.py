@@ -39,6 +39,9 @@ Progress = Callable[[str], None]
 #: images between two progress reports
 REPORT_EVERY = 2_000
 
+#: bytes that are hashed at once
+CHUNK = 1 << 22
+
 #: a file changed less than so many seconds ago may change again without another time stamp
 FRESH_SECONDS = 1.0
 
@@ -126,24 +129,30 @@ def write_pictures(
             if (number + 1) % REPORT_EVERY == 0 or number + 1 == len(pictures):
                 progress(f"{split}: {number + 1} of {len(pictures)} images decoded")
     images.flush()
-    _describe(folder, split, images, {name: len(members) for name, members in classes.items()})
+    _describe(folder, split, {name: len(members) for name, members in classes.items()})
 
 
 def write_array(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
     """Write a split that is already an array, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
-    np.save(folder / f"{split}.npy", images)
-    _describe(folder, split, images, counts)
+    np.save(folder / f"{split}.npy", np.ascontiguousarray(images))
+    _describe(folder, split, counts)
 
 
-def _describe(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
-    about = {"names": list(counts), "counts": list(counts.values()), "digest": _digest(images, counts)}
+def _describe(folder: Path, split: str, counts: Mapping[str, int]) -> None:
+    digest = _digest(np.lib.format.open_memmap(folder / f"{split}.npy", "r"), counts)
+    about = {"names": list(counts), "counts": list(counts.values()), "digest": digest}
     (folder / f"{split}.json").write_text(json.dumps(about))
 
 
-def _digest(images: np.ndarray, counts: Mapping[str, int]) -> str:
+def _digest(images: np.memmap, counts: Mapping[str, int]) -> str:
+    """Of counts and pixels, which are read from the file: pages of a map count as the process's memory."""
     digest = hashlib.sha256(json.dumps([dict(counts), images.shape]).encode())
-    for first in range(0, len(images), REPORT_EVERY):
-        digest.update(np.ascontiguousarray(images[first : first + REPORT_EVERY]).data)
+    left = images.nbytes
+    with open(str(images.filename), "rb") as file:
+        file.seek(images.offset)
+        while left and (chunk := file.read(min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
     return digest.hexdigest()
 
 
@@ -155,16 +164,18 @@ def open_split(folder: Path, split: str) -> ImageSet:
     try:
         about = json.loads((folder / f"{split}.json").read_text())
         images = np.lib.format.open_memmap(folder / f"{split}.npy", "c")
+        if not images.flags.c_contiguous:
+            raise ValueError("another order of axes")
         names, counts = tuple(map(str, about["names"])), np.array(about["counts"], dtype=np.int64)
         found = ImageSet(images, counts, names, about["digest"])
-        _check_digest(found, folder, split)
+        _check_digest(found, images, folder, split)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise MetabenchError(f"{folder} is damaged ({reason}); delete it to decode the images again") from error
     return found
 
 
-def _check_digest(found: ImageSet, folder: Path, split: str) -> None:
+def _check_digest(found: ImageSet, images: np.memmap, folder: Path, split: str) -> None:
     """Compare the content with its digest, unless an earlier process has done so and the files have not changed since.
 
     Raises `ValueError` if they differ."""
@@ -174,7 +185,7 @@ def _check_digest(found: ImageSet, folder: Path, split: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if mark.read_text() == stamp:
             return
-    if _digest(found.images, dict(zip(found.names, found.counts.tolist(), strict=True))) != found.digest:
+    if _digest(images, dict(zip(found.names, found.counts.tolist(), strict=True))) != found.digest:
         raise ValueError(f"the content of {split}.npy has changed")
     if time.time() - max(max(fact.st_mtime, fact.st_ctime) for fact in facts) > FRESH_SECONDS:
         with contextlib.suppress(OSError):  # in a cache that can't be written each process looks again

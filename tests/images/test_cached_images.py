@@ -108,6 +108,7 @@ CACHE_DAMAGES = {
     "no array": lambda folder: (folder / "test.npy").unlink(),
     "cut array": lambda folder: os.truncate(folder / "test.npy", 1000),
     "objects": lambda folder: np.save(folder / "test.npy", np.array([None]), allow_pickle=True),
+    "other axes": lambda folder: np.save(folder / "test.npy", np.load(folder / "test.npy").reshape(28, 28, 20).T),
     "floats": lambda folder: np.save(folder / "test.npy", np.zeros((20, 28, 28))),
     **{
         f"json {text[:20]}": damaged_text(text)
