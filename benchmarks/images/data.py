@@ -156,6 +156,10 @@ def _digest(images: np.memmap, counts: Mapping[str, int]) -> str:
     return digest.hexdigest()
 
 
+class Damaged(MetabenchError):
+    """Cached images are not what was written."""
+
+
 @functools.cache
 def open_split(folder: Path, split: str) -> ImageSet:
     """The prepared images of a split, memory-mapped copy-on-write so that the file can't change.
@@ -169,9 +173,11 @@ def open_split(folder: Path, split: str) -> ImageSet:
         names, counts = tuple(map(str, about["names"])), np.array(about["counts"], dtype=np.int64)
         found = ImageSet(images, counts, names, about["digest"])
         _check_digest(found, images, folder, split)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
-        raise MetabenchError(f"{folder} is damaged ({reason}); delete it to decode the images again") from error
+        raise Damaged(f"{folder} is damaged ({reason}); delete it to decode the images again") from error
+    except OSError as error:  # too many open files, memory is short: the files may be sound
+        raise MetabenchError(f"{folder} can't be read: {error}") from error
     return found
 
 
@@ -193,11 +199,11 @@ def _check_digest(found: ImageSet, images: np.memmap, folder: Path, split: str) 
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with decoded splits; "" if nothing is."""
+    """How decoded splits are damaged; "" if they are not."""
     try:
         for split in SPLITS:
             open_split(folder, split)
-    except MetabenchError as error:
+    except Damaged as error:
         return str(error).partition("; ")[0]
     return ""
 

@@ -156,6 +156,25 @@ def test_a_damaged_cache_without_its_files_is_unavailable(place):
         Omniglot().prepare()
 
 
+@pytest.mark.fault("S8")
+def test_files_that_cannot_be_opened_now_are_kept(place, monkeypatch):
+    put_omniglot(place / "data")
+    Omniglot().prepare()
+    data.open_split.cache_clear()
+    data._prepared.clear()
+
+    def too_many(*arguments):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "open_memmap", too_many)
+        with pytest.raises(MetabenchError, match="can't be read: .*Too many open files"):
+            Omniglot().prepare()
+    lines: list[str] = []
+    Omniglot().prepare(lines.append)
+    assert lines == []
+
+
 @pytest.mark.fault("S3")
 def test_the_digest_is_computed_once_for_files_that_do_not_change(place, monkeypatch):
     put_omniglot(place / "data")
