@@ -178,10 +178,12 @@ def _grouped(files: Files) -> dict[tuple[str, ...], Pictures]:
 
 
 def _array_pictures(files: Files, name: str) -> Pictures:
+    content = Picture(files, name).read()
     try:
-        images = np.load(io.BytesIO(Picture(files, name).read()), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise MetabenchError(f"{files.path}: {name} is not an array: {error}") from error
+        images = np.lib.format.read_array(io.BytesIO(content))
+    except Exception as error:  # numpy lets errors of tokenize through
+        reason = str(error).partition("\n")[0]
+        raise MetabenchError(f"{files.path}: {name} is not an array: {reason}") from error
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):

@@ -49,7 +49,7 @@ def open_files(path: Path, endings: tuple[str, ...] = ENDINGS) -> Iterator[Files
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile raises NotImplementedError and struct.error, too
         raise MetabenchError(f"{path} can't be read as a zip archive: {error}") from error
     with archive:
         members = dict(_members(path, archive, endings))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_files import decoded, leftovers
+from made_up_files import damaged, decoded, leftovers
 from small_omniglot import drawing, put_omniglot
 
 from benchmarks.errors import MetabenchError, Unavailable
@@ -156,6 +156,21 @@ def test_a_damaged_cache_without_its_files_is_unavailable(place):
         Omniglot().prepare()
 
 
+@pytest.mark.fault("S3", "S8")
+def test_no_damage_of_a_cached_file_changes_the_content_or_is_a_traceback(place):
+    put_omniglot(place / "data")
+    expected = decoded(Omniglot())
+    rng = np.random.default_rng(0)
+    (folder,) = leftovers(place)
+    for _ in range(60):
+        path = folder / rng.choice(["test.npy", "test.json", "train.npy", "validation.json"])
+        path.write_bytes(damaged(path.read_bytes(), rng, places=rng.choice([130, 10**6])))
+        data.open_split.cache_clear()
+        data._prepared.clear()
+        Omniglot().prepare()
+        assert decoded(Omniglot()) == expected
+
+
 @pytest.mark.fault("S8")
 def test_files_that_cannot_be_opened_now_are_kept(place, monkeypatch):
     put_omniglot(place / "data")
@@ -168,7 +183,7 @@ def test_files_that_cannot_be_opened_now_are_kept(place, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(np.lib.format, "open_memmap", too_many)
-        with pytest.raises(MetabenchError, match="can't be read: .*Too many open files"):
+        with pytest.raises(MetabenchError, match=r"can't be read: .*Too many open files"):
             Omniglot().prepare()
     lines: list[str] = []
     Omniglot().prepare(lines.append)

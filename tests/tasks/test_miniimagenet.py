@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_files import decoded, encoded, pack, refused
+from made_up_files import damaged, decoded, encoded, pack, refused
 from PIL import Image
 
-from benchmarks.errors import Unavailable
+from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.images.pickles import load_arrays
 from benchmarks.images.pictures import open_files
 from benchmarks.tasks import miniimagenet
@@ -262,6 +262,21 @@ def test_a_pickle_of_something_else_is_refused(place, content, words):
     for name, *_ in miniimagenet.FILE_NAMES.values():
         (place / f"data/mini-imagenet-cache-{name}.pkl").write_bytes(content)
     refused(MiniImageNet(), place, "mini-imagenet-cache-train.pkl is not a mini-imagenet-cache of arrays", *words)
+
+
+def test_no_damage_of_a_pickle_is_a_traceback(place):
+    content = {
+        "image_data": np.zeros((12, 84, 84, 3), np.uint8),
+        "class_dict": {f"n{i}": [0, 1, 2, 3] for i in range(3)},
+    }
+    rng = np.random.default_rng(0)
+    path = place / "mini-imagenet-cache-train.pkl"
+    (place / "out").mkdir()
+    for protocol in [2, 4] * 40:
+        path.write_bytes(damaged(pickle.dumps(content, protocol=protocol), rng, places=300))
+        with pytest.raises(MetabenchError) as raised:  # the same images for each class: also where nothing is broken
+            miniimagenet._copy_cache(path, place / "out", "train", lambda line: None)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("protocol", range(6))
