@@ -314,13 +314,13 @@ class _Where:
         common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code_of(kind, learner, tasks), **details}
         essence = {
             "cell": kind,
-            "task": tasks.key(),
+            "task": tasks.identity(),
             "method": [type(learner).__qualname__, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
         if "test" in details:
-            essence["test"] = {**details["test"], "trained_on": self.block.tasks.key()}
+            essence["test"] = {**details["test"], "trained_on": self.block.tasks.identity()}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
         where = (spec["label"], tasks.title, seed, spec, details.get("fit"))
