@@ -13,14 +13,12 @@ from benchmarks.records.entries import Facts, Gpu, Setting, Timed, missing
 from benchmarks.records.plain import Unreadable, plain, read, whole
 
 SCHEMA = 2
-
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
 #: a fit with less of the published budget is under-trained even where validation stands still: an early plateau is no
 #: sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
 LEAST_SHARE = 0.1
-
 T = TypeVar("T")
 
 
@@ -84,8 +82,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training. threads: CPU
-    threads of the fit, which decide the last bits of a float; None in converted records."""
+    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training. threads (they
+    decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
     method: str
@@ -103,6 +101,7 @@ class Training:
     parameters: int
     regime: str | None = None
     threads: int | None = None
+    pace: float | None = None
 
     @property
     def under_trained(self) -> bool:
