@@ -98,15 +98,6 @@ def check_budget(what: str, value: Any, most: int = LARGEST) -> None:
             raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")
 
 
-def check_threads(what: str, threads: int | None) -> None:
-    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
-    from benchmarks.machine import usable_cores
-
-    cores = usable_cores() or 1
-    if threads is not None and threads > cores:
-        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
-
-
 def check_output(path: Path) -> None:
     """Refuse a file to write that is a folder or a device, or whose folder is not there and can't be created."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checks import check_budget, check_known, check_threads
+from benchmarks.checks import check_budget, check_known
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.python_api import places
 from benchmarks.records.store import Store
@@ -108,7 +108,8 @@ def run(
     for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
         check_budget(what, number)
     check_budget("shots", list(shots), 1_000)
-    check_threads("threads", threads)
+    schedule.check_threads("threads", threads)
+    schedule.check_threads(f"plan {plan!r}: threads", plans.parse(plan).get("threads"))
     plans.check_device(plan, names.device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
     found = resolve(chosen, request)

@@ -97,6 +97,20 @@ def test_doctor_says_what_is_here(metabench):
         assert word in answer.out
 
 
+@pytest.mark.fault("U6")
+def test_doctor_decodes_nothing(metabench, folder, empty_cache, monkeypatch):
+    from benchmarks.images import data
+
+    for part in ("background", "evaluation"):
+        (folder / "data" / "omniglot" / f"images_{part}").mkdir(parents=True)
+    monkeypatch.setenv("METABENCH_DATA", str(folder / "data"))
+    monkeypatch.setattr(data, "_build", None)
+    lines = metabench("doctor").out.splitlines()
+    (said,) = [line.split(maxsplit=1)[1].strip() for line in lines if line.split()[:1] == ["omniglot"]]
+    assert said == "found, neither decoded nor checked yet: metabench prepare -t omniglot"
+
+
+@pytest.mark.fault("U6")
 def test_doctor_says_what_it_decodes(metabench, monkeypatch):
     from benchmarks import registry
 
