@@ -48,25 +48,30 @@ class Column:
 
 
 def show(
-    stores: Path | str | Iterable[Path | str], console: Console, test: str | None = None, everything: bool = False
+    stores: Path | str | Iterable[Path | str],
+    console: Console,
+    test: str | None = None,
+    everything: bool = False,
+    where: str = "",
 ) -> None:
     """Print the overview.
 
     test: print the full tables of the tests whose names contain this instead.
     everything: print those of all tests, older code of a method, and all failures.
+    where: the options of `metabench show` that name these records, for the commands that the output recommends.
 
     Raises `MetabenchError` without records, and for a test that the records lack."""
     results = load(stores, older=everything)
     findings = findings_of(results)
     if test is None and not everything:
-        _overview(results, findings, console)
+        _overview(results, findings, console, f"metabench show{where} --all")
         return
     known = [regimes[0].test for regimes in findings]
     chosen = [regimes for regimes in findings if (test or "") in regimes[0].test]
     if test is not None and not chosen:
         raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
     _in_full(results, chosen, console)
-    for part in [*_answers(results), *_failures(results, None)] if everything else []:
+    for part in [*_answers(results), *_failures(results)] if everything else []:
         console.print(part)
     for part in _legend(results):
         console.print(part)
@@ -75,14 +80,16 @@ def show(
 # --- the overview ------------------------------------------------------------------------------------------------
 
 
-def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console) -> None:
-    """The headline test conditions as tables of methods and tests, the answers in short, and the failures."""
+def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console, more: str) -> None:
+    """The headline test conditions as tables of methods and tests, the answers in short, and the failures.
+
+    more: the command that shows everything."""
     leading = [regimes[0] for regimes in findings if regimes[0].own]
-    below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED), *_legend(results)]
+    below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED, more), *_legend(results)]
     if not results.results and results.records:
         below.insert(0, Text(NOTHING))
-    left = LINES - sum(_height(part, console) for part in below) - 1
     further = len(findings)
+    left = LINES - sum(_height(part, console) for part in [*below, _further(further, more)])
     parts = [part for group in _groups(leading) for part in _group_tables(results, group, console.width)]
     for line in _packed(parts, console):
         row = Table.grid(padding=(0, GAP, 0, 0))
@@ -92,9 +99,13 @@ def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: 
             console.print(row, "")
             further -= sum(count for _, count in line)
     if further:
-        below.append(Text(f"{words.count(further, 'further test')}: metabench show --all, or --test NAME", style="dim"))
+        below.append(_further(further, more))
     for part in below:
         console.print(part)
+
+
+def _further(tests: int, more: str) -> Text:
+    return Text(f"{words.count(tests, 'further test')}: {more}, or --test NAME", style="dim")
 
 
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
@@ -246,10 +257,10 @@ def _answers(results: Results) -> list[RenderableType]:
     ]
 
 
-def _failures(results: Results, most: int | None) -> list[RenderableType]:
+def _failures(results: Results, most: int | None = None, more: str = "") -> list[RenderableType]:
     """A line per reason for failed runs, and per damaged file.
 
-    most: the most lines; skipped runs are then left out."""
+    most: the most lines; skipped runs are then left out. more: the command that shows the others."""
     found = [
         Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
         .append(f"{one_line(row['reason'])} ", style="default")
@@ -260,7 +271,7 @@ def _failures(results: Results, most: int | None) -> list[RenderableType]:
     found += [Text(f"could not be read: {problem}", style="yellow") for problem in results.problems]
     if most is None or len(found) <= most:
         return list(found)
-    return [*found[:most], Text(f"{len(found) - most} further reasons: metabench show --all", style="dim")]
+    return [*found[:most], Text(f"{len(found) - most} further reasons: {more}", style="dim")]
 
 
 def _legend(results: Results) -> list[RenderableType]:

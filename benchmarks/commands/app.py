@@ -88,7 +88,7 @@ def show(
     from benchmarks.commands.console import screen
     from reports import terminal
 
-    terminal.show(store_of(store, profile), screen(), test, everything)
+    terminal.show(store_of(store, profile), screen(), test, everything, options.where(store, profile))
 
 
 @app.command(short_help="Write the HTML page.")

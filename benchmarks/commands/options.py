@@ -4,6 +4,7 @@ for Python callers as well."""
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,6 +77,13 @@ def table_option(help: str) -> Any:
 def output_option(help: str) -> Any:
     """``-o FILE``."""
     return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
+
+
+def where(store: Path | None, profile: str) -> str:
+    """The options that name the same records again, after a blank; empty for the default."""
+    if store is not None:
+        return f" --store {shlex.quote(str(store))}"
+    return "" if profile == "quick" else f" --profile {shlex.quote(profile)}"
 
 
 def near(path: Path) -> Path:

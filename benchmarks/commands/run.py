@@ -80,16 +80,16 @@ def run(
     except KeyboardInterrupt:
         typer.echo("interrupted: run the same command again to resume", err=True)
         raise typer.Exit(130) from None
-    _show_scores(done)
+    where = options.where(store, profile)
+    _show_scores(done, where)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
     typer.echo(f"records in {options.near(done.store)}{failed}")
-    where = f" --store {store}" if store else "" if profile == "quick" else f" --profile {profile}"
     typer.echo(f"next: metabench show{where}, metabench report{where}")
     if done.failed:
         raise typer.Exit(1)
 
 
-def _show_scores(done: Run) -> None:
+def _show_scores(done: Run, where: str) -> None:
     """The mean scores of a run, a row per method and test, best first. Reads no scores of single queries."""
     from rich.table import Table
     from rich.text import Text
@@ -110,7 +110,7 @@ def _show_scores(done: Run) -> None:
     if rows:
         screen(160).print(table)
     if len(rows) > MOST_SCORES:
-        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show")
+        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show{where}")
 
 
 def _mean(tested: Tested) -> float:

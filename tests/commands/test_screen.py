@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,8 +100,10 @@ def test_show_of_the_committed_stores_has_at_most_60_lines(command_line, screen,
     assert len(answer.out.splitlines()) <= 60
 
 
+@pytest.mark.fault("U5")
 def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_line, screen, tmp_path):
     screen(100)
+    tmp_path = tmp_path / "my records"
     make = made_up.Maker(tmp_path)
     for number in range(40):
         for method in ("maml", f"own-{number}", f"other-{number}"):
@@ -108,7 +111,10 @@ def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_
     out = command_line("show", "--store", tmp_path).out
     assert len(out.splitlines()) <= 60
     shown = len(re.findall(r"squared error", out.split("Which is best?")[0]))
-    assert f"{40 - shown} further tests: metabench show --all" in out
+    (last,) = re.findall(r"further tests: (metabench show .* --all), or --test NAME", " ".join(out.split()))
+    assert f"{40 - shown} further tests: " in out
+    everything = command_line(*shlex.split(last)[1:]).out  # the command that it recommends is about the same records
+    assert len(set(re.findall(r"^sinusoid-v1/k\d+", everything, re.MULTILINE))) == 40
 
 
 def test_an_unknown_test_is_a_mistake_that_names_the_known_ones(command_line, store):
