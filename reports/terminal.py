@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -14,6 +11,8 @@ from rich.text import Text
 
 from benchmarks.errors import MetabenchError, one_line
 from reports import style, words
+from reports.columns import Column, chunks, heading
+from reports.columns import table as of_columns
 from reports.page import answers
 from reports.results import Results, load
 from reports.scores import layout, tables
@@ -23,8 +22,6 @@ from reports.scores.findings import Entry, Finding, findings_of
 LINES, LISTED = 60, 5
 #: details next to the scores of a full table, if there is room
 SHOWN = ("rank", "groups", "seeds", "of published", "training")
-#: characters of a column's title in a line
-TITLE = 16
 #: columns between two tables
 GAP = 3
 NOTHING = "No evaluation has finished yet."
@@ -32,19 +29,6 @@ NOTHING = "No evaluation has finished yet."
 COMMON = 0.5
 
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its title, a text per row, and whether it holds numbers."""
-
-    title: str
-    cells: Sequence[Text]
-    numeric: bool = True
-
-    @property
-    def width(self) -> int:
-        return max([*map(len, self.title.split("\n")), *(len(cell) for cell in self.cells)]) + 2
 
 
 def show(
@@ -148,8 +132,8 @@ def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Ite
     for finding in group:
         entries = {entry.result.name: entry for entry in finding.entries}
         columns.append(Column(_title(finding), [_number(entries.get(name)) for name in labels]))
-    for chunk in _chunks(names, columns, width):
-        yield _table([names, *chunk]), len(chunk)
+    for chunk in chunks(names, columns, width):
+        yield of_columns([names, *chunk]), len(chunk)
 
 
 def _best_first(finding: Finding) -> list[Entry]:
@@ -161,13 +145,7 @@ def _title(finding: Finding) -> str:
     """A test, what is measured, and the batch-norm regime where there is one."""
     metric = words.axis(finding.entries[0].result.metric).removeprefix("mean ") if finding.entries else ""
     regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
-    return f"{_heading(finding.test)}\n{metric}{regime}"
-
-
-def _heading(title: str) -> str:
-    """A title in short lines, which break after a slash, a comma or a hyphen."""
-    lines = textwrap.wrap(title.replace("/", "/ "), TITLE, break_long_words=False)
-    return "\n".join(line.replace("/ ", "/") for line in lines)
+    return f"{heading(finding.test)}\n{metric}{regime}"
 
 
 def _number(entry: Entry | None) -> Text:
@@ -207,36 +185,13 @@ def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
     """One table with its details where that is narrow enough, else the scores alone, in several tables if need be."""
     kept = [(i, one) for i, one in enumerate(table.headers) if i == 0 or one.score or one.title in SHOWN]
     names, *columns = (
-        Column(_heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
+        Column(heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
         for i, one in kept
     )
     if names.width + sum(column.width for column in columns) > width:
         columns = [column for column, (_, one) in zip(columns, kept[1:], strict=True) if one.score]
-    for chunk in _chunks(names, columns, width):
-        yield _table([names, *chunk])
-
-
-def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """The columns in groups that fit next to the names."""
-    chunks: list[list[Column]] = []
-    for column in columns:
-        if chunks and names.width + sum(each.width for each in (*chunks[-1], column)) <= width:
-            chunks[-1].append(column)
-        else:
-            chunks.append([column])
-    return chunks
-
-
-def _table(columns: Sequence[Column]) -> Table:
-    """The columns, without the rows that have nothing but a name."""
-    output = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for place, column in enumerate(columns):
-        side: Literal["left", "right"] = "right" if column.numeric else "left"
-        output.add_column(Text(column.title), justify=side, no_wrap=place > 0, overflow="fold")
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        if any(cell.plain not in ("", words.MISSING) for cell in cells[1:]):
-            output.add_row(*cells)
-    return output
+    for chunk in chunks(names, columns, width):
+        yield of_columns([names, *chunk])
 
 
 def _cell(cell: layout.Cell) -> Text:
