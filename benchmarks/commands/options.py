@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from benchmarks.checks import check_output
+from benchmarks.checks import check_output, listed
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
 
@@ -93,14 +93,7 @@ def near(path: Path) -> Path:
 
 def names(given: Sequence[str] | None) -> list[str]:
     """The names of an option that is repeated or takes comma lists, each once; empty where it is not given."""
-    found = [part.strip() for text in given or () for part in _parts(text)]
-    if not all(found):
-        raise MetabenchError(f"{','.join(given or ())!r} has an empty name: write names as in maml,fomaml")
-    return list(dict.fromkeys(found))
-
-
-def _parts(text: str) -> list[str]:
-    return [text] if text.endswith(".py") and Path(text).is_file() else text.removesuffix(",").split(",")
+    return listed(given or ())
 
 
 def settings(given: Sequence[str] | None) -> dict[str, Any]:

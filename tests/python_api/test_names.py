@@ -65,3 +65,9 @@ def test_a_folder_of_packages_is_no_checkout(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert places.home() == tmp_path / "work" / "reports"
+
+
+@pytest.mark.fault("U4")
+def test_names_may_be_a_comma_list(tmp_path):
+    for given in ("maml,fomaml", ["maml", "fomaml"], ("maml,fomaml", "maml")):
+        assert names.named(given, "sinusoid/k5,bandit") == (["maml", "fomaml"], ["sinusoid/k5", "bandit"], [])

@@ -194,6 +194,7 @@ def test_a_method_without_a_fit_has_an_empty_state(ran: Run) -> None:
     assert (learner.name, state, tasks.id) == ("nearest-neighbour", mb.State(), "sinusoid-v1/k5")
 
 
+@pytest.mark.fault("U4", "U7", "S9")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -298,6 +299,18 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
         ({"seconds": float("inf")}, "seconds = inf is too large"),
         ({"shots": [0]}, "shots = 0"),
         ({"shots": [1_001]}, "shots = 1001 is too large"),
+        ({"shots": 5}, "shots = 5 is no list of whole numbers: write shots=[5]"),
+        ({"shots": "5"}, "shots = '5' is no list of whole numbers"),
+        ({"methods": "maml,mmal"}, "unknown method 'mmal' (did you mean 'maml'?)"),
+        ({"methods": 3}, "3 is no name and no list of names: write them as in 'maml,fomaml'"),
+        ({"methods": ["maml", ""]}, "has an empty name"),
+        ({"seeds": "3"}, "seeds = '3': write how many, as in 3"),
+        ({"seeds": 1.5}, "seeds = 1.5: write how many, as in 3"),
+        ({"meta_steps": "many"}, "meta_steps = 'many' is str, not int"),
+        ({"settings": ["maml.inner_lr"]}, "settings = ['maml.inner_lr'] is list, not Mapping"),
+        ({"profile": 3}, "profile = 3 is int, not str"),
+        ({"threads": 100_000}, "threads = 100000 is above the number of usable cores"),
+        ({"methods": "constant", "tasks": "bandit"}, "nothing ran: constant on bandit-v1/k5n10: constant is for"),
         ({"threads": -1}, "threads = -1"),
         ({"jobs": 0}, "jobs = 0"),
         ({"memory": float("inf")}, "memory = inf"),
