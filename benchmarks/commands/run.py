@@ -57,29 +57,25 @@ def run(
     and `report` name them), 2 for a mistake in the command, 130 when it was interrupted."""
     from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
-    try:
-        done = runs.run(
-            options.names(method),
-            options.names(task),
-            profile=profile,
-            seeds=options.seeds(seeds),
-            meta_steps=meta_steps,
-            episodes=episodes,
-            seconds=seconds,
-            shots=options.whole(shots, "--shots"),
-            settings=options.settings(setting),
-            plan=plan,
-            device=device,
-            jobs=jobs,
-            threads=threads,
-            memory=memory,
-            only=only,
-            store=store,
-            verbose=True,
-        )
-    except KeyboardInterrupt:
-        typer.echo("interrupted: run the same command again to resume", err=True)
-        raise typer.Exit(130) from None
+    done = runs.run(
+        options.names(method),
+        options.names(task),
+        profile=profile,
+        seeds=options.seeds(seeds),
+        meta_steps=meta_steps,
+        episodes=episodes,
+        seconds=seconds,
+        shots=options.whole(shots, "--shots"),
+        settings=options.settings(setting),
+        plan=plan,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        memory=memory,
+        only=only,
+        store=store,
+        verbose=True,
+    )
     where = options.where(store, profile)
     _show_scores(done, where)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""

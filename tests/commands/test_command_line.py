@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -246,3 +247,39 @@ def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"metabench: {missing} is not installed for {sys.executable}")
     assert done.returncode == 2
+
+
+@pytest.mark.fault("U6")
+def test_an_interrupt_while_a_plug_in_is_imported_is_told_from_a_broken_one(metabench, folder):
+    (folder / "slow.py").write_text("raise KeyboardInterrupt\n")
+    answer = metabench(*RUN, "-m", "./slow.py")
+    assert (answer.code, answer.err) == (130, "metabench: interrupted: run the same command again to resume\n")
+
+
+@pytest.mark.fault("U6")
+def test_a_reason_of_several_lines_is_one_line_of_the_screen(metabench, folder):
+    (folder / "wordy.py").write_text(WORDY)
+    (folder / "mine.toml").write_text(profile())
+    answer = metabench("run", "-p", "./mine.toml", "-m", "./wordy.py", "--store", "store")
+    assert answer.code == 1
+    assert re.search(r"^\[1/2\] wordy .*: error \(ValueError: one two\)$", answer.out, re.MULTILINE)
+    assert "ValueError: one two" in " ".join(metabench("show", "--store", "store").out.split())
+
+
+WORDY = """
+from dataclasses import dataclass
+
+from baselines.episodic import Episodic
+from benchmarks.registry import register_method
+
+
+@register_method("wordy")
+@dataclass(frozen=True)
+class Wordy(Episodic):
+    \"\"\"Fails with two lines.\"\"\"
+
+    kinds = frozenset({"regression"})
+
+    def fit(self, tasks, seed, start=None):
+        raise ValueError("one\\n   two")
+"""
