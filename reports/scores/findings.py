@@ -5,6 +5,7 @@ Every verdict comes from `benchmarks.stats`; docs/statistics.md explains them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -223,8 +224,13 @@ def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, 
             ranks.get(result.name),
             groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
         )
-        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, one.name))
+        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, *_best_first(one)))
     )
+
+
+def _best_first(result: Result) -> tuple[float, str]:
+    mean = result.interval.estimate
+    return (math.inf if math.isnan(mean) else -mean if result.higher_is_better else mean), result.name
 
 
 def _context(ranked: list[Result]) -> str:
