@@ -41,6 +41,7 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_l
     assert list(written["advantage"]) == pytest.approx(list(frame["advantage"]))
 
 
+@pytest.mark.fault("S6", "S9")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -45,6 +45,7 @@ def screen(monkeypatch):
     return width
 
 
+@pytest.mark.fault("U4")
 def test_help_and_version_have_their_usual_names(command_line):
     assert command_line("-h").out == command_line("--help").out
     assert command_line("run", "-h").out == command_line("run", "--help").out
@@ -59,6 +60,7 @@ def test_help_fits_80_columns_with_whole_words(command_line, screen, command):
     assert not re.search(r"\w(\.\.\.|…)$", answer.out, re.MULTILINE)  # as the parser cuts a sentence
 
 
+@pytest.mark.fault("U5")
 @pytest.mark.parametrize("columns", [80, 100])
 def test_list_is_whole(command_line, screen, columns):
     from benchmarks.commands import catalogue
@@ -73,6 +75,7 @@ def test_list_is_whole(command_line, screen, columns):
         assert re.search(rf"^{name}\s", out, re.MULTILINE)
 
 
+@pytest.mark.fault("U5")
 @pytest.mark.parametrize("columns", [80, 100])
 @pytest.mark.parametrize("choice", [(), ("--all",), ("--test", "sinusoid")])
 @pytest.mark.parametrize("name", ["made up", "quick"])
@@ -92,6 +95,7 @@ def test_show_cuts_no_number(command_line, screen, store, columns, choice, name)
         assert re.search(rf"\s{re.escape(words.plus_minus(result.interval, result.metric))}(†|\s)", answer.out)
 
 
+@pytest.mark.fault("U5")
 @pytest.mark.parametrize("name", ["quick", "standard", "gpu"])
 def test_show_of_the_committed_stores_has_at_most_60_lines(command_line, screen, name):
     screen(100)
@@ -123,6 +127,7 @@ def test_an_unknown_test_is_a_mistake_that_names_the_known_ones(command_line, st
     assert re.match(r"metabench: no test 'chess' here; known: .*; sinusoid-v1/k10", answer.err)
 
 
+@pytest.mark.fault("U5")
 def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(profile())
@@ -140,6 +145,7 @@ def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path,
     assert command_line(*end[3].partition("metabench ")[2].partition(",")[0].split()).code == 0
 
 
+@pytest.mark.fault("U6")
 def test_no_time_left_is_none():
     assert view._clock(-111) == "0:00"
     assert view._clock(111) == "1:51"
@@ -149,6 +155,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
+@pytest.mark.fault("E2")
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_output_that_is_not_utf_8_has_the_numbers(store, encoding):
     command = [sys.executable, "-m", "benchmarks", "show", "--store", str(store)]
@@ -157,6 +164,7 @@ def test_an_output_that_is_not_utf_8_has_the_numbers(store, encoding):
     assert re.search(r"\d (\+-|±) \d", done.stdout.decode(encoding))
 
 
+@pytest.mark.fault("U4")
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_completion_knows_commands_and_names(tmp_path):
     def completed(*words: str) -> list[str]:
