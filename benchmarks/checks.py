@@ -44,6 +44,19 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise unknown(what, name, known)
 
 
+def listed(given: Iterable[str]) -> list[str]:
+    """Names, each once, where a text may be a comma list of them: ``maml,fomaml``. A file's name may have a comma."""
+    texts = list(given)
+    found = [
+        part.strip()
+        for text in texts
+        for part in ([text] if text.endswith(".py") and Path(text).is_file() else text.removesuffix(",").split(","))
+    ]
+    if not all(found):
+        raise MetabenchError(f"{','.join(texts)!r} has an empty name: write names as in maml,fomaml")
+    return list(dict.fromkeys(found))
+
+
 def check_type(what: str, value: Any, expected: Any) -> None:
     """Refuse a value of another type than an annotation says; ``[int]`` stands for a list of integers."""
     if isinstance(expected, list):
@@ -110,15 +123,6 @@ def check_budget(what: str, value: Any, most: int = LARGEST) -> None:
             raise MetabenchError(f"{what} = {number!r} is not above 0")
         if not number <= most:
             raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")
-
-
-def check_threads(what: str, threads: int | None) -> None:
-    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
-    from benchmarks.machine import usable_cores
-
-    cores = usable_cores() or 1
-    if threads is not None and threads > cores:
-        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
 
 
 def check_output(path: Path) -> None:

@@ -131,7 +131,7 @@ def load_file(path: Path) -> list[Entry]:
             spec.loader.exec_module(module)
         except BaseException as error:
             forget_file(path)
-            if isinstance(error, MetabenchError):
+            if isinstance(error, (MetabenchError, KeyboardInterrupt)):
                 raise
             line = f"{type(error).__name__}: {error}"
             raise MetabenchError(f"{raised_at(error, path) or path} can't be imported: {line}") from error

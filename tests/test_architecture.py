@@ -48,11 +48,11 @@ ARROWS = {
     "python_api": "api checks errors execution records registry run stats",
     "reports": "errors gate records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "stats reports reports.cost reports.scores",
+    "reports.page": "records stats reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
-        "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "
-        "reports.page"
+        "cache checks compare cost errors gate images machine python_api records registry run stats reports "
+        "reports.cost reports.page"
     ),
     "benchmarks": "api errors models python_api registry",
     "__main__": "commands",

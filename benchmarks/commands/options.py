@@ -4,13 +4,14 @@ for Python callers as well."""
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from benchmarks.checks import check_output
+from benchmarks.checks import check_output, listed
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
 
@@ -78,6 +79,13 @@ def output_option(help: str) -> Any:
     return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
 
 
+def where(store: Path | None, profile: str) -> str:
+    """The options that name the same records again, after a blank; empty for the default."""
+    if store is not None:
+        return f" --store {shlex.quote(str(store))}"
+    return "" if profile == "quick" else f" --profile {shlex.quote(profile)}"
+
+
 def near(path: Path) -> Path:
     """A path as one types it: relative where it lies in the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -85,14 +93,7 @@ def near(path: Path) -> Path:
 
 def names(given: Sequence[str] | None) -> list[str]:
     """The names of an option that is repeated or takes comma lists, each once; empty where it is not given."""
-    found = [part.strip() for text in given or () for part in _parts(text)]
-    if not all(found):
-        raise MetabenchError(f"{','.join(given or ())!r} has an empty name: write names as in maml,fomaml")
-    return list(dict.fromkeys(found))
-
-
-def _parts(text: str) -> list[str]:
-    return [text] if text.endswith(".py") and Path(text).is_file() else text.removesuffix(",").split(",")
+    return listed(given or ())
 
 
 def settings(given: Sequence[str] | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from benchmarks.checks import check_fields, check_threads
+from benchmarks.checks import check_fields
 from benchmarks.errors import MetabenchError
 
 #: eager: operation by operation; compiled: one program by torch's compiler for these shapes; graph: the launches of
@@ -135,9 +135,8 @@ def rehearsed(
 
 
 def check_device(text: str, device: str) -> None:
-    """Refuse a spelled plan that asks for CUDA's words on another device, or for more threads than there are cores."""
+    """Refuse a spelled plan that asks for CUDA's words on another device."""
     fields = parse(text)
-    check_threads(f"plan {text!r}: threads", fields.get("threads"))
     needs_cuda = [word for word in fields.values() if word in ("graph", "compiled-graph", "tf32")]
     if needs_cuda and not device.startswith("cuda"):
         raise MetabenchError(f"plan {text!r}: {' and '.join(needs_cuda)} needs a CUDA device, not {device!r}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import registry
+from benchmarks.checks import listed
 from benchmarks.errors import MetabenchError
 from benchmarks.registry import Entry
 
@@ -16,7 +17,7 @@ MOST_SEEDS = 1_000
 #: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
 LARGEST_SEED = 2**23 - 1
 
-#: one name or several; a path to a Python file stands for the names that it registers
+#: one name or several, also as a comma list; a path to a Python file stands for the names that it registers
 Names = str | Path | Sequence[str | Path]
 
 
@@ -49,7 +50,11 @@ def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], list[str]
 
 
 def _texts(names: Names) -> list[str]:
-    return [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]
+    if isinstance(names, (str, Path)):
+        return listed([str(names)])
+    if not isinstance(names, Iterable):
+        raise MetabenchError(f"{names!r} is no name and no list of names: write them as in 'maml,fomaml'")
+    return listed(map(str, names))
 
 
 def _foreign(name: str, table: Mapping[str, Entry]) -> Iterable[str]:
@@ -68,6 +73,8 @@ def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
     """``3``: seeds 0, 1 and 2; ``(0, 2, 5)``: these; None: nothing."""
     if given is None:
         return ()
+    if isinstance(given, str) or not isinstance(given, (int, Iterable)):
+        raise MetabenchError(f"seeds = {given!r}: write how many, as in 3, or which, as in [0, 2, 5]")
     numbers = range(given) if isinstance(given, int) else tuple(dict.fromkeys(given))
     if len(numbers) > MOST_SEEDS:
         one = f"; for the one seed {given} write seeds=[{given}], or --seeds {given}," if given == len(numbers) else ""

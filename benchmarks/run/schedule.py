@@ -55,6 +55,13 @@ class Machine:
         return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
 
 
+def check_threads(what: str, threads: int | None) -> None:
+    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
+    cores = usable_cores() or 1
+    if threads is not None and threads > cores:
+        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
+
+
 def _named_threads(cores: int) -> int | None:
     """OMP_NUM_THREADS, of "4,2" the first, at most ``cores``; None where it names no number, as in OpenMP."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

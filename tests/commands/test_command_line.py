@@ -1,19 +1,16 @@
 """The command line as a user meets it: answers at once, works from anywhere, and a mistake is one clear line."""
 
-import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import made_up_records
 import pytest
 from whole_runs import Answer, profile
-
-from benchmarks.records.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +98,20 @@ def test_doctor_says_what_is_here(metabench):
         assert word in answer.out
 
 
+@pytest.mark.fault("U6")
+def test_doctor_decodes_nothing(metabench, folder, empty_cache, monkeypatch):
+    from benchmarks.images import data
+
+    for part in ("background", "evaluation"):
+        (folder / "data" / "omniglot" / f"images_{part}").mkdir(parents=True)
+    monkeypatch.setenv("METABENCH_DATA", str(folder / "data"))
+    monkeypatch.setattr(data, "_build", None)
+    lines = metabench("doctor").out.splitlines()
+    (said,) = [line.split(maxsplit=1)[1].strip() for line in lines if line.split()[:1] == ["omniglot"]]
+    assert said == "found, neither decoded nor checked yet: metabench prepare -t omniglot"
+
+
+@pytest.mark.fault("U6")
 def test_doctor_says_what_it_decodes(metabench, monkeypatch):
     from benchmarks import registry
 
@@ -238,81 +249,37 @@ def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
     assert done.returncode == 2
 
 
-@pytest.mark.fault("E7")
-def test_a_library_that_mujoco_does_not_know_is_a_mistake(folder, monkeypatch):
-    pytest.importorskip("mujoco")
-    monkeypatch.setenv("MUJOCO_GL", "bogus")
-    answer = in_a_process(
-        *(sys.executable, "-m", "benchmarks", "run", "--profile", "smoke", "--store", "store"),
-        *("-t", "half-cheetah-direction/quick", "-m", "random-policy"),
-    )
-    assert (answer.code, answer.out) == (2, "")
-    (line,) = answer.err.splitlines()
-    assert "MuJoCo can't be imported with MUJOCO_GL=bogus; known: egl, osmesa, glfw, disable" in line
-    assert "pip" not in line
-    assert not (folder / "store").exists()
+@pytest.mark.fault("U6")
+def test_an_interrupt_while_a_plug_in_is_imported_is_told_from_a_broken_one(metabench, folder):
+    (folder / "slow.py").write_text("raise KeyboardInterrupt\n")
+    answer = metabench(*RUN, "-m", "./slow.py")
+    assert (answer.code, answer.err) == (130, "metabench: interrupted: run the same command again to resume\n")
 
 
-@pytest.fixture
-def small_disk():
-    """A context in which files of this process take only this many bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    @contextlib.contextmanager
-    def limited(most):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return limited
+@pytest.mark.fault("U6")
+def test_a_reason_of_several_lines_is_one_line_of_the_screen(metabench, folder):
+    (folder / "wordy.py").write_text(WORDY)
+    (folder / "mine.toml").write_text(profile())
+    answer = metabench("run", "-p", "./mine.toml", "-m", "./wordy.py", "--store", "store")
+    assert answer.code == 1
+    assert re.search(r"^\[1/2\] wordy .*: error \(ValueError: one two\)$", answer.out, re.MULTILINE)
+    assert "ValueError: one two" in " ".join(metabench("show", "--store", "store").out.split())
 
 
-@pytest.mark.fault("E5", "S6")
-@pytest.mark.parametrize(
-    ("bytes_left", "command"),
-    [
-        (300, ("keep", "copies", "--store", "whole")),
-        (300, ("merge", "whole", "--into", "copies")),
-        (3000, ("report", "--store", "whole", "-o", "page.html")),
-        (3000, ("report", "--store", "whole", "-o", "page.html", "--figures", "figures")),
-        (300, ("episodes", "sinusoid/k5", "-n", "5", "-o", "list.parquet")),
-        (300, ("export", "scores.parquet", "--store", "whole")),
-    ],
-)
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(metabench, folder, small_disk, bytes_left, command):
-    (folder / "tiny.toml").write_text(profile())
-    made_up_records.Maker(folder / "whole").evaluation("maml", made_up_records.SINUSOID)
-    with small_disk(bytes_left):
-        answer = metabench(*command)
-    assert answer.code == 2, answer
-    (line,) = answer.err.splitlines()
-    assert line.startswith("metabench: ")
-    assert "File too large" in line
-    left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert not [path for path in left if path.suffix in (".tmp", ".parquet", ".html") or path.name.startswith(".")]
-    for name in ("whole", "copies"):
-        store = Store(folder / name)
-        assert len(store.records()) == (name == "whole")
-        assert store.problems == []
+WORDY = """
+from dataclasses import dataclass
+
+from baselines.episodic import Episodic
+from benchmarks.registry import register_method
 
 
-@pytest.mark.fault("E5", "S6")
-def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_later(folder):
-    (folder / "tiny.toml").write_text(profile())
-    command = ("run", "--profile", "./tiny.toml", "-m", "maml", "--store", "store")
-    limited = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (900, -1)); "
-        "from benchmarks.__main__ import main; main()"
-    )
-    answer = in_a_process(sys.executable, "-c", limited, *command)
-    assert answer.code == 2, answer
-    (line,) = answer.err.splitlines()
-    assert line.startswith("metabench: store/")
-    assert "File too large" in line
-    assert Store(folder / "store").records() == []
-    assert in_a_process(sys.executable, "-m", "benchmarks", *command).code == 0
-    store = Store(folder / "store")
-    assert len(store.records()) == 2
-    assert store.problems == []
+@register_method("wordy")
+@dataclass(frozen=True)
+class Wordy(Episodic):
+    \"\"\"Fails with two lines.\"\"\"
+
+    kinds = frozenset({"regression"})
+
+    def fit(self, tasks, seed, start=None):
+        raise ValueError("one\\n   two")
+"""
