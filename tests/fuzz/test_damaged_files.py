@@ -27,6 +27,7 @@ from benchmarks.compare.stores import compare_foreign
 from benchmarks.errors import MetabenchError
 from benchmarks.gate import exact
 from benchmarks.images import data
+from benchmarks.images.pictures import open_files
 from benchmarks.records.store import Store
 from benchmarks.run import profiles
 from benchmarks.run.isolate import process
@@ -154,7 +155,7 @@ def of_a_list_of_classes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
         (folder / "images" / name).touch()
 
     def look() -> bool:
-        with data.open_files(folder / "images") as files:
+        with open_files(folder / "images") as files:
             found = miniimagenet.read_classes(folder / "test.csv", files, "test", {})
         return sorted(len(pictures) for pictures in found.values()) == [4, 4]
 
