@@ -92,16 +92,15 @@ def run(
     values before anything is written."""
     from benchmarks.run import isolate
 
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
+    isolate.warm(isolate.SUITE)  # imports while this process imports as well
     from benchmarks.execution import plans
     from benchmarks.python_api import names
     from benchmarks.python_api.view import RunView
-    from benchmarks.run import code_hash, profiles, schedule
-    from benchmarks.run.cells import Request, resolve
+    from benchmarks.run import own_files, profiles, schedule
+    from benchmarks.run.resolution import Request
 
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    method_names, task_names, files = names.named(methods, tasks)
-    code_hash.forget_own_files()
+    method_names, task_names, own = names.named(methods, tasks)
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
@@ -110,15 +109,15 @@ def run(
     check_budget("shots", list(shots), 1_000)
     plans.check_device(plan, names.device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
-    found = resolve(chosen, request)
-    target = Store(store_of(store, profile))
     machine = schedule.Machine.default(device, jobs, memory, threads)
+    found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
+    target = Store(store_of(store, profile))
     with RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
-        data = schedule.prepare(found, machine, files, watcher)
+        data = schedule.prepare(found, machine, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
         watcher.plan(todo)
-        outcomes = schedule.run(todo, target, machine, files, watcher)
+        outcomes = schedule.run(todo, target, machine, watcher)
     ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
     lines = [(end.status, f"{cell}: {end.status} ({end.reason})") for cell, end in ended if end.status != "ok"]
     lines += [("skipped", f"{cell.label} on {cell.task}: {cell.skip}") for cell in todo.cells if cell.skip is not None]

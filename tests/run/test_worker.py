@@ -13,8 +13,8 @@ from benchmarks import machine, registry
 from benchmarks.api import MetaLearner, State
 from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
-from benchmarks.run import cells, profiles, schedule, worker
-from benchmarks.run.cells import Request
+from benchmarks.run import cells, profiles, resolution, schedule, worker
+from benchmarks.run.resolution import Request
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch):
         store, tiny = Store(tmp_path / "store"), profiles.load(str(tmp_path / "tiny.toml"))
         settings = {f"{method}.{name}": value for name, value in settings.items()}
         found = {}
-        for cell in cells.expand(cells.resolve(tiny, Request([method], settings=settings))):
+        for cell in cells.expand(resolution.resolve(tiny, Request([method], settings=settings))):
             call = worker.run_fit if cell.kind == "fit" else worker.run_evaluation
             call(lambda news: None, cell.key, change(cell), str(store.path), [])
             found[cell.kind] = store.get(cell.key)
@@ -117,10 +117,10 @@ def in_processes(tmp_path, method, task, episodes, **settings):
     """The evaluations of a method without a fit, run in processes of their own."""
     store = Store(tmp_path / str(episodes))
     chosen = profiles.override(profiles.load("smoke"), episodes=episodes)
-    found = cells.resolve(chosen, Request([method], [task], settings=settings))
+    found = resolution.resolve(chosen, Request([method], [task], settings=settings))
     crowd = schedule.Machine(jobs=1, threads=1, memory_bytes=None)
-    todo = schedule.plan(found, schedule.prepare(found, crowd, [], schedule.Watcher()), store, "all")
-    schedule.run(todo, store, crowd, [], schedule.Watcher())
+    todo = schedule.plan(found, schedule.prepare(found, crowd, schedule.Watcher()), store, "all")
+    schedule.run(todo, store, crowd, schedule.Watcher())
     return store.records("evaluation")
 
 

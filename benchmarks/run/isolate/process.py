@@ -23,6 +23,8 @@ from benchmarks.run.isolate import child
 
 #: modules that the server imports before it forks; each must be importable and start no thread
 PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.isolate.child")
+#: the same for a server of cells: it has imported the worker and every plug-in of the suite
+SUITE = (*PRELOAD, "benchmarks.run.warm_imports")
 
 #: seconds between two checks of the limits
 POLL = 0.1
@@ -62,6 +64,11 @@ class Outcome:
     stderr: str = ""
     seconds: float = 0.0
     peak_bytes: int = 0
+
+    def place(self, path: str) -> str:
+        """``path:line`` of the innermost frame in a file, from a stack in the log; else the path."""
+        lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', self.stderr)
+        return f"{path}:{lines[0]}" if lines else path
 
 
 def warm(preload: Sequence[str] = PRELOAD) -> None:
