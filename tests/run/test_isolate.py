@@ -40,13 +40,24 @@ def too_big_a_tensor(progress):
 def hang(progress, how, pids=None):
     print("about to hang", flush=True)
     if pids is not None:
-        child = subprocess.Popen(["sleep", "60"])
+        child = detached() if how == "detached" else subprocess.Popen(["sleep", "60"]).pid
         with open(pids, "w") as file:
-            file.write(f"{os.getpid()} {child.pid}")
+            file.write(f"{os.getpid()} {child}")
     if how == "in C":  # never gives the interpreter's lock back
         re.match("(a+)+$", "a" * 80 + "b")
     while True:
         time.sleep(0.01)
+
+def detached():
+    "A process that has left group and session, and whose parent has ended."
+    return int(subprocess.check_output(["sh", "-c", "setsid sleep 60 > /dev/null & echo $!"]))
+
+def detaches(progress, pid, exit):
+    with open(pid, "w") as file:
+        file.write(str(detached()))
+    if exit:
+        os._exit(0)
+    return {}
 
 def exits(progress, code):
     sys.stderr.write("last words\\n")
@@ -186,6 +197,18 @@ def test_a_platform_without_fork_server_spawns(job, monkeypatch):
     assert run([job("add", a=2, b=3)], 1, lambda event: None)["add"].value["sum"] == 5
 
 
+@pytest.mark.fault("S5")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="detached processes can be found on Linux only")
+@pytest.mark.parametrize("exit", [False, True])
+def test_what_a_job_detaches_ends_with_it_and_a_running_job_goes_on(job, tmp_path, exit):
+    pid = tmp_path / "pid"
+    jobs = [job("report", "long", count=3, pause=0.3), job("detaches", pid=str(pid), exit=exit)]
+    outcomes = run(jobs, 2, lambda event: None)
+    assert outcomes["long"].status == "ok"
+    assert outcomes["detaches"].status == ("error" if exit else "ok")
+    wait_until(lambda: not alive(int(pid.read_text())))
+
+
 FAULTS = """
 import resource, numpy
 from benchmarks.run.isolate.child import keep_freed_memory
@@ -296,10 +319,10 @@ with (folder / "started").open("a") as file:
     file.write("x")
 jobs = [
     Job(how, ("isolation_plugin:hang", {"pids": str(folder / f"pids {how}"), "how": how}), folder / "log")
-    for how in ("in Python", "in C")
+    for how in ("in Python", "in C", "detached")
 ]
 try:
-    run(jobs, 2, lambda event: None, preload=())
+    run(jobs, 3, lambda event: None, preload=())
 except KeyboardInterrupt:
     print("interrupted")
     sys.exit(130)
@@ -308,13 +331,13 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def parent(tmp_path):
-    """A script of its own that runs two jobs, each with a child process; and the four process ids."""
+    """A script of its own that runs three jobs, each with a child process; and the six process ids."""
     (tmp_path / "isolation_plugin.py").write_text(PLUGIN)
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     script = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    files = [tmp_path / "pids in Python", tmp_path / "pids in C"]
+    files = [tmp_path / f"pids {how}" for how in ("in Python", "in C", "detached")]
     wait_until(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files))
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     yield script, pids
@@ -324,6 +347,7 @@ def parent(tmp_path):
     script.communicate()
 
 
+@pytest.mark.fault("S5")
 def test_children_die_with_their_parent(parent):
     script, pids = parent
     family = psutil.Process(script.pid).children(recursive=True)

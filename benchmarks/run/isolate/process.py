@@ -26,12 +26,20 @@ PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.iso
 #: the same for a server of cells: it has imported the worker and every plug-in of the suite
 SUITE = (*PRELOAD, "benchmarks.run.warm_imports")
 
+#: warnings of `multiprocessing` that are not worth a line: jobs end without exit handlers, so the tracker cleans up
+#: after their libraries, and the server after their children
+QUIET = ("ignore:resource_tracker:UserWarning", "ignore:forkserver:UserWarning")
+
 #: seconds between two checks of the limits
 POLL = 0.1
 #: seconds from the start of a process until its function is called (mainly imports)
 START_LIMIT = 120.0
 #: bytes of the log's tail in an outcome
 TAIL_BYTES = 4000
+
+#: process ids of the running jobs of this process; held while one starts and while strays are looked for
+_running: set[int] = set()
+_starting = threading.Lock()
 
 #: environment variables whose values are masked in reasons and logs' tails, if they have at least 6 characters
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
@@ -79,14 +87,11 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
         return
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(list(preload))
+    forkserver.set_forkserver_preload(["benchmarks.run.isolate.server", *preload])
     environment = {
         # numpy's OpenBLAS starts threads on import, and threads don't survive a fork
         "OPENBLAS_NUM_THREADS": "1",
-        # jobs end without exit handlers, so the tracker cleans up after their libraries: not worth a warning
-        "PYTHONWARNINGS": ",".join(
-            filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"))
-        ),
+        "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), *QUIET))),
         # Python 3.11's server doesn't inherit sys.path
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
@@ -105,8 +110,9 @@ class Process:
         # not daemonic: a plug-in may start processes, which daemonic ones can't
         arguments = (job.call, theirs, str(job.log.absolute()), threads, dict(os.environ))
         self._process = context.Process(target=child.main, args=arguments)
-        with _no_main_module():
+        with _starting, _no_main_module():
             self._process.start()
+            _running.add(self._process.pid)
         theirs.close()
         self._launched = time.monotonic()
         self._called: float | None = None
@@ -202,9 +208,30 @@ class Process:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Wait until the process is gone."""
+        """Wait until the process is gone, and kill what it has left behind."""
         self._process.join(timeout=5.0)
         self._link.close()
+        with _starting:
+            _running.discard(self._process.pid)
+            _kill_strays()
+
+
+def _kill_strays() -> None:
+    """Kill children of the server that are no running job: they were left behind by jobs that ended by themselves."""
+    server = _server()
+    for stray in set(clock.descendants(server, recursive=False)) - _running if server else ():
+        for pid in (*clock.descendants(stray), stray):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _server() -> int | None:
+    """The process id of the server that jobs are forked from; None without one."""
+    if _start_method() != "forkserver":
+        return None
+    from multiprocessing import forkserver
+
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)  # type: ignore[attr-defined]
 
 
 def _exit_reason(code: int | None) -> str:
