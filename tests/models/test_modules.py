@@ -17,7 +17,7 @@ from benchmarks.api import MetabenchError, State
 from benchmarks.execution.plans import Plan
 from benchmarks.models import BACKBONES, network_for, register_backbone
 from benchmarks.models.modules import own_factories
-from benchmarks.python_api.names import named
+from benchmarks.python_api.names import imported
 from benchmarks.run import code_hash
 
 
@@ -316,11 +316,12 @@ def test_the_example_of_the_docs_trains(tmp_path: Path, given: Any, monkeypatch:
     monkeypatch.setitem(BACKBONES, "wide", None)
     path = tmp_path / "wide.py"
     path.write_text(example, encoding="utf-8")
-    assert named([str(path), "maml"], []) == (["maml"], [], [str(path)])
+    assert imported([str(path), "maml"], []) == (["maml"], [])
     tasks = given.waves()
     state = next(given.maml(tasks, backbone="wide").fit(tasks, 0, _start(tasks, "wide")))
     assert state.parameters["1.weight"].shape == (80, 1)
     before = code_hash.code_hash([type(tasks), *own_factories("wide")], [])
     path.write_text(example.replace("80", "70"), encoding="utf-8")
-    code_hash.forget_own_files()
+    for cached in (code_hash._hash_of, code_hash._source):
+        cached.cache_clear()
     assert code_hash.code_hash([type(tasks), *own_factories("wide")], []) != before

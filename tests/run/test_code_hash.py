@@ -103,6 +103,12 @@ FILES = {
 }
 
 
+def forget_sources():
+    """As in a new process."""
+    for cached in (code_hash._hash_of, code_hash._source, code_hash._module_files):
+        cached.cache_clear()
+
+
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """A plug-in with neighbours, and the function that hashes it as a new process would."""
@@ -113,11 +119,11 @@ def plugin(tmp_path, monkeypatch):
     (entry,) = registry.load_file(tmp_path / "mine.py")
 
     def hashed():
-        code_hash.forget_own_files()
+        forget_sources()
         return code_hash.code_hash([entry.cls], [])
 
     yield hashed
-    code_hash.forget_own_files()
+    forget_sources()
     del registry._methods["hashed"]
     for name in ("near", "parts", "metabench_plugin_mine"):
         sys.modules.pop(name, None)
