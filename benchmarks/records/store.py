@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
+from benchmarks.masking import masked_texts
 from benchmarks.records import formats
 from benchmarks.records.formats import Damaged
 from benchmarks.records.plain import Unreadable, from_text
@@ -139,7 +140,7 @@ class Store:
             content = formats.PACK[suffix](contents[kind])
             formats.write(path, content)
             files[kind] = SideFile(len(content), hashlib.sha256(content).hexdigest())
-        record = dataclasses.replace(record, files=files)
+        record = dataclasses.replace(record, files=files, **masked_texts(record))
         formats.write(header, json.dumps(record.to_json(), indent=1, allow_nan=False).encode())
         return record
 

@@ -192,7 +192,8 @@ def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[st
     try:
         return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
     finally:
-        for lock in held.values():
+        for key, lock in held.items():
+            store.log_path(key).unlink(missing_ok=True)  # nobody has masked it
             lock.release()
 
 

@@ -161,6 +161,7 @@ def test_two_runs_in_one_store_share_the_work(folder, uninterrupted):
     assert_same_results(folder / "shared", uninterrupted)
 
 
+@pytest.mark.fault("K4")
 def test_runs_that_began_together_try_a_failing_cell_once(folder):
     command = ("run", "--profile", "long.toml", "-m", "./fails.py", "--jobs", "2", "--store", "failing")
     runs = [start(folder, *command) for _ in range(3)]

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks import clock
+from benchmarks.masking import masked
 from benchmarks.records.record import Status
 from benchmarks.run.isolate import child
 
@@ -34,15 +35,12 @@ QUIET = ("ignore:resource_tracker:UserWarning", "ignore:forkserver:UserWarning")
 POLL = 0.1
 #: seconds from the start of a process until its function is called (mainly imports)
 START_LIMIT = 120.0
-#: bytes of the log's tail in an outcome
+#: characters of the log's tail in an outcome
 TAIL_BYTES = 4000
 
 #: process ids of the running jobs of this process; held while one starts and while strays are looked for
 _running: set[int] = set()
 _starting = threading.Lock()
-
-#: environment variables whose values are masked in reasons and logs' tails, if they have at least 6 characters
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,8 @@ class Process:
             self._dump_stack()
         self.kill()  # its children may still work
         self.close()
-        tail = "" if status == "ok" else _masked(_tail(self.job.log))
-        return Outcome(status, reason and _masked(reason), value, tail, seconds, self._peak_bytes)
+        tail = "" if status == "ok" else _tail(self.job.log)
+        return Outcome(status, reason and masked(reason), value, tail, seconds, self._peak_bytes)
 
     def _seconds(self) -> float:
         return time.monotonic() - (self._called or self._launched)
@@ -242,23 +240,17 @@ def _exit_reason(code: int | None) -> str:
     return f"exited with code {code} in the middle"
 
 
-def _masked(text: str) -> str:
-    """The text without the values of environment variables whose names look secret."""
-    for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= 6:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
 def _tail(log: Path) -> str:
+    """The last whole lines of a log, without secrets."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            file.seek(max(0, size - 2 * TAIL_BYTES))  # no secret is cut in two before it is masked
+            text = masked(file.read().decode(errors="replace"))
     except OSError:
         return ""
-    return text.partition("\n")[2] if size > TAIL_BYTES and "\n" in text else text
+    end = text[-TAIL_BYTES:]
+    return end.partition("\n")[2] if len(end) < len(text) and "\n" in end else end
 
 
 def _start_method() -> str:
