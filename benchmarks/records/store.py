@@ -247,8 +247,7 @@ class Store:
                 raise Damaged("holds other episodes than its name says")
             return items
 
-        found: dict[str, np.ndarray] | None = self._whole(self._file("episodes", digest, ".npz"), unpack)
-        return found
+        return self._whole(self._file("episodes", digest, ".npz"), unpack)  # type: ignore[no-any-return]
 
     def _whole(self, path: Path, unpack: Callable[[bytes], Any]) -> Any:
         """The content of a file outside records; None without one. A damaged one is set aside."""

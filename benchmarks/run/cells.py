@@ -141,7 +141,7 @@ class _Where:
         common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code, **details}
         essence = {
             "cell": kind,
-            "task": [tasks.id, tasks.facts.fields],
+            "task": tasks.key,
             "method": [learner.cls, essential],
             "device": self.request.device.partition(":")[0],
             **common,

@@ -49,6 +49,7 @@ def test_a_text_that_is_no_value_is_refused(read, given, said):
         read(given)
 
 
+@pytest.mark.fault("S11")
 @pytest.mark.parametrize(
     ("jobs", "threads", "variable", "expected"),
     [

@@ -39,6 +39,7 @@ def touched(path, monkeypatch):
     )
 
 
+@pytest.mark.fault("K1")
 @pytest.mark.parametrize(
     ("path", "concerned"),
     [
@@ -62,6 +63,7 @@ def test_a_changed_file_changes_the_keys_concerned_and_no_others(path, concerned
     assert not any(concerned(*cell) for cell in same)
 
 
+@pytest.mark.fault("K1")
 def test_a_parents_fit_is_in_the_key_of_its_children(monkeypatch):
     child = registry.method_entry("context-vector", "control").cls
     (parent,) = (each for each in child.__mro__[1:] if each.__module__ == "maml.control.maml")
@@ -129,6 +131,7 @@ def plugin(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.fault("K1")
 @pytest.mark.parametrize("name", sorted(FILES.keys() - {"stranger.py"}))
 def test_a_neighbour_of_a_plug_in_is_part_of_it(plugin, tmp_path, name):
     before = plugin()

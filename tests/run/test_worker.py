@@ -67,6 +67,7 @@ def run(tmp_path, monkeypatch):
         del registry._methods[name]
 
 
+@pytest.mark.fault("K3")
 @pytest.mark.parametrize("kind", ["fit", "evaluation"])
 @pytest.mark.parametrize(
     ("field", "said"),
@@ -95,6 +96,7 @@ def test_a_best_state_that_is_the_last_is_tested_once(run):
     assert np.array_equal(scores["best/none/0"], scores["last/none/0"])
 
 
+@pytest.mark.fault("S11")
 def test_a_best_state_that_is_another_is_tested_too(run):
     _, found = run("worsens")
     assert Drifts.adapted == [6.0, 9.0]
@@ -124,6 +126,7 @@ def in_processes(tmp_path, method, task, episodes, **settings):
     return store.records("evaluation")
 
 
+@pytest.mark.fault("K3")
 def test_machine_versions_and_commit_are_those_of_the_computing_process(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "versions", lambda: {"torch": "of the parent"})
     monkeypatch.setattr(machine, "git_state", lambda path: {"commit": "of the parent", "dirty": False})
@@ -136,6 +139,7 @@ def test_machine_versions_and_commit_are_those_of_the_computing_process(tmp_path
     assert record.threads == 1
 
 
+@pytest.mark.fault("K8")
 def test_memory_does_not_grow_with_the_episodes(tmp_path):
     peaks = [
         in_processes(tmp_path, "nearest-neighbour", "glyphs/5w1s", episodes, **{"glyphs.queries": 2})[0].peak_bytes
