@@ -9,6 +9,7 @@ from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.registry import Entry
 from benchmarks.run.own_files import OwnFiles, listed
+from benchmarks.run.schedule import Machine
 
 #: the most training seeds of one run: more is a seed that was meant as one number
 MOST_SEEDS = 1_000
@@ -19,16 +20,16 @@ LARGEST_SEED = 2**23 - 1
 Names = str | Path | Sequence[str | Path]
 
 
-def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], OwnFiles]:
+def named(methods: Names, tasks: Names, memory_bytes: int | None = None) -> tuple[list[str], list[str], OwnFiles]:
     """Names of methods and tasks, where a file stands for those that it registers; and what the caller's own files
-    register. This process imports none of them. Raises `MetabenchError` for a file that registers nothing of the kind.
-    """
+    register. They are imported in processes with this limit of memory, not here. Raises `MetabenchError` for a file
+    that registers nothing of the kind."""
     given = [_texts(methods), _texts(tasks)]
     tables = {"methods": registry.methods(), "tasks": registry.tasks()}
     files = dict.fromkeys(_file(name) for names in given for name in names if name.endswith(".py"))
     foreign = (_foreign(name, table) for names, table in zip(given, tables.values(), strict=True) for name in names)
     files |= dict.fromkeys(path for paths in foreign for path in paths)
-    own = listed([*files])
+    own = listed([*files], memory_bytes)
 
     def names(given: list[str], kind: str) -> list[str]:
         found: list[str] = []
@@ -44,7 +45,7 @@ def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], OwnFiles]
 
 def imported(methods: Names, tasks: Names) -> tuple[list[str], list[str]]:
     """The same names; this process imports their files, again where they have changed."""
-    methods_found, tasks_found, own = named(methods, tasks)
+    methods_found, tasks_found, own = named(methods, tasks, Machine.default("cpu", jobs=1).memory_bytes)
     for path in own.files:
         registry.forget_file(Path(path))
     registry.discover(own.files)

@@ -100,16 +100,16 @@ def run(
     from benchmarks.run.resolution import Request
 
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    method_names, task_names, own = names.named(methods, tasks)
+    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
+        check_budget(what, number)
+    machine = schedule.Machine.default(device, jobs, memory, threads)
+    method_names, task_names, own = names.named(methods, tasks, machine.memory_bytes)
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
-    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
-        check_budget(what, number)
     check_budget("shots", list(shots), 1_000)
     plans.check_device(plan, names.device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
-    machine = schedule.Machine.default(device, jobs, memory, threads)
     found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
     target = Store(store_of(store, profile))
     with RunView() if verbose else contextlib.nullcontext() as view:

@@ -56,10 +56,11 @@ class OwnFiles:
         return {*registry.methods(), *registry.tasks(), *own}
 
 
-def listed(paths: Sequence[str]) -> OwnFiles:
+def listed(paths: Sequence[str], memory_bytes: int | None) -> OwnFiles:
     """What these files register; raises `MetabenchError` for one that is no plug-in, naming the line."""
     found = OwnFiles()
-    for path, names in zip(paths, _in_jobs("names", [{"files": [path]} for path in paths], None), strict=True):
+    answers = _in_jobs("names", [{"files": [path]} for path in paths], memory_bytes)
+    for path, names in zip(paths, answers, strict=True):
         for kind in ("methods", "tasks", "backbones"):
             table = getattr(found, kind)
             table.update({name: tuple(dict.fromkeys((*table.get(name, ()), path))) for name in names[kind]})

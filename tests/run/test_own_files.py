@@ -100,14 +100,14 @@ def test_a_file_that_changes_its_process_changes_no_other(folder: Path, command_
         ("import sys; sys.exit(0)", "bad.py:1 can't be imported: SystemExit: 0"),
         ("import time; time.sleep(99)", "bad.py:1 can't be imported: took longer than 1 s"),
         ("import os; os.kill(os.getpid(), 11)", "bad.py:1 can't be imported: killed by SIGSEGV"),
-        ("kept = [bytes(10**8) for _ in range(9)]; import time; time.sleep(9)", "the limit is 0.60 GB"),
+        ("kept = [b'x' * 10**8 for _ in range(9)]; import time; time.sleep(99)", "the limit is 0.60 GB"),
         ("1 / 0", "bad.py:1 can't be imported: ZeroDivisionError"),
     ],
 )
 def test_a_file_whose_import_ends_in_any_way_is_one_line_and_code_2(
     folder: Path, command_line: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, statement: str, said: str
 ) -> None:
-    monkeypatch.setattr(own_files, "SECONDS", 1.0 if "99" in statement else 60.0)
+    monkeypatch.setattr(own_files, "SECONDS", 1.0 if statement == "import time; time.sleep(99)" else 60.0)
     methods = ("-m", write(folder, "bad", f"{statement}\n"), "-m", write(folder, "good"))
     answer = run(command_line, *methods, "--memory", "0.6")
     assert (answer.code, answer.out) == (2, "")
@@ -115,6 +115,38 @@ def test_a_file_whose_import_ends_in_any_way_is_one_line_and_code_2(
     assert answer.err.count("\n") == 1
     assert "good" not in answer.err
     assert not (folder / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("os._exit(0)", "exited with code 0 in the middle"),
+        ("sys.exit(0)", "SystemExit: 0"),
+        ("time.sleep(99)", "took longer than 2 s"),
+    ],
+)
+def test_a_file_whose_import_ends_its_cell_fails_alone(
+    folder: Path, command_line: Callable[..., Answer], statement: str, reason: str
+) -> None:
+    (folder / "tiny.toml").write_text(profile(kill_after=2))
+    before = f"""
+import os, sys, time
+with open("imports", "a+") as file:
+    file.write("x")
+    file.seek(0)
+    if len(file.read()) > 2:  # two jobs have described it
+        {statement}
+"""
+    methods = ("-m", write(folder, "bad", before), "-m", write(folder, "good"))
+    answer = run(command_line, *methods, "-t", "sinusoid/k5", "--set", "bad.value=2.5")
+    assert answer.code == 1
+    found = {record.label: record for record in Store(folder / "store").records()}
+    assert found["good"].ok
+    assert found["bad"].failed
+    assert reason in (found["bad"].reason or "")
+    assert found["bad"].method is not None
+    assert found["bad"].method.fields["value"] == 2.5
+    assert found["bad"].method.role == "learner"
 
 
 @pytest.mark.parametrize("command", ["prepare", "run"])
@@ -164,6 +196,13 @@ def test_keys_are_those_of_a_process_that_imports_everything(folder: Path) -> No
         ("maml", "sinusoid"): [],
         ("maml", "hidden-place"): ["control_task.py"],
     }
+
+
+def test_a_task_of_ones_own_may_have_a_version_and_a_variant() -> None:
+    names = ["sinusoid/k5", "mine-v2/a", "mine", "other-v2"]
+    groups = own_files._groups(names, {"mine": ("m.py",), "other-v2": ("o.py",)})
+    assert groups == {(): ["sinusoid/k5"], ("m.py",): ["mine-v2/a", "mine"], ("o.py",): ["other-v2"]}
+    assert own_files._groups([], {"mine": ("m.py",)}) == {(): []}
 
 
 BACKBONE = """
