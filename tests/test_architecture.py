@@ -38,7 +38,7 @@ ARROWS = {
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors masking registry",
-    "run": "api checks clock errors machine masking models program records registry",
+    "run": "api checks clock errors execution machine masking models program records registry",
     "stats": "checks errors records sampling",
     "compare": "checks errors records registry stats",
     "cost": (

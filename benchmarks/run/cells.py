@@ -141,11 +141,13 @@ class _Where:
         common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code, **details}
         essence = {
             "cell": kind,
-            "task": tasks.key,
+            "task": tasks.identity,
             "method": [learner.cls, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
+        if "test" in details:
+            essence["test"] = {**details["test"], "trained_on": self.block.found.tasks.identity}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         label = f"{learner.facts.name} [tuned]" if tuned else learner.facts.name
         cell = self._of(kind, content_key(essence), label, learner, tasks, common)

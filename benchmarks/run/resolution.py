@@ -43,11 +43,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Tasks:
-    """A task distribution. id: without changed fields. key: what stands for it in the keys of cells. way: classes of an
+    """A task distribution. id: without changed fields. identity: what stands for it in keys. way: classes of an
     episode, None for other kinds. files: of the user's own that define it."""
 
     id: str
-    key: Any
+    identity: Any
     facts: Task
     way: int | None
     files: tuple[str, ...] = ()
@@ -275,7 +275,7 @@ def describe_task(tasks: TaskDistribution, files: Sequence[str] = ()) -> Tasks:
     names = ("name", "version", "variant", "kind", "metric", "higher_is_better", "equivalence_margin")
     facts = Task(tasks.title, **{name: getattr(tasks, name) for name in names}, fields=tasks.config())
     way = tasks.outputs if tasks.kind == "classification" else None
-    return Tasks(tasks.id, [tasks.id, tasks.config()], facts, way, _files_of([tasks], files))
+    return Tasks(tasks.id, tasks.identity(), facts, way, _files_of([tasks], files))
 
 
 def describe_method(name: str, fields: dict[str, Any], learner: MetaLearner, tasks: TaskDistribution) -> Method:

@@ -130,7 +130,7 @@ def test_what_a_job_detaches_ends_with_it_and_a_running_job_goes_on(job, tmp_pat
 
 FAULTS = """
 import resource, numpy
-from benchmarks.run.isolate.child import keep_freed_memory
+from benchmarks.execution.memory import keep_freed_memory
 def faults():
     numpy.ones(5_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
