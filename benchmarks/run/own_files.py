@@ -56,7 +56,7 @@ class OwnFiles:
         return {*registry.methods(), *registry.tasks(), *own}
 
 
-def listed(paths: Sequence[str], memory_bytes: int | None) -> OwnFiles:
+def registered(paths: Sequence[str], memory_bytes: int | None) -> OwnFiles:
     """What these files register; raises `MetabenchError` for one that is no plug-in, naming the line."""
     found = OwnFiles()
     answers = _in_jobs("names", [{"files": [path]} for path in paths], memory_bytes)

@@ -165,7 +165,7 @@ def test_an_interrupt_while_a_file_is_imported_ends_it(folder: Path) -> None:
     wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text(), 60, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "interrupted: run the same command again to resume\n")
+    assert (process.returncode, err) == (130, "metabench: interrupted: run the same command again to resume\n")
     with pytest.raises(ProcessLookupError):
         os.kill(int((folder / "pid").read_text()), 0)
 
