@@ -23,7 +23,7 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program"), ""),
+    **dict.fromkeys(("errors", "sampling", "clock", "machine", "masking", "cache", "program"), ""),
     **dict.fromkeys(("api", "checks"), "errors"),
     "execution": "checks errors",
     "registry": "api checks errors",
@@ -37,8 +37,8 @@ ARROWS = {
     "baselines": "api checks environments maml models registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
-    "records": "checks errors registry",
-    "run": "api checks clock errors execution machine models program records registry",
+    "records": "checks errors masking registry",
+    "run": "api checks clock errors execution machine masking models program records registry",
     "stats": "checks errors records sampling",
     "compare": "checks errors records registry stats",
     "cost": (

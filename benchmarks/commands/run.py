@@ -119,9 +119,9 @@ def prepare(task: TasksOption = None) -> None:
     """Find, download and decode the data of tasks; by default of all of them."""
     from benchmarks import registry
     from benchmarks.errors import Unavailable
-    from benchmarks.python_api.names import named
+    from benchmarks.python_api.names import imported
 
-    for name in named([], options.names(task))[1] or registry.tasks():
+    for name in imported([], options.names(task))[1] or registry.tasks():
         try:
             prepare_one(name)
         except Unavailable as reason:

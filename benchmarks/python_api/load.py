@@ -44,7 +44,7 @@ def load(
     Raises `MetabenchError` for an unknown method, task, seed or checkpoint (and names the known ones), where the method
     has several rows on the task, and where the store holds no trained states (``metabench keep`` leaves them out)."""
     files = Store.existing(store)
-    methods, task_ids, _ = names.named(method, task)
+    methods, task_ids = names.imported(method, task)
     record = _chosen(files, _only(method, methods), _only(task, task_ids), seed).record
     learner, tasks = _built(record, checkpoint, check_device(device))
     if record.training is None:

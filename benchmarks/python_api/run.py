@@ -101,38 +101,37 @@ def run(
     values before anything is written."""
     from benchmarks.run import isolate
 
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
+    isolate.warm(isolate.SUITE)  # imports while this process imports as well
     from benchmarks.execution import plans
     from benchmarks.python_api import names
     from benchmarks.python_api.view import RunView
-    from benchmarks.run import code_hash, profiles, schedule
-    from benchmarks.run.cells import Request, resolve
+    from benchmarks.run import own_files, profiles, schedule
+    from benchmarks.run.resolution import Request
 
     _check_types(locals())
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    method_names, task_names, files = names.named(methods, tasks)
-    code_hash.forget_own_files()
+    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
+        check_budget(what, number)
+    schedule.check_threads("threads", threads)
+    machine = schedule.Machine.default(device, jobs, memory, threads)
+    method_names, task_names, own = names.named(methods, tasks, machine.memory_bytes)
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
-    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
-        check_budget(what, number)
     check_budget("shots", list(shots), 1_000)
-    schedule.check_threads("threads", threads)
     schedule.check_threads(f"plan {plan!r}: threads", plans.parse(plan).get("threads"))
     plans.check_device(plan, check_device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
-    found = resolve(chosen, request)
+    found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
     target = places.target(places.store_of(store, profile))
-    machine = schedule.Machine.default(device, jobs, memory, threads)
     with RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
-        data = schedule.prepare(found, machine, files, watcher)
+        data = schedule.prepare(found, machine, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
         if not (todo.to_run or todo.done):
             raise MetabenchError(f"nothing ran: {'; '.join(todo.skips) or f'no cell is among the {only} ones'}")
         watcher.plan(todo)
-        outcomes = schedule.run(todo, target, machine, files, watcher)
+        outcomes = schedule.run(todo, target, machine, watcher)
     ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
     lines = [
         (end.status, f"{cell}: {end.status} ({one_line(end.reason)})") for cell, end in ended if end.status != "ok"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
+from benchmarks.masking import masked_texts
 from benchmarks.records import formats
 from benchmarks.records.formats import Damaged
 from benchmarks.records.plain import Unreadable, from_text, sealed, unseal
@@ -139,7 +140,7 @@ class Store:
             content = formats.PACK[suffix](contents[kind])
             formats.write(path, content)
             files[kind] = SideFile(len(content), hashlib.sha256(content).hexdigest())
-        record = dataclasses.replace(record, files=files)
+        record = dataclasses.replace(record, files=files, **masked_texts(record))
         formats.write(header, sealed(record.to_json()))
         return record
 
@@ -248,8 +249,7 @@ class Store:
                 raise Damaged("holds other episodes than its name says")
             return items
 
-        found: dict[str, np.ndarray] | None = self._whole(self._file("episodes", digest, ".npz"), unpack)
-        return found
+        return self._whole(self._file("episodes", digest, ".npz"), unpack)  # type: ignore[no-any-return]
 
     def _whole(self, path: Path, unpack: Callable[[bytes], Any]) -> Any:
         """The content of a file outside records; None without one. A damaged one is set aside."""

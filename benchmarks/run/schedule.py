@@ -22,6 +22,7 @@ from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
 from benchmarks.run.isolate import Event, Job, Outcome
+from benchmarks.run.resolution import Resolution
 
 Only = Literal["all", "failed", "missing"]
 
@@ -107,7 +108,7 @@ class Watcher:
     plan: Callable[[Todo], None] = lambda todo: None
 
 
-def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
+def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
     """Make the data of every task ready, each in its own process.
 
     Raises MetabenchError for broken data, before anything is written."""
@@ -132,7 +133,8 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
     with tempfile.TemporaryDirectory() as logs:
         jobs = []
         for key, task in wanted.items():
-            arguments = {"task": cells.plain_task(found.tasks[task]), "plugins": list(plugins)}
+            tasks = found.tasks[task]
+            arguments = {"task": tasks.plain, "plugins": [*tasks.files]}
             call = ("benchmarks.run.worker:prepare", arguments)
             jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))
         isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
@@ -141,7 +143,7 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
     return Data(digests, unavailable)
 
 
-def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
+def plan(found: Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
     keep: list[Cell] = []
     done: list[Cell] = []
@@ -164,7 +166,7 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     return Todo([cell for cell in keep if reachable(cell)], done)
 
 
-def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
+def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[str, Outcome]:
     """Run all cells; whatever happens to one of them becomes a record, and the others go on.
 
     Several runs may share a store: this one holds the lock of each cell that it works on until its record is written,
@@ -202,16 +204,22 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
                 lock.release()
         watcher.event(cell, event)
 
-    jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]
+    jobs = [_job(cell, by_key, store, machine) for cell in todo.to_run]
     try:
         return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
     finally:
-        for lock in held.values():
+        for key, lock in held.items():
+            store.log_path(key).unlink(missing_ok=True)  # nobody has masked it
             lock.release()
 
 
-def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:
-    arguments = {"key": cell.key, "spec": dict(cell.spec), "store": str(store.path.absolute()), "plugins": [*plugins]}
+def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine) -> Job:
+    arguments = {
+        "key": cell.key,
+        "spec": dict(cell.spec),
+        "store": str(store.path.absolute()),
+        "plugins": [*cell.files],
+    }
     call = (f"benchmarks.run.worker:run_{cell.kind}", arguments)
     after = cell.after if cell.after in by_key else None
     return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)
@@ -222,4 +230,4 @@ def _record(store: Store, cell: Cell, outcome: Outcome, began: str) -> None:
     if record is not None and (record.ok or record.finished > began):
         return  # that of another run in the same store
     facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr", "peak_bytes")}
-    worker.write_failure(store, cell.kind, cell.key, cell.spec, facts)
+    worker.write_failure(store, cell.draft, facts)

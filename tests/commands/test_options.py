@@ -50,7 +50,7 @@ def test_a_text_that_is_no_value_is_refused(read, given, said):
         read(given)
 
 
-@pytest.mark.fault("U3")
+@pytest.mark.fault("S11", "U3")
 @pytest.mark.parametrize(
     ("jobs", "threads", "variable", "expected"),
     [

@@ -130,6 +130,7 @@ def test_contradictions_are_named_and_nothing_is_written(full: Store, tmp_path: 
     assert not target.path.exists()
 
 
+@pytest.mark.fault("S3")
 @pytest.mark.parametrize("kind", ["scores", "state", "arrays", "episodes"])
 def test_a_damaged_file_is_not_copied_as_if_it_were_whole(full: Store, tmp_path: Path, kind: str) -> None:
     folder = {"state": "states"}.get(kind, kind)

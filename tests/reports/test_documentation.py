@@ -17,7 +17,7 @@ from benchmarks import conformance, registry
 from benchmarks.commands import options
 from benchmarks.commands.app import app
 from benchmarks.run import profiles
-from benchmarks.run.cells import check_settings
+from benchmarks.run.resolution import check_settings
 from reports import readme, words
 from reports.results import Results, load
 

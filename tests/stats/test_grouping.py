@@ -120,6 +120,7 @@ def test_failures_that_newer_code_has_replaced_are_superseded(make: Maker) -> No
     assert {record.key for record in make.store.records()} == {old, *still}
 
 
+@pytest.mark.fault("S11")
 def test_a_row_that_mixes_threads_says_so(make: Maker) -> None:
     for seed, threads in ((0, 1), (1, 2)):
         training = dataclasses.replace(make.training("maml", SINUSOID, seed), threads=threads)
