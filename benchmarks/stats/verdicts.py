@@ -2,7 +2,8 @@
 
 All pairs of a column are one family. Holm's test over them decides better and worse. Two one-sided tests (the 90 %
 interval within the task's margin) decide equivalent. All other pairs are undecided: no evidence of a difference is not
-evidence of no difference.
+evidence of no difference. Where a few episodes carry a mean, the pair is unstable, and the share of episodes won takes
+the place of the means in Holm's test.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, cont
 from benchmarks.stats.families import holm, interval_levels, letters, ranks
 from benchmarks.stats.power import Need, components, needed
 
-VERDICTS = ("better", "worse", "equivalent", "undecided")
+VERDICTS = ("better", "worse", "equivalent", "undecided", "unstable")
 OPPOSITE = {"better": "worse", "worse": "better"}
 ALPHA = 0.05
 
@@ -67,6 +68,7 @@ class Pair:
     adjusted: the interval to draw; it excludes zero if and only if the verdict is better or worse
     verdict: one of `VERDICTS`
     equivalent: whether the 90 % interval lies within the margin, also possible for a (small) significant difference
+    robust: for an unstable pair, the verdict by the share of episodes won: "better", "worse" or "undecided"
     """
 
     first: str
@@ -80,6 +82,13 @@ class Pair:
     verdict: str
     equivalent: bool
     alpha: float = ALPHA
+    robust: str = ""
+
+    @property
+    def unstable(self) -> str:
+        """Why the means have no verdict: "1 of 200 episodes carries 100 % of the mean of maml"; empty if they have."""
+        sides = zip(self.contrast.carried, (self.first, self.second), strict=True)
+        return " and ".join(f"{carried} of the mean of {name}" for carried, name in sides if carried)
 
     def interval(self, scope: str | None = None, level: float = 0.95) -> Interval:
         """The unadjusted interval of this pair alone, in the verdict's scope or another."""
@@ -125,9 +134,10 @@ class Comparison:
 
     @cached_property
     def better(self) -> list[tuple[str, str]]:
-        """Pairs (winner, loser) that Holm's test separates."""
-        told = [pair for pair in self.pairs if pair.verdict in OPPOSITE]
-        return [(p.first, p.second) if p.verdict == "better" else (p.second, p.first) for p in told]
+        """Pairs (winner, loser) that Holm's test separates, unstable ones by the share of episodes won."""
+        told = [(pair, pair.robust or pair.verdict) for pair in self.pairs]
+        told = [(pair, verdict) for pair, verdict in told if verdict in OPPOSITE]
+        return [(p.first, p.second) if verdict == "better" else (p.second, p.first) for p, verdict in told]
 
     @cached_property
     def ranks(self) -> dict[str, int]:
@@ -139,8 +149,9 @@ class Comparison:
 
     @property
     def winner(self) -> str | None:
-        """The method that is significantly better than every other; None if there is none or a fit is under-trained."""
-        if len(self.names) < 2 or self.under_trained:
+        """The method that is significantly better than every other; None if there is none, a fit is under-trained or a
+        pair is unstable."""
+        if len(self.names) < 2 or self.under_trained or any(pair.robust for pair in self.pairs):
             return None
         beaten = {name: sum(winner == name for winner, _ in self.better) for name in self.names}
         return next((name for name, count in beaten.items() if count == len(self.names) - 1), None)
@@ -180,7 +191,7 @@ def compare(
     scope: default: "methods" if every pair shares enough seeds, else "models"
     alpha: level of Holm's test
 
-    Methods whose scores are not finite are left out and listed. So are pairs without a common seed. Raises
+    Methods whose accuracies are not finite are left out and listed. So are pairs without a common seed. Raises
     `MetabenchError` if the numbers of episodes differ or the scope is unknown."""
     given = {name: s if isinstance(s, Scores) else Scores(s) for name, s in methods.items()}
     widths = {name: s.values.shape[1] for name, s in given.items()}
@@ -205,7 +216,7 @@ def compare(
 
 def _unusable(name: str, scores: Scores, metric: str) -> str | None:
     try:
-        values = checked(scores.values, name)
+        values = checked(scores.values, name, metric)
     except MetabenchError as refusal:
         return str(refusal)
     if metric == "squared error" and (values.min() < 0 or values.mean() <= 0):
@@ -229,16 +240,16 @@ def judge(
     couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float = ALPHA
 ) -> list[Pair]:
     """Verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
-    p_values = np.array([c.p_value(scope) for c in contrasts])
+    p_values = np.array([(c.wins if c.unstable else c).p_value(scope) for c in contrasts])
     family = (couples, contrasts, p_values, holm(p_values), *interval_levels(p_values, alpha))
     pairs = []
     for (first, second), one, p, adjusted, near, far in zip(*family, strict=True):
         equivalent = one.interval(scope, 1 - 2 * ALPHA).within(margin)
-        verdict = "equivalent" if equivalent else "undecided"
-        if adjusted <= alpha:
-            verdict = "better" if one.estimate > 0 else "worse"
+        ahead = "better" if (one.wins if one.unstable else one).estimate > 0 else "worse"
+        found = ahead if adjusted <= alpha else "equivalent" if equivalent else "undecided"
+        verdict, robust = ("unstable", found) if one.unstable else (found, "")
         drawn = _drawn(one, scope, near, far)
-        pairs.append(Pair(first, second, one, scope, margin, p, adjusted, drawn, verdict, equivalent, alpha))
+        pairs.append(Pair(first, second, one, scope, margin, p, adjusted, drawn, verdict, equivalent, alpha, robust))
     return pairs
 
 
