@@ -251,7 +251,8 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def score(self, predictor: Predictor, query: Any) -> Tensor:
-        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or a trajectory's return."""
+        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or a trajectory's return; NaN
+        where the prediction is not a number, which the suite counts as wrong and as a failed adaptation."""
         raise NotImplementedError
 
     def predictions(self, predictor: Predictor, query: LabelledSet) -> Tensor:

@@ -9,6 +9,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from benchmarks.records.origin import Git as Git
+from benchmarks.records.origin import Machine as Machine
 from benchmarks.records.plain import Unreadable, plain, read
 
 SCHEMA = 2
@@ -70,7 +72,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite."""
+    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite.
+    robust: the score that selects, where an error counts as no higher than the best constant's. failed: adaptations
+    that failed. Both are None in older records."""
 
     step: int
     seconds: float
@@ -79,11 +83,14 @@ class CurvePoint:
     loss: float | None
     score: float | None
     standard_error: float | None
+    robust: float | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training. threads: CPU
+    """How a fit went. fit: its key. share: of the published budget. best_step: of the state that is tested as "best".
+    best_validation: its robust score (the mean in older records). regime: of batch-norm in training. threads: CPU
     threads of the fit, which decide the last bits of a float; None in converted records."""
 
     fit: str
@@ -112,6 +119,11 @@ class Training:
             return self.still_improving
         return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
 
+    @property
+    def failed_validations(self) -> int:
+        """In how many validations an adaptation failed; in older records, how many were not finite."""
+        return sum(point.score is None or bool(point.failed) for point in self.curve)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -119,7 +131,8 @@ class Evaluation:
 
     trained_on: the task id of the fit. shots, queries: per class (or task); None where the task has none.
     selection: "published" or "validation". curve_episodes: the first episodes, scored after every inner step.
-    episodes_digest: of the table of test examples, None for tasks that draw them afresh."""
+    episodes_digest: of the table of test examples, None for tasks that draw them afresh. constant_error: the mean
+    squared error of the best constant on the test; None for other tasks and in older records."""
 
     split: str
     task_id: str
@@ -132,12 +145,14 @@ class Evaluation:
     validation_episodes: int
     curve_episodes: int
     episodes_digest: str | None = None
+    constant_error: float | None = None
 
 
 @dataclass(frozen=True)
 class StepSummary:
     """Scores after some inner steps over episodes (an episode's score is the mean over its queries). half_width: of the
-    95 % interval. environment_steps: taken by then, per task."""
+    95 % interval. environment_steps: taken by then, per task. failed: episodes whose adaptation failed (an answer that
+    is not a number, or an error above 100 times the best constant's); None in older records."""
 
     step: int
     mean: float | None
@@ -146,6 +161,7 @@ class StepSummary:
     episodes: int
     deviation: float | None
     environment_steps: float | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -188,31 +204,6 @@ class Cost:
     precision: dict[str, Any] | None = None
     stages: dict[str, Any] = field(default_factory=dict)
     cut: bool = False
-
-
-@dataclass(frozen=True)
-class Machine:
-    """`benchmarks.machine.fingerprint` of the process that computed the record."""
-
-    id: str
-    cpu: str
-    architecture: str
-    physical_cores: int | None
-    logical_cores: int | None
-    usable_cores: int | None
-    memory_gib: int | None
-    system: str
-    os: str
-    gpu: dict[str, Any] | None = None
-    threads: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Git:
-    """The checked-out commit, and whether files differed from it."""
-
-    commit: str
-    dirty: bool
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def run_evaluation(
     record = _record(
         *(key, "evaluation", spec, tasks, started),
         training=fit.training if fit else None,
-        evaluation=_conditions(spec, tasks, digest),
+        evaluation=_conditions(spec, tasks, digest, evaluated.constant_error),
         tests=_tests(learner, tasks, evaluated, test["episodes"]),
         plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
         peak_bytes=memory.bytes(),
@@ -198,7 +198,9 @@ def _task(tasks: TaskDistribution, data: str | None) -> Task:
     return Task(tasks.title, **{name: getattr(tasks, name) for name in names}, fields=tasks.config(), data=data)
 
 
-def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | None) -> Evaluation:
+def _conditions(
+    spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | None, constant_error: float | None = None
+) -> Evaluation:
     test, fields = spec["test"], tasks.config()
     return Evaluation(
         split=test["split"],
@@ -212,6 +214,7 @@ def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | 
         validation_episodes=test["validation_episodes"],
         curve_episodes=min(CURVE_EPISODES, test["episodes"]),
         episodes_digest=digest,
+        constant_error=constant_error,
     )
 
 
@@ -220,7 +223,7 @@ def _tests(learner: MetaLearner, tasks: TaskDistribution, evaluated: Evaluated, 
         Test(
             *where,
             reported_steps=tested.reported_steps,
-            summary=tested.summary(),
+            summary=tested.summary(evaluated.constant_error),
             seconds_per_task=tested.seconds / episodes,
             trials=tested.choice.trials,
             chosen=tested.choice.plain,

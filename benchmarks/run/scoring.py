@@ -1,0 +1,62 @@
+"""From a predictor to scores, with failed adaptations counted.
+
+An adaptation has failed if one of its predictions is not a number, or if its mean squared error in the episode is more
+than `FAILED` times that of the best constant on the same test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.api import Predictor, TaskDistribution
+
+#: times the constant's error
+FAILED = 100.0
+
+
+@dataclass
+class ConstantError:
+    """The mean squared error of the best constant on queries that come in parts: the variance of their targets."""
+
+    count: int = 0
+    total: Any = 0.0
+    squares: Any = 0.0
+
+    def add(self, tasks: TaskDistribution, query: Any) -> None:
+        """Take the targets ``[T, n, outputs]`` of a regression in."""
+        if tasks.kind == "regression":
+            y = query.y.double().flatten(0, -2).cpu().numpy()
+            self.count += len(y)
+            self.total = self.total + y.sum(0)
+            self.squares = self.squares + (y**2).sum(0)
+
+    @property
+    def value(self) -> float | None:
+        """None without targets, and where all are equal."""
+        found = float(np.mean(self.squares / self.count - (self.total / self.count) ** 2)) if self.count else 0.0
+        return found if found > 0 else None
+
+
+def scored(tasks: TaskDistribution, predictor: Predictor, query: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The scores ``[T, n]``, a class that is not a number as a wrong one; and whether an answer of the episode is not
+    a number, bool ``[T]``."""
+    scores = tasks.score(predictor, query).cpu().numpy()
+    lost = ~np.isfinite(scores)
+    return np.where(lost, 0, scores).astype(scores.dtype) if tasks.metric == "accuracy" else scores, lost.any(1)
+
+
+def failed(scores: np.ndarray, lost: np.ndarray, constant_error: float | None) -> np.ndarray:
+    """Which adaptations have failed, bool ``[episodes]``, from the mean score of each episode and `scored`'s second."""
+    return lost if constant_error is None else lost | ~(scores <= FAILED * constant_error)
+
+
+def robust(scores: np.ndarray, constant_error: float | None) -> np.ndarray:
+    """The scores of episodes ``[episodes]`` as selection counts them: an error no higher than the constant's, and a
+    return that is not finite as the lowest of the others. Accuracies stay."""
+    if constant_error is not None:
+        return np.where(scores < constant_error, scores, constant_error)
+    known = np.isfinite(scores)
+    return np.where(known, scores, scores[known].min()) if known.any() else scores
