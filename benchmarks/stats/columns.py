@@ -166,8 +166,9 @@ class Column:
     @cached_property
     def membership(self) -> Membership | None:
         """The classes of the shared episodes; None for tasks without."""
-        digest = next((d for row in self.rows if (d := row.first.conditions.episodes_digest)), None)
-        found = self.examples(digest) if digest and self.strata is None else None
+        where = [row.first.conditions for row in self.rows]
+        digest = next((one.episodes_digest for one in where if one.episodes_digest and one.way is not None), None)
+        found = self.examples(digest) if digest else None
         if found is None or len(found["classes"]) < len(self.episodes):
             return None
         clusters = clusters_by_item(found["classes"].reshape(-1), found["items"].reshape(-1))
