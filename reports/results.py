@@ -194,6 +194,11 @@ class Results:
         found = self.verdicts[place]
         return found if isinstance(found, Comparison) else None
 
+    def failed(self, result: Result) -> float | None:
+        """The share of a result's adaptations that failed; None where it is unknown."""
+        column = next(column for column in self.compared if result.row in column.rows)
+        return column.failed(result.row)
+
     def of(self, row: Row) -> Result:
         """The result of a row."""
         return next(result for result in self.results if result.row is row)

@@ -48,7 +48,8 @@ def number(value: float, metric: str) -> str:
     """A score in its unit's decimals, without the unit."""
     if not math.isfinite(value):
         return "not a number"
-    return f"{value * factor(metric):.{METRICS.get(metric, METRICS['return'])[1]}f}"
+    form = ".1e" if abs(value) >= 1e6 else f".{METRICS.get(metric, METRICS['return'])[1]}f"
+    return f"{value * factor(metric):{form}}"
 
 
 def plus_minus(interval: Interval, metric: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records.record import Record, Task, Tested
+from benchmarks.records.record import FAILED, Record, Task, Tested
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.comparison import Comparison, Scores, compare
@@ -180,6 +181,28 @@ class Column:
         known = [row.strata[self.episodes] for row in self.rows if row.strata is not None]
         same = len(known) == len(self.rows) and all(np.array_equal(known[0], each) for each in known)
         return known[0] if same else None
+
+    @cached_property
+    def constant_error(self) -> float | None:
+        """The mean squared error of the best constant on these episodes: as recorded, else of the row that is the
+        floor; None for other metrics and where neither is known."""
+        if self.metric != "squared error":
+            return None
+        recorded = (row.first.conditions.constant_error for row in self.rows)
+        floors = (float(row.values.mean()) for row in self.rows if row.role == "floor")
+        return next((error for error in (*recorded, *floors) if error is not None), None)
+
+    def failed(self, row: Row) -> float | None:
+        """The share of a row's adaptations that failed: as recorded, else from its scores; None where it is unknown
+        (accuracies of older records)."""
+        recorded = [each.test.at(each.test.headline_step) for each in row.tested]
+        known = [(one.failed, one.episodes) for one in recorded if one and one.failed is not None]
+        if len(known) == len(recorded):
+            return sum(failed for failed, _ in known) / sum(episodes for _, episodes in known)
+        if self.metric == "accuracy":
+            return None
+        scores, limit = row.values.mean(axis=2), self.constant_error
+        return float((~np.isfinite(scores) | (scores > FAILED * (limit or math.inf))).mean())
 
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""

@@ -230,7 +230,8 @@ def contrast(
     metric: squared errors are compared by the ratio of their means, other scores by their difference. Errors and
         returns that are not finite count as the worst of all and make the means unstable
 
-    Raises `MetabenchError` for accuracies that are not finite, shapes that don't match, and a mean error of zero."""
+    Raises `MetabenchError` for accuracies that are not finite, scores of which none is, shapes that don't match, and a
+    mean error of zero."""
     a, b = checked(first, "the first method", metric), checked(second, "the second method", metric)
     if a.shape[1] != b.shape[1] or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
         raise MetabenchError(f"scores of {a.shape} and of {b.shape} (seeds, episodes) can't be paired")
@@ -282,13 +283,13 @@ def margin_on_scale(margin: float, metric: str) -> float:
 
 
 def checked(scores: np.ndarray, name: str, metric: str = "accuracy") -> np.ndarray:
-    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` for other shapes, and for accuracies that are
-    not finite."""
+    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` for other shapes, accuracies that are not
+    finite, and where no episode's score is."""
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or not values.size:
         raise MetabenchError(f"{name}: scores of shape {values.shape}; [seeds, episodes] is expected")
     wrong = int(np.count_nonzero(~np.isfinite(values).all(axis=0)))
-    if wrong and metric == "accuracy":
+    if wrong and (metric == "accuracy" or wrong == values.shape[1]):
         raise MetabenchError(f"{name}: the scores of {wrong} of {values.shape[1]} episodes are not numbers")
     return values
 

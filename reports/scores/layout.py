@@ -122,6 +122,9 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "backbone": ("backbone", "the network", str),
     "selection": ("settings", "published, or chosen on validation tasks", words.selection),
     "trials": ("trials", "settings tried on validation tasks", str),
+    "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
+    "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
+    "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", "{:,}".format),
     "share_of_published": ("of published", "share of the published budget", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
@@ -134,11 +137,11 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 #: printed above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
 #: left out where all are zero: control tasks have no examples
-COUNTS = ("examples_seen",)
+COUNTS = ("examples_seen", "failed", "failed_validations")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "training_batch_norm"),
+    *("examples_seen", "training_batch_norm", "best_step"),
 )
 TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
 

@@ -26,7 +26,7 @@ def main_table(results: Results) -> pd.DataFrame:
     numbers = published.load()
     return pd.DataFrame(
         [
-            _row(result, words.title(result.column, columns), results.judged(result))
+            _row(results, result, words.title(result.column, columns), results.judged(result))
             | _published(result, reproduced(result, numbers))
             for result in ordered(results)
         ]
@@ -120,7 +120,7 @@ def published_sentence(results: Results) -> str:
     return f"Of {words.count(len(found), 'comparison')}: {'; '.join(said)}."
 
 
-def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
+def _row(results: Results, result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
     interval, column, first = result.interval, result.column, result.first
     scale, deviation = words.factor(result.metric), result.row.seed_deviation
     ranks, groups = judged.ranking if judged else ({}, {})
@@ -137,6 +137,9 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "seeds": len(result.tested),
         "seed_deviation": None if deviation is None else deviation * scale,
         "under_trained": result.under_trained,
+        "failed": results.failed(result),
+        "best_step": _shared(one.best_step for one in training),
+        "failed_validations": sum(one.failed_validations for one in training) if training else None,
         "headline_step": _shared(result.headline_steps),
         "selection": first.conditions.selection,
         "trials": max(tested.test.trials for tested in result.tested),
