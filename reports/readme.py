@@ -37,7 +37,7 @@ TRAINED = 2
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
 #: columns next to the scores
-DETAILS = ("rank", "groups", "steps at test", "meta-steps", "of published", "training")
+DETAILS = ("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of published", "training")
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:
@@ -90,7 +90,7 @@ def _score(entry: findings.Entry | None) -> str:
     """A score: bold where no method is better; empty where there is none."""
     if entry is None:
         return ""
-    text = f"**{entry.number}**" if entry.rank == 1 else entry.number
+    text = f"**{entry.number}**" if entry.top else entry.number
     return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 

@@ -22,7 +22,7 @@ from reports.scores.findings import Entry, Finding, findings_of
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
 #: details next to the scores of a full table, if there is room
-SHOWN = ("rank", "groups", "seeds", "of published", "training")
+SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of published", "training")
 #: characters of a column's title in a line
 TITLE = 16
 #: columns between two tables
@@ -163,7 +163,7 @@ def _number(entry: Entry | None) -> Text:
     """A score; bold for the top group."""
     if entry is None:
         return Text("")
-    return _marked(Text(entry.number, style="bold" if entry.rank == 1 else ""), entry.result.under_trained)
+    return _marked(Text(entry.number, style="bold" if entry.top else ""), entry.result.under_trained)
 
 
 def _marked(text: Text, under_trained: bool) -> Text:

@@ -16,6 +16,7 @@ docs/statistics.md explains them in plain words, with simulated coverage.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,11 @@ class Interval:
         """Whether zero lies outside; False if unknown."""
         return self.known and (self.low > 0 or self.high < 0)
 
+    @property
+    def mirrored(self) -> Interval:
+        """The interval seen from the other side."""
+        return Interval(-self.estimate, -self.high, -self.low, self.level, self.scope)
+
     def within(self, margin: float) -> bool:
         """Whether the interval lies between -margin and margin; False if unknown."""
         return self.known and -margin < self.low and self.high < margin
@@ -76,6 +82,7 @@ class Contrast:
     carried: for the first and the second, the few episodes that carry its mean, in words (`instability`); empty where
         none do
     ahead: ``[seeds, episodes]``, 1 where the first is better, 0 where equal, -1 where worse; None: the sign of values
+    strata: the test task of each episode ``[episodes]``, where a task distribution has a finite list of them
     """
 
     values: np.ndarray
@@ -84,6 +91,13 @@ class Contrast:
     trained: bool = True
     carried: tuple[str, str] = ("", "")
     ahead: np.ndarray | None = None
+    strata: np.ndarray | None = None
+
+    @property
+    def mirrored(self) -> Contrast:
+        """The contrast seen from the second."""
+        ahead = None if self.ahead is None else -self.ahead
+        return dataclasses.replace(self, values=-self.values, carried=self.carried[::-1], ahead=ahead)
 
     @property
     def unstable(self) -> bool:
@@ -147,7 +161,7 @@ class Contrast:
     def _spread(self, scope: str) -> tuple[float, int]:
         if scope not in self.scopes():
             raise MetabenchError(self._refusal(scope))
-        error = float(np.var(self.episode_values, ddof=1)) / self.episodes
+        error, degrees = self._over_episodes()
         noisy = self.seeds >= SEEDS_FOR_METHODS and bool((self.values != self.values[:1]).any())
         if scope == "methods" and noisy:
             return math.sqrt(self.seed_variance / self.seeds + error), self.seeds - 1
@@ -155,7 +169,20 @@ class Contrast:
             assert self.membership is not None
             spread = self.membership.components(self.episode_values)
             return math.sqrt(spread.variance_of_mean), self.membership.count - 1
-        return math.sqrt(error), self.episodes - 1
+        return math.sqrt(error), degrees
+
+    def _over_episodes(self) -> tuple[float, int]:
+        """Variance of the mean over episodes and its degrees of freedom, within strata where each has two episodes.
+
+        Cochran, "Sampling Techniques", 3rd edition (1977), sections 5.3 and 5.4."""
+        values, strata = self.episode_values, np.zeros(self.episodes) if self.strata is None else self.strata
+        groups = [values[strata == one] for one in np.unique(strata)]
+        if min(map(len, groups)) < 2:
+            groups = [values]
+        parts = [len(group) * float(np.var(group, ddof=1)) / self.episodes**2 for group in groups]
+        rest = sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+        least = min(map(len, groups)) - 1
+        return sum(parts), least if not rest > 0 else max(least, int(sum(parts) ** 2 / rest + 1e-9))
 
     def _refusal(self, scope: str) -> str:
         check_known("scope", scope, SCOPES)
@@ -194,6 +221,7 @@ def contrast(
     higher_is_better: bool = True,
     membership: Membership | None = None,
     trained: bool = True,
+    strata: np.ndarray | None = None,
 ) -> Contrast:
     """The advantage of ``first`` over ``second``; the other arguments are those of `Contrast`.
 
@@ -214,6 +242,7 @@ def contrast(
     a, b = (np.nan_to_num(x, nan=-sign * WORST, posinf=WORST, neginf=-WORST) for x in (a, b))
     ahead = sign * np.sign(a - b)
     rest: dict[str, Any] = {"membership": membership, "trained": trained, "carried": carried, "ahead": ahead}
+    rest["strata"] = strata
     if metric != "squared error":
         return Contrast(sign * (a - b), "difference", **rest)
     mean_a, mean_b = a.mean(), b.mean()

@@ -112,12 +112,14 @@ def functions(results: Results, looks: Looks) -> Context | None:
 def controlled(results: Results, looks: Looks) -> Context | None:
     """None without control tasks."""
     by_step, totals = control.steps_table(results), control.totals_table(results)
+    each = control.test_tasks_table(results)
     adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
     shown = {
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
         "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
+        "test_tasks": _table("test-tasks.csv", "Returns by test task", each, RETURNS) if len(each) else None,
         "totals": _table("totals.csv", "Totals and published totals", totals, RETURNS) if len(totals) else None,
     }
     if not any(shown.values()):
@@ -127,7 +129,7 @@ def controlled(results: Results, looks: Looks) -> Context | None:
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
     "z": "{:+.1f}".format,
-    **dict.fromkeys(("regret", "bayes_optimum"), "{:.2f}".format),
+    **dict.fromkeys(("regret", "bayes_optimum", "mean", "half_width_95", "seed_deviation"), "{:.2f}".format),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.stats import Contrast
 from reports import published, svg, words
 from reports.panels import Panel, curves, far_apart, from_zero, levels, marks
 from reports.results import Result, Results
@@ -112,6 +113,29 @@ def steps_table(results: Results) -> pd.DataFrame:
                 "seeds": len(result.tested),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def test_tasks_table(results: Results) -> pd.DataFrame:
+    """Return in each test task of a finite list (0: backward, 1: forward): a mean over both hides one that isn't
+    learned. One row per method and test task: episodes, mean, 95 % half-width over them, and spread over seeds."""
+    rows = []
+    for result in results.results:
+        strata = result.row.strata
+        for number in np.unique(strata) if strata is not None else ():
+            scores = result.row.values.mean(axis=2)[:, strata == number]
+            interval = Contrast(scores).interval("models")
+            rows.append(
+                {
+                    "method": result.name,
+                    "task": words.title(result.column, results.columns),
+                    "test_task": int(number),
+                    "episodes": scores.shape[1],
+                    "mean": interval.estimate,
+                    "half_width_95": interval.half_width,
+                    "seed_deviation": float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None,
+                }
+            )
     return pd.DataFrame(rows)
 
 

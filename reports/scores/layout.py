@@ -115,6 +115,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
     "reproduced": ("reproduced?", "only for fits with the published budget; see Published numbers", str),
     "seeds": ("seeds", "independent trainings averaged", str),
+    "seed_deviation": ("sd over seeds", "standard deviation over seeds of the mean score", "{:.3g}".format),
     "headline_step": ("steps at test", "inner steps after which the score is taken", str),
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
@@ -167,10 +168,10 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     plain = words.without_batch_norm(first.column, results.columns)
     where = "" if plain else f", {words.REGIME_TITLES.get(leading.regime, leading.regime)}"
     judged = results.verdicts[leading]
+    ranked = judged if isinstance(judged, Comparison) and judged.about_methods else None
     headers = [
         Header("method", numeric=False),
-        Header("rank", f"1 + the number of significantly better methods{where}", descending=False),
-        Header("groups", f"methods that share a letter can't be told apart{where}", numeric=False),
+        *(_ranked_headers(where) if ranked else []),
         *(
             Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
             for name in regimes
@@ -179,7 +180,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     ]
     rows = [
         [Cell(name, name, look=looks[rows[0]["result"].label])]
-        + _rank(name, judged if isinstance(judged, Comparison) else None)
+        + (_rank(name, ranked) if ranked else [])
         + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
         + [_detail([row[detail] for row in rows], detail) for detail in details]
         for name, rows in best_first
@@ -196,9 +197,17 @@ def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
     return words.REGIME_TITLES[regime], words.REGIME_MEANINGS[regime]
 
 
-def _rank(name: str, judged: Comparison | None) -> list[Cell]:
+def _ranked_headers(where: str) -> list[Header]:
+    """Rank and groups are about methods: only tables with enough seeds have them."""
+    return [
+        Header("rank", f"1 + the number of significantly better methods{where}", descending=False),
+        Header("groups", f"methods that share a letter can't be told apart{where}", numeric=False),
+    ]
+
+
+def _rank(name: str, judged: Comparison) -> list[Cell]:
     """Rank and groups; none for floor and ceiling, which are not compared."""
-    if judged is None or name not in judged.names:
+    if name not in judged.names:
         return [Cell(words.MISSING), Cell(words.MISSING)]
     rank, groups = judged.ranks[name], judged.letters[name]
     return [Cell(str(rank), rank), Cell(groups, groups)]

@@ -122,18 +122,20 @@ def published_sentence(results: Results) -> str:
 
 def _row(results: Results, result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
     interval, column, first = result.interval, result.column, result.first
-    scale = words.factor(result.metric)
+    scale, deviation = words.factor(result.metric), result.row.seed_deviation
+    ranks, groups = judged.ranking if judged else ({}, {})
     fields, facts, training = first.method.fields, first.method.facts, result.training
     return {
         "method": result.name,
         "task": test,
         "batch_norm": column.regime,
-        "rank": judged.ranks.get(result.name) if judged else None,
-        "groups": judged.letters.get(result.name) if judged else None,
+        "rank": ranks.get(result.name),
+        "groups": groups.get(result.name),
         "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,
         "seeds": len(result.tested),
+        "seed_deviation": None if deviation is None else deviation * scale,
         "under_trained": result.under_trained,
         "failed": results.failed(result),
         "best_step": _shared(one.best_step for one in training),

@@ -107,7 +107,7 @@ def test_every_pair_is_what_the_statistics_say(store: str) -> None:
             np.testing.assert_allclose(said[["advantage", "low", "high", "p_holm"]].astype(float), expected, rtol=1e-9)
             under = {pair.first, pair.second} & set(judged.under_trained)
             assert said["verdict"] == ({"better": "ahead", "worse": "behind"} if under else {}).get(
-                pair.verdict, pair.verdict
+                pair.kind, pair.kind
             )
             assert (said["seeds"], said["episodes"]) == (pair.contrast.seeds, pair.contrast.episodes)
             seen += 1

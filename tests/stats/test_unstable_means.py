@@ -22,7 +22,7 @@ def judged(first: np.ndarray, second: np.ndarray, metric: str = "squared error")
 
 
 def won_by(comparison, pair) -> str | None:
-    return {"better": pair.first, "worse": pair.second}.get(pair.robust)
+    return {"better": pair.first, "worse": pair.second}.get(pair.ahead)
 
 
 def paired_errors(generator: Generator, episodes: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def test_an_episode_of_1e24_among_10000_decides_nothing() -> None:
     maml, finetune = paired_errors(np.random.default_rng(0), 10_000, 4.0)
     maml[4321] = 5.9e24
     comparison, pair = judged(maml, finetune)
-    assert pair.verdict == "unstable"
+    assert pair.kind == "unstable"
     assert pair.unstable == "1 of 10,000 episodes carries 100 % of the mean of A"
     assert not pair.adjusted.known
     assert not pair.interval().known
@@ -49,7 +49,7 @@ def test_an_episode_of_1e24_among_10000_decides_nothing() -> None:
     assert 0.95 < share.low < share.estimate < share.high < 0.99
     # without the episode the means have a verdict again, for the same method
     _, without = judged(np.delete(maml, 4321), np.delete(finetune, 4321))
-    assert {without.verdict: without.first, "worse": without.second}[without.verdict] == "A"
+    assert {without.kind: without.first, "worse": without.second}[without.kind] == "A"
 
 
 @pytest.mark.fault("V1")
@@ -60,7 +60,7 @@ def test_one_of_200_episodes_does_not_turn_a_verdict_round(value: float) -> None
     first = second * np.where(np.arange(200) < 166, 0.5, 1.5)  # better in 83 %
     first[7] = value
     comparison, pair = judged(first, second)
-    assert pair.verdict == "unstable"
+    assert pair.kind == "unstable"
     assert pair.unstable.startswith("1 of 200 episodes carries")
     assert won_by(comparison, pair) == "A"
     assert comparison.better == [("A", "B")]
@@ -72,7 +72,7 @@ def test_a_return_that_is_not_finite_loses_its_episode_alone() -> None:
     returns[0] += 2
     returns[0, 0, 5] = math.nan
     comparison, pair = judged(*returns, metric="return")
-    assert (pair.verdict, won_by(comparison, pair)) == ("unstable", "A")
+    assert (pair.kind, won_by(comparison, pair)) == ("unstable", "A")
 
 
 def test_several_exploding_episodes_are_refused_like_one() -> None:
@@ -80,7 +80,7 @@ def test_several_exploding_episodes_are_refused_like_one() -> None:
     first[:6] = 1e20  # a sixth of the mean each
     _, pair = judged(first, second)
     assert pair.unstable == "4 of 10,000 episodes carry 67 % of the mean of A"
-    assert pair.robust == "undecided"
+    assert pair.ahead == ""
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def episode_means(store: Path, label: str, regime: str, step: int) -> np.ndarray
 
 def test_a_pair_with_an_under_trained_fit_is_ahead_and_not_better(store: Path) -> None:
     table = pairs.pairs_table(load(store)).query("second == 'finetune' and task == 'sinusoid-v1/k10'")
-    assert set(table["verdict"]) <= {"ahead", "behind", "equivalent", "undecided"}
+    assert set(table["verdict"]) <= {"ahead", "behind", "not comparable"}
     assert "ahead" in set(table["verdict"])
 
 
@@ -54,24 +54,6 @@ def test_the_claims_are_those_of_the_records(tmp_path: Path) -> None:
     assert (more["outcome"], more["records"]) == ("holds", keys["maml"])
     after, before = (episode_means(tmp_path, "maml", "none", step).mean() for step in (5, 1))
     assert f"a factor of {before / after:.3f}" in more["finding"]
-
-
-@pytest.mark.parametrize(
-    ("verdict", "within", "as_good", "expected"),
-    [
-        ("better", False, False, "holds"),
-        ("better", False, True, "holds"),
-        ("worse", False, True, "fails"),
-        ("worse", True, True, "holds"),
-        ("worse", True, False, "fails"),
-        ("undecided", True, True, "holds"),
-        ("undecided", True, False, "fails"),
-        ("undecided", False, True, "undecided"),
-        ("undecided", False, False, "undecided"),
-    ],
-)
-def test_what_a_verdict_makes_of_a_claim(verdict: str, within: bool, as_good: bool, expected: str) -> None:
-    assert claims.outcome(verdict, within, as_good) == expected
 
 
 def test_an_unfinished_budget_is_never_called_reproduced(tmp_path: Path) -> None:
@@ -128,10 +110,10 @@ def test_few_episodes_and_scores_that_are_no_numbers_still_make_a_page(tmp_path:
         make.evaluation(label, SINUSOID, level=level, steps=3)
     results = load(tmp_path / "store")
     table = pairs.pairs_table(results)
-    assert set(table["first"]) | set(table["second"]) == {"maml", "fomaml"}
-    assert table["low"].notna().all() == (episodes > 1)
+    assert set(table.loc[table["verdict"] == "unstable", "second"]) == {"broken"}
+    assert table.loc[table["verdict"] != "unstable", "low"].notna().all() == (episodes > 1)
     text = write_report(tmp_path / "store", tmp_path / "page.html").read_text()
-    assert "not numbers" in text
+    assert "of the mean of broken" in text
     assert not pd.isna(claims.claims_table(results)["outcome"]).any()
 
 
