@@ -264,5 +264,7 @@ def _failures(results: Results, most: int | None) -> list[RenderableType]:
 
 
 def _legend(results: Results) -> list[RenderableType]:
-    marked = any(result.under_trained for result in results.results)
-    return [Text(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")] if marked else []
+    told = ["Bold: none is significantly better; with fewer than 5 seeds this holds for these trained models."]
+    if any(result.under_trained for result in results.results):
+        told.append(f"{words.UNDER_TRAINED} rests on an under-trained fit.")
+    return [Text(" ".join(told), style="dim")] if results.results else []

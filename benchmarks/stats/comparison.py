@@ -16,7 +16,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
 from benchmarks.stats.contrasts import SCOPES, Contrast, checked, contrast, margin_on_scale
 from benchmarks.stats.families import letters, ranks, top_group
-from benchmarks.stats.verdicts import ALPHA, OPPOSITE, Verdict, judge
+from benchmarks.stats.verdicts import ALPHA, DECIDED, Verdict, judge
 
 #: methods whose training differs by more than this factor in examples are not comparable
 MOST_EXAMPLES_RATIO = 2.0
@@ -112,7 +112,7 @@ class Comparison:
         """The method that is better than every other; None if there is none or one of its pairs has no verdict."""
         beaten = dict.fromkeys(self.names, 0)
         for pair in self.pairs:
-            if pair.kind in OPPOSITE:
+            if pair.kind in DECIDED:
                 beaten[pair.first if pair.kind == "better" else pair.second] += 1
         return next((name for name, count in beaten.items() if count == len(self.names) - 1 > 0), None)
 

@@ -20,8 +20,10 @@ from benchmarks.stats.contrasts import Contrast, Interval, quantile
 from benchmarks.stats.families import holm, interval_levels
 from benchmarks.stats.power import Need, components, needed
 
-KINDS = ("better", "worse", "equivalent", "non-inferior", "undecided", "unstable", "not comparable")
-OPPOSITE = {"better": "worse", "worse": "better"}
+#: "no better": the second is non-inferior
+KINDS = ("better", "worse", "equivalent", "non-inferior", "no better", "undecided", "unstable", "not comparable")
+#: kinds with a winner, and kinds that the 90 % interval decides
+DECIDED, WITHIN_MARGIN = ("better", "worse"), ("equivalent", "non-inferior", "no better")
 ALPHA = 0.05
 
 
@@ -65,8 +67,13 @@ class Verdict:
             return "unstable"
         if self.starved:
             return "not comparable"
-        other = "equivalent" if self.equivalent else "non-inferior" if self.as_good else "undecided"
-        return self.ahead or other
+        return self.ahead or self._within_margin or "undecided"
+
+    @property
+    def _within_margin(self) -> str:
+        if self.equivalent or self.as_good:
+            return "equivalent" if self.equivalent else "non-inferior"
+        return "no better" if self.tight.known and self.tight.high < self.margin else ""
 
     @property
     def word(self) -> str:
@@ -104,7 +111,7 @@ class Verdict:
     @property
     def shown(self) -> Interval:
         """The interval that decided: the 90 % one of an equivalent or non-inferior pair, else the adjusted one."""
-        return self.tight if self.kind in ("equivalent", "non-inferior") else self.adjusted
+        return self.tight if self.kind in WITHIN_MARGIN else self.adjusted
 
     def interval(self, scope: str | None = None, level: float = 0.95) -> Interval:
         """The unadjusted interval of this pair alone, in the verdict's scope or another."""
@@ -120,7 +127,7 @@ class Verdict:
     @property
     def need(self) -> Need | None:
         """The sample sizes that decide an undecided pair of this family; None if decided or unknown."""
-        if self.kind not in ("undecided", "non-inferior") or self.scope not in self.contrast.scopes():
+        if self.kind not in ("undecided", "non-inferior", "no better") or self.scope not in self.contrast.scopes():
             return None
         membership = self.contrast.membership if self.scope == "classes" else None
         parts = components(self.contrast.values, membership)

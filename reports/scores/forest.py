@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.stats import Comparison, TestProtocol, Verdict
+from benchmarks.stats.verdicts import WITHIN_MARGIN
 from reports import svg, words
 from reports.panels import WIDTH, Panel
 from reports.results import Results
@@ -26,7 +27,7 @@ MOST = 28
 ROW = 0.31
 
 #: markers of the pairs without a winner (grey)
-MARKERS = dict.fromkeys(MARKS, "o") | {"equivalent": "s", "non-inferior": "s"}
+MARKERS = dict.fromkeys(MARKS, "o") | dict.fromkeys(WITHIN_MARGIN, "s")
 
 
 def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:

@@ -115,7 +115,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
     "reproduced": ("reproduced?", "only for fits with the published budget; see Published numbers", str),
     "seeds": ("seeds", "independent trainings averaged", str),
-    "seed_deviation": ("sd over seeds", "standard deviation over seeds of the mean score", "{:.3g}".format),
+    "seed_deviation": ("sd over seeds", "standard deviation over seeds of the mean score", "{:.2g}".format),
     "headline_step": ("steps at test", "inner steps after which the score is taken", str),
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),

@@ -17,7 +17,14 @@ from reports.results import Results
 from reports.style import Look
 
 #: verdict -> its mark in a heat map, in place of a number
-MARKS = {"equivalent": "=", "non-inferior": "≥", "undecided": "?", "unstable": "!", "not comparable": "–"}
+MARKS = {
+    "equivalent": "=",
+    "non-inferior": "≥",
+    "no better": "≤",
+    "undecided": "?",
+    "unstable": "!",
+    "not comparable": "–",
+}
 SIGNS = "; ".join(f"{mark}: {word}" for word, mark in MARKS.items())
 #: inches per row; more entries than that have no room for numbers
 ROW, MOST = 0.24, 14

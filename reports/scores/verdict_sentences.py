@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval
-from benchmarks.stats.verdicts import Verdict
+from benchmarks.stats.verdicts import WITHIN_MARGIN, Verdict
 
 #: scope -> what a verdict holds for
 ABOUT = {
@@ -18,6 +18,8 @@ ABOUT = {
 
 def sentence(verdict: Verdict) -> str:
     """One sentence on two methods: verdict, size, interval and scope, with the reason where there is no verdict."""
+    if verdict.kind == "no better":
+        return sentence(verdict.mirrored)
     first, second = verdict.first, verdict.second
     size, about = size_of(verdict), f"at this budget, {about_of(verdict)}"
     if verdict.word in ("better", "worse", "ahead", "behind"):
@@ -79,7 +81,7 @@ def margin(verdict: Verdict) -> str:
 def _interval(verdict: Verdict) -> str:
     if not verdict.shown.known:
         return "no interval"
-    name = "adjusted interval" if verdict.shown is verdict.adjusted else "90 % interval"
+    name = "90 % interval" if verdict.kind in WITHIN_MARGIN else "adjusted interval"
     return f"{name} {ends(verdict.shown, verdict.metric)}"
 
 
