@@ -48,7 +48,7 @@ ARROWS = {
     "python_api": "api checks errors execution records registry run stats",
     "reports": "errors records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "stats reports reports.cost reports.scores",
+    "reports.page": "reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
         "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "
