@@ -23,7 +23,7 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program"), ""),
+    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program", "failed_adaptations"), ""),
     **dict.fromkeys(("api", "checks"), "errors"),
     "execution": "checks errors",
     "registry": "api checks errors",
@@ -38,8 +38,8 @@ ARROWS = {
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors registry",
-    "run": "api checks clock errors machine models program records registry",
-    "stats": "checks errors records sampling",
+    "run": "api checks clock errors failed_adaptations machine models program records registry",
+    "stats": "checks errors failed_adaptations records sampling",
     "compare": "checks errors records registry stats",
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"
@@ -48,7 +48,7 @@ ARROWS = {
     "python_api": "api checks errors execution records registry run stats",
     "reports": "errors records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "stats reports reports.cost reports.scores",
+    "reports.page": "reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
         "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "

@@ -21,8 +21,6 @@ Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged
 #: a fit with less of the published budget than this is under-trained even where validation stands still: an early
 #: plateau is no sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
 LEAST_SHARE = 0.1
-#: an adaptation whose error is above this many times the best constant's has failed
-FAILED = 100.0
 
 T = TypeVar("T")
 

@@ -18,9 +18,10 @@ import torch
 
 from benchmarks.api import Episodes, MetaLearner, Predictor, State, TaskDistribution, in_regime, regimes_of
 from benchmarks.clock import Clock
+from benchmarks.failed_adaptations import failed
 from benchmarks.records.record import StepSummary
 from benchmarks.run.fitting import episodes_at_once
-from benchmarks.run.scoring import ConstantError, failed, scored
+from benchmarks.run.scoring import ConstantError, scored
 from benchmarks.run.selection import Choice
 
 #: two-sided 95 % of the normal distribution

@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
 from benchmarks.clock import Clock
-from benchmarks.run.scoring import ConstantError, failed, robust, scored
+from benchmarks.failed_adaptations import failed
+from benchmarks.run.scoring import ConstantError, robust, scored
 
 #: seconds of training between two checkpoints
 CHECKPOINT_EVERY = 30.0

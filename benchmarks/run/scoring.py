@@ -1,8 +1,4 @@
-"""From a predictor to scores, with failed adaptations counted.
-
-An adaptation has failed if one of its predictions is not a number, or if its mean squared error in the episode is more
-than `FAILED` times that of the best constant on the same test.
-"""
+"""From a predictor to scores, the error of the best constant, and the scores as selection counts them."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.api import Predictor, TaskDistribution
-from benchmarks.records.record import FAILED
 
 
 @dataclass
@@ -44,11 +39,6 @@ def scored(tasks: TaskDistribution, predictor: Predictor, query: Any) -> tuple[n
     scores = tasks.score(predictor, query).cpu().numpy()
     lost = ~np.isfinite(scores)
     return np.where(lost, 0, scores).astype(scores.dtype) if tasks.metric == "accuracy" else scores, lost.any(1)
-
-
-def failed(scores: np.ndarray, lost: np.ndarray, constant_error: float | None) -> np.ndarray:
-    """Which adaptations have failed, bool ``[episodes]``, from the mean score of each episode and `scored`'s second."""
-    return lost if constant_error is None else lost | ~(scores <= FAILED * constant_error)
 
 
 def robust(scores: np.ndarray, constant_error: float | None) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records.record import FAILED, Record, Task, Tested
+from benchmarks.failed_adaptations import failed
+from benchmarks.records.record import Record, Task, Tested
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.comparison import Comparison, Scores, compare
@@ -198,11 +198,11 @@ class Column:
         recorded = [each.test.at(each.test.headline_step) for each in row.tested]
         known = [(one.failed, one.episodes) for one in recorded if one and one.failed is not None]
         if len(known) == len(recorded):
-            return sum(failed for failed, _ in known) / sum(episodes for _, episodes in known)
+            return sum(count for count, _ in known) / sum(episodes for _, episodes in known)
         if self.metric == "accuracy":
             return None
-        scores, limit = row.values.mean(axis=2), self.constant_error
-        return float((~np.isfinite(scores) | (scores > FAILED * (limit or math.inf))).mean())
+        scores = row.values.mean(axis=2)
+        return float(failed(scores, ~np.isfinite(scores), self.constant_error).mean())
 
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""

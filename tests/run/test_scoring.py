@@ -16,12 +16,13 @@ from torch import Tensor
 
 from baselines.finetune import FineTune
 from benchmarks.api import LabelledSet, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.failed_adaptations import failed
 from benchmarks.images.distribution import LARGEST, classes_of
 from benchmarks.models import network_for
 from benchmarks.registry import build_task
 from benchmarks.run.evaluation import evaluate
 from benchmarks.run.fitting import Progress, train
-from benchmarks.run.scoring import ConstantError, failed, robust, scored
+from benchmarks.run.scoring import ConstantError, robust, scored
 from benchmarks.run.selection import Choice, choose
 
 WAVES = build_task("sinusoid/k10")

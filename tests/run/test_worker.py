@@ -136,6 +136,7 @@ def test_machine_versions_and_commit_are_those_of_the_computing_process(tmp_path
     assert record.threads == 1
 
 
+@pytest.mark.fault("K8")
 def test_memory_does_not_grow_with_the_episodes(tmp_path):
     peaks = [
         in_processes(tmp_path, "nearest-neighbour", "glyphs/5w1s", episodes, **{"glyphs.queries": 2})[0].peak_bytes
