@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
+from benchmarks.origin import Origin
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
@@ -282,8 +283,10 @@ class MetaLearner(Configured):
     needs: ClassVar[frozenset[str]] = frozenset()  #: the `TaskDistribution.offers` it relies on
     role: ClassVar[str] = "learner"  #: or "floor", or "ceiling", which knows more than a learner may and has no rank
     fits: ClassVar[bool] = True  #: False for a learner without anything to train
-    #: the papers' settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
+    #: settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: whose settings those are, by the same keys; "": of all other tasks
+    origins: ClassVar[Mapping[str, Origin]] = {}
     #: the papers' budgets in meta-steps, by the same keys
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen

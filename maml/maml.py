@@ -21,6 +21,7 @@ from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
 from benchmarks.models import Network, NetworkPredictor, network_for
 from benchmarks.models.network import applied
+from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.gradient import QueryLoss, gradient_of, held_bytes, planned_gradient, rule, steps_in_threads, summed_gradient
@@ -64,6 +65,10 @@ class MAML(MetaLearner):
         "sinusoid": 70_000,
         "omniglot": 60_000,
         "miniimagenet": 60_000,
+    }
+    origins: ClassVar[Mapping[str, Origin]] = {
+        **dict.fromkeys(("sinusoid", "omniglot", "miniimagenet"), paper("MAML, section A.1; cbfinn/maml")),
+        "": ours("the paper's for Omniglot; untried"),
     }
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"test_lr": RATES}
 

@@ -189,8 +189,10 @@ def _record(
 
 def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
     learner = registry.method_from(spec["method"], tasks.kind)
-    facts = {"role": learner.role, **(learner.describe(tasks) if tasks.kind in learner.kinds else {})}
-    return Method(spec["method"]["name"], spec["method"]["fields"], facts)
+    name, facts = spec["method"]["name"], {"role": learner.role}
+    if tasks.kind in learner.kinds:
+        facts |= {**learner.describe(tasks), "settings": str(registry.origin(learner, name, tasks))}
+    return Method(name, spec["method"]["fields"], facts)
 
 
 def _task(tasks: TaskDistribution, data: str | None) -> Task:

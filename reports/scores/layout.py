@@ -119,8 +119,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
     "backbone": ("backbone", "the network", str),
-    "selection": ("settings", "published, or chosen on validation tasks", words.selection),
-    "trials": ("trials", "settings tried on validation tasks", str),
+    "settings": ("settings", "published, this suite's own (and what they were chosen on), or validation tasks", str),
     "meta_steps": ("meta-steps", "of training", "{:,}".format),
     "share_of_published": ("of published", "share of the published budget", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
@@ -131,7 +130,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "profile": ("profile", "the budgets it was run with", str),
 }
 #: printed above the table where all rows agree
-COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
+COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "settings", "profile")
 #: left out where all are zero: control tasks have no examples
 COUNTS = ("examples_seen",)
 #: left out on paper
@@ -139,7 +138,7 @@ ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
     *("examples_seen", "training_batch_norm"),
 )
-TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
+TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 
 
 def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:

@@ -53,8 +53,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "seeds": len(result.tested),
         "under_trained": result.under_trained,
         "headline_step": _shared(result.headline_steps),
-        "selection": first.conditions.selection,
-        "trials": max(tested.test.trials for tested in result.tested),
+        "settings": settings_of(result),
         "backbone": facts.get("backbone"),
         "training_inner_steps": fields.get("inner_steps"),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
@@ -74,6 +73,13 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "role": result.row.role,
         "records": result.keys,
     }
+
+
+def settings_of(result: Result) -> str:
+    """Where the settings come from: "published", "ours", or chosen on validation tasks from so many trials."""
+    if result.first.conditions.selection == "validation":
+        return f"validation ({words.count(max(tested.test.trials for tested in result.tested), 'trial')})"
+    return str(result.first.method.facts.get("settings") or "not recorded")
 
 
 def failures_table(results: Results) -> pd.DataFrame:
