@@ -56,8 +56,11 @@ class MAML(MetaLearner):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "inner_steps": 1, "test_steps": (1, 5, 10)},
         "omniglot": {"inner_lr": 0.4, "meta_batch": 32, "inner_steps": 1, "test_steps": (1, 3)},
-        "omniglot/20w1s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
-        "omniglot/20w5s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
+        **{
+            f"omniglot/20w{shot}s{split}": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)}
+            for shot in (1, 5)
+            for split in ("", "-lake")
+        },
         "miniimagenet/5w1s": {"meta_batch": 4, **_MINIIMAGENET},
         "miniimagenet/5w5s": {"meta_batch": 2, **_MINIIMAGENET},
     }

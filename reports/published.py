@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record
 from benchmarks.stats import Row, TestProtocol, protocol_of
 
 FILE = Path(__file__).with_name("published.csv")
@@ -185,8 +186,6 @@ def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) ->
     seeds, episodes = means.shape
     variance = float(means.mean(axis=0).var(ddof=1)) if episodes > 1 else math.nan
     seed_variance = float(means.mean(axis=1).var(ddof=1)) if seeds > 1 and row.trained else None
-    shares = [tested.record.training.share for tested in row.tested if tested.record.training]
-    full = all(share >= 1 if share is not None else first.record.profile == "paper" for share in shares)
     return Ours(
         first.method.name,
         protocol_of(first),
@@ -195,11 +194,21 @@ def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) ->
         float(means.mean()),
         math.sqrt(variance / episodes + (seed_variance or 0.0) / seeds),
         seed_variance if row.trained else 0.0,
-        full,
+        all(_full(tested.record) for tested in row.tested),
         row.under_trained,
         first.conditions.selection,
         math.sqrt(variance),
     )
+
+
+def _full(record: Record) -> bool:
+    """Whether the fit had the published number of meta-steps; where none is published, whether it had its budget."""
+    training = record.training
+    if training is None:
+        return True
+    if training.published_meta_steps:
+        return training.meta_steps >= training.published_meta_steps
+    return record.profile == "paper" or (training.share or 0.0) >= 1
 
 
 def reproduction(published: Published, mine: Ours | None) -> Reproduction:

@@ -121,9 +121,14 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "backbone": ("backbone", "the network", str),
     "settings": ("settings", "published, this suite's own (and what they were chosen on), or validation tasks", str),
     "meta_steps": ("meta-steps", "of training", "{:,}".format),
-    "share_of_published": ("of published", "share of the published budget", words.percent),
+    "share_of_published": (
+        "of published",
+        "share of the published budget, or of the task's in examples",
+        words.percent,
+    ),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
+    "environment_steps_seen": ("environment steps", "seen in training, mean over seeds", "{:,.0f}".format),
     "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
     "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
     "queries_per_class": ("queries", "per class", str),
@@ -131,12 +136,12 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 }
 #: printed above the table where all rows agree
 COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "settings", "profile")
-#: left out where all are zero: control tasks have no examples
-COUNTS = ("examples_seen",)
+#: left out where all are zero: control tasks have no examples, all others no environment steps
+COUNTS = ("examples_seen", "environment_steps_seen")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "training_batch_norm"),
+    *("examples_seen", "environment_steps_seen", "training_batch_norm"),
 )
 TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 
