@@ -181,7 +181,7 @@ def timed(results: Results, looks: Looks) -> Context | None:
 
 
 #: how the columns of the protocol table are shown
-PROTOCOL = {
+PROTOCOL: dict[str, Callable[[Any], str]] = {
     "mean": words.fixed,
     "half_width_95": words.fixed,
     "share_of_published": words.percent,
