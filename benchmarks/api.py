@@ -200,6 +200,12 @@ class TaskDistribution(Configured):
         changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
         return self.id + (f"[{', '.join(changed)}]" if changed else "")
 
+    def identity(self) -> list[Any]:
+        """The id and the fields that decide a result, for keys: those of `config` without the places of data (metadata
+        ``{"place": True}``), whose content has the `data_digest`."""
+        places = {f.name for f in dataclasses.fields(self) if f.metadata.get("place")}
+        return [self.id, {name: value for name, value in self.config().items() if name not in places}]
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input."""

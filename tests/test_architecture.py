@@ -38,7 +38,7 @@ ARROWS = {
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors registry",
-    "run": "api checks clock errors failed_adaptations machine models program records registry",
+    "run": "api checks clock errors execution failed_adaptations machine models program records registry",
     "stats": "checks errors failed_adaptations records sampling",
     "compare": "checks errors records registry stats",
     "cost": (

@@ -90,8 +90,8 @@ class CurvePoint:
 @dataclass(frozen=True)
 class Training:
     """How a fit went. fit: its key. share: of the published budget. best_step: of the state that is tested as "best".
-    best_validation: its robust score (the mean in older records). regime: of batch-norm in training. threads: CPU
-    threads of the fit, which decide the last bits of a float; None in converted records."""
+    best_validation: its robust score (the mean in older records). regime: of batch-norm in training. threads (they
+    decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
     method: str
@@ -109,6 +109,7 @@ class Training:
     parameters: int
     regime: str | None = None
     threads: int | None = None
+    pace: float | None = None
 
     @property
     def under_trained(self) -> bool:

@@ -311,19 +311,16 @@ class _Where:
         details: Mapping[str, Any],
     ) -> Cell:
         """essential: the fields that matter here. details: what only this kind of cell has, for spec and key alike."""
-        common = {
-            "seed": seed,
-            "data": self.digests.get(tasks.id),
-            "code": code_of(kind, learner, tasks),
-            **details,
-        }
+        common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code_of(kind, learner, tasks), **details}
         essence = {
             "cell": kind,
-            "task": [tasks.id, tasks.config()],
+            "task": tasks.identity(),
             "method": [type(learner).__qualname__, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
+        if "test" in details:
+            essence["test"] = {**details["test"], "trained_on": self.block.tasks.identity()}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
         where = (spec["label"], tasks.title, seed, spec, details.get("fit"))

@@ -265,6 +265,7 @@ def _training(
         parameters=sum(value.numel() for value in fitted.state.parameters.values()),
         regime=learner.describe(tasks).get("train_regime"),
         threads=torch.get_num_threads(),
+        pace=machine.pace(),
     )
 
 

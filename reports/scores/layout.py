@@ -128,6 +128,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "meta_steps": ("meta-steps", "of training", "{:,}".format),
     "share_of_published": ("of published", "share of the published budget", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
+    "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
     "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
     "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
@@ -141,7 +142,7 @@ COUNTS = ("examples_seen", "failed", "failed_validations")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "training_batch_norm", "best_step"),
+    *("examples_seen", "training_batch_norm", "best_step", "pace"),
 )
 TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
 

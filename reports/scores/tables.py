@@ -150,6 +150,7 @@ def _row(results: Results, result: Result, test: str, judged: Comparison | None)
         "published_meta_steps": _shared(one.published_meta_steps for one in training),
         "share_of_published": _least(one.share for one in training),
         "training_seconds": _mean(one.seconds for one in training),
+        "pace": max((one.pace for one in training if one.pace), default=None),
         "examples_seen": _mean(one.examples for one in training),
         "training_batch_norm": _shared(one.regime for one in training),
         "parameters": _shared(one.parameters for one in training),
