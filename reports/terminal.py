@@ -267,4 +267,8 @@ def _legend(results: Results) -> list[RenderableType]:
     told = ["Bold: none is significantly better; with fewer than 5 seeds this holds for these trained models."]
     if any(result.under_trained for result in results.results):
         told.append(f"{words.UNDER_TRAINED} rests on an under-trained fit.")
+    shares = {f"{one.name} on {one.column.task}": share for one in results.results if (share := results.failed(one))}
+    if shares:
+        worst = max(shares, key=shares.__getitem__)
+        told.append(f"Adaptations failed: {words.percent(shares[worst])} of {worst}{', the most' * (len(shares) > 1)}.")
     return [Text(" ".join(told), style="dim")] if results.results else []

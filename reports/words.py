@@ -48,8 +48,12 @@ def number(value: float, metric: str) -> str:
     """A score in its unit's decimals, without the unit."""
     if not math.isfinite(value):
         return "not a number"
-    form = ".1e" if abs(value) >= 1e6 else f".{METRICS.get(metric, METRICS['return'])[1]}f"
-    return f"{value * factor(metric):{form}}"
+    return fixed(value * factor(metric), METRICS.get(metric, METRICS["return"])[1])
+
+
+def fixed(value: float, decimals: int = 3) -> str:
+    """``0.381``; ``5.9e+20`` from a million on."""
+    return f"{value:.1e}" if abs(value) >= 1e6 else f"{value:.{decimals}f}"
 
 
 def plus_minus(interval: Interval, metric: str) -> str:

@@ -150,7 +150,7 @@ def episodes(results: Results, looks: Looks) -> Context | None:
     return {"episodes": samples} if samples else None
 
 
-PAIRS = dict.fromkeys(("advantage", "low", "high"), "{:.3f}".format) | {"p_holm": "{:.2g}".format}
+PAIRS = dict.fromkeys(("advantage", "low", "high"), words.fixed) | {"p_holm": "{:.2g}".format}
 
 
 def pairwise(results: Results, looks: Looks) -> Context | None:
@@ -193,9 +193,9 @@ def timed(results: Results, looks: Looks) -> Context | None:
 
 
 #: how the columns of the protocol table are shown
-PROTOCOL = {
-    "mean": "{:.3f}".format,
-    "half_width_95": "{:.3f}".format,
+PROTOCOL: dict[str, Callable[[Any], str]] = {
+    "mean": words.fixed,
+    "half_width_95": words.fixed,
     "share_of_published": words.percent,
     "training_seconds": "{:,.1f}".format,
     "examples_seen": "{:,.0f}".format,

@@ -13,6 +13,7 @@ from benchmarks.records.record import CurvePoint
 from reports import words
 from reports.results import load
 from reports.scores.tables import main_table
+from reports.terminal import _legend
 
 
 @pytest.fixture
@@ -47,6 +48,8 @@ def test_new_records_say_how_many_failed(make: Maker, task) -> None:
         record = dataclasses.replace(record, tests=(dataclasses.replace(test, summary=summary),))
         make.store.write(record, scores=dict(make.store.scores(record)))
     assert failed(make) == {"maml": 3 / 120}
+    (legend,) = _legend(load(make.store.path))
+    assert f"Adaptations failed: 2.5 % of maml on {task.id}." in str(legend)
 
 
 @pytest.mark.fault("V2")
