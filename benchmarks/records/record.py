@@ -83,8 +83,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget, or of the task's. regime: of batch-norm. threads: CPU
-    threads of the fit, which decide the last bits of a float; None in converted records."""
+    """How a fit went. fit: its key. share: of the published budget, or of the task's. regime: of batch-norm in
+    training. threads: CPU threads of the fit, which decide the last bits of a float; None in converted records."""
 
     fit: str
     method: str
