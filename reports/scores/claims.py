@@ -23,11 +23,6 @@ MAML = "Finn, Abbeel, Levine 2017"
 FIRST_ORDER = "FOMAML is as good as MAML"
 STRICTER = "stricter than the paper, which says that the other half can be inferred"
 
-OUTCOMES = ("holds", "fails", "undecided")
-
-#: tolerance of the paper's "roughly 33 %", beyond either reading
-ROUGHLY = 1.1
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -70,7 +65,7 @@ def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
     found = []
     for claim, rows in table.groupby("claim", sort=False):
         first = [str(outcome).split(" at this budget")[0] for outcome in rows["outcome"]]
-        counts = [f"{name} on {first.count(name)}" for name in OUTCOMES if name in first]
+        counts = [f"{name} on {first.count(name)}" for name in frames.OUTCOMES if name in first]
         budget = " at this budget" if any("at this budget" in str(outcome) for outcome in rows["outcome"]) else ""
         found.append((str(claim), f"{', '.join(counts)} of {words.count(len(rows), 'case')}{budget}"))
     return found
@@ -96,21 +91,13 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
         yield {
             "claim": "Leaving the second derivatives out makes a meta-step roughly 33 % faster",
             "test": f"{row['backbone']}, {steps}, {row['meta_batch']} tasks, {row['device']}",
-            "outcome": saved_outcome(row["low"], row["high"]) if row["stable"] else "undecided",
+            "outcome": frames.claim(row["low"], row["high"], row["stable"]),
             "finding": f"second order takes {row['time']:.2f} times as long as first "
             f"(95 % interval {row['low']:.2f} to {row['high']:.2f})"
             + ("" if row["stable"] else "; unstable: noisy timing"),
             "source": f"{MAML}, section 5.2",
             "records": " ".join(keys.get(place, [])),
         }
-
-
-def saved_outcome(low: float, high: float) -> str:
-    """The outcome for an interval of the ratio of times: within the readings of the claim, outside, or neither."""
-    least, most = min(frames.READINGS.values()) / ROUGHLY, max(frames.READINGS.values()) * ROUGHLY
-    if least <= low and high <= most:
-        return "holds"
-    return "fails" if high < least or low > most else "undecided"
 
 
 def _claims(results: Results) -> list[Claim]:
