@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
+from benchmarks.origin import Origin
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
@@ -183,6 +184,8 @@ class TaskDistribution(Configured):
     equivalence_margin: ClassVar[float]
     offers: ClassVar[frozenset[str]] = frozenset()  #: of "pooled", "parameters", "classes"; see `MetaLearner.needs`
     exhibited: ClassVar[int] = 3  #: episodes for `exhibit`
+    #: by variant, the examples (environment steps) that a fit should see, whatever the learner (docs/protocol.md)
+    budgets: ClassVar[Mapping[str, int]] = {}
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)
@@ -289,12 +292,19 @@ class MetaLearner(Configured):
     needs: ClassVar[frozenset[str]] = frozenset()  #: the `TaskDistribution.offers` it relies on
     role: ClassVar[str] = "learner"  #: or "floor", or "ceiling", which knows more than a learner may and has no rank
     fits: ClassVar[bool] = True  #: False for a learner without anything to train
-    #: the papers' settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
+    #: settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: whose settings those are, by the same keys; "": of all other tasks
+    origins: ClassVar[Mapping[str, Origin]] = {}
     #: the papers' budgets in meta-steps, by the same keys
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
+
+    def fit_config(self) -> dict[str, Any]:
+        """The part of `config` that a fit depends on: all but the fields of adaptation."""
+        adaptation = {f.name for f in dataclasses.fields(self) if f.metadata.get("stage") == "adaptation"}
+        return {name: value for name, value in self.config().items() if name not in adaptation}
 
     def fit_method(self) -> str | None:
         """The registered method whose fit this one shares; None: it has its own."""

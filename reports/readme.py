@@ -37,7 +37,10 @@ TRAINED = 2
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
 #: columns next to the scores
-DETAILS = ("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of published", "training")
+DETAILS = (
+    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of published", "examples"),
+    *("environment steps", "training"),
+)
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:

@@ -122,11 +122,6 @@ def percent(share: float | None) -> str:
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
-def selection(name: str) -> str:
-    """How a method's settings came about."""
-    return {"validation": "tuned on validation"}.get(name, name)
-
-
 def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
     """The test of a column in words; shots, queries, split and data only where they tell two columns apart."""
     same_task = [other for other in columns if other.task == column.task]

@@ -18,9 +18,9 @@ SCHEMA = 2
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
-#: a fit with less of the published budget than this is under-trained even where validation stands still: an early
-#: plateau is no sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
-LEAST_SHARE = 0.1
+#: a fit with less of its budget (without one: with fewer examples or environment steps) is under-trained even where
+#: validation stands still: MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps
+LEAST_SHARE, LEAST_SEEN = 0.1, 100_000
 
 T = TypeVar("T")
 
@@ -89,8 +89,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget. best_step: of the state that is tested as "best".
-    best_validation: its robust score (the mean in older records). regime: of batch-norm in training. threads (they
+    """How a fit went. fit: its key. share: of the published budget, or of the task's. best_step: of the state that is
+    tested as "best". best_validation: its robust score (the mean in older records). regime: of batch-norm. threads (they
     decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
@@ -113,11 +113,10 @@ class Training:
 
     @property
     def under_trained(self) -> bool:
-        """Whether the fit had too little training: less than the published budget, and either validation that still
-        improved in the last quarter or less than a tenth of that budget. Without a published budget improvement alone
-        decides."""
+        """Whether the fit had less than its budget, and either less than a tenth of it or validation that still
+        improved in its last quarter. Without a budget `LEAST_SEEN` takes the place of the tenth."""
         if self.share is None:
-            return self.still_improving
+            return self.still_improving or (self.examples or self.environment_steps) < LEAST_SEEN
         return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
 
     @property

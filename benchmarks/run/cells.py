@@ -272,9 +272,7 @@ class _Where:
             "validation_episodes": block.validation_episodes,
             "validations": block.validations,
         }
-        adaptation = {f.name for f in dataclasses.fields(trainer) if f.metadata.get("stage") == "adaptation"}
-        essential = {name: value for name, value in trainer.config().items() if name not in adaptation}
-        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, essential, {"budget": budget})
+        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, trainer.fit_config(), {"budget": budget})
 
     def _evaluations(self, entry: Entry, seed: int | None, fit: Cell | None) -> Iterator[Cell]:
         block, tasks = self.block.block, self.block.tasks

@@ -189,8 +189,10 @@ def _record(
 
 def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
     learner = registry.method_from(spec["method"], tasks.kind)
-    facts = {"role": learner.role, **(learner.describe(tasks) if tasks.kind in learner.kinds else {})}
-    return Method(spec["method"]["name"], spec["method"]["fields"], facts)
+    name, facts = spec["method"]["name"], {"role": learner.role}
+    if tasks.kind in learner.kinds:
+        facts |= {**learner.describe(tasks), "settings": str(registry.origin(learner, name, tasks))}
+    return Method(name, spec["method"]["fields"], facts)
 
 
 def _task(tasks: TaskDistribution, data: str | None) -> Task:
@@ -253,7 +255,7 @@ def _training(
         method=spec["method"]["name"],
         meta_steps=fitted.state.step,
         published_meta_steps=published,
-        share=fitted.state.step / published if published else None,
+        share=_share(fitted.state, learner, tasks, spec["method"]["name"]),
         still_improving=still_improving(fitted, tasks.higher_is_better),
         seconds=fitted.seconds,
         examples=fitted.state.examples,
@@ -267,6 +269,16 @@ def _training(
         threads=torch.get_num_threads(),
         pace=machine.pace(),
     )
+
+
+def _share(state: State, learner: MetaLearner, tasks: TaskDistribution, name: str) -> float | None:
+    """The share of the budget: of the published meta-steps, if the settings are the usual ones; else of the examples or
+    environment steps that the task states for every learner. None where neither is stated."""
+    published, budget = registry.for_task(learner.published_meta_steps, tasks), tasks.budgets.get(tasks.variant)
+    usual = learner.fit_config() == registry.build_method(name, tasks).fit_config()
+    if budget and not (published and usual):
+        return (state.examples or state.environment_steps) / budget
+    return state.step / published if published else None
 
 
 @functools.cache

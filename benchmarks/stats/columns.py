@@ -98,11 +98,17 @@ class Row:
         return tuple(sorted({each.threads for each in self.tested}))
 
     @property
-    def own(self) -> bool:
-        """Whether the test is of the task that the row was trained for, with as many shots: no further condition."""
+    def at_home(self) -> bool:
+        """Whether the test is of the task that the row was trained for, with as many shots."""
         where, shot = self.first.conditions, self.first.task.shot
         same_shots = shot is None or where.shots in (shot, None)
         return where.task_id == where.trained_on and same_shots and self.first.test.model == "best"
+
+    @property
+    def own(self) -> bool:
+        """Whether it is at home and has the task's own number of queries: no further condition."""
+        queries = self.first.task.fields.get("queries")
+        return self.at_home and (queries is None or self.first.conditions.queries in (queries, None))
 
     @property
     def interval(self) -> Interval:

@@ -12,7 +12,7 @@ from reports import trend, words
 from reports.cost import frames
 from reports.cost.worth import worth_rows
 from reports.results import Results
-from reports.scores import findings, tables
+from reports.scores import findings, reproduced
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def answers(results: Results) -> list[Answer]:
     found = [
         Answer("Which is best?", "findings", tuple(best(leading))),
         Answer("Is second order worth it?", "second-order" if results.costs else "claims", tuple(worth(results))),
-        Answer("Are published numbers reached?", "published", tuple(reached(results))),
+        Answer("Are published numbers reached?", "published", tuple(reproduced.sentences(results))),
         Answer("Did a change hurt?", "changes", tuple(changed(results))),
     ]
     return [answer for answer in found if answer.said]
@@ -87,10 +87,6 @@ def _placed(found: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     for verdict, row in found:
         places.setdefault(verdict, []).append(str(row["test"]))
     return ", ".join(f"{verdict} on {'; '.join(tests)}" for verdict, tests in places.items())
-
-
-def reached(results: Results) -> list[str]:
-    return [] if tables.published_table(results).empty else [tables.published_sentence(results)]
 
 
 def changed(results: Results) -> list[str]:

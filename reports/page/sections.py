@@ -19,7 +19,19 @@ from reports.cost import frames, sections
 from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
-from reports.scores import across, claims, control, curves, exhibits, forest, layout, pairs, tables, trade_offs
+from reports.scores import (
+    across,
+    claims,
+    control,
+    curves,
+    exhibits,
+    forest,
+    layout,
+    pairs,
+    reproduced,
+    tables,
+    trade_offs,
+)
 from reports.scores.findings import findings_of
 from reports.style import Look
 
@@ -53,11 +65,11 @@ AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}
 
 
 def published(results: Results, looks: Looks) -> Context | None:
-    frame = tables.published_table(results)
+    frame = reproduced.published_table(results)
     if frame.empty:
         return None
     table = _table("published.csv", "Published numbers", frame, AGAINST)
-    return {"sentence": tables.published_sentence(results), "published": table}
+    return {"sentences": reproduced.sentences(results), "published": table}
 
 
 def score_tables(results: Results, looks: Looks) -> Context | None:

@@ -120,31 +120,35 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
     "backbone": ("backbone", "the network", str),
-    "selection": ("settings", "published, or chosen on validation tasks", words.selection),
-    "trials": ("trials", "settings tried on validation tasks", str),
+    "settings": ("settings", "published, this suite's own (and what they were chosen on), or validation tasks", str),
     "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
     "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
     "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", "{:,}".format),
-    "share_of_published": ("of published", "share of the published budget", words.percent),
+    "share_of_published": (
+        "of published",
+        "share of the published budget, or of the task's in examples",
+        words.percent,
+    ),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
+    "environment_steps_seen": ("environment steps", "seen in training, mean over seeds", "{:,.0f}".format),
     "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
     "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
     "queries_per_class": ("queries", "per class", str),
     "profile": ("profile", "the budgets it was run with", str),
 }
 #: printed above the table where all rows agree
-COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
-#: left out where all are zero: control tasks have no examples
-COUNTS = ("examples_seen", "failed", "failed_validations")
+COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "settings", "profile")
+#: left out where all are zero: control tasks have no examples, all others no environment steps
+COUNTS = ("examples_seen", "environment_steps_seen", "failed", "failed_validations")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "training_batch_norm", "best_step", "pace"),
+    *("examples_seen", "environment_steps_seen", "training_batch_norm", "best_step", "pace"),
 )
-TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
+TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 
 
 def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:

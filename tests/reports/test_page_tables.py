@@ -13,7 +13,7 @@ from page_reader import REFERENCE, Card, Cell, Made, Page, assert_shown, made, s
 from benchmarks.stats import Column, Row, Verdict, protocol_of, task_scores
 from reports import words
 from reports.cost import frames, worth
-from reports.scores import across, pairs, tables
+from reports.scores import across, pairs, reproduced, tables
 
 every_store = pytest.mark.parametrize("store", ["quick", "standard", "gpu"])
 scored_stores = pytest.mark.parametrize("store", ["quick", "standard"])
@@ -211,8 +211,11 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
     ours = ratios[ratios["label"] == frames.OURS]
     for _, group in ours.groupby(["machine", "device"]):
         values += range(len(group) + 1)
-    published = tables.published_table(this.results)
+    published = reproduced.published_table(this.results)
     values += range(len(published) + 1)
+    for found in reproduced.reproductions(this.results).values():
+        values += [abs(one.distance.z) for one in found if one.distance and one.distance.z]
+        values += [abs(one.published.value) * words.factor(one.published.metric) for one in found]
     fits = [training for result in this.results.results for training in result.training]
     values += [100 * training.share for training in fits if training.share]
     for column in this.columns:
@@ -226,6 +229,7 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
         for machine in (r.machine.cpu, (r.machine.gpu or {}).get("name"))
     ]
     names = [*this.main["task"], *this.main["method"]] if len(this.main) else []
+    names += [what for text in published["protocol_differs"].dropna() for what in text.split("; ")]
     names += [*ratios["backbone"], *gains.get("backbone", []), *machines, "learn2learn"]
     said = [this.page.sections[name] for name in ("answers", "second-order", "published") if name in this.page.sections]
     assert said
