@@ -90,8 +90,8 @@ class CurvePoint:
 @dataclass(frozen=True)
 class Training:
     """How a fit went. fit: its key. share: of the published budget, or of the task's. best_step: of the state that is
-    tested as "best". best_validation: its robust score (the mean in older records). regime: of batch-norm. threads (they
-    decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
+    tested as "best". best_validation: its robust score (the mean in older records). regime: of batch-norm. threads
+    (they decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
     method: str
