@@ -191,7 +191,7 @@ def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) ->
     seed_variance = float(means.mean(axis=1).var(ddof=1)) if seeds > 1 and row.trained else None
     return Ours(
         first.method.name,
-        protocol_of(first),
+        dataclasses.replace(protocol_of(first), task=first.conditions.trained_on),
         str(first.method.facts.get("backbone") or ""),
         first.test.headline_step if step is None else step,
         float(means.mean()),

@@ -76,13 +76,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A block of the profile with everything built. tests: the task itself, and further variants to test on.
-    otherwise: what takes its place where the task's data are unavailable."""
+    """A block with everything built. tests: the task itself, and further variants to test on. of_papers: the task with
+    other numbers of queries. otherwise: what takes its place where the data of the task are unavailable."""
 
     block: Block
     tasks: TaskDistribution
     tests: tuple[TaskDistribution, ...]
     entries: tuple[Entry, ...]
+    of_papers: tuple[TaskDistribution, ...] = ()
     otherwise: Resolved | None = None
 
 
@@ -135,15 +136,15 @@ def _resolved(block: Block, request: Request) -> Resolved:
     tasks = _task(block.task, request)
     tests = (tasks, *(_task(name, request) for name in block.also))
     entries = tuple(_entry(name, block, tasks, request) for name in block.methods)
-    other = block.otherwise and _resolved(
-        dataclasses.replace(block, task=block.otherwise, otherwise=None, also=()), request
-    )
-    return Resolved(block, tasks, tests, entries, other or None)
+    alternative = dataclasses.replace(block, task=block.otherwise or "", otherwise=None, also=(), queries=())
+    other = block.otherwise and _resolved(alternative, request)
+    of_papers = tuple(_task(block.task, request, queries=queries) for queries in block.queries)
+    return Resolved(block, tasks, tests, entries, of_papers, other or None)
 
 
-def _task(task_id: str, request: Request) -> TaskDistribution:
+def _task(task_id: str, request: Request, **fields: Any) -> TaskDistribution:
     name = registry.build_task(task_id).name
-    return registry.build_task(task_id, device=request.device, **_settings_of(name, request.settings))
+    return registry.build_task(task_id, device=request.device, **{**_settings_of(name, request.settings), **fields})
 
 
 def _entry(name: str, block: Block, tasks: TaskDistribution, request: Request) -> Entry:
@@ -278,10 +279,11 @@ class _Where:
         block, tasks = self.block.block, self.block.tasks
         conditions: list[tuple[TaskDistribution, int | None]] = [(test, None) for test in self.block.tests]
         conditions += [(tasks, shots) for shots in dict.fromkeys((*block.shots, *self.request.shots))]
+        of_papers = [(test, None) for test in self.block.of_papers]
         for selection in block.selections:
             if selection != "published" and not entry.learner.grid:
                 continue
-            for test, shots in conditions:
+            for test, shots in [*conditions, *(of_papers if selection == "published" else [])]:
                 details = {
                     "fit": fit.key if fit else None,
                     "budget": fit.spec["budget"] if fit else None,

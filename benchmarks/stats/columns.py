@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,17 +99,17 @@ class Row:
         return tuple(sorted({each.threads for each in self.tested}))
 
     @property
-    def at_home(self) -> bool:
-        """Whether the test is of the task that the row was trained for, with as many shots."""
-        where, shot = self.first.conditions, self.first.task.shot
-        same_shots = shot is None or where.shots in (shot, None)
-        return where.task_id == where.trained_on and same_shots and self.first.test.model == "best"
+    def own(self) -> bool:
+        """Whether the test is of the task that the row was trained for, with as many shots: no further condition."""
+        return self.first.conditions.task_id == self.first.conditions.trained_on and self.at_home
 
     @property
-    def own(self) -> bool:
-        """Whether it is at home and has the task's own number of queries: no further condition."""
-        queries = self.first.task.fields.get("queries")
-        return self.at_home and (queries is None or self.first.conditions.queries in (queries, None))
+    def at_home(self) -> bool:
+        """The same, with any number of queries."""
+        where, shot = self.first.conditions, self.first.task.shot
+        same_shots = shot is None or where.shots in (shot, None)
+        same_task = _without_queries(where.task_id) == _without_queries(where.trained_on)
+        return same_task and same_shots and self.first.test.model == "best"
 
     @property
     def interval(self) -> Interval:
@@ -215,6 +216,11 @@ class Column:
         scores = {row.name: row.scores(self.episodes) for row in self.learners}
         task: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "margin": self.margin}
         return compare(scores, **task, membership=self.membership, strata=self.strata, scope=scope)
+
+
+def _without_queries(title: str) -> str:
+    """A task's title without its number of queries: ``omniglot-v1/5w1s`` for ``omniglot-v1/5w1s[queries=1]``."""
+    return re.sub(r", (?=\])|\[\]", "", re.sub(r"queries=\d+(, )?", "", title))
 
 
 def columns(store: Source, records: Iterable[Record], step: int | None = None) -> list[Column]:

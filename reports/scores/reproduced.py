@@ -24,7 +24,7 @@ def reproductions(results: Results) -> Mapping[Result, list[Reproduction]]:
     nearest: dict[tuple[Any, ...], tuple[Result, list[Reproduction]]] = {}
     for result in results.results:
         if result.row.at_home and result.interval.known and (found := _compared(result, numbers)):
-            row = result.name, result.column.task, result.column.shots, result.column.regime
+            row = result.name, result.first.conditions.trained_on, result.column.shots, result.column.regime
             known = nearest.get(row)
             if known is None or _differences(found) < _differences(known[1]):
                 nearest[row] = result, found

@@ -16,6 +16,8 @@ from benchmarks.stats import TestProtocol as Protocol
 from benchmarks.stats import columns
 from reports import published
 from reports.published import Ours, Published, anchors, load, reproduction
+from reports.results import load as load_results
+from reports.scores import reproduced
 
 MAML = Published(
     *("maml", "miniimagenet-v1/5w1s", 5, 1, 1, "query", "conv4-32", 10, 600, "", "accuracy", 0.487, 0.0184, "primary"),
@@ -196,6 +198,26 @@ def test_ours_comes_from_the_records(tmp_path: Path) -> None:
     assert mine.standard_error**2 == pytest.approx(means.mean(0).var(ddof=1) / 60 + mine.seed_variance / 3)
     assert not mine.full_budget
     assert mine.backbone == "mlp-40-40"
+
+
+@pytest.mark.fault("V14")
+def test_the_test_with_the_papers_queries_is_compared(tmp_path: Path) -> None:
+    """Of two tests of one fit, the one without a difference of the protocol; it is no result of the task's own."""
+    make = made_up.Maker(tmp_path)
+    omniglot = dataclasses.replace(made_up.GLYPHS, id="omniglot-v1/5w1s", name="omniglot", fields={"queries": 10})
+    few = dataclasses.replace(omniglot, id="omniglot-v1/5w1s[queries=1]", fields={"queries": 1})
+    whole = dataclasses.replace(make.training("maml", omniglot, 0), meta_steps=7000, share=1.0)
+    for task, queries in ((omniglot, 10), (few, 1)):
+        make.evaluation(
+            *("maml", task), regime="query", level=0.98, queries=queries, trained_on=omniglot.id, training=whole
+        )
+    results = load_results(tmp_path)
+    ((result, (found,)),) = reproduced.reproductions(results).items()
+    assert result.column.queries == 1
+    assert found.outcome in ("agrees", "below")
+    assert not any("queries" in said for said in found.differences)
+    assert [one.row.own for one in sorted(results.results, key=lambda one: one.column.queries)] == [False, True]
+    assert reproduced.sentences(results)[0].startswith("Of 1 published number: 1 ")
 
 
 @pytest.mark.parametrize(
