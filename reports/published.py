@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
 from benchmarks.stats import Row, TestProtocol, protocol_of
+from benchmarks.stats.contrasts import instability
 
 FILE = Path(__file__).with_name("published.csv")
 KINDS = ("primary", "quoted", "reproduction", "leaderboard")
@@ -88,6 +89,7 @@ class Ours:
     deviation: between episodes, of the mean over seeds.
     seed_variance: between training runs; None for one seed.
     full_budget: whether the fit had the published number of meta-steps.
+    carried: the few episodes that carry the mean, in words; empty where none do.
     """
 
     method: str
@@ -101,6 +103,7 @@ class Ours:
     under_trained: bool
     selection: str = "published"
     deviation: float = math.nan
+    carried: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) ->
         row.under_trained,
         first.conditions.selection,
         math.sqrt(variance),
+        "" if first.task.metric == "accuracy" else instability(means),
     )
 
 
@@ -225,6 +229,8 @@ def reproduction(published: Published, mine: Ours | None) -> Reproduction:
     if mine.under_trained or not mine.full_budget:
         why = "under-trained" if mine.under_trained else "not at the published budget"
         return dataclasses.replace(said, why=why)
+    if mine.carried:
+        return dataclasses.replace(said, why=f"unstable: {mine.carried} of our mean")
     found = distance(published, mine)
     if found.z is None:
         return dataclasses.replace(said, why="our scores have no spread")

@@ -69,6 +69,20 @@ def test_agreement_is_the_z_of_the_formula() -> None:
     assert reproduction(MAML, dataclasses.replace(MINE, mean=0.45)).outcome == "below"
 
 
+@pytest.mark.fault("V1", "V14")
+def test_a_mean_that_one_episode_carries_agrees_with_nothing(tmp_path: Path) -> None:
+    """Its standard error is as large as itself, so z was 1."""
+    make = made_up.Maker(tmp_path)
+    record = make.store.get(make.evaluation("maml", made_up.SINUSOID))
+    scores = {name: values.copy() for name, values in make.store.scores(record).items()}
+    scores["best/none/0"][7] = 1e20
+    make.store.write(record, scores=scores)
+    (column,) = columns(make.store, make.store.records("evaluation"))
+    mine = dataclasses.replace(published.ours(column.rows[0]), full_budget=True, under_trained=False)
+    found = reproduction(dataclasses.replace(MAML, value=0.5), mine)
+    assert (found.outcome, found.why) == ("not run", "unstable: 1 of 60 episodes carries 100 % of our mean")
+
+
 def test_one_seed_is_said() -> None:
     found = reproduction(MAML, dataclasses.replace(MINE, seed_variance=None))
     assert found.outcome == "agrees"
