@@ -34,7 +34,7 @@ from torch import Tensor
 from baselines.shared import gru
 from baselines.shared.beta_bernoulli import known_optimum
 from baselines.shared.gru import RecurrentPolicy
-from baselines.shared.trials import Trials, entropy_of, natural_step, play, seen_returns
+from baselines.shared.trials import Trials, natural_step, play, seen_returns
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.environments import ControlTasks
@@ -172,11 +172,11 @@ class RL2(MetaLearner):
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
         memories = gru.read(parameters, trials.inputs)
         distributions = gru.distribution(parameters, memories)
-        ratio = (tasks.actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
+        likelihood, bonus = tasks.actions.judge(distributions, trials.actions)
+        ratio = (likelihood - trials.log_probabilities).exp()
         bounded = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * trials.advantages, bounded * trials.advantages)
         error = (gru.value(parameters, memories) - trials.targets).square()
-        bonus = entropy_of(tasks.actions, distributions)
         each = -gain + self.value_weight * error - entropy * bonus
         return each[trials.live].mean()
 

@@ -184,8 +184,7 @@ class TaskDistribution(Configured):
     equivalence_margin: ClassVar[float]
     offers: ClassVar[frozenset[str]] = frozenset()  #: of "pooled", "parameters", "classes"; see `MetaLearner.needs`
     exhibited: ClassVar[int] = 3  #: episodes for `exhibit`
-    #: by variant, the examples (environment steps) that a fit should see, whatever the learner (docs/protocol.md)
-    budgets: ClassVar[Mapping[str, int]] = {}
+    budgets: ClassVar[Mapping[str, int]] = {}  #: variant -> examples (environment steps) that every fit should see
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)
@@ -202,6 +201,12 @@ class TaskDistribution(Configured):
         usual = type(self)(**{"variant": self.variant, **fields}).config()
         changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
         return self.id + (f"[{', '.join(changed)}]" if changed else "")
+
+    def identity(self) -> list[Any]:
+        """The id and the fields that decide a result, for keys: those of `config` without the places of data (metadata
+        ``{"place": True}``), whose content has the `data_digest`."""
+        places = {f.name for f in dataclasses.fields(self) if f.metadata.get("place")}
+        return [self.id, {name: value for name, value in self.config().items() if name not in places}]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -293,11 +298,6 @@ class MetaLearner(Configured):
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
-
-    def fit_config(self) -> dict[str, Any]:
-        """The part of `config` that a fit depends on: all but the fields of adaptation."""
-        adaptation = {f.name for f in dataclasses.fields(self) if f.metadata.get("stage") == "adaptation"}
-        return {name: value for name, value in self.config().items() if name not in adaptation}
 
     def fit_method(self) -> str | None:
         """The registered method whose fit this one shares; None: it has its own."""

@@ -269,10 +269,13 @@ def held_bytes(objective: QueryLoss, plan: Plan) -> int | None:
 _PROGRAMS: dict[tuple[object, ...], Function] = {}
 
 
-#: seconds that compiling saves per meta-step and network pass (inner steps and queries), and its own seconds, once and
-#: per inner step: careful guesses (0.0006 where 0.0008 was seen), not measured on a quiet machine
-SAVED_PER_PASS = 0.0006
+#: seconds that compiling saves per meta-step and network pass (inner steps and queries): for its operations, and for
+#: each parameter of each task, whose gradients and updates it fuses; and its own seconds, once and per inner step.
+#: Careful guesses: 0.0006 where 0.0008 was seen, 2 ns where 3 were (docs/performance.md).
+SAVED_PER_PASS, SAVED_PER_PARAMETER = 0.0006, 2e-9
 COMPILING, COMPILING_PER_PASS = 12.0, 4.0
+#: parameters of all tasks of one compiled pass: their 16 MB fit the cache
+CACHED_PARAMETERS = 4_000_000
 #: input numbers that all simultaneous passes of a convolutional network may have on a CPU
 CACHED_NUMBERS = 130_000
 
@@ -292,9 +295,10 @@ def rule(
         return Plan(at_once, threads=threads), "as many tasks per pass as fit the cache, passes in threads"
     if not isinstance(network.backbone, MLP):
         return Plan(tasks), "not compiled: the gain for a module of torch on a CPU is unknown"
-    passes = inner_steps + 1
-    saved, spent = SAVED_PER_PASS * passes * meta_steps, COMPILING + COMPILING_PER_PASS * inner_steps
+    parameters = sum(math.prod(shape) for _, shape in network.backbone.shapes(network.input_shape))
+    saved = (SAVED_PER_PASS + SAVED_PER_PARAMETER * parameters * tasks) * (inner_steps + 1) * meta_steps
+    spent = COMPILING + COMPILING_PER_PASS * inner_steps
     sums = f"{meta_steps} meta-steps save about {saved:.0f} s, compiling takes {spent:.0f} s"
     if saved < spent:
         return Plan(tasks), f"not compiled: {sums}"
-    return Plan(tasks, mode="compiled"), f"compiled: {sums}"
+    return Plan(min(tasks, max(1, CACHED_PARAMETERS // parameters)), mode="compiled"), f"compiled: {sums}"

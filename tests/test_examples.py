@@ -135,14 +135,18 @@ def test_images_are_those_of_the_folder(leaves: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (lambda root: shutil.rmtree(root / "test"), "needs the folder"),
-        (lambda root: shutil.copytree(root / "train" / "species 0", root / "test" / "species 0"), "is in train/ too"),
+        (lambda root: shutil.rmtree(root / "test"), r"no pictures in test/<class>/, but in train/, validation/"),
+        (lambda root: shutil.rmtree(root), "needs the folder"),
+        (
+            lambda root: shutil.copytree(root / "train" / "species 0", root / "test" / "species 0"),
+            "is in train/ and in test/",
+        ),
         (
             lambda root: shutil.copy(*(root / "test" / f"species {n}" / "3.PNG" for n in (12, 13))),
-            "is the same file as",
+            "is the same picture as",
         ),
         (lambda root: (root / "train" / "species 1" / "9.PNG").write_text("no"), "is not an image"),
-        (lambda root: shutil.rmtree(root / "test") or (root / "test").mkdir(), "has no images in folders of classes"),
+        (lambda root: shutil.rmtree(root / "test") or (root / "test").mkdir(), "no pictures in test/"),
     ],
 )
 def test_a_folder_that_is_not_what_it_should_be_is_one_line(leaves: Path, damage, line: str) -> None:  # type: ignore[no-untyped-def]

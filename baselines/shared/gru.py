@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,10 @@ def read(parameters: Mapping[str, Tensor], inputs: Tensor, twice: bool = False) 
     """The states ``[n, N, hidden]`` along trials from their beginning, inputs ``[n, N, i]``.
 
     twice: whether they are to be differentiated twice."""
+    if not twice and inputs.device.type == "cpu":
+        weights = (parameters[f"gru.{part}"] for part in ("input", "recurrent", "input_bias", "recurrent_bias"))
+        states: Tensor = _Scan.apply(inputs, *weights)  # type: ignore[no-untyped-call]
+        return states
     memory = inputs.new_zeros(len(inputs), parameters["gru.recurrent"].shape[1])
     memories = []
     for x in inputs.unbind(1):
@@ -94,9 +98,71 @@ def read(parameters: Mapping[str, Tensor], inputs: Tensor, twice: bool = False) 
     return torch.stack(memories, 1)
 
 
+class _Scan(torch.autograd.Function):
+    """`read` with a gradient of its own: half the operations, and 0.7 of the time on a CPU (docs/performance.md).
+
+    Units come first, trials last: the gates of a step are then contiguous parts of one product ``[3h, n]``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, entering: Tensor, recurrent: Tensor, bias: Tensor, kept_bias: Tensor
+    ) -> Tensor:
+        inputs = inputs.transpose(0, 1).contiguous()
+        steps, n, _ = inputs.shape
+        hidden = recurrent.shape[1]
+        gates, kept = inputs.new_empty(steps, 3 * hidden, n), inputs.new_empty(steps, hidden, n)
+        memories = inputs.new_empty(hidden, steps, n)
+        both = torch.cat((bias[: 2 * hidden] + kept_bias[: 2 * hidden], bias[2 * hidden :])).unsqueeze(1)
+        memory = inputs.new_zeros(hidden, n)
+        for step in range(steps):
+            torch.addmm(both, entering, inputs[step].t(), out=gates[step])
+            switches, candidate = gates[step].split((2 * hidden, hidden))
+            switches.addmm_(recurrent[: 2 * hidden], memory).sigmoid_()
+            torch.addmm(kept_bias[2 * hidden :].unsqueeze(1), recurrent[2 * hidden :], memory, out=kept[step])
+            candidate.addcmul_(switches[:hidden], kept[step]).tanh_()
+            memory = torch.lerp(candidate, memory, switches[hidden:], out=memories[:, step])
+        ctx.save_for_backward(inputs, entering, recurrent, gates, kept, memories)
+        return memories.permute(2, 1, 0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, entering, recurrent, gates, kept, memories = ctx.saved_tensors
+        hidden, steps, n = memories.shape
+        aten = torch.ops.aten
+        # of the candidate's input, the reset gate, the update gate, and of what the candidate keeps of the state: the
+        # first three enter with the inputs, the last three with the state
+        of_gates = inputs.new_empty(4 * hidden, n)
+        candidate, switches, kept_candidate = of_gates.split((hidden, 2 * hidden, hidden))
+        of_input, of_state, of_sums = (x.new_zeros(x.shape) for x in (entering, recurrent, of_gates))
+        carried = inputs.new_zeros(hidden, n)
+        for step in reversed(range(steps)):
+            reset, update, proposed = gates[step].split(hidden)
+            before = memories[:, step - 1] if step else torch.zeros_like(carried)
+            of_memory = carried.add_(gradient[:, step].t())
+            carried = of_memory * update
+            aten.tanh_backward.grad_input(of_memory - carried, proposed, grad_input=candidate)
+            torch.mul(candidate, kept[step], out=switches[:hidden])
+            torch.mul(of_memory, before - proposed, out=switches[hidden:])
+            aten.sigmoid_backward.grad_input(switches, gates[step, : 2 * hidden], grad_input=switches)
+            torch.mul(candidate, reset, out=kept_candidate)
+            carried.addmm_(recurrent.t(), of_gates[hidden:])
+            of_input.addmm_(of_gates[: 3 * hidden], inputs[step])
+            of_state.addmm_(of_gates[hidden:], before.t())
+            of_sums.add_(of_gates)
+        sums = of_sums.sum(1)
+        return (
+            None,
+            torch.cat((of_input[hidden:], of_input[:hidden])),
+            of_state,
+            torch.cat((sums[hidden : 3 * hidden], sums[:hidden])),
+            sums[hidden:],
+        )
+
+
 def distribution(parameters: Mapping[str, Tensor], memory: Tensor) -> Tensor:
     """The parameters of the action distribution ``[..., outputs]`` in states ``[..., hidden]``."""
-    output = F.linear(memory, parameters["policy.weight"], parameters["policy.bias"])
+    output = _head(parameters, "policy", memory)
     if "policy.log_deviation" not in parameters:
         return output
     return torch.cat((output, parameters["policy.log_deviation"].expand_as(output)), -1)
@@ -104,4 +170,13 @@ def distribution(parameters: Mapping[str, Tensor], memory: Tensor) -> Tensor:
 
 def value(parameters: Mapping[str, Tensor], memory: Tensor) -> Tensor:
     """The critic's output ``[...]`` in states ``[..., hidden]``."""
-    return F.linear(memory, parameters["value.weight"], parameters["value.bias"]).squeeze(-1)
+    return _head(parameters, "value", memory).squeeze(-1)
+
+
+def _head(parameters: Mapping[str, Tensor], name: str, memory: Tensor) -> Tensor:
+    """A linear function ``[a, b, outputs]`` of states ``[a, b, hidden]``."""
+    weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+    if memory.is_contiguous():
+        return F.linear(memory, weight, bias)
+    units = memory.permute(2, 1, 0)  # contiguous if `read` wrote them: an eighth of the time for few outputs
+    return torch.addmm(bias.unsqueeze(1), weight, units.flatten(1)).unflatten(1, units.shape[1:]).permute(2, 1, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from baselines.shared import gru
 from baselines.shared.gru import RecurrentPolicy
 from benchmarks.api import Diverged, Parameters
-from benchmarks.environments import ActionSpace, Categorical, Rollouts, Trajectories
+from benchmarks.environments import ActionSpace, Rollouts, Trajectories
 from maml.control.meta_objective import unflat
 from maml.control.policy_gradient import to_go
 from maml.control.trust_region import fisher_product, trust_region_step
@@ -87,14 +87,6 @@ def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, tra
     to come after its last step."""
     following = torch.cat((values[:, 1:], torch.zeros_like(values[:, :1])), 1)
     return to_go(rewards + discount * following - values, discount * trace)
-
-
-def entropy_of(actions: ActionSpace, distributions: Tensor) -> Tensor:
-    """The entropy of each distribution, up to a constant for real-valued actions, ``[n, N]``."""
-    if isinstance(actions, Categorical):
-        logarithms = distributions.log_softmax(-1)
-        return -(logarithms.exp() * logarithms).sum(-1)
-    return distributions.chunk(2, -1)[1].sum(-1)
 
 
 def natural_step(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.registry import Entry
 
 SOURCES = ("maml/**/*.py", "baselines/**/*.py", "benchmarks/**/*.py", "benchmarks/**/*.toml")
-PARTS = {"methods", "tasks", "compatibility", "profiles"}
 #: attributes of the classes that programs get
 METHOD = ("kinds", "needs", "fits")
 TASK = ("kind", "version", "metric", "offers", "variants")
@@ -33,15 +32,16 @@ def load() -> dict[str, Any]:
     stamps = sorted((str(p), p.stat().st_mtime_ns, p.stat().st_size) for pattern in SOURCES for p in ROOT.glob(pattern))
     cache = cache_folder() / "catalogue" / f"{hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(cache.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.keys() == PARTS:
-            return found
+        digest, _, text = cache.read_text(encoding="utf-8").partition("\n")
+        if digest == hashlib.sha256(text.encode()).hexdigest():
+            return dict(json.loads(text))
     found = {**described(), "profiles": profiles.names()}
     with contextlib.suppress(OSError):  # without a cache it is only slower
         cache.parent.mkdir(parents=True, exist_ok=True)
         for old in cache.parent.glob("*.json"):
             old.unlink(missing_ok=True)
-        formats.write(cache, json.dumps(found, default=list).encode())
+        text = json.dumps(found, default=list)
+        formats.write(cache, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}".encode())
     return found
 
 

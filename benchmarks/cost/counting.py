@@ -179,7 +179,10 @@ def _events(step: Step, cuda: bool = False, profile_memory: bool = False) -> lis
 
 def ceilings(device: str, repeats: int = 5) -> dict[str, float]:
     """The best that this machine reaches now, with torch's present threads: ``flops_per_second`` in a large product of
-    float32 matrices, ``bytes_per_second`` (read and written) in a large copy."""
+    float32 matrices or on a CPU in a convolution, whichever is faster, and ``bytes_per_second`` (read and written) in a
+    large copy.
+
+    torch passes products to MKL and convolutions to oneDNN; MKL has no AVX-512 for processors of AMD."""
     side, numbers = (sizes[device.partition(":")[0]] for sizes in (MATRIX, COPIED))
     # all numbers differ: some devices multiply zeros and ones faster
     left = torch.linspace(-1, 1, side * side, device=device).view(side, side)
@@ -188,7 +191,13 @@ def ceilings(device: str, repeats: int = 5) -> dict[str, float]:
     target = torch.empty_like(source)
     multiply = _least_seconds(lambda: torch.mm(left, left, out=product), device, repeats)
     copy = _least_seconds(lambda: target.copy_(source), device, repeats)
-    return {"flops_per_second": 2 * side**3 / multiply, "bytes_per_second": 2 * source.nbytes / copy}
+    flops_per_second = 2 * side**3 / multiply
+    if device == "cpu":
+        images, filters = torch.linspace(-1, 1, 32 * 64 * 28 * 28), torch.linspace(-1, 1, 64 * 64 * 9)
+        images, filters = images.view(32, 64, 28, 28), filters.view(64, 64, 3, 3)
+        convolve = _least_seconds(lambda: torch.conv2d(images, filters, padding=1), device, repeats)
+        flops_per_second = max(flops_per_second, 2 * images.numel() * 64 * 9 / convolve)
+    return {"flops_per_second": flops_per_second, "bytes_per_second": 2 * source.nbytes / copy}
 
 
 def _least_seconds(step: Step, device: str, repeats: int) -> float:

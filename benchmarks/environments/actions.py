@@ -34,6 +34,9 @@ class ActionSpace(Protocol):
     def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (or log-density) of actions, ``[...]``."""
 
+    def judge(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities of actions, and the entropies of their distributions up to a constant, ``[...]``."""
+
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         """Actions as inputs ``[..., features]``."""
 
@@ -65,6 +68,12 @@ class Categorical:
 
     def log_probability(self, parameters: Tensor, actions: Tensor) -> Tensor:
         return parameters.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def judge(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        # classes first: torch takes a tenth of the time along the first of the dimensions
+        logarithms = parameters.transpose(0, -1).log_softmax(0)
+        taken = logarithms.gather(0, actions.movedim(0, -1).unsqueeze(0)).squeeze(0)
+        return taken.movedim(-1, 0), -(logarithms.exp() * logarithms).sum(0).movedim(-1, 0)
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.nn.functional.one_hot(actions, self.count).to(dtype)
@@ -104,6 +113,9 @@ class Gaussian:
         mean, log_deviation = parameters.chunk(2, -1)
         scaled = (actions - mean) / log_deviation.exp()
         return (-0.5 * (scaled.square() + math.log(2 * math.pi)) - log_deviation).sum(-1)
+
+    def judge(self, parameters: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.log_probability(parameters, actions), parameters.chunk(2, -1)[1].sum(-1)
 
     def as_features(self, actions: Tensor, dtype: torch.dtype) -> Tensor:
         return actions.to(dtype)

@@ -173,6 +173,8 @@ def _moved(live: Tensor, after: Any, before: Any) -> Any:
     """The new memory where the step took place, else the old one; live: ``[T, K]``."""
     if not (isinstance(after, Tensor) and isinstance(before, Tensor)):
         return after
+    if live.device.type == "cpu" and bool(live.all()):  # a GPU would have to be waited for
+        return after
     return torch.where(live.view(*live.shape, *(1,) * (after.dim() - 2)), after, before)
 
 

@@ -1,11 +1,12 @@
-"""Image files, found, downloaded and decoded once into memory-mapped arrays.
+"""Image files, found and decoded once into memory-mapped arrays.
 
 Files are searched in the folder METABENCH_DATA and its subfolder named after the data set, then in the suite's cache.
 Where the owner allows it, missing files are downloaded into the cache, unless METABENCH_OFFLINE is set. The cache is
 METABENCH_CACHE, else ``metabench`` in the platform's cache folder.
 
 Decoded images are cached under a hash of the files' names, sizes and times. They are written to a temporary folder
-under a lock and then renamed, so an existing folder is complete.
+under a lock and then renamed, so an existing folder is complete. Their digest is computed again whenever the cached
+files have changed; damaged ones are decoded again.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import json
 import os
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -31,14 +32,18 @@ from benchmarks.api import SPLITS
 from benchmarks.cache import cache_folder
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.images.distribution import ImageSet, ImageTasks
+from benchmarks.images.pictures import ENDINGS, below
 
 Progress = Callable[[str], None]
 
-#: larger archive members, in bytes, are refused: no image of a data set is this big
-LARGEST_MEMBER = 50_000_000
-
 #: images between two progress reports
 REPORT_EVERY = 2_000
+
+#: bytes that are hashed at once
+CHUNK = 1 << 22
+
+#: a file changed less than so many seconds ago may change again without another time stamp
+FRESH_SECONDS = 1.0
 
 
 def silent(line: str) -> None:
@@ -62,14 +67,19 @@ def data_roots(names: Sequence[str]) -> list[Path]:
     return [root for root in roots if root.is_dir()]
 
 
-def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, Path] | None:
+def find_layout(
+    names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[str]]], own: Sequence[str] = ()
+) -> dict[str, Path] | None:
     """The files of the first layout that one folder holds completely; None if there is none.
 
-    layouts: each maps parts to the file names that they may have.
+    layouts: each maps parts to the file names that they may have. own: file names that say too little: they count in a
+    folder named after the data set only.
 
     Raises `Unavailable` naming the missing parts if a folder holds a layout only in part."""
     incomplete = None
     for root, layout in itertools.product(data_roots(names), layouts):
+        if root.name not in names and own and all(set(options) & set(own) for options in layout.values()):
+            continue
         there = {part: [root / name for name in options if (root / name).exists()] for part, options in layout.items()}
         if all(there.values()):
             return {part: paths[0] for part, paths in there.items()}
@@ -82,76 +92,36 @@ def find_layout(names: Sequence[str], layouts: Sequence[Mapping[str, Sequence[st
     return None
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files of a folder or a zip archive: their names, sorted, and a function that returns the bytes of one."""
+class Readable(Protocol):
+    """A picture of a file, or of an array."""
 
-    path: Path
-    names: Sequence[str]
-    read: Callable[[str], bytes]
+    @property
+    def name(self) -> str: ...
 
-
-@contextlib.contextmanager
-def open_files(path: Path) -> Iterator[Files]:
-    """Open a folder or a zip archive in place, without unpacking.
-
-    Raises `MetabenchError` for a damaged archive, and for members that are too large or point outside it."""
-    if path.is_dir():
-        yield Files(path, _below(path), lambda name: (path / name).read_bytes())
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise MetabenchError(f"{path} can't be read as a zip archive: {error}") from error
-    with archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        for member in members:
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-                raise MetabenchError(f"{path}: refused, its member {member.filename!r} points outside the archive")
-            if member.file_size > LARGEST_MEMBER:
-                raise MetabenchError(f"{path}: refused, its member {member.filename!r} has {member.file_size} bytes")
-        yield Files(path, sorted(member.filename for member in members), archive.read)
-
-
-def _below(folder: Path) -> list[str]:
-    """Relative paths of the files below a folder, sorted. `pathlib` takes seconds for this many files."""
-    start = len(str(folder)) + 1
-    found = (os.path.join(at, name)[start:] for at, _, names in os.walk(folder) for name in names)
-    return sorted(name.replace(os.sep, "/") for name in found)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file in a folder or archive."""
-
-    files: Files
-    name: str
+    def read(self) -> bytes:
+        """Its content, to find copies."""
+        ...
 
     def decode(self, convert: Callable[..., np.ndarray]) -> np.ndarray:
-        """Apply ``convert`` to the opened `PIL.Image`; raises `MetabenchError` with the file's name if that fails."""
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(io.BytesIO(self.files.read(self.name))) as image:
-                return convert(image)
-        except UnidentifiedImageError:
-            raise MetabenchError(f"{self.files.path}: {self.name} is not an image") from None
-        except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise MetabenchError(f"{self.files.path}: {self.name} can't be decoded: {reason}") from error
+        """Apply ``convert`` to the picture as a `PIL.Image`."""
+        ...
 
 
 def write_pictures(
     folder: Path,
     split: str,
-    classes: Mapping[str, Sequence[Picture]],
+    classes: Mapping[str, Sequence[Readable]],
     convert: Callable[..., np.ndarray],
     progress: Progress,
 ) -> None:
     """Decode a split's images, class by class in the given order, into an array in ``folder``."""
     pictures = [picture for members in classes.values() for picture in members]
     shape = pictures[0].decode(convert).shape
+    needed, free = len(pictures) * np.zeros(shape, np.uint8).nbytes, shutil.disk_usage(folder).free
+    if needed > free:  # a full disk would kill the process: the array is mapped
+        raise MetabenchError(
+            f"{folder.parent} has {free / 1e9:.1f} GB left, the {split} split needs {needed / 1e9:.1f}"
+        )
     images = np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.uint8, (len(pictures), *shape))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for number, pixels in enumerate(pool.map(lambda picture: picture.decode(convert), pictures)):
@@ -159,34 +129,83 @@ def write_pictures(
             if (number + 1) % REPORT_EVERY == 0 or number + 1 == len(pictures):
                 progress(f"{split}: {number + 1} of {len(pictures)} images decoded")
     images.flush()
-    _describe(folder, split, images, {name: len(members) for name, members in classes.items()})
+    _describe(folder, split, {name: len(members) for name, members in classes.items()})
 
 
 def write_array(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
     """Write a split that is already an array, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, sorted by class."""
-    np.save(folder / f"{split}.npy", images)
-    _describe(folder, split, images, counts)
+    np.save(folder / f"{split}.npy", np.ascontiguousarray(images))
+    _describe(folder, split, counts)
 
 
-def _describe(folder: Path, split: str, images: np.ndarray, counts: Mapping[str, int]) -> None:
-    digest = hashlib.sha256(json.dumps([dict(counts), images.shape]).encode())
-    for first in range(0, len(images), REPORT_EVERY):
-        digest.update(np.ascontiguousarray(images[first : first + REPORT_EVERY]).data)
-    about = {"names": list(counts), "counts": list(counts.values()), "digest": digest.hexdigest()}
+def _describe(folder: Path, split: str, counts: Mapping[str, int]) -> None:
+    digest = _digest(np.lib.format.open_memmap(folder / f"{split}.npy", "r"), counts)
+    about = {"names": list(counts), "counts": list(counts.values()), "digest": digest}
     (folder / f"{split}.json").write_text(json.dumps(about))
+
+
+def _digest(images: np.memmap, counts: Mapping[str, int]) -> str:
+    """Of counts and pixels, which are read from the file: pages of a map count as the process's memory."""
+    digest = hashlib.sha256(json.dumps([dict(counts), images.shape]).encode())
+    left = images.nbytes
+    with open(str(images.filename), "rb") as file:
+        file.seek(images.offset)
+        while left and (chunk := file.read(min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+class Damaged(MetabenchError):
+    """Cached images are not what was written."""
 
 
 @functools.cache
 def open_split(folder: Path, split: str) -> ImageSet:
     """The prepared images of a split, memory-mapped copy-on-write so that the file can't change.
 
-    Raises `MetabenchError` if the cached files are damaged."""
+    Raises `MetabenchError` if the cached files are damaged: pixels, names and counts must have their digest."""
     try:
         about = json.loads((folder / f"{split}.json").read_text())
-        images = np.load(folder / f"{split}.npy", mmap_mode="c")
-        return ImageSet(images, np.array(about["counts"], dtype=np.int64), tuple(about["names"]), about["digest"])
-    except (OSError, ValueError, KeyError) as error:
-        raise MetabenchError(f"{folder} is damaged ({error}); delete it to decode the images again") from error
+        images = np.lib.format.open_memmap(folder / f"{split}.npy", "c")
+        if not images.flags.c_contiguous:
+            raise ValueError("another order of axes")
+        names, counts = tuple(map(str, about["names"])), np.array(about["counts"], dtype=np.int64)
+        found = ImageSet(images, counts, names, about["digest"])
+        _check_digest(found, images, folder, split)
+    except Exception as error:  # json, numpy and tokenize have many kinds
+        if isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError):
+            raise MetabenchError(f"{folder} can't be read: {error}") from error  # and may be sound
+        reason = str(error).partition("\n")[0]
+        raise Damaged(f"{folder} is damaged ({reason}); delete it to decode the images again") from error
+    return found
+
+
+def _check_digest(found: ImageSet, images: np.memmap, folder: Path, split: str) -> None:
+    """Compare the content with its digest, unless an earlier process has done so and the files have not changed since.
+
+    Raises `ValueError` if they differ."""
+    facts = [os.stat(folder / f"{split}.{ending}") for ending in ("npy", "json")]
+    stamp = json.dumps([[fact.st_ino, fact.st_size, fact.st_mtime_ns, fact.st_ctime_ns] for fact in facts])
+    mark = folder / f"{split}.checked"
+    with contextlib.suppress(OSError, ValueError):
+        if mark.read_text() == stamp:
+            return
+    if _digest(images, dict(zip(found.names, found.counts.tolist(), strict=True))) != found.digest:
+        raise ValueError(f"the content of {split}.npy has changed")
+    if time.time() - max(max(fact.st_mtime, fact.st_ctime) for fact in facts) > FRESH_SECONDS:
+        with contextlib.suppress(OSError):  # in a cache that can't be written each process looks again
+            mark.write_text(stamp)
+
+
+def _damage(folder: Path) -> str:
+    """How decoded splits are damaged; "" if they are not."""
+    try:
+        for split in SPLITS:
+            open_split(folder, split)
+    except Damaged as error:
+        return str(error).partition("; ")[0]
+    return ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +217,7 @@ class Collection:
     build: writes every split of these files into a folder
     missing: message that says which files to put where
     fetch: downloads the files
+    endings: of the files in folders that count
     """
 
     name: str
@@ -205,6 +225,7 @@ class Collection:
     build: Callable[[Mapping[str, Path], Path, Progress], None]
     missing: str
     fetch: Callable[[Progress], None] | None = None
+    endings: tuple[str, ...] = ENDINGS
 
 
 @dataclass(frozen=True)
@@ -238,26 +259,31 @@ def prepare(collection: Collection, progress: Progress = silent) -> Path:
 
 def _find_or_build(collection: Collection, progress: Progress) -> Path:
     files, cached = collection.find(), cache_folder() / "prepared"
+    damage = ""
     if files is None:
         earlier = [path for path in cached.glob(f"{collection.name}-{'[0-9a-f]' * 16}") if path.is_dir()]
-        if earlier:
-            return max(earlier, key=lambda path: path.stat().st_mtime)
+        for path in sorted(earlier, key=lambda path: path.stat().st_mtime, reverse=True):
+            if not (found := _damage(path)):
+                return path
+            damage = f"; {found}"
         if collection.fetch and not os.environ.get("METABENCH_OFFLINE"):
             try:
                 collection.fetch(progress)
             except Unavailable as error:
-                raise Unavailable(f"{collection.missing} ({error})") from error
+                raise Unavailable(f"{collection.missing} ({error}){damage}") from error
             files = collection.find()
     if files is None:
-        raise Unavailable(collection.missing)
-    folder = cached / f"{collection.name}-{_fingerprint(files)}"
+        raise Unavailable(collection.missing + damage)
+    folder = cached / f"{collection.name}-{_fingerprint(files, collection.endings)}"
     try:
-        return folder if folder.is_dir() else _build(folder, lambda to: collection.build(files, to, progress))
+        if folder.is_dir() and not _damage(folder):
+            return folder
+        return _build(folder, lambda to: collection.build(files, to, progress), progress)
     except OSError as error:
-        raise MetabenchError(f"{folder} can't be written: {error}") from error
+        raise MetabenchError(f"{folder} can't be written ({error}); METABENCH_CACHE names another cache") from error
 
 
-def _build(folder: Path, write: Callable[[Path], None]) -> Path:
+def _build(folder: Path, write: Callable[[Path], None], progress: Progress) -> Path:
     """Fill a temporary folder and rename it. A second process waits for the first and finds the result."""
     from filelock import FileLock
 
@@ -265,7 +291,10 @@ def _build(folder: Path, write: Callable[[Path], None]) -> Path:
     unfinished = f"{folder.name}.unfinished-"
     with FileLock(f"{folder}.lock"):
         if folder.is_dir():
-            return folder
+            if not (damage := _damage(folder)):
+                return folder
+            progress(f"{damage}: the images are decoded again")
+            shutil.rmtree(folder)
         for left_by_a_killed_process in folder.parent.glob(f"{unfinished}*"):
             shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=unfinished, dir=folder.parent))
@@ -279,54 +308,12 @@ def _build(folder: Path, write: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _fingerprint(files: Mapping[str, Path]) -> str:
+def _fingerprint(files: Mapping[str, Path], endings: tuple[str, ...]) -> str:
     """16 hexadecimal digits of the files' names, sizes and modification times."""
     digest = hashlib.sha256()
     for part, path in sorted(files.items()):
-        folder, names = (path, _below(path)) if path.is_dir() else (path.parent, [path.name])
+        folder, names = (path, below(path, endings)) if path.is_dir() else (path.parent, [path.name])
         for name in names:
             facts = os.stat(os.path.join(folder, name))
             digest.update(f"{part} {name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def download(name: str, files: Mapping[str, tuple[str, str]], progress: Progress = silent) -> None:
-    """Download files (name -> address and MD5) into `download_folder`, unless they exist with the right checksum.
-
-    Raises `Unavailable` if a package is missing, a download fails or a checksum differs."""
-    try:
-        import pooch
-        from filelock import FileLock
-    except ImportError as error:
-        raise Unavailable(f"{name} can't be downloaded: the package {error.name} is not installed") from error
-    folder = download_folder(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    pooch.get_logger().setLevel("ERROR")
-    with FileLock(folder / ".lock"):
-        for file, (address, md5) in files.items():
-            fetcher = pooch.HTTPDownloader(progressbar=_Bar(f"{name}: {file}", progress), timeout=(5, 30))
-            try:
-                pooch.retrieve(address, f"md5:{md5}", fname=file, path=folder, downloader=fetcher)
-            except ValueError as error:
-                raise Unavailable(f"{address} has a checksum that differs from the official file's") from error
-            except Exception as error:
-                raise Unavailable(f"{address} can't be downloaded: {type(error).__name__}") from error
-
-
-class _Bar:
-    """Progress bar with pooch's interface (``total``, ``update``, ``reset``, ``close``), as lines of text."""
-
-    def __init__(self, what: str, progress: Progress) -> None:
-        self.what, self.progress, self.total, self.done = what, progress, 0, 0
-
-    def update(self, size: int) -> None:
-        before, self.done = self.done, self.done + size
-        if self.total and before * 20 // self.total != self.done * 20 // self.total:
-            filled = min(20, self.done * 20 // self.total)
-            self.progress(f"{self.what} [{'#' * filled:.<20}] {self.done / 1e6:.1f} of {self.total / 1e6:.1f} MB")
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass

@@ -83,8 +83,8 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget, or of the task's. regime: of batch-norm in
-    training. threads: CPU threads of the fit, which decide the last bits of a float; None in converted records."""
+    """How a fit went. fit: its key. share: of the published budget, or of the task's. regime: of batch-norm
+    in training. threads (they decide the last bits), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
     method: str
@@ -102,6 +102,7 @@ class Training:
     parameters: int
     regime: str | None = None
     threads: int | None = None
+    pace: float | None = None
 
     @property
     def under_trained(self) -> bool:

@@ -19,6 +19,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
 from benchmarks.run.code_hash import code_of
+from benchmarks.run.fitting import fit_config
 from benchmarks.run.profiles import Block, Profile
 
 
@@ -273,7 +274,7 @@ class _Where:
             "validation_episodes": block.validation_episodes,
             "validations": block.validations,
         }
-        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, trainer.fit_config(), {"budget": budget})
+        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, fit_config(trainer), {"budget": budget})
 
     def _evaluations(self, entry: Entry, seed: int | None, fit: Cell | None) -> Iterator[Cell]:
         block, tasks = self.block.block, self.block.tasks
@@ -311,19 +312,16 @@ class _Where:
         details: Mapping[str, Any],
     ) -> Cell:
         """essential: the fields that matter here. details: what only this kind of cell has, for spec and key alike."""
-        common = {
-            "seed": seed,
-            "data": self.digests.get(tasks.id),
-            "code": code_of(kind, learner, tasks),
-            **details,
-        }
+        common = {"seed": seed, "data": self.digests.get(tasks.id), "code": code_of(kind, learner, tasks), **details}
         essence = {
             "cell": kind,
-            "task": [tasks.id, tasks.config()],
+            "task": tasks.identity(),
             "method": [type(learner).__qualname__, essential],
             "device": self.request.device.partition(":")[0],
             **common,
         }
+        if "test" in details:
+            essence["test"] = {**details["test"], "trained_on": self.block.tasks.identity()}
         tuned = (details.get("test") or {}).get("selection") == "validation"
         spec = self._spec(name, learner.config(), tasks, {"label": f"{name} [tuned]" if tuned else name, **common})
         where = (spec["label"], tasks.title, seed, spec, details.get("fit"))

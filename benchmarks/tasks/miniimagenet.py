@@ -7,9 +7,7 @@ a model for few-shot learning", 2017.
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +19,8 @@ from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
 from benchmarks.images import data
 from benchmarks.images.pickles import load_arrays
+from benchmarks.images.pictures import ENDINGS, Files, Picture, by_class, eight_bits, open_files
+from benchmarks.images.tables import read_table
 from benchmarks.registry import register_task
 
 #: classes per split
@@ -28,21 +28,33 @@ CLASSES = {"train": 64, "validation": 16, "test": 20}
 IMAGES_PER_CLASS = 600
 SIDE = 84
 
+#: names of the data set's folder
+NAMES = ("mini-imagenet", "miniimagenet", "miniImagenet", "mini_imagenet")
 #: split names in file names
-FILE_NAMES = {"train": "train", "validation": "val", "test": "test"}
+FILE_NAMES: dict[str, Sequence[str]] = {
+    "train": ("train",),
+    "validation": ("val", "validation", "valid"),
+    "test": ("test",),
+}
+#: pickled arrays; tables with the pictures in archives or one folder; a folder per class
 LAYOUTS: tuple[dict[str, Sequence[str]], ...] = (
-    {split: (f"mini-imagenet-cache-{name}.pkl",) for split, name in FILE_NAMES.items()},
+    {split: [f"mini-imagenet-cache-{name}.pkl" for name in names] for split, names in FILE_NAMES.items()},
     {
-        **{f"{split} csv": (f"{name}.csv",) for split, name in FILE_NAMES.items()},
-        **{split: (f"images_{name}.zip", "images") for split, name in FILE_NAMES.items()},
+        **{f"{split} csv": [f"{name}.csv" for name in names] for split, names in FILE_NAMES.items()},
+        **{
+            split: [*(f"images_{name}.zip" for name in names), "images.zip", "images"]
+            for split, names in FILE_NAMES.items()
+        },
     },
+    FILE_NAMES,
 )
 MISSING = (
     "miniimagenet: no images found, and ImageNet's terms forbid a download by us; put into "
-    "$METABENCH_DATA/mini-imagenet train.csv, val.csv and test.csv (Ravi and Larochelle) with the folder images/ or "
-    "images_train.zip, images_val.zip and images_test.zip; or mini-imagenet-cache-train.pkl, -val.pkl and -test.pkl"
+    "$METABENCH_DATA/mini-imagenet train.csv, val.csv and test.csv (Ravi and Larochelle) with the folder images/, "
+    "images.zip or images_train.zip, images_val.zip and images_test.zip; or mini-imagenet-cache-train.pkl, -val.pkl "
+    "and -test.pkl; or train/<class>/, val/<class>/ and test/<class>/"
 )
-Classes = dict[str, list[data.Picture]]
+Classes = dict[str, list[Picture]]
 
 
 @register_task("miniimagenet")
@@ -80,7 +92,8 @@ class MiniImageNet(data.CollectedTasks):
 
     @property
     def collection(self) -> data.Collection:
-        find = functools.partial(data.find_layout, ["mini-imagenet", "miniimagenet"], LAYOUTS)
+        own = [name for names in FILE_NAMES.values() for name in names]
+        find = functools.partial(data.find_layout, NAMES, LAYOUTS, own)
         return data.Collection(f"miniimagenet-v{self.version}", find, _build, MISSING)
 
 
@@ -91,33 +104,53 @@ def _build(files: Mapping[str, Path], folder: Path, progress: data.Progress) -> 
     if files["train"].suffix == ".pkl":
         _check_disjoint({split: _copy_cache(files[split], folder, split, report) for split in SPLITS})
         return
+    seen: dict[str, str] = {}
     with contextlib.ExitStack() as opened:
-        splits = {
-            split: read_classes(files[f"{split} csv"], opened.enter_context(data.open_files(files[split])), split)
-            for split in SPLITS
-        }
+        found = {path: opened.enter_context(open_files(path)) for path in {files[split] for split in SPLITS}}
+        splits = {split: _classes(files.get(f"{split} csv"), found[files[split]], split, seen) for split in SPLITS}
         _check_disjoint(splits)
         for split, classes in splits.items():
             data.write_pictures(folder, split, classes, shrink, report)
 
 
-def read_classes(table: Path, files: data.Files, split: str) -> Classes:
-    """The images of each class, sorted, from a csv with the columns filename and label.
+def _classes(table: Path | None, files: Files, split: str, seen: dict[str, str]) -> Classes:
+    if table is not None:
+        return read_classes(table, files, split, seen)
+    classes = by_class(files)
+    _check_counts(files.path, split, {label: len(pictures) for label, pictures in classes.items()})
+    return classes
 
-    Raises `MetabenchError` if an image is missing or a class or image count is wrong."""
-    members = {PurePosixPath(name).name: name for name in files.names}
+
+def read_classes(table: Path, files: Files, split: str, seen: dict[str, str]) -> Classes:
+    """The images of each class, sorted, from a csv with the columns filename and label (or image_name and class_name).
+
+    seen: where each file was listed so far, by this table or another; it is added to.
+
+    Raises `MetabenchError` if an image is missing or listed twice, or a class or image count is wrong."""
+    members: dict[str, list[str]] = {}
+    for name in files.names:
+        members.setdefault(_stem(name), []).append(name)
     classes: Classes = {}
-    try:
-        with table.open(newline="", encoding="utf-8") as lines:
-            rows = sorted((row["label"], row["filename"]) for row in csv.DictReader(lines))
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise MetabenchError(f"{table} is not a csv with the columns filename and label: {error}") from error
-    for label, filename in rows:
-        if filename not in members:
-            raise MetabenchError(f"{files.path}: {filename} of class {label} ({table.name}) is missing")
-        classes.setdefault(label, []).append(data.Picture(files, members[filename]))
+    for label, filename in sorted(read_table(table, ("label", "class_name"), ("filename", "image_name"))):
+        here = f"class {label} ({table.name})"
+        found = members.get(_stem(filename), [])
+        found = [name for name in found if PurePosixPath(name).parent.name == label] or found
+        if not found:
+            raise MetabenchError(f"{files.path}: {filename} of {here} is missing")
+        if len(found) > 1:
+            raise MetabenchError(f"{files.path}: {filename} of {here} is there twice, as {found[0]} and {found[1]}")
+        if found[0] in seen:
+            raise MetabenchError(f"{table}: {filename} is listed twice, in {seen[found[0]]} and in {here}")
+        seen[found[0]] = here
+        classes.setdefault(label, []).append(Picture(files, found[0]))
     _check_counts(table, split, {label: len(pictures) for label, pictures in classes.items()})
     return classes
+
+
+def _stem(name: str) -> str:
+    """A file's name without folder and ending: tables and files may differ in both."""
+    path = PurePosixPath(name.replace("\\", "/").lower())
+    return path.stem if path.suffix in ENDINGS else path.name
 
 
 def _check_counts(path: Path, split: str, counts: Mapping[str, int]) -> None:
@@ -140,7 +173,7 @@ def shrink(image: Any) -> np.ndarray:
     """A photograph as uint8 ``[84, 84, 3]``."""
     from PIL import Image
 
-    colours = image.convert("RGB")
+    colours = eight_bits(image, "RGB")
     if colours.size != (SIDE, SIDE):
         colours = colours.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(colours)
@@ -151,7 +184,7 @@ def _copy_cache(path: Path, folder: Path, split: str, progress: data.Progress) -
     progress(f"{split}: reading {path.name}")
     try:
         images, members = read_cache(path)
-    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, AttributeError, EOFError, MemoryError) as error:
+    except Exception as error:  # a damaged pickle raises any kind
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise MetabenchError(f"{path} is not a mini-imagenet-cache of arrays: {reason}") from error
     counts = {label: len(members[label]) for label in sorted(members)}
@@ -166,8 +199,13 @@ def read_cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     images, members = content["image_data"], content["class_dict"]
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE, 3):
         raise ValueError(f"image_data is not a uint8 array [N, {SIDE}, {SIDE}, 3]")
-    numbers = {str(label): np.asarray(each, dtype=np.int64) for label, each in members.items()}
+    numbers = {str(label): np.asarray(each) for label, each in members.items()}
+    seen: dict[int, str] = {}
     for label, each in numbers.items():
-        if each.ndim != 1 or not np.isin(each, np.arange(len(images))).all():
+        if each.ndim != 1 or each.dtype.kind not in "iu" or not np.isin(each, np.arange(len(images))).all():
             raise ValueError(f"class {label} refers to images that do not exist")
+        for number in each.tolist():
+            if number in seen:
+                raise ValueError(f"image {number} is listed twice, in class {seen[number]} and in class {label}")
+            seen[number] = label
     return images, numbers

@@ -19,6 +19,8 @@ from benchmarks import sampling
 from benchmarks.api import SPLITS
 from benchmarks.errors import MetabenchError
 from benchmarks.images import data
+from benchmarks.images.download import download
+from benchmarks.images.pictures import Files, Picture, eight_bits, open_files
 from benchmarks.registry import register_task
 
 #: characters in each part, and the number of its first character
@@ -28,6 +30,10 @@ DRAWINGS = 20
 SHUFFLED_SIZES = (1100, 100, 423)
 VALIDATION_ALPHABETS = 5
 
+#: folders and files of the owner's repository, also as a clone, and of torchvision
+NAMES = ("omniglot", "omniglot-py")
+LAYOUT = {part: [f"{folder}{part}{ending}" for folder in ("", "python/") for ending in (".zip", "")] for part in PARTS}
+
 _OWNER = "https://raw.githubusercontent.com/brendenlake/omniglot/057f034baf2ecb8530bc5710e5a23584d2a519cc/python"
 DOWNLOADS = {
     "images_background.zip": (f"{_OWNER}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
@@ -35,11 +41,11 @@ DOWNLOADS = {
 }
 MISSING = (
     "omniglot: no images found; put images_background.zip and images_evaluation.zip (or the "
-    "unpacked folders) of github.com/brendenlake/omniglot into $METABENCH_DATA/omniglot"
+    "unpacked folders, or a clone) of github.com/brendenlake/omniglot into $METABENCH_DATA/omniglot"
 )
 
-_DRAWING = re.compile(r"(?:.*/)?([^/]+/character\d+)/(\d{4})_\d{2}\.png")
-Characters = dict[str, list[data.Picture]]
+_DRAWING = re.compile(r"(?:.*/)?([^/]+/character\d+)/(\d{4})_\d{2}\.png", re.IGNORECASE)
+Characters = dict[str, list[Picture]]
 
 
 @register_task("omniglot")
@@ -100,36 +106,34 @@ class Omniglot(data.CollectedTasks):
     def collection(self) -> data.Collection:
         return data.Collection(
             name=f"omniglot-v{self.version}-{self.characters}",
-            find=lambda: data.find_layout(["omniglot"], [{part: (f"{part}.zip", part) for part in PARTS}]),
+            find=lambda: data.find_layout(NAMES, [LAYOUT]),
             build=lambda files, folder, report: _build(files, folder, self.characters, report),
             missing=MISSING,
-            fetch=lambda report: data.download("omniglot", DOWNLOADS, report),
+            fetch=lambda report: download("omniglot", DOWNLOADS, report),
         )
 
 
 def _build(files: Mapping[str, Path], folder: Path, split_by: str, progress: data.Progress) -> None:
     with contextlib.ExitStack() as opened:
-        found = {part: read_characters(opened.enter_context(data.open_files(files[part])), part) for part in PARTS}
+        found = {part: read_characters(opened.enter_context(open_files(files[part])), part) for part in PARTS}
         background, evaluation = found.values()
         for split, characters in split_characters(background, evaluation, split_by).items():
             data.write_pictures(folder, split, characters, shrink, lambda line: progress(f"omniglot {line}"))
 
 
-def read_characters(files: data.Files, part: str) -> Characters:
+def read_characters(files: Files, part: str) -> Characters:
     """The drawings of each character of a part, ordered by official number.
 
     Raises `MetabenchError` if a file name, a character or a drawing count is wrong."""
-    by_number: dict[int, tuple[str, list[data.Picture]]] = {}
+    by_number: dict[int, tuple[str, list[Picture]]] = {}
     for name in files.names:
-        if not name.lower().endswith(".png") or "__MACOSX" in name:
-            continue
         match = _DRAWING.fullmatch(name)
         if match is None:
             raise MetabenchError(f"{files.path}: {name} is not <Alphabet>/characterNN/XXXX_YY.png")
         character, drawings = by_number.setdefault(int(match[2]), (match[1], []))
         if character != match[1]:
             raise MetabenchError(f"{files.path}: {name} and {character} share a number")
-        drawings.append(data.Picture(files, name))
+        drawings.append(Picture(files, name))
     _check_counts(files.path, part, {number: (name, len(all_)) for number, (name, all_) in by_number.items()})
     return dict(by_number[number] for number in sorted(by_number))
 
@@ -154,7 +158,7 @@ def shrink(image: Any) -> np.ndarray:
     if image.size != (105, 105):
         raise ValueError(f"it is {image.size[0]}x{image.size[1]}, not 105x105")
     # Pillow ignores the filter for 1-bit images and takes the nearest pixel
-    return 255 - np.asarray(image.convert("L").resize((28, 28), Image.Resampling.LANCZOS))
+    return 255 - np.asarray(eight_bits(image, "L").resize((28, 28), Image.Resampling.LANCZOS))
 
 
 def split_characters(background: Characters, evaluation: Characters, split_by: str) -> dict[str, Characters]:

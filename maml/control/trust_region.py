@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.api import Parameters, Predictor
 from benchmarks.environments import ActionSpace
-from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss, detached
+from maml.inner_loop import GradientDescent, InnerLoop, Recorded, TaskLoss, detached, gradients_of
 
 Product = Callable[[Tensor], Tensor]
 #: parameters ``[T, ...]`` by name -> the policy that they make
@@ -112,17 +112,26 @@ def fisher_product(
     """The Fisher information at parameters, one tensor or tensors by name, as a function that multiplies with it.
 
     distributions_of: parameters -> ``[..., outputs]``. weights: of each distribution in the mean, ``[...]``."""
-    present, backwards = torch.func.vjp(distributions_of, at)[:2]
-
-    def pulled_back(weighted: Tensor) -> Any:
-        return torch.func.vjp(distributions_of, at)[1](weighted)[0]
-
-    # Forwards as twice backwards: torch's forward mode warns about itself when it is first used. What is pulled back is
-    # linear in the weights, so its own pull-back is the same wherever it is taken.
-    forwards = torch.func.vjp(pulled_back, torch.zeros_like(present))[1]
+    plain = isinstance(at, Tensor)
+    leaves = {name: value.detach().requires_grad_() for name, value in ({"": at} if plain else at).items()}
+    with torch.enable_grad():
+        present = distributions_of(leaves[""] if plain else leaves)
+        # Forwards as twice backwards: what is pulled back is linear in the pull, so its own gradient is the same
+        # everywhere. torch.func has both, and imports a second of torch's compiler for it.
+        pull = torch.zeros_like(present, requires_grad=True)
+        pulled = gradients_of((present * pull).sum(), leaves, graph=True)
 
     def product(change: Any) -> Any:
-        return backwards(weights.unsqueeze(-1) * actions.metric(present, forwards(change)[0]))[0]
+        changes = [change] if plain else [change[name] for name in leaves]
+        moved, directions = zip(
+            *(pair for pair in zip(pulled, changes, strict=True) if pair[0].requires_grad), strict=True
+        )
+        (forwards,) = torch.autograd.grad(moved, pull, directions, retain_graph=True)
+        weighted = weights.unsqueeze(-1) * actions.metric(present.detach(), forwards)
+        found = torch.autograd.grad(
+            present, list(leaves.values()), weighted, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return found[0] if plain else dict(zip(leaves, found, strict=True))
 
     return product
 

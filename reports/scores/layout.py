@@ -127,6 +127,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
         words.percent,
     ),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
+    "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
     "environment_steps_seen": ("environment steps", "seen in training, mean over seeds", "{:,.0f}".format),
     "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
@@ -141,7 +142,7 @@ COUNTS = ("examples_seen", "environment_steps_seen")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "environment_steps_seen", "training_batch_norm"),
+    *("examples_seen", "environment_steps_seen", "training_batch_norm", "pace"),
 )
 TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 

@@ -61,6 +61,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "published_meta_steps": _shared(one.published_meta_steps for one in training),
         "share_of_published": _least(one.share for one in training),
         "training_seconds": _mean(one.seconds for one in training),
+        "pace": max((one.pace for one in training if one.pace), default=None),
         "examples_seen": _mean(one.examples for one in training),
         "environment_steps_seen": _mean(one.environment_steps for one in training),
         "training_batch_norm": _shared(one.regime for one in training),

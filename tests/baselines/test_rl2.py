@@ -11,7 +11,6 @@ from baselines.shared.beta_bernoulli import bayes_optimum
 from baselines.shared.gru import RecurrentPolicy
 from baselines.shared.trials import (
     RETURNS_KEPT,
-    entropy_of,
     fitted_values,
     generalised_advantages,
     in_sequence,
@@ -22,7 +21,7 @@ from baselines.shared.trials import (
 )
 from benchmarks import registry
 from benchmarks.api import State
-from benchmarks.environments import Gaussian
+from benchmarks.environments import Categorical, Gaussian
 from maml.control.meta_objective import unflat
 from maml.control.trust_region import fisher_product
 
@@ -228,6 +227,38 @@ def test_the_unit_written_out_is_that_of_torch():
     assert torch.allclose(once, twice, atol=1e-6)
 
 
+def test_the_scan_and_its_gradient_are_those_of_torch():
+    n, steps, inputs, hidden = 7, 5, 4, 3
+    torch.manual_seed(0)
+    unit = torch.nn.GRU(inputs, hidden, batch_first=True).double()
+    x, weight = torch.randn(n, steps, inputs).double(), torch.randn(n, steps, hidden).double()
+    names = ("input", "recurrent", "input_bias", "recurrent_bias")
+    parameters = {f"gru.{name}": value for name, value in zip(names, unit.parameters(), strict=True)}
+    found, expected = gru.read(parameters, x), unit(x)[0]
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        *(torch.autograd.grad((states * weight).sum(), list(unit.parameters())) for states in (found, expected)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("space", [Categorical(5), Gaussian(2)])
+def test_actions_are_judged_as_by_torch(space):
+    parameters = torch.randn(4, 3, 2, space.outputs, generator=torch.Generator().manual_seed(0))
+    if isinstance(space, Categorical):
+        theirs = torch.distributions.Categorical(logits=parameters)
+        actions, constant = theirs.sample(), 0.0
+    else:
+        mean, log_deviation = parameters.chunk(2, -1)
+        theirs = torch.distributions.Independent(torch.distributions.Normal(mean, log_deviation.exp()), 1)
+        actions, constant = theirs.sample(), 2 * 1.4189385
+    likelihood, entropy = space.judge(parameters, actions)
+    torch.testing.assert_close(likelihood, space.log_probability(parameters, actions))
+    torch.testing.assert_close(likelihood, theirs.log_prob(actions))
+    torch.testing.assert_close(entropy, theirs.entropy() - constant)
+
+
 @pytest.mark.parametrize("task_id", ["bandit/k5n10", "navigation-2d/quick"])
 def test_the_fisher_information_is_the_hessian_of_the_divergence(task_id):
     """Against the second derivative of the Kullback-Leibler divergence at the policy that played."""
@@ -282,7 +313,9 @@ def test_real_actions_have_a_deviation_that_is_learned():
     # Half the logarithm of 2 pi e in each dimension is the constant.
     expected = torch.distributions.Normal(0.0, parameters["policy.log_deviation"].exp()).entropy().sum()
     constant = 2 * 1.4189385
-    assert float(entropy_of(Gaussian(2), output)[0, 0]) == pytest.approx(float(expected) - constant, abs=1e-5)
+    assert float(Gaussian(2).judge(output, output[..., :2])[1][0, 0]) == pytest.approx(
+        float(expected) - constant, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("fields", [{"hidden": 0}, {"clip": 0.0}, {"minibatches": 61}, {"trace": 1.5}])

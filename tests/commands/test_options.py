@@ -1,5 +1,6 @@
 """Options of the command line: how their texts become values; and the catalogue that completes them."""
 
+import json
 import re
 
 import pytest
@@ -85,15 +86,29 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch):
     assert cache_folder().parent.is_dir()
 
 
+@pytest.mark.fault("S8")
 def test_a_cache_of_the_catalogue_that_is_damaged_or_not_allowed_makes_no_difference(tmp_path, monkeypatch):
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path))
     described = catalogue.described()
     monkeypatch.setattr(catalogue, "described", lambda: described)
     whole = catalogue.load()
     (cache,) = (tmp_path / "catalogue").glob("*.json")
-    for text in ("", "[]", "{}", '{"methods": 3}', "not json"):
+    kept = cache.read_text()
+    empty = {part: [] for part in whole}
+    for text in (
+        "",
+        "[]",
+        '{"methods": 3}',
+        "not json",
+        json.dumps(empty),
+        kept.replace("maml", "mamm"),
+        kept[1:],
+        "\0",
+    ):
         cache.write_text(text)
         assert catalogue.load().keys() == whole.keys()
+        assert catalogue.load()["methods"].keys() == whole["methods"].keys()
+        assert cache.read_text() == kept
     (tmp_path / "file").touch()
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "file"))
     assert "maml" in catalogue.load()["methods"]

@@ -14,7 +14,8 @@ from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.execution import plans
 from benchmarks.execution.compiled import turn_products
 from benchmarks.execution.plans import Plan
-from benchmarks.models import network_for
+from benchmarks.models import Network, network_for
+from benchmarks.models.backbones import MLP
 from maml.gradient import rule
 from maml.maml import MAML
 
@@ -139,6 +140,9 @@ def test_the_rule_compiles_where_the_budget_repays_it() -> None:
     short, why = plan("mlp-40-40", 100)
     assert short == Plan(25)
     assert "100 meta-steps" in why
+    images = Network(MLP((256, 128, 64, 64), normalised=True), (28, 28, 1), 5)
+    assert rule(images, "cpu", 32, 1, 300, 10)[0] == Plan(32)
+    assert rule(images, "cpu", 32, 1, 1_000, 10)[0] == Plan(16, "compiled")
     assert plan("conv4-64-strided", 70_000)[0] == Plan(1 if torch.get_num_threads() > 1 else 2)
     assert plan("conv4-64-strided", 70_000, examples=10)[0].tasks >= 8
     assert plan("conv4-64-strided", 70_000, examples=10_000)[0].tasks == 1

@@ -174,7 +174,7 @@ def test_the_time_of_a_step_is_that_of_its_work_without_waiting() -> None:
 
 def test_a_checkout_may_lack_plans_and_fields_that_decide_no_amount_of_work() -> None:
     assert timed.eager("an old learner", "tasks") == "an old learner"
-    workload = timed._workloads()["mlp-40-40"]
+    workload = timed._own("cost/workloads").WORKLOADS["mlp-40-40"]
     tasks = workload.tasks(workload.episodes(3))
     learner = timed._learner("maml", {"meta_batch": 3}, {"inner_lr": 0.5, "a_field_to_come": 1}, tasks)
     assert (learner.meta_batch, learner.inner_lr, learner.plan.mode) == (3, 0.5, "eager")

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -32,6 +33,14 @@ def pack(path: Path, files: dict[str, bytes], unpacked: bool = False) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content)
+
+
+def damaged(content: bytes, rng: np.random.Generator, places: int) -> bytes:
+    """The content with up to three bytes among its first ``places`` changed, or cut off there."""
+    changed = bytearray(content)
+    for place in rng.integers(min(places, len(content)), size=rng.integers(1, 4)):
+        changed[place] = rng.integers(256)
+    return bytes(changed[: rng.integers(len(content)) if rng.random() < 0.3 else None])
 
 
 def decoded(tasks: Any) -> list[str]:

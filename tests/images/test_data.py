@@ -1,4 +1,4 @@
-"""Image files, found, downloaded, checked, decoded once and mapped, with a small generated Omniglot."""
+"""Image files, found, downloaded, checked and decoded, with a small generated Omniglot."""
 
 from __future__ import annotations
 
@@ -6,62 +6,20 @@ import functools
 import hashlib
 import http.server
 import io
-import multiprocessing
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_files import decoded, encoded, leftovers, pack, refused
+from made_up_files import decoded, encoded, pack, refused
 from PIL import Image
+from small_omniglot import SMALL_OMNIGLOT, drawing, omniglot_files, put_omniglot
 
 from benchmarks.api import SPLITS
-from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.errors import Unavailable
 from benchmarks.images import data
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
-
-SMALL_OMNIGLOT = {
-    "PARTS": {"images_background": (14, 1), "images_evaluation": (6, 15)},
-    "DRAWINGS": 4,
-    "SHUFFLED_SIZES": (12, 3, 5),
-}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A separate data folder and cache, for a small Omniglot."""
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("METABENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("METABENCH_OFFLINE", "1")
-    for name, value in SMALL_OMNIGLOT.items():
-        monkeypatch.setattr(omniglot, name, value)
-    return tmp_path
-
-
-@functools.cache
-def drawing(number: int) -> bytes:
-    ink = np.random.default_rng(number).random((21, 21)) < 0.3
-    return encoded(Image.fromarray(~np.kron(ink, np.ones((5, 5), dtype=bool))), "PNG")
-
-
-def omniglot_files(part: str) -> dict[str, bytes]:
-    characters, first = SMALL_OMNIGLOT["PARTS"][part]
-    return {
-        f"{part}/{part[7:9]}{i // 2}/character{i % 2 + 1:02}/{first + i:04}_{j:02}.png": drawing(100 * (first + i) + j)
-        for i in range(characters)
-        for j in range(1, 5)
-    }
-
-
-def put_omniglot(folder: Path, unpacked: bool = False, change=lambda files: None) -> None:
-    for part in SMALL_OMNIGLOT["PARTS"]:
-        files = omniglot_files(part)
-        if part == "images_evaluation":
-            change(files)
-        pack(folder / f"{part}.zip", files, unpacked)
 
 
 def test_omniglot_reads_zips_and_folders_wherever_they_lie(place):
@@ -74,6 +32,27 @@ def test_omniglot_reads_zips_and_folders_wherever_they_lie(place):
             (place / name / f"{part}.zip").unlink(missing_ok=True)
         shutil.rmtree(place / "cache/prepared")
     assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.fault("D4")
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize("folder", ["omniglot/python", "python", "omniglot-py"])
+def test_a_clone_of_the_owners_repository_and_torchvisions_folder_will_do(place, folder, unpacked):
+    put_omniglot(place / "data" / folder, unpacked)
+    Omniglot().prepare()
+    assert [len(Omniglot().image_set(split).names) for split in SPLITS] == [12, 3, 5]
+
+
+@pytest.mark.fault("D3")
+def test_omniglot_in_capitals_and_with_backslashes_is_the_same(place):
+    put_omniglot(place / "data")
+    expected = decoded(Omniglot())
+    shutil.rmtree(place / "cache")
+    data._prepared.clear()
+    for part in SMALL_OMNIGLOT["PARTS"]:
+        files = {name[:-3].replace("/", "\\") + "PNG": content for name, content in omniglot_files(part).items()}
+        pack(place / "data" / f"{part}.zip", files)
+    assert decoded(Omniglot()) == expected
 
 
 def test_omniglot_is_ink_on_paper_shrunk_and_in_the_order_of_its_numbers(place):
@@ -107,73 +86,6 @@ def test_omniglot_turns_at_test_unless_told_not_to(place):
     assert [Omniglot().pooled_outputs(split) for split in SPLITS] == [48, 12, 20]
     assert [Omniglot(rotations_at_test=False).pooled_outputs(split) for split in SPLITS] == [48, 12, 5]
     assert [Omniglot(rotations=False).pooled_outputs(split) for split in SPLITS] == [12, 3, 5]
-
-
-def test_decoding_happens_once_per_content_and_outlives_the_files(place):
-    put_omniglot(place / "data")
-    lines: list[str] = []
-    Omniglot().prepare(lines.append)
-    assert lines[-1] == "omniglot test: 20 of 20 images decoded"
-    before = decoded(Omniglot())
-    data._prepared.clear()
-    Omniglot().prepare(lines.append)
-    for file in (place / "data").iterdir():
-        file.unlink()
-    data._prepared.clear()
-    Omniglot().prepare(lines.append)
-    assert len(lines) == 3
-    assert decoded(Omniglot()) == before
-    assert len(leftovers(place)) == 1
-    put_omniglot(place / "data", change=lambda files: files.update({min(files): drawing(7)}))
-    data._prepared.clear()
-    assert decoded(Omniglot()) != before
-
-
-def test_what_a_killed_process_left_is_cleared_and_a_damaged_cache_is_named(place):
-    put_omniglot(place / "data")
-    Omniglot().prepare()
-    (finished,) = leftovers(place)
-    unfinished = finished.with_name(f"{finished.name}.unfinished-abc")
-    finished.rename(unfinished)
-    Omniglot().prepare()
-    assert leftovers(place) == [finished]
-    with (finished / "test.npy").open("r+b") as array:
-        array.truncate(1000)
-    data.open_split.cache_clear()
-    with pytest.raises(MetabenchError, match="damaged"):
-        Omniglot().image_set("test")
-
-
-def test_the_map_never_writes_to_the_file(place):
-    put_omniglot(place / "data")
-    images = Omniglot().image_set("test").images
-    assert isinstance(images, np.memmap)
-    before = images[0].copy()
-    images[0] = 77
-    data.open_split.cache_clear()
-    assert np.array_equal(Omniglot().image_set("test").images[0], before)
-
-
-def prepare_and_report(barrier, answers) -> None:
-    lines: list[str] = []
-    barrier.wait(60)
-    Omniglot().prepare(lines.append)
-    answers.put((len(lines), Omniglot().data_digest()))
-
-
-def test_two_processes_at_once_decode_once(place):
-    put_omniglot(place / "data")
-    context = multiprocessing.get_context("fork")
-    answers, barrier = context.Queue(), context.Barrier(2)
-    both = [context.Process(target=prepare_and_report, args=(barrier, answers)) for _ in range(2)]
-    for process in both:
-        process.start()
-    (few, one), (many, other) = sorted(answers.get(timeout=60) for _ in both)
-    assert (few, many) == (0, 3)
-    assert one == other
-    assert len(leftovers(place)) == 1
-    for process in both:
-        process.join(60)
 
 
 def drop_character(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections import Counter
@@ -249,6 +250,21 @@ def test_what_cannot_be_cut_is_said_in_one_line(call, words):
         call(Numbered())
     assert all(word in str(raised.value) for word in words)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.fault("U1")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_first_is_one_line(channels, monkeypatch):
+    def channels_first(self, split):
+        found = numbered(split, channels, False)
+        return dataclasses.replace(found, images=np.moveaxis(found.images, -1, 1))
+
+    kind = Coloured if channels == 3 else Numbered
+    monkeypatch.setattr(kind, "image_set", channels_first)
+    for call in (kind().episodes, kind().pooled):
+        with pytest.raises(MetabenchError, match=r"stored as \[6, 6, \d\] \(height, width, channels\)") as raised:
+            call("train", [0])
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import clock, machine
+from benchmarks.execution.memory import keep_freed_memory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -24,6 +25,7 @@ def synchronised() -> float:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    keep_freed_memory()
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=synchronised))
 

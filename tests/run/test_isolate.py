@@ -188,7 +188,7 @@ def test_a_platform_without_fork_server_spawns(job, monkeypatch):
 
 FAULTS = """
 import resource, numpy
-from benchmarks.run.isolate.child import keep_freed_memory
+from benchmarks.execution.memory import keep_freed_memory
 def faults():
     numpy.ones(5_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

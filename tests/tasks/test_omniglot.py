@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.api import SPLITS
-from benchmarks.images import data
+from benchmarks.images.pictures import open_files
 from benchmarks.tasks import omniglot
 from benchmarks.tasks.omniglot import Omniglot
 
@@ -31,8 +31,8 @@ def tasks() -> Omniglot:
 def characters() -> Iterator[list[omniglot.Characters]]:
     """The drawings of both parts, in their files."""
     with (
-        data.open_files(REAL / "images_background.zip") as background,
-        data.open_files(REAL / "images_evaluation.zip") as evaluation,
+        open_files(REAL / "images_background.zip") as background,
+        open_files(REAL / "images_evaluation.zip") as evaluation,
     ):
         yield [omniglot.read_characters(files, files.path.stem) for files in (background, evaluation)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import json
@@ -19,12 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.errors import status_of
+from benchmarks.execution.memory import keep_freed_memory
 
 #: least seconds between two progress reports; earlier ones are dropped
 REPORT_EVERY = 0.2
-
-#: glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: no mappings, return free space above 1 GiB, grow by 64 MiB
-MALLOC_OPTIONS = {-4: 0, -1: 2**30, -2: 2**26}
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -125,18 +122,6 @@ def _set_threads(threads: int | None) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-
-
-def keep_freed_memory() -> bool:
-    """Let the C library reuse memory freed by tensors; returns whether it accepts the options.
-
-    glibc maps every large block again, so the kernel zeroes a network's activations page by page in each step
-    (docs/decisions.md)."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.items())
 
 
 def _be_first_to_go() -> None:
