@@ -184,8 +184,7 @@ class TaskDistribution(Configured):
     equivalence_margin: ClassVar[float]
     offers: ClassVar[frozenset[str]] = frozenset()  #: of "pooled", "parameters", "classes"; see `MetaLearner.needs`
     exhibited: ClassVar[int] = 3  #: episodes for `exhibit`
-    #: by variant, the examples (environment steps) that a fit should see, whatever the learner (docs/protocol.md)
-    budgets: ClassVar[Mapping[str, int]] = {}
+    budgets: ClassVar[Mapping[str, int]] = {}  #: variant -> examples (environment steps) that every fit should see
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)
@@ -300,11 +299,6 @@ class MetaLearner(Configured):
     published_meta_steps: ClassVar[Mapping[str, int]] = {}
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
-
-    def fit_config(self) -> dict[str, Any]:
-        """The part of `config` that a fit depends on: all but the fields of adaptation."""
-        adaptation = {f.name for f in dataclasses.fields(self) if f.metadata.get("stage") == "adaptation"}
-        return {name: value for name, value in self.config().items() if name not in adaptation}
 
     def fit_method(self) -> str | None:
         """The registered method whose fit this one shares; None: it has its own."""

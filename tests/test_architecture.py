@@ -23,18 +23,19 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program", "failed_adaptations"), ""),
-    **dict.fromkeys(("api", "checks"), "errors"),
+    **dict.fromkeys(("errors", "origin", "sampling", "clock", "machine", "cache", "program", "failed_adaptations"), ""),
+    "api": "errors origin",
+    "checks": "errors",
     "execution": "checks errors",
-    "registry": "api checks errors",
+    "registry": "api checks errors origin",
     "training": "api",
     "models": "api checks errors registry",
     "environments": "api checks errors execution registry sampling",
     "images": "api cache checks errors sampling",
     # plug-ins
     "tasks": "api checks environments errors images program registry sampling",
-    "maml": "api checks environments execution models registry training",
-    "baselines": "api checks environments maml models registry sampling training",
+    "maml": "api checks environments execution models origin registry training",
+    "baselines": "api checks environments maml models origin registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors registry",

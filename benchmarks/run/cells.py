@@ -19,6 +19,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Kind
 from benchmarks.run.code_hash import code_of
+from benchmarks.run.fitting import fit_config
 from benchmarks.run.profiles import Block, Profile
 
 
@@ -273,7 +274,7 @@ class _Where:
             "validation_episodes": block.validation_episodes,
             "validations": block.validations,
         }
-        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, trainer.fit_config(), {"budget": budget})
+        return self._cell("fit", entry.trainer_name, trainer, tasks, seed, fit_config(trainer), {"budget": budget})
 
     def _evaluations(self, entry: Entry, seed: int | None, fit: Cell | None) -> Iterator[Cell]:
         block, tasks = self.block.block, self.block.tasks

@@ -66,6 +66,12 @@ class Progress:
         return cls(**values)
 
 
+def fit_config(learner: MetaLearner) -> dict[str, Any]:
+    """The part of the configuration that a fit depends on: all but the fields of adaptation."""
+    adaptation = {f.name for f in dataclasses.fields(learner) if f.metadata.get("stage") == "adaptation"}
+    return {name: value for name, value in learner.config().items() if name not in adaptation}
+
+
 def planned(
     learner: MetaLearner, tasks: TaskDistribution, meta_steps: int, forced: str, progress: Progress
 ) -> MetaLearner:

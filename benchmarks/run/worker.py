@@ -37,7 +37,7 @@ from benchmarks.records.record import (
 from benchmarks.records.store import Store
 from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
 from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, evaluate, regimes_for
-from benchmarks.run.fitting import Progress, planned, still_improving, train
+from benchmarks.run.fitting import Progress, fit_config, planned, still_improving, train
 from benchmarks.run.selection import Choice, choose
 
 ROOT = Path(__file__).parents[2]
@@ -275,7 +275,7 @@ def _share(state: State, learner: MetaLearner, tasks: TaskDistribution, name: st
     """The share of the budget: of the published meta-steps, if the settings are the usual ones; else of the examples or
     environment steps that the task states for every learner. None where neither is stated."""
     published, budget = registry.for_task(learner.published_meta_steps, tasks), tasks.budgets.get(tasks.variant)
-    usual = learner.fit_config() == registry.build_method(name, tasks).fit_config()
+    usual = fit_config(learner) == fit_config(registry.build_method(name, tasks))
     if budget and not (published and usual):
         return (state.examples or state.environment_steps) / budget
     return state.step / published if published else None

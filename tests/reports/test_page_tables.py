@@ -229,7 +229,9 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
         for machine in (r.machine.cpu, (r.machine.gpu or {}).get("name"))
     ]
     names = [*this.main["task"], *this.main["method"]] if len(this.main) else []
-    names += [what for text in published["protocol_differs"].dropna() for what in text.split("; ")]
+    names += [
+        what for text in published.get("protocol_differs", pd.Series(dtype=str)).dropna() for what in text.split("; ")
+    ]
     names += [*ratios["backbone"], *gains.get("backbone", []), *machines, "learn2learn"]
     said = [this.page.sections[name] for name in ("answers", "second-order", "published") if name in this.page.sections]
     assert said
