@@ -295,8 +295,7 @@ class MetaLearner(Configured):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: whose settings those are, by the same keys; "": of all other tasks
     origins: ClassVar[Mapping[str, Origin]] = {}
-    #: the papers' budgets in meta-steps, by the same keys
-    published_meta_steps: ClassVar[Mapping[str, int]] = {}
+    published_meta_steps: ClassVar[Mapping[str, int]] = {}  #: the papers' budgets in meta-steps, by the same keys
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
