@@ -249,9 +249,11 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def pooled(self, split: str, indices: Sequence[int] | np.ndarray) -> LabelledSet:
-        """Examples of all classes (or all tasks) together, with global class numbers as labels: one task, T = 1.
+        """Single examples of all classes (or all tasks) together, as one task: x ``[1, n, *input_shape]``, y int64
+        ``[1, n]`` with global class numbers, or ``[1, n, outputs]`` in regression.
 
-        indices: ``[n]`` integers, one per example drawn."""
+        For methods that learn one network for all tasks instead of adapting: `finetune` and `constant` call it with
+        "train" in every meta-step. indices: ``[n]`` integers; each alone decides its example."""
         raise NotImplementedError
 
     def pooled_outputs(self, split: str) -> int:
@@ -259,8 +261,7 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def score(self, predictor: Predictor, query: Any) -> Tensor:
-        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or a trajectory's return; NaN
-        where the prediction is not a number, which the suite counts as wrong and as a failed adaptation."""
+        """One score per query, ``[T, n]``: 1 or 0 (right or wrong), squared error or return; NaN where it failed."""
         raise NotImplementedError
 
     def predictions(self, predictor: Predictor, query: LabelledSet) -> Tensor:
@@ -293,8 +294,7 @@ class MetaLearner(Configured):
     fits: ClassVar[bool] = True  #: False for a learner without anything to train
     #: settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: whose settings those are, by the same keys; "": of all other tasks
-    origins: ClassVar[Mapping[str, Origin]] = {}
+    origins: ClassVar[Mapping[str, Origin]] = {}  #: whose settings those are, by the same keys; "": of all other tasks
     published_meta_steps: ClassVar[Mapping[str, int]] = {}  #: the papers' budgets in meta-steps, by the same keys
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}

@@ -122,6 +122,11 @@ def percent(share: float | None) -> str:
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
+def grouped(value: int | str) -> str:
+    """A whole number as in 60,000; a range of such numbers as it is."""
+    return value if isinstance(value, str) else f"{value:,}"
+
+
 def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
     """The test of a column in words; shots, queries, split and data only where they tell two columns apart."""
     same_task = [other for other in columns if other.task == column.task]

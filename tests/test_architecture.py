@@ -45,15 +45,15 @@ ARROWS = {
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"
     ),
-    "gate": "benchmarks api cost errors machine models registry stats",
+    "gate": "benchmarks api cost errors machine models records registry stats",
     "python_api": "api checks errors execution records registry run stats",
-    "reports": "errors records stats reports.cost reports.page reports.scores",
+    "reports": "errors gate records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "reports reports.cost reports.scores",
+    "reports.page": "records reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
-        "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "
-        "reports.page"
+        "cache checks compare cost errors gate images machine python_api records registry run stats reports "
+        "reports.cost reports.page"
     ),
     "benchmarks": "api errors models python_api registry",
     "__main__": "commands",

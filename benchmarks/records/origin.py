@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from benchmarks.records.entries import Gpu
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Machine:
     memory_gib: int | None
     system: str
     os: str
-    gpu: dict[str, Any] | None = None
+    gpu: Annotated[dict[str, Any], Gpu] | None = None
     threads: dict[str, Any] = field(default_factory=dict)
 
 

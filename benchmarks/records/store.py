@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
 from benchmarks.records.formats import Damaged
-from benchmarks.records.plain import Unreadable, from_text
+from benchmarks.records.plain import Unreadable, from_text, sealed, unseal
 from benchmarks.records.record import SCHEMA, Kind, Record, SideFile
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 #: files next to a header, by kind: folder and suffix
 FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
+FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs", "aside"}
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Store:
         written before (`write_episodes`). Raises ValueError for a record that could not be read again."""
         key, contents = record.key, {"scores": scores, "arrays": arrays, "state": state}
         try:
-            self._parse(json.dumps(dataclasses.replace(record, files={}).to_json()).encode(), key)
+            self._parse(sealed(dataclasses.replace(record, files={}).to_json()), key)
         except Damaged as damage:
             raise ValueError(f"the record of {record.label} {damage}") from None
         if record.digest is not None and not self._file("episodes", record.digest, ".npz").exists():
@@ -140,7 +140,7 @@ class Store:
             formats.write(path, content)
             files[kind] = SideFile(len(content), hashlib.sha256(content).hexdigest())
         record = dataclasses.replace(record, files=files)
-        formats.write(header, json.dumps(record.to_json(), indent=1, allow_nan=False).encode())
+        formats.write(header, sealed(record.to_json()))
         return record
 
     def remove(self, key: str) -> None:
@@ -162,6 +162,8 @@ class Store:
             )
         if schema != SCHEMA:
             raise Damaged(f"is not a record of schema {SCHEMA}")
+        if not unseal(value):
+            raise Damaged("is not what was written (its SHA-256 differs)")
         try:
             record = Record.from_json(value)
         except Unreadable as error:
@@ -263,8 +265,7 @@ class Store:
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
-        found: dict[str, Any] | None = self._whole(self._file("checkpoints", key, ".pt"), formats.checkpoint_of)
-        return found
+        return self._whole(self._file("checkpoints", key, ".pt"), formats.checkpoint_of)  # type: ignore[no-any-return]
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep where a fit stands; the last one stays."""

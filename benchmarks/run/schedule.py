@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from benchmarks.errors import MetabenchError
-from benchmarks.machine import memory_gib, usable_cores
+from benchmarks.errors import MetabenchError, one_line
+from benchmarks.machine import usable_cores, usable_memory
 from benchmarks.records.plain import content_key
 from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
@@ -46,19 +46,26 @@ class Machine:
         """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
         threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
-        process; None: its share of the machine's memory."""
+        process; None: its share of the memory that may be used here (a container's limit)."""
         cores = usable_cores() or 1
-        threads = threads or _named_threads()
+        threads = threads or _named_threads(cores)
         jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
-        if gigabytes is None and (gibibytes := memory_gib()) is not None:
-            gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
+        if gigabytes is None and (usable := usable_memory()) is not None:
+            gigabytes = usable / 1e9 * MEMORY_SHARE / jobs
         return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
 
 
-def _named_threads() -> int | None:
-    """OMP_NUM_THREADS, of a list like "4,2" the first; None where it is not set or names no number, as in OpenMP."""
+def check_threads(what: str, threads: int | None) -> None:
+    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
+    cores = usable_cores() or 1
+    if threads is not None and threads > cores:
+        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
+
+
+def _named_threads(cores: int) -> int | None:
+    """OMP_NUM_THREADS, of "4,2" the first, at most ``cores``; None where it names no number, as in OpenMP."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
+    return min(int(first), cores) if first.isdecimal() and int(first) > 0 else None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,15 @@ class Todo:
     @property
     def to_run(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.skip is None]
+
+    @property
+    def skips(self) -> list[str]:
+        """``chance, constant on bandit-v1/k5n10: why``: the skipped methods by task and reason."""
+        together: dict[str, list[str]] = {}
+        for cell in self.cells:
+            if cell.skip is not None:
+                together.setdefault(f"{cell.task}: {one_line(cell.skip)}", []).append(cell.label)
+        return [f"{', '.join(labels)} on {where}" for where, labels in together.items()]
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,12 @@ SAID = {
 def best(leading: Sequence[findings.Finding]) -> list[str]:
     """One sentence per kind of verdict, with its tests."""
     of = {verdict: [one for one in leading if one.verdict == verdict] for verdict in findings.BADGES}
-    alone = [one.test for one in (*of["single"], *of["none"])]
+    alone = [one.test for one in of["single"]]
+    others = findings.unranked(entry.result.row.role for one in of["single"] for entry in one.entries)
     said = [
         *((form.format(about), names) for verdict, form in SAID.items() for about, names in _tops(of[verdict])),
-        ("Only one method ran on {}.", alone),
+        (f"Only one learner ran on {{}}.{others}", alone),
+        ("No learner to rank on {}.", [one.test for one in of["none"]]),
     ]
     return [form.replace("{}", "; ".join(names)) for form, names in said if names]
 

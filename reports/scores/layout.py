@@ -124,7 +124,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
     "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
     "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
-    "meta_steps": ("meta-steps", "of training", "{:,}".format),
+    "meta_steps": ("meta-steps", "of training", words.grouped),
     "share_of_published": (
         "of published",
         "share of the published budget, or of the task's in examples",

@@ -65,6 +65,7 @@ def put(store, value, key=KEY):
     return path
 
 
+@pytest.mark.fault("S7")
 def test_one_odd_value_makes_one_damaged_record_and_no_traceback(store):
     store.write(evaluation(OTHER))
     store.write(evaluation(), scores())

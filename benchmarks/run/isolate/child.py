@@ -33,7 +33,10 @@ def main(
     if hasattr(os, "setsid"):
         os.setsid()
     _die_with_parent()
-    _redirect_output(log)
+    try:
+        _redirect_output(log)
+    except FileNotFoundError:  # the parent has been interrupted and has removed the folder
+        os._exit(1)
     os.environ.clear()
     os.environ.update(environment)
     _set_threads(threads)
