@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
 from benchmarks.checks import check_device, check_known, check_type, unknown
 from benchmarks.errors import raised_at
+from benchmarks.origin import Origin, ours
 
 Plugin = TypeVar("Plugin", bound=type)
 
@@ -239,6 +240,17 @@ def check_method_setting(name: str, field: str, value: Any) -> None:
 def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
     """The row of a table keyed by "task/variant" or "task" that fits best, or None."""
     return table.get(f"{tasks.name}/{tasks.variant}", table.get(tasks.name))
+
+
+def origin(method: MetaLearner, name: str, tasks: TaskDistribution) -> Origin:
+    """Where the settings of a method, registered as ``name``, come from on these tasks."""
+    usual = build_method(name, tasks).config()
+    changed = [f"{field}={value}" for field, value in method.config().items() if value != usual[field]]
+    if changed:
+        return ours(f"set for this run: {', '.join(changed)}")
+    if not usual:
+        return Origin("none", "it has no settings")
+    return for_task(method.origins, tasks) or method.origins.get("", ours("the method does not say"))
 
 
 def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
