@@ -206,8 +206,12 @@ def build_task(task_id: str, device: str = "cpu", **fields: Any) -> TaskDistribu
 def build_method(name: str, tasks: TaskDistribution | None = None, **fields: Any) -> MetaLearner:
     """The method with its published settings for these tasks, then the name's own fields, then ``fields``."""
     entry = method_entry(name, tasks.kind if tasks is not None else None)
-    settings = for_task(entry.cls.published, tasks) or {} if tasks is not None else {}
-    return _build(entry, {**settings, **entry.fields, **fields})
+    return _build(entry, {**_settings(entry, tasks), **fields})
+
+
+def _settings(entry: Entry, tasks: TaskDistribution | None) -> dict[str, Any]:
+    published = for_task(entry.cls.published, tasks) or {} if tasks is not None else {}
+    return {**published, **entry.fields}
 
 
 def method_from(plain: Mapping[str, Any], kind: str) -> MetaLearner:
@@ -244,11 +248,12 @@ def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
 
 def origin(method: MetaLearner, name: str, tasks: TaskDistribution) -> Origin:
     """Where the settings of a method, registered as ``name``, come from on these tasks."""
-    usual = build_method(name, tasks).config()
-    changed = [f"{field}={value}" for field, value in method.config().items() if value != usual[field]]
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    usual, config = {**defaults, **_settings(method_entry(name, tasks.kind), tasks)}, method.config()
+    changed = [f"{field}={value}" for field, value in config.items() if value != usual[field]]
     if changed:
         return ours(f"set for this run: {', '.join(changed)}")
-    if not usual:
+    if not config:
         return Origin("none", "it has no settings")
     return for_task(method.origins, tasks) or method.origins.get("", ours("the method does not say"))
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, TaskDistribution
-from benchmarks.run import worker
+from benchmarks.run.resolution import describe_method
 
 
 def built() -> Iterator[tuple[str, MetaLearner, TaskDistribution]]:
@@ -61,7 +61,7 @@ def test_a_setting_of_the_command_line_is_named_and_recorded() -> None:
     tasks = registry.build_task("omniglot/5w1s")
     learner = registry.build_method("maml", tasks, inner_lr=0.3)
     assert str(registry.origin(learner, "maml", tasks)) == "ours (set for this run: inner_lr=0.3)"
-    method = worker._method({"method": {"name": "maml", "fields": learner.config()}}, tasks)
+    method = describe_method("maml", learner.config(), learner, tasks)
     assert method.facts["settings"] == "ours (set for this run: inner_lr=0.3)"
 
 

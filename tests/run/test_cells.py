@@ -164,7 +164,9 @@ def test_data_that_changed_change_the_keys(tiny):
     assert {task for _, task in changed(before, after)} == {"glyphs"}
 
 
-def test_keys_do_not_depend_on_which_gpu(tiny):
+def test_keys_do_not_depend_on_which_gpu(tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert keys(tiny, device="cuda:0") == keys(tiny, device="cuda:1")
     assert not set(keys(tiny, device="cuda").values()) & set(keys(tiny).values())
 
