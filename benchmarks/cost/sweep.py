@@ -172,7 +172,7 @@ def environments(
             job = Job(key, ("benchmarks.cost.control_steps:measure", {}), Path(logs) / "log", seconds)
             outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
         setting = {"work": "environment", "backbone": "", "meta_batch": 0, "inner_steps": 0}
-        value = outcome.value or {"task": None, "threads": 1, "rounds": None, "rows": []}
+        value = outcome.value or {"task": "", "threads": 1, "rounds": None, "rows": []}
         cost = Cost({**setting, "task": value["task"], "rounds": value["rounds"]}, tuple(value["rows"]))
         record = Record(**_header(key, "control steps", profile, "cpu", outcome), **facts, cost=cost)
         with store.lock(key):

@@ -30,7 +30,7 @@ def answers(results: Results) -> list[Answer]:
     found = [
         Answer("Which is best?", "findings", tuple(best(leading))),
         Answer("Is second order worth it?", "second-order" if results.costs else "claims", tuple(worth(results))),
-        Answer("Are published numbers reached?", "published", tuple(reproduced.sentences(results))),
+        Answer("Are published numbers reached?", "published", tuple(reproduced.summary(results))),
         Answer("Did a change hurt?", "changes", tuple(changed(results))),
     ]
     return [answer for answer in found if answer.said]
@@ -39,8 +39,8 @@ def answers(results: Results) -> list[Answer]:
 #: verdict -> how it is said: for which models or methods, and then (method and test)
 SAID = {
     "winner": "Better than every other at this budget, {}: {{}}.",
-    "starved": "Ahead at this budget, {}, but after unequal training, so no winner is named: {{}}.",
-    "tied": "No single winner at this budget, {}: {{}}.",
+    "starved": "Ahead, {}, but no winner after unequal training: {{}}.",
+    "tied": "No single winner, {}: {{}}.",
 }
 
 
@@ -73,7 +73,7 @@ def worth(results: Results) -> list[str]:
     judged = _placed((str(row["verdict"]), row) for row in rows)
     said = [f"MAML against FOMAML: {judged}."] if judged else []
     if {row["verdict"] for row in rows} & {"ahead", "behind", "not comparable"}:
-        said.append("Ahead, behind and not comparable are no verdicts: training was too unequal.")
+        said.append("Ahead, behind and not comparable are no verdicts.")
     ratios, spans = frames.ratios(results.costs), []
     for (machine, device), group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"], sort=False):
         ends = dict.fromkeys(f"{value:.2f}" for value in (group["time"].min(), group["time"].max()))

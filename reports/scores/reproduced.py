@@ -113,24 +113,49 @@ def published_table(results: Results) -> pd.DataFrame:
 def sentences(results: Results) -> list[str]:
     """How many published numbers are reached, the differences of the protocol, and each number that is far off; rows
     "[tuned]" do not count."""
+    judged, _ = _counted(results)
+    apart = Counter(what for _, one in judged if not one.far for what in one.differences)
+    said = [f"Protocols differ: {'; '.join(f'{what} ({n})' for what, n in apart.items())}."] if apart else []
+    return [*_counts(results), *said, *(_flag(result, one, results) for result, one in judged if one.far)]
+
+
+def summary(results: Results) -> list[str]:
+    """The same without the reasons, which stand with the numbers."""
+    judged, _ = _counted(results)
+    far = [
+        f"{result.name} ({one.distance.z:+.0f}{'' if one.differences else ', no reason known'})"
+        for result, one in judged
+        if one.far and one.distance and one.distance.z
+    ]
+    counts = _counts(results)
+    differ = sum(bool(one.differences) for _, one in judged)
+    if differ:
+        counts[0] = f"{counts[0][:-1]}; protocols differ in {differ}."
+    return [*counts, *([f"Far off, in standard errors: {words.listed(far)}."] if far else [])]
+
+
+Pair = tuple[Result, Reproduction]
+
+
+def _counted(results: Results) -> tuple[list[Pair], list[Pair]]:
+    """The comparisons that are judged, and those that wait for more training."""
     own = [(result, some) for result, some in reproductions(results).items() if not result.first.record.selected]
     found = [(result, one) for result, some in own for one in some]
-    judged = [(result, one) for result, one in found if one.outcome != "not run"]
+    return [pair for pair in found if pair[1].outcome != "not run"], [p for p in found if p[1].outcome == "not run"]
+
+
+def _counts(results: Results) -> list[str]:
+    judged, waiting = _counted(results)
     said = []
     if judged:
         counts = Counter(one.outcome for _, one in judged)
         ways = [f"{counts[way]} {'agree' if way == 'agrees' else way}" for way in published.OUTCOMES if counts[way]]
         said.append(f"Of {words.count(len(judged), 'published number')}: {', '.join(ways)}.")
-        apart = Counter(what for _, one in judged if not one.far for what in one.differences)
-        said += [f"Protocols differ: {'; '.join(f'{what} ({n})' for what, n in apart.items())}."] if apart else []
-        said += [_flag(result, one, results) for result, one in judged if one.far]
-    waiting = [result for result, one in found if one.outcome == "not run"]
     if waiting:
-        shares = [fit.share for result in waiting for fit in result.training if fit.share is not None]
+        shares = [fit.share for result, _ in waiting for fit in result.training if fit.share is not None]
         ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
-        spent = f" ({' to '.join(ends)} of it)" if ends else ""
-        what = words.count(len(waiting), "comparison")
-        said.append(f"{what} too early, with under-trained fits or less than the published budget{spent}.")
+        spent = f" ({' to '.join(ends)} of the published budget)" if ends else ""
+        said.append(f"{len(waiting)} not yet, with under-trained fits{spent}.")
     return said
 
 

@@ -250,13 +250,6 @@ def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
 
 
 @pytest.mark.fault("U6")
-def test_an_interrupt_while_a_plug_in_is_imported_is_told_from_a_broken_one(metabench, folder):
-    (folder / "slow.py").write_text("raise KeyboardInterrupt\n")
-    answer = metabench(*RUN, "-m", "./slow.py")
-    assert (answer.code, answer.err) == (130, "metabench: interrupted: run the same command again to resume\n")
-
-
-@pytest.mark.fault("U6")
 def test_a_reason_of_several_lines_is_one_line_of_the_screen(metabench, folder):
     (folder / "wordy.py").write_text(WORDY)
     (folder / "mine.toml").write_text(profile())
