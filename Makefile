@@ -4,8 +4,8 @@
 #   VENV=folder         the environment
 #   PROFILE=standard    the profile of `bench`, `report` and `cost`
 #   WORKERS=8           processes that share the files of `test`
-#   ARGS="..."          further arguments of `bench` (which then leaves out the costs), `report`, `smoke`, `test`, `cost`,
-#                       `gate` and `micro`
+#   ARGS="..."          further arguments of `bench` (which then leaves out the costs), `report`, `smoke`, `test`, `fuzz`,
+#                       `cost`, `gate` and `micro`
 # pip takes its own settings from the environment (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS ...): a machine
 # without a GPU downloads less from an index with CPU builds of torch.
 
@@ -36,7 +36,7 @@ define with_peer
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench report readme paper-gpu smoke test check cost cost-gpu gate micro peers clean
+.PHONY: help install bench report readme paper-gpu smoke test fuzz check cost cost-gpu gate micro peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,11 +61,14 @@ paper-gpu: ## Omniglot with published settings on a GPU, in pieces (PYTHON=)
 		-m maml -m fomaml -m matching-nets --seeds 1 --device cuda --jobs 3 --store reports/reference/paper-omniglot; \
 		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; run the same command again to resume"; else exit $$code; fi
 
-smoke: $(installed) ## every method on small tasks, and its page; scores mean nothing
+smoke: $(installed) ## 11 methods on two small tasks, and their page; scores mean nothing
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests
 	$(run_python) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+fuzz: $(installed) ## 1,000 damaged files, 200 odd command lines, 30 kills (minutes)
+	$(run_python) -m pytest tests/fuzz -m "fuzz or not fuzz" $(ARGS)
 
 check: $(installed) ## format, lint and types
 	$(run_python) -m ruff format --check .

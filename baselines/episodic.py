@@ -37,11 +37,14 @@ class EmbeddingLearner(MetaLearner):
     backbone: str = ""
 
     def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
-        """Class scores ``[T, n, outputs]``, or values in regression.
+        """Class scores ``[T, n, outputs]``, the highest for the answer, or values in regression.
+
+        T tasks at once, of k support examples and n queries; no task may look at another.
 
         parameters: those of `Episodic.extra`, by their own names.
-        support, query: embeddings ``[T, k, d]`` and ``[T, n, d]``.
-        y: labels ``[T, k]`` of the support set, or targets ``[T, k, outputs]``.
+        support, query: float32 embeddings ``[T, k, d]`` and ``[T, n, d]``, d numbers each.
+        y: int64 labels ``[T, k]`` of the support set, 0 to outputs - 1; or targets ``[T, k, outputs]`` in regression.
+        outputs: the way, or the dimension of the target.
         """
         raise NotImplementedError
 
@@ -82,11 +85,17 @@ class Episodic(EmbeddingLearner):
         return None
 
     def extra(self, network: Network, generator: torch.Generator) -> Parameters:
-        """Further parameters, without a task axis, such as a temperature; the state names them ``extra.<name>``."""
+        """Further parameters that are trained with the embedding, such as a temperature, by name.
+
+        Tensors of any shape without a task axis, shared by all tasks; random ones are drawn from ``generator``.
+        `answer` gets them by these names, the state keeps them as ``extra.<name>``. network: the embedding, whose
+        ``embedding_size`` is d."""
         return {}
 
     def loss(self, output: Tensor, query: LabelledSet) -> Tensor:
-        """The training loss of the answers, a scalar: the mean cross-entropy or squared error."""
+        """The training loss of a meta-batch, a scalar with a gradient: the mean cross-entropy or squared error.
+
+        output: what `answer` gave, ``[T, n, outputs]``. query: its y is ``[T, n]``, or ``[T, n, outputs]``."""
         return supervised_loss(lambda x, memory=None: (output, None), query).mean()
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:

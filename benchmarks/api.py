@@ -247,9 +247,11 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def pooled(self, split: str, indices: Sequence[int] | np.ndarray) -> LabelledSet:
-        """Examples of all classes (or all tasks) together, with global class numbers as labels: one task, T = 1.
+        """Single examples of all classes (or all tasks) together, as one task: x ``[1, n, *input_shape]``, y int64
+        ``[1, n]`` with global class numbers, or ``[1, n, outputs]`` in regression.
 
-        indices: ``[n]`` integers, one per example drawn."""
+        For methods that learn one network for all tasks instead of adapting: `finetune` and `constant` call it with
+        "train" in every meta-step. indices: ``[n]`` integers; each alone decides its example."""
         raise NotImplementedError
 
     def pooled_outputs(self, split: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tomllib
 import types
 import typing
@@ -43,6 +44,19 @@ def check_known(what: str, name: str, known: Iterable[str]) -> None:
         raise unknown(what, name, known)
 
 
+def listed(given: Iterable[str]) -> list[str]:
+    """Names, each once, where a text may be a comma list of them: ``maml,fomaml``. A file's name may have a comma."""
+    texts = list(given)
+    found = [
+        part.strip()
+        for text in texts
+        for part in ([text] if text.endswith(".py") and Path(text).is_file() else text.removesuffix(",").split(","))
+    ]
+    if not all(found):
+        raise MetabenchError(f"{','.join(texts)!r} has an empty name: write names as in maml,fomaml")
+    return list(dict.fromkeys(found))
+
+
 def check_type(what: str, value: Any, expected: Any) -> None:
     """Refuse a value of another type than an annotation says; ``[int]`` stands for a list of integers."""
     if isinstance(expected, list):
@@ -62,6 +76,20 @@ def check_type(what: str, value: Any, expected: Any) -> None:
     if not (bool in plain if isinstance(value, bool) else isinstance(value, accepted)):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
+
+
+def check_device(name: str) -> str:
+    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have here."""
+    import torch
+
+    kind, colon, number = str(name).partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
+        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
+    return name
 
 
 def check_fields(learner: Any, bound: str, *names: str) -> None:
@@ -95,6 +123,20 @@ def check_budget(what: str, value: Any, most: int = LARGEST) -> None:
             raise MetabenchError(f"{what} = {number!r} is not above 0")
         if not number <= most:
             raise MetabenchError(f"{what} = {number!r} is too large; the most is {most:,}")
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file to write that is a folder or a device, or whose folder is not there and can't be created."""
+    try:
+        if path.exists() and not path.is_file():
+            raise MetabenchError(f"{path} can't be written: it is {'a folder' if path.is_dir() else 'no regular file'}")
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    except OSError as error:
+        raise MetabenchError(f"{path} can't be written: {error.strerror}") from None
+    if not folder.is_dir():
+        raise MetabenchError(f"{path} can't be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK):
+        raise MetabenchError(f"{path} can't be written: no permission to write in {folder}")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

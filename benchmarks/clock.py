@@ -75,7 +75,7 @@ class PeakMemory:
 
 def _peak_resident_bytes() -> int:
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, IndexError):
         pass
@@ -106,13 +106,13 @@ def resident_bytes(pid: int | None = None) -> int:
         return 0
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids of a process's children, their children, and so on; empty if unknown."""
+def descendants(pid: int, recursive: bool = True) -> list[int]:
+    """Process ids of a process's children and, if recursive, of all that descend from them; empty if unknown."""
     try:
         import psutil
     except ImportError:
         return []
     try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        return [child.pid for child in psutil.Process(pid).children(recursive)]
     except psutil.Error:
         return []

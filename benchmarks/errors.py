@@ -21,6 +21,11 @@ class Diverged(Exception):
     """Training produced a loss or a parameter that is not finite."""
 
 
+def one_line(text: object) -> str:
+    """A message with its line breaks as blanks."""
+    return " ".join(str(text).split())
+
+
 def status_of(error: BaseException) -> tuple[str, str]:
     """The status and the reason of a record for an exception."""
     text = str(error).strip()

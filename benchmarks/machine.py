@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,20 @@ def _piece_of_work() -> None:
 
 def _cpu_model() -> str:
     """Name of the processor without its nominal frequency."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
+    text = _text(Path("/proc/cpuinfo"))
     name = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", text, re.MULTILINE)
     model = name[1] if name else platform.processor() or platform.machine()
     if platform.system() == "Darwin":
         model = _output("sysctl", "-n", "machdep.cpu.brand_string") or model
     return re.sub(r"\s*@\s*[\d.]+\s*GHz", "", model).strip()
+
+
+def _text(path: Path) -> str:
+    """A file of the system in any encoding; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _physical_cores() -> int | None:
@@ -105,10 +111,36 @@ def usable_cores() -> int | None:
 
 def memory_gib() -> int | None:
     """Memory of the machine in GiB; None if unknown."""
+    found = _physical_memory()
+    return None if found is None else round(found / 2**30)
+
+
+def usable_memory() -> int | None:
+    """Bytes of memory that this process may use: less than the machine's in a container; None if unknown."""
+    return min(filter(None, (_physical_memory(), *_control_group_limits())), default=None)
+
+
+def _physical_memory() -> int | None:
     try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _control_group_limits(system: Path = Path("/")) -> Iterator[int]:
+    """The memory limits, in bytes, of this process's control group (cgroup v1 or v2) and of those above it.
+
+    Inside a container the group may be named by its path outside, where only the root is visible."""
+    for line in _text(system / "proc/self/cgroup").splitlines():
+        controllers, _, group = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = system / "sys/fs/cgroup" / ("memory" if controllers else "")
+        place = root / group.lstrip("/")
+        for folder in (place, *place.parents):
+            if folder.is_relative_to(root):
+                with contextlib.suppress(ValueError):  # no such group here, or "max"
+                    yield int(_text(folder / ("memory.limit_in_bytes" if controllers else "memory.max")))
 
 
 def thread_settings() -> dict[str, Any]:
@@ -124,10 +156,7 @@ def _gpu(device: str) -> dict[str, Any]:
     import torch
 
     facts = torch.cuda.get_device_properties(torch.device(device))
-    try:
-        driver = re.search(r"Module.*?(\d+\.[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
-    except OSError:
-        driver = None
+    driver = re.search(r"Module.*?(\d+\.[\d.]+)", _text(Path("/proc/driver/nvidia/version")))
     return {
         "name": facts.name,
         "memory_gib": round(facts.total_memory / 2**30),
@@ -177,8 +206,9 @@ def _local_variables() -> frozenset[str]:
 
 def _output(*command: str, seconds: float = 30, environment: Mapping[str, str] | None = None) -> str | None:
     """Output of a command; None if it fails or does not exist."""
+    options: Any = {"encoding": "utf-8", "errors": "replace", "env": environment}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True, env=environment)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=True, **options)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
-from benchmarks.checks import check_known, check_type, unknown
+from benchmarks.checks import check_device, check_known, check_type, unknown
 from benchmarks.errors import raised_at
 
 Plugin = TypeVar("Plugin", bound=type)
@@ -131,7 +131,7 @@ def load_file(path: Path) -> list[Entry]:
             spec.loader.exec_module(module)
         except BaseException as error:
             forget_file(path)
-            if isinstance(error, MetabenchError):
+            if isinstance(error, (MetabenchError, KeyboardInterrupt)):
                 raise
             line = f"{type(error).__name__}: {error}"
             raise MetabenchError(f"{raised_at(error, path) or path} can't be imported: {line}") from error
@@ -198,7 +198,8 @@ def build_task(task_id: str, device: str = "cpu", **fields: Any) -> TaskDistribu
         entry = task_entry(name)
     variant = variant or next(iter(entry.cls.variants))
     check_known(f"variant of task {entry.name!r}", variant, entry.cls.variants)
-    return _build(entry, {"variant": variant, **entry.cls.variants[variant], **fields, "device": device})
+    chosen = {"variant": variant, **entry.cls.variants[variant], **fields, "device": check_device(device)}
+    return _build(entry, chosen)
 
 
 def build_method(name: str, tasks: TaskDistribution | None = None, **fields: Any) -> MetaLearner:

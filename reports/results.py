@@ -161,9 +161,19 @@ class Results:
 
     @cached_property
     def compared(self) -> list[Column]:
-        """The columns that may be compared in pairs; tests in the order of `tests`, the fullest regime first."""
-        order = {test: place for place, test in enumerate(self.tests)}
-        found = arranged([result.row for result in self.results], self.examples)
+        """The columns that may be compared in pairs; tests in the order of `tests`, the fullest regime first.
+
+        A row of older code is shown where it is asked for, and is no rival of the newer ones."""
+        order, old = {test: place for place, test in enumerate(self.tests)}, superseded(self.records)
+        newer = {(one.first.record.label, one.column) for one in self.results if one.first.record.key not in old}
+        found = arranged(
+            [
+                one.row
+                for one in self.results
+                if one.first.record.key not in old or (one.first.record.label, one.column) not in newer
+            ],
+            self.examples,
+        )
         return sorted(found, key=lambda one: (order[one.protocol.test], -len(one.rows), _regime(one.protocol)))
 
     @cached_property

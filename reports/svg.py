@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from benchmarks.errors import MetabenchError
 
 #: placeholders for colours of the page
 INK, QUIET, RULE, PAPER, GOOD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d"
@@ -51,7 +54,29 @@ class Drawing(str):
     def write(self, folder: Path, name: str) -> None:
         """As NAME.svg and NAME.png (on white, 200 dots per inch) into a folder."""
         (folder / f"{name}.svg").write_text(self, encoding="utf-8")
-        self.figure.savefig(folder / f"{name}.png", format="png", dpi=200, facecolor="white")
+        with _settings(name):
+            self.figure.savefig(folder / f"{name}.png", format="png", dpi=200, facecolor="white")
+
+
+@contextmanager
+def _settings(name: str) -> Iterator[None]:
+    """The report's settings of matplotlib; a user's matplotlibrc and MPLBACKEND have no part in them.
+
+    Raises MetabenchError where matplotlib refuses to be imported with the user's settings."""
+    os.environ["MPLBACKEND"] = "Agg"
+    try:
+        import matplotlib
+    except Exception as error:
+        if isinstance(error, ImportError):
+            raise
+        raise MetabenchError(f"matplotlib can't read its settings (matplotlibrc, MATPLOTLIBRC): {error}") from None
+    import seaborn
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
+        matplotlib.rcParams.update(settings)
+        yield
 
 
 @contextmanager
@@ -61,16 +86,9 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
     name: seeds the ids inside, so that figures can share a page.
     above, left: inches of margin above the axes (for a legend) and to their left (for labels).
     """
-    import matplotlib
+    with _settings(name):
+        from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import seaborn
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {**seaborn.axes_style("whitegrid"), **SETTINGS, "svg.hashsalt": name}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc has no part in a report
-        matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(width, height))
         # fixed margins in inches: panels line up, and no layout has to be solved
         start, right, bottom, top = left / width, 1 - 0.2 / width, 0.5 / height, 1 - above / height

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.errors import MetabenchError
+from benchmarks.errors import MetabenchError, one_line
 from reports import style, words
+from reports.columns import Column, chunks, heading
+from reports.columns import table as of_columns
 from reports.page import answers
 from reports.results import Results, load
 from reports.scores import layout, tables
@@ -23,8 +22,6 @@ from reports.scores.findings import Entry, Finding, findings_of
 LINES, LISTED = 60, 5
 #: details next to the scores of a full table, if there is room
 SHOWN = ("rank", "groups", "seeds", "of published", "training")
-#: characters of a column's title in a line
-TITLE = 16
 #: columns between two tables
 GAP = 3
 NOTHING = "No evaluation has finished yet."
@@ -34,39 +31,31 @@ COMMON = 0.5
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its title, a text per row, and whether it holds numbers."""
-
-    title: str
-    cells: Sequence[Text]
-    numeric: bool = True
-
-    @property
-    def width(self) -> int:
-        return max([*map(len, self.title.split("\n")), *(len(cell) for cell in self.cells)]) + 2
-
-
 def show(
-    stores: Path | str | Iterable[Path | str], console: Console, test: str | None = None, everything: bool = False
+    stores: Path | str | Iterable[Path | str],
+    console: Console,
+    test: str | None = None,
+    everything: bool = False,
+    where: str = "",
 ) -> None:
     """Print the overview.
 
     test: print the full tables of the tests whose names contain this instead.
     everything: print those of all tests, older code of a method, and all failures.
+    where: the options of `metabench show` that name these records, for the commands that the output recommends.
 
     Raises `MetabenchError` without records, and for a test that the records lack."""
     results = load(stores, older=everything)
     findings = findings_of(results)
     if test is None and not everything:
-        _overview(results, findings, console)
+        _overview(results, findings, console, f"metabench show{where} --all")
         return
     known = [regimes[0].test for regimes in findings]
     chosen = [regimes for regimes in findings if (test or "") in regimes[0].test]
     if test is not None and not chosen:
         raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
     _in_full(results, chosen, console)
-    for part in [*_answers(results), *_failures(results, None)] if everything else []:
+    for part in [*_answers(results), *_failures(results)] if everything else []:
         console.print(part)
     for part in _legend(results):
         console.print(part)
@@ -75,14 +64,16 @@ def show(
 # --- the overview ------------------------------------------------------------------------------------------------
 
 
-def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console) -> None:
-    """The headline test conditions as tables of methods and tests, the answers in short, and the failures."""
+def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console, more: str) -> None:
+    """The headline test conditions as tables of methods and tests, the answers in short, and the failures.
+
+    more: the command that shows everything."""
     leading = [regimes[0] for regimes in findings if regimes[0].own]
-    below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED), *_legend(results)]
+    below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED, more), *_legend(results)]
     if not results.results and results.records:
         below.insert(0, Text(NOTHING))
-    left = LINES - sum(_height(part, console) for part in below) - 1
     further = len(findings)
+    left = LINES - sum(_height(part, console) for part in [*below, _further(further, more)])
     parts = [part for group in _groups(leading) for part in _group_tables(results, group, console.width)]
     for line in _packed(parts, console):
         row = Table.grid(padding=(0, GAP, 0, 0))
@@ -92,9 +83,13 @@ def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: 
             console.print(row, "")
             further -= sum(count for _, count in line)
     if further:
-        below.append(Text(f"{words.count(further, 'further test')}: metabench show --all, or --test NAME", style="dim"))
+        below.append(_further(further, more))
     for part in below:
         console.print(part)
+
+
+def _further(tests: int, more: str) -> Text:
+    return Text(f"{words.count(tests, 'further test')}: {more}, or --test NAME", style="dim")
 
 
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
@@ -137,8 +132,8 @@ def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Ite
     for finding in group:
         entries = {entry.result.name: entry for entry in finding.entries}
         columns.append(Column(_title(finding), [_number(entries.get(name)) for name in labels]))
-    for chunk in _chunks(names, columns, width):
-        yield _table([names, *chunk]), len(chunk)
+    for chunk in chunks(names, columns, width):
+        yield of_columns([names, *chunk]), len(chunk)
 
 
 def _best_first(finding: Finding) -> list[Entry]:
@@ -150,13 +145,7 @@ def _title(finding: Finding) -> str:
     """A test, what is measured, and the batch-norm regime where there is one."""
     metric = words.axis(finding.entries[0].result.metric).removeprefix("mean ") if finding.entries else ""
     regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
-    return f"{_heading(finding.test)}\n{metric}{regime}"
-
-
-def _heading(title: str) -> str:
-    """A title in short lines, which break after a slash, a comma or a hyphen."""
-    lines = textwrap.wrap(title.replace("/", "/ "), TITLE, break_long_words=False)
-    return "\n".join(line.replace("/ ", "/") for line in lines)
+    return f"{heading(finding.test)}\n{metric}{regime}"
 
 
 def _number(entry: Entry | None) -> Text:
@@ -196,36 +185,13 @@ def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
     """One table with its details where that is narrow enough, else the scores alone, in several tables if need be."""
     kept = [(i, one) for i, one in enumerate(table.headers) if i == 0 or one.score or one.title in SHOWN]
     names, *columns = (
-        Column(_heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
+        Column(heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
         for i, one in kept
     )
     if names.width + sum(column.width for column in columns) > width:
         columns = [column for column, (_, one) in zip(columns, kept[1:], strict=True) if one.score]
-    for chunk in _chunks(names, columns, width):
-        yield _table([names, *chunk])
-
-
-def _chunks(names: Column, columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """The columns in groups that fit next to the names."""
-    chunks: list[list[Column]] = []
-    for column in columns:
-        if chunks and names.width + sum(each.width for each in (*chunks[-1], column)) <= width:
-            chunks[-1].append(column)
-        else:
-            chunks.append([column])
-    return chunks
-
-
-def _table(columns: Sequence[Column]) -> Table:
-    """The columns, without the rows that have nothing but a name."""
-    output = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for place, column in enumerate(columns):
-        side: Literal["left", "right"] = "right" if column.numeric else "left"
-        output.add_column(Text(column.title), justify=side, no_wrap=place > 0, overflow="fold")
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        if any(cell.plain not in ("", words.MISSING) for cell in cells[1:]):
-            output.add_row(*cells)
-    return output
+    for chunk in chunks(names, columns, width):
+        yield of_columns([names, *chunk])
 
 
 def _cell(cell: layout.Cell) -> Text:
@@ -246,13 +212,13 @@ def _answers(results: Results) -> list[RenderableType]:
     ]
 
 
-def _failures(results: Results, most: int | None) -> list[RenderableType]:
+def _failures(results: Results, most: int | None = None, more: str = "") -> list[RenderableType]:
     """A line per reason for failed runs, and per damaged file.
 
-    most: the most lines; skipped runs are then left out."""
+    most: the most lines; skipped runs are then left out. more: the command that shows the others."""
     found = [
         Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
-        .append(f"{row['reason']} ", style="default")
+        .append(f"{one_line(row['reason'])} ", style="default")
         .append(f"[{row['where']}]", style="dim")
         for row in tables.failures_table(results).to_dict("records")
         if most is None or row["status"] != "skipped"
@@ -260,7 +226,7 @@ def _failures(results: Results, most: int | None) -> list[RenderableType]:
     found += [Text(f"could not be read: {problem}", style="yellow") for problem in results.problems]
     if most is None or len(found) <= most:
         return list(found)
-    return [*found[:most], Text(f"{len(found) - most} further reasons: metabench show --all", style="dim")]
+    return [*found[:most], Text(f"{len(found) - most} further reasons: {more}", style="dim")]
 
 
 def _legend(results: Results) -> list[RenderableType]:

@@ -6,7 +6,7 @@ fingerprint and are never compared.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.gate.history import FILE, Timing, timings
 from benchmarks.stats.changes import changes
 from reports import svg, words
 from reports.panels import Panel
 
-FILE = "gate-history.jsonl"
-#: fields of a line
-COLUMNS = ("when", "commit", "machine", "cpu", "torch", "step", "seconds")
+#: the columns of a history
+COLUMNS = tuple(field.name for field in dataclasses.fields(Timing))
 
 
 def history(stores: Iterable[Path]) -> pd.DataFrame:
-    """The times of all histories next to these stores, oldest first. Torn lines are skipped."""
-    found = []
-    for file in dict.fromkeys(store.absolute().parent / FILE for store in stores):
-        for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and set(COLUMNS) <= line.keys() and line["seconds"] > 0:
-                found.append({name: line[name] for name in COLUMNS})
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    """The times of all histories next to these stores, oldest first."""
+    files = dict.fromkeys(store.absolute().parent / FILE.name for store in stores)
+    return pd.DataFrame([vars(line) for file in files for line in timings(file)], columns=list(COLUMNS))
 
 
 def level_table(times: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +58,7 @@ def sentences(times: pd.DataFrame) -> list[str]:
     if times.empty:
         return [
             "No regression history yet: `make gate` compares times and exact results with the commit before, and "
-            f"appends to {FILE} next to the records."
+            f"appends to {FILE.name} next to the records."
         ]
     levels = level_table(times)
     moved = levels[levels["changes"] > 0].sort_values("latest_change", ascending=False)

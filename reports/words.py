@@ -117,6 +117,11 @@ def percent(share: float | None) -> str:
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
+def grouped(value: int | str) -> str:
+    """A whole number as in 60,000; a range of such numbers as it is."""
+    return value if isinstance(value, str) else f"{value:,}"
+
+
 def selection(name: str) -> str:
     """How a method's settings came about."""
     return {"validation": "tuned on validation"}.get(name, name)

@@ -23,7 +23,7 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "cache", "program"), ""),
+    **dict.fromkeys(("errors", "sampling", "clock", "machine", "masking", "cache", "program"), ""),
     **dict.fromkeys(("api", "checks"), "errors"),
     "execution": "checks errors",
     "registry": "api checks errors",
@@ -37,22 +37,22 @@ ARROWS = {
     "baselines": "api checks environments maml models registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
-    "records": "checks errors registry",
-    "run": "api checks clock errors execution machine models program records registry",
+    "records": "checks errors masking registry",
+    "run": "api checks clock errors execution machine masking models program records registry",
     "stats": "checks errors records sampling",
     "compare": "checks errors records registry stats",
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"
     ),
-    "gate": "benchmarks api cost errors machine models registry stats",
+    "gate": "benchmarks api cost errors machine models records registry stats",
     "python_api": "api checks errors execution records registry run stats",
-    "reports": "errors records stats reports.cost reports.page reports.scores",
+    "reports": "errors gate records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "stats reports reports.cost reports.scores",
+    "reports.page": "records stats reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
-        "cache checks compare cost errors gate machine python_api records registry run stats reports reports.cost "
-        "reports.page"
+        "cache checks compare cost errors gate images machine python_api records registry run stats reports "
+        "reports.cost reports.page"
     ),
     "benchmarks": "api errors models python_api registry",
     "__main__": "commands",

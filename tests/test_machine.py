@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import clock, machine
+from benchmarks.run import schedule
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +42,7 @@ def test_peak_memory_is_what_was_used_at_once_since_the_start():
     """In a process of its own: the C library of this one may hold freed memory of other tests, which is resident."""
     code = """
 from benchmarks import clock, machine
+from benchmarks.run import schedule
 before = bytearray(200_000_000)
 del before
 peak = clock.PeakMemory()
@@ -131,3 +133,49 @@ def test_on_a_gpu():
     assert facts["gpu"]["name"]
     assert facts["gpu"]["driver"]
     assert facts["id"] != machine.fingerprint()["id"]
+
+
+@pytest.mark.fault("E8")
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/a/b\n", {"a/memory.max": "4000", "a/b/memory.max": "max"}, [4000]),
+        ("0::/a/b\n", {"a/memory.max": "4000", "a/b/memory.max": "3000"}, [3000, 4000]),
+        ("0::/elsewhere/c\n", {"memory.max": "5000"}, [5000]),  # the container's own root
+        ("0::/../x\n", {"memory.max": "5000"}, [5000]),
+        ("9:name=systemd:/\n4:cpu,memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "7000"}, [7000]),
+        ("4:memory:/docker/1\n", {"memory/memory.limit_in_bytes": "8000"}, [8000]),
+        ("4:memory:/\n", {}, []),
+        ("nonsense\n", {}, []),
+    ],
+)
+def test_the_memory_limit_of_a_container_is_seen(tmp_path, groups, files, expected):
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert list(machine._control_group_limits(tmp_path)) == expected
+
+
+@pytest.mark.fault("E8")
+def test_a_run_takes_no_more_memory_than_its_container_has(monkeypatch):
+    monkeypatch.setattr(machine, "_control_group_limits", lambda: iter([10**9, 2 * 10**9]))
+    assert machine.usable_memory() == 10**9
+    assert schedule.Machine.default("cpu", jobs=2).memory_bytes == 0.4e9
+    monkeypatch.setattr(machine, "_control_group_limits", lambda: iter([2**63 - 4096]))
+    assert machine.usable_memory() == machine._physical_memory()
+
+
+@pytest.mark.fault("E2")
+def test_text_of_the_system_is_read_in_any_encoding():
+    said = "import sys; sys.stdout.buffer.write(bytes([107, 195, 164, 255]))"
+    program = (
+        f"import sys; from benchmarks import machine as m; print(ascii(m._output(sys.executable, '-c', {said!r})))"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("'k\\xe4\\ufffd'\n", "")

@@ -21,7 +21,7 @@ from benchmarks.commands.cost import cost
 from benchmarks.commands.gate import gate
 from benchmarks.commands.options import ProfileOption, StoreOption
 from benchmarks.commands.run import prepare, run
-from benchmarks.errors import MetabenchError
+from benchmarks.errors import MetabenchError, one_line
 from benchmarks.python_api.places import ROOT, home, store_of
 
 app = typer.Typer(
@@ -35,6 +35,8 @@ app = typer.Typer(
 #: what stands for characters that the encoding of the output lacks
 PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."}
 
+#: the parser's exit code for Ctrl-C, and the commands that resume
+INTERRUPTED, RESUMED = 130, ("run", "cost")
 #: the parser's exception for a mistake; typer exports its subclass alone
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -88,7 +90,7 @@ def show(
     from benchmarks.commands.console import screen
     from reports import terminal
 
-    terminal.show(store_of(store, profile), screen(), test, everything)
+    terminal.show(store_of(store, profile), screen(), test, everything, options.where(store, profile))
 
 
 @app.command(short_help="Write the HTML page.")
@@ -145,7 +147,7 @@ def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     logging.basicConfig(format="metabench: %(message)s")
     _write_anywhere()
-    mistake = ""
+    mistake, code = "", 0
     try:
         code = app(prog_name="metabench", standalone_mode=False)
     except _UsageError as error:
@@ -156,11 +158,12 @@ def main() -> None:
     except MetabenchError as error:
         mistake = str(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        mistake = f"{error.filename}: {error.strerror}"
+        mistake = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if code == INTERRUPTED:
+        again = ": run the same command again to resume" if sys.argv[1] in RESUMED else ""
+        typer.echo(f"metabench: interrupted{again}", err=True)
     if mistake:
         code = 2
-        typer.echo(f"metabench: {' '.join(mistake.split())}", err=True)
+        typer.echo(f"metabench: {one_line(mistake)}", err=True)
     gc.freeze()  # the system takes everything back at once
     sys.exit(code)

@@ -20,15 +20,14 @@ def check(
     seconds: Annotated[float, typer.Option(metavar="S", help="Time limit of the check.", min=1.0)] = 600.0,
 ) -> None:
     """Check a plug-in against the contract: what was tried, what to change, and notes."""
-    from benchmarks.run.isolate import PRELOAD, Job, run
+    from benchmarks.run.isolate import SUITE, Job, run
 
     if not path.is_file():
         raise MetabenchError(f"no such plug-in file: {path}")
     call = ("benchmarks.conformance.files:check_in_job", {"path": str(path.resolve())})
     with tempfile.TemporaryDirectory() as folder:
         job = Job("check", call, Path(folder) / "log", seconds)
-        preload = (*PRELOAD, "benchmarks.run.warm_imports")
-        outcome = run([job], 1, lambda event: None, preload=preload)["check"]
+        outcome = run([job], 1, lambda event: None, preload=SUITE)["check"]
     if outcome.value is None:
         raise MetabenchError(_broken_off(path, outcome))
     if "refused" in outcome.value:
@@ -47,8 +46,6 @@ def check(
 
 def _broken_off(path: Path, outcome: Outcome) -> str:
     """One line for a check whose process ended early: why, at which line of the file, and in which attempt."""
-    lines = re.findall(rf'File "{re.escape(str(path.resolve()))}", line (\d+)', outcome.stderr)
     attempts = re.findall(r"^tried: (.*)$", outcome.stderr, re.MULTILINE)
-    where = f"{path}:{lines[0]}" if lines else f"{path}"
     during = f" (in: {attempts[-1]})" if attempts else ""
-    return f"{where}: the check did not finish: {outcome.reason}{during}"
+    return f"{outcome.place(str(path.resolve()))}: the check did not finish: {outcome.reason}{during}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
+from benchmarks.checks import check_output
 from benchmarks.commands import options
 from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api.places import store_of
+from benchmarks.records import formats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 #: the longest list of test episodes; for Omniglot 5-way 1-shot that many take minutes
 MOST_EPISODES = 100_000
 
-TableOption = Annotated[Path | None, options.output_option("Write the whole table as CSV, for programs.")]
+#: a heading, the name of a row, its texts by title, and a note
+Line = tuple[str, str, dict[str, str], str]
+
+TableOption = Annotated[Path | None, options.table_option("Write the whole table, .csv or .parquet.")]
 
 
 def compare(
@@ -44,19 +50,16 @@ def compare(
     frame = stores.compare_foreign(Path(first), where) if second is None else stores.compare(first, second, where)
     lines = frame.to_dict("records")
     shown = [
-        {
-            "test": line["test"],
-            "first": line["first"],
-            "second": line["second"],
-            "first is better by": _advantage(line),
-            "verdict": line["verdict"],
-            "about": line.get("scope"),
-            "note": line["note"],
-        }
+        (
+            line["test"],
+            f"{line['first']} - {line['second']}",
+            {"first is better by": _advantage(line), "verdict": line["verdict"], "about": line.get("scope") or ""},
+            line["note"],
+        )
         for line in lines
         if isinstance(line["second"], str)
     ]
-    _show(shown, "The first against the second, at this budget", frame, output)
+    _show("The first against the second, at this budget", shown, frame, output)
     for text in _alone(lines):
         typer.echo(text)
 
@@ -70,6 +73,7 @@ def power(
         ),
     ],
     method: MethodsOption = None,
+    everything: Annotated[bool, Option("--all", help="Every pair of methods, not a line per test.")] = False,
     profile: ProfileOption = "quick",
     store: StoreOption = None,
     output: TableOption = None,
@@ -79,30 +83,60 @@ def power(
     Computed from the variances of seed, class, episode and query in the records, for a test of one pair at 5 %."""
     from benchmarks.compare import stores
 
-    units = {"accuracy": " points", "squared error": " % of the error"}
-    frame = stores.power_table(store_of(store, profile), delta, options.names(method))
+    named = options.names(method)
+    frame = stores.power_table(store_of(store, profile), delta, named)
+    whole, lines = bool(named) or everything, frame.to_dict("records")
     shown = [
-        {
-            "test": line["test"],
-            "pair": f"{line['first']} - {line['second']}",
-            "about": line["scope"],
-            "difference": f"{delta:g}{units.get(line['metric'], '')}",
-            "seeds": line["seeds"],
-            "episodes": line["episodes"],
-            "power": f"{line['power']:.0%}",
-            "episodes needed": _count(line["episodes_needed"]),
-            "seeds needed": _count(line["seeds_needed"]),
-        }
-        for line in frame.to_dict("records")
+        (
+            f"{line['test']}: {_difference(line, delta)}",
+            f"{line['first']} - {line['second']}",
+            {
+                "about": line["scope"],
+                "seeds": str(line["seeds"]),
+                "episodes": str(line["episodes"]),
+                "power": f"{line['power']:.0%}",
+                "episodes needed": _count(line["episodes_needed"]),
+                "seeds needed": _count(line["seeds_needed"]),
+            },
+            "",
+        )
+        for line in lines
     ]
-    _show(shown, "Power to find a difference", frame, output)
+    title = "Power to find a difference, and what a power of 80 % needs"
+    _show(title, shown if whole else _by_test(frame, delta), frame, output)
+    if not whole:
+        typer.echo("Every pair: --all, or -m with two methods.")
+
+
+def _difference(line: Mapping[str, Any], delta: float) -> str:
+    """With its unit: ``0.5 points of accuracy``."""
+    many = "" if delta == 1 else "s"
+    units = {"accuracy": f"point{many} of accuracy", "squared error": "% of the error"}
+    return f"{delta:g} {units.get(line['metric'], f'unit{many} of ' + line['metric'])}"
+
+
+def _by_test(frame: pd.DataFrame, delta: float) -> list[Line]:
+    """A line per test and kind of difference, over all pairs of its methods: the median."""
+    from benchmarks.stats.power import ENOUGH
+
+    found = []
+    for (test, scope), group in frame.groupby(["test", "scope"], sort=False):
+        texts = {
+            "about": scope,
+            "pairs": str(len(group)),
+            "median power": f"{group['power'].median():.0%}",
+            f"pairs above {100 * ENOUGH:.0f} %": str(int((group["power"] >= ENOUGH).sum())),
+            "episodes needed": _count(group["episodes_needed"].astype(float).fillna(math.inf).median()),
+        }
+        found.append(("", f"{test}: {_difference(group.iloc[0].to_dict(), delta)}", texts, ""))
+    return found
 
 
 def episodes(
     task: Annotated[str, Argument(metavar="TASK", help="A task with its variant, as in omniglot-v1/5w1s.")],
     count: Annotated[int, Option("-n", "--episodes", metavar="N", help="How many, from the first on.")] = 600,
     shots: Annotated[int | None, Option(metavar="N", help="Test shots. [default: the task's]")] = None,
-    output: Annotated[Path | None, options.output_option("A parquet file. [default: TASK-N.parquet]")] = None,
+    output: Annotated[Path | None, options.table_option("A .parquet or .csv file. [default: TASK-N.parquet]")] = None,
 ) -> None:
     """Export the frozen test episodes of a task with their digest, to score them with any other method.
 
@@ -111,10 +145,10 @@ def episodes(
 
     if count > MOST_EPISODES:
         raise MetabenchError(f"--episodes {count}: {MOST_EPISODES:,} is the most")
-    frame = episode_lists.export_episodes(task, count, shots)
     path = output or Path(f"{task.replace('/', '-')}-{count}.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path, index=False)
+    check_output(path)
+    frame = episode_lists.export_episodes(task, count, shots)
+    formats.write_table(path, [frame])
     typer.echo(f"wrote {path.absolute()}: {count:,} episodes, digest {frame['episodes_digest'].iloc[0]}")
 
 
@@ -144,25 +178,32 @@ def _advantage(line: dict[str, Any]) -> str:
 
 
 def _count(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:,.0f}"
+    if value is None or math.isnan(value):
+        return ""
+    return "none suffices" if math.isinf(value) else f"{value:,.0f}"
 
 
-def _show(lines: list[dict[str, Any]], title: str, frame: pd.DataFrame, output: Path | None) -> None:
-    """Print the lines as a table without its empty columns, and write the whole frame to a file if one is named."""
-    from rich.table import Table
+def _show(title: str, lines: Sequence[Line], frame: pd.DataFrame, output: Path | None) -> None:
+    """Print a table per heading, and notes below it, and write the whole frame to a file if one is named."""
     from rich.text import Text
 
     from benchmarks.commands.console import screen
+    from reports import columns
 
     if output is not None:
-        frame.to_csv(output, index=False)
-    table = Table(title=title, title_justify="left", header_style="dim")
-    texts = [{name: "" if value is None or value != value else str(value) for name, value in l.items()} for l in lines]
-    names = [name for name in texts[0] if any(text[name] for text in texts)]
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for text in texts:
-        table.add_row(*(Text(text[name]) for name in names))
-    screen(160).print(table)
+        formats.write_table(output, [frame])
+    console = screen(160)
+    console.print(Text(title, style="bold"), "")
+    for heading, group in itertools.groupby(lines, key=lambda line: line[0]):
+        members = list(group)
+        if heading:
+            console.print(Text(heading, style="bold"))
+        for table in columns.tables("", [(name, texts) for _, name, texts, _ in members], console.width):
+            console.print(table)
+        for _, name, _, note in members:
+            if note:
+                console.print(Text(f"{f'{name}: ' if len(members) > 1 else ''}{note}", style="dim"))
+        if heading:
+            console.print()
     if output is not None:
         typer.echo(f"wrote {output}")

@@ -47,11 +47,10 @@ def cost(
     from benchmarks.run import isolate
 
     isolate.warm(PRELOAD)  # imports there while this process imports
-    from benchmarks.checks import check_budget
+    from benchmarks.checks import check_budget, check_device
     from benchmarks.commands.console import screen
     from benchmarks.cost import grid, sweep
-    from benchmarks.python_api import names, places
-    from benchmarks.records.store import Store
+    from benchmarks.python_api import places
     from benchmarks.run.schedule import Machine
     from reports.cost import terminal
 
@@ -60,8 +59,8 @@ def cost(
         backbone or (), inner_steps or (), meta_batch or (), order or (), implementation or (), plan, work
     )
     settings = grid.settings(profile, asked)
-    limit = Machine.default(names.device(device), 1, memory).memory_bytes
-    files, began = Store(store or places.home() / "runs" / profile), time.monotonic()
+    limit = Machine.default(check_device(device), 1, memory).memory_bytes
+    files, began = places.target(store or places.home() / "runs" / profile), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
     if asked == grid.Choice() and device == "cpu" and in_time and grid.throughput(profile):

@@ -11,13 +11,14 @@ from benchmarks.cache import cache_folder
 from benchmarks.commands.console import screen
 from benchmarks.commands.run import prepare_one
 from benchmarks.errors import MetabenchError, Unavailable
+from benchmarks.images.data import CollectedTasks, is_decoded
 
 
 def examine() -> None:
-    """Print the table, and a line for each data set that is decoded on the way."""
+    """Print the table. Looking at data downloads and decodes nothing."""
     import torch
 
-    os.environ["METABENCH_OFFLINE"] = "1"  # a look at the data downloads nothing
+    os.environ["METABENCH_OFFLINE"] = "1"
     found = machine.fingerprint("cuda" if torch.cuda.is_available() else "cpu") | machine.versions()
     found |= {name: "not installed (make peers)" for name in machine.PEERS if name not in found}
     found |= {name: _data(name) for name in registry.tasks()}
@@ -34,6 +35,10 @@ def examine() -> None:
 
 def _data(name: str) -> str:
     try:
+        tasks = registry.build_task(name)
+        if isinstance(tasks, CollectedTasks):
+            todo = f"found, neither decoded nor checked yet: metabench prepare -t {name}"
+            return "decoded" if is_decoded(tasks.collection) else todo
         prepare_one(name)
     except Unavailable as reason:
         return f"missing: {reason}"

@@ -4,13 +4,16 @@ for Python callers as well."""
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
 
+from benchmarks.checks import check_output, listed
 from benchmarks.errors import MetabenchError
+from benchmarks.records import formats
 
 
 def _completed(kind: str) -> Callable[[str], list[str]]:
@@ -32,6 +35,17 @@ def path(text: str | Path) -> Path:
     return Path(text)
 
 
+def _output(text: str | Path) -> Path:
+    """The file that an option names, before any work is done for it."""
+    check_output(found := path(text))
+    return found
+
+
+def _table(text: str | Path) -> Path:
+    formats.check_table(found := _output(text))
+    return found
+
+
 _PROFILES = "smoke, quick, standard or paper; or your own: ./mine.toml[:name]"
 ProfileOption = Annotated[
     str, Option("--profile", "-p", metavar="NAME", help=_PROFILES, autocompletion=_completed("profiles"))
@@ -50,9 +64,26 @@ TasksOption = Annotated[
 DeviceOption = Annotated[str, Option(metavar="NAME", help="cpu, cuda or cuda:N.")]
 
 
+def table_argument(help: str) -> Any:
+    """A table to write that is no option."""
+    return Argument(metavar="FILE", parser=_table, help=help)
+
+
+def table_option(help: str) -> Any:
+    """``-o FILE`` of a table."""
+    return Option("-o", "--output", metavar="FILE", parser=_table, help=help)
+
+
 def output_option(help: str) -> Any:
     """``-o FILE``."""
-    return Option("-o", "--output", metavar="FILE", parser=path, help=help)
+    return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
+
+
+def where(store: Path | None, profile: str) -> str:
+    """The options that name the same records again, after a blank; empty for the default."""
+    if store is not None:
+        return f" --store {shlex.quote(str(store))}"
+    return "" if profile == "quick" else f" --profile {shlex.quote(profile)}"
 
 
 def near(path: Path) -> Path:
@@ -62,14 +93,7 @@ def near(path: Path) -> Path:
 
 def names(given: Sequence[str] | None) -> list[str]:
     """The names of an option that is repeated or takes comma lists, each once; empty where it is not given."""
-    found = [part.strip() for text in given or () for part in _parts(text)]
-    if not all(found):
-        raise MetabenchError(f"{','.join(given or ())!r} has an empty name: write names as in maml,fomaml")
-    return list(dict.fromkeys(found))
-
-
-def _parts(text: str) -> list[str]:
-    return [text] if text.endswith(".py") and Path(text).is_file() else text.removesuffix(",").split(",")
+    return listed(given or ())
 
 
 def settings(given: Sequence[str] | None) -> dict[str, Any]:
@@ -84,7 +108,7 @@ def settings(given: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    constants = {"true": True, "false": False, "none": None}
+    constants = {"true": True, "false": False, "none": None, **{name: float(name) for name in ("nan", "inf", "-inf")}}
     if text.lower() in constants:
         return constants[text.lower()]
     try:

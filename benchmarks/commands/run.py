@@ -57,39 +57,35 @@ def run(
     and `report` name them), 2 for a mistake in the command, 130 when it was interrupted."""
     from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
-    try:
-        done = runs.run(
-            options.names(method),
-            options.names(task),
-            profile=profile,
-            seeds=options.seeds(seeds),
-            meta_steps=meta_steps,
-            episodes=episodes,
-            seconds=seconds,
-            shots=options.whole(shots, "--shots"),
-            settings=options.settings(setting),
-            plan=plan,
-            device=device,
-            jobs=jobs,
-            threads=threads,
-            memory=memory,
-            only=only,
-            store=store,
-            verbose=True,
-        )
-    except KeyboardInterrupt:
-        typer.echo("interrupted: run the same command again to resume", err=True)
-        raise typer.Exit(130) from None
-    _show_scores(done)
+    done = runs.run(
+        options.names(method),
+        options.names(task),
+        profile=profile,
+        seeds=options.seeds(seeds),
+        meta_steps=meta_steps,
+        episodes=episodes,
+        seconds=seconds,
+        shots=options.whole(shots, "--shots"),
+        settings=options.settings(setting),
+        plan=plan,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        memory=memory,
+        only=only,
+        store=store,
+        verbose=True,
+    )
+    where = options.where(store, profile)
+    _show_scores(done, where)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
     typer.echo(f"records in {options.near(done.store)}{failed}")
-    where = f" --store {store}" if store else "" if profile == "quick" else f" --profile {profile}"
     typer.echo(f"next: metabench show{where}, metabench report{where}")
     if done.failed:
         raise typer.Exit(1)
 
 
-def _show_scores(done: Run) -> None:
+def _show_scores(done: Run, where: str) -> None:
     """The mean scores of a run, a row per method and test, best first. Reads no scores of single queries."""
     from rich.table import Table
     from rich.text import Text
@@ -110,7 +106,7 @@ def _show_scores(done: Run) -> None:
     if rows:
         screen(160).print(table)
     if len(rows) > MOST_SCORES:
-        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show")
+        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show{where}")
 
 
 def _mean(tested: Tested) -> float:
@@ -123,9 +119,9 @@ def prepare(task: TasksOption = None) -> None:
     """Find, download and decode the data of tasks; by default of all of them."""
     from benchmarks import registry
     from benchmarks.errors import Unavailable
-    from benchmarks.python_api.names import named
+    from benchmarks.python_api.names import imported
 
-    for name in named([], options.names(task))[1] or registry.tasks():
+    for name in imported([], options.names(task))[1] or registry.tasks():
         try:
             prepare_one(name)
         except Unavailable as reason:

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from benchmarks.commands import options
 from benchmarks.commands.options import ProfileOption, StoreOption
 from benchmarks.errors import MetabenchError
+from benchmarks.python_api import places
 from benchmarks.python_api.places import store_of
 from benchmarks.records.store import Store
 
@@ -28,7 +29,7 @@ def keep(
     Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
     from benchmarks.records import copies
 
-    copied, bare = copies.keep(Store.existing(store_of(store, profile)), Store(target))
+    copied, bare = copies.keep(Store.existing(store_of(store, profile)), places.target(target))
     without = f", {bare} of them without pictures, whose terms forbid redistribution" if bare else ""
     typer.echo(f"copied {copied} records to {target}{without}")
 
@@ -44,7 +45,7 @@ def merge(
     """Join the records of several stores in one; the same key with other scores is an error."""
     from benchmarks.records import copies
 
-    count = copies.merge([Store.existing(path) for path in sources], Store(into))
+    count = copies.merge([Store.existing(path) for path in sources], places.target(into))
     typer.echo(f"{into} has {count} records")
 
 
@@ -66,12 +67,12 @@ def forget(
 
 
 def export(
-    output: Annotated[Path, Argument(metavar="FILE", parser=options.path, help="A parquet file.")],
+    output: Annotated[Path, options.table_argument("A .csv or .parquet file.")],
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:
     """Write every score as a table, one row per query, for pandas, R or polars."""
-    from benchmarks.python_api.results import write_parquet
+    from benchmarks.python_api import results
 
-    rows = write_parquet(Store.existing(store_of(store, profile)), output)
-    typer.echo(f"wrote {rows} rows to {output}")
+    rows = results.export(Store.existing(store_of(store, profile)), output)
+    typer.echo(f"wrote {rows:,} rows to {output}")

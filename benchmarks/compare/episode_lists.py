@@ -32,6 +32,9 @@ def export_episodes(task_id: str, episodes: int, shots: int | None = None) -> pd
     if episodes < 1:
         raise MetabenchError(f"{episodes} episodes can't be listed")
     tasks = registry.build_task(task_id)
+    if "/" not in task_id and len(tasks.variants) > 1:
+        variants = ", ".join(f"{tasks.name}/{variant}" for variant in tasks.variants)
+        raise MetabenchError(f"{task_id} has several variants: name one of {variants}")
     if tasks.kind not in ("classification", "regression"):
         raise MetabenchError(f"{tasks.id}: episodes of {tasks.kind} are drawn while they run and can't be listed")
     tasks.prepare()

@@ -31,6 +31,9 @@ def read(path: Path) -> pd.DataFrame:
         ) from None
     except Exception as error:  # pyarrow has many kinds of error for a file that is none of its own
         raise MetabenchError(f"{path} can't be read as parquet: {type(error).__name__}") from None
+    frame = frame.reset_index(
+        [name for name in frame.index.names if name in FOREIGN + FOREIGN_ALSO and name not in frame]
+    )
     missing = [name for name in FOREIGN if name not in frame]
     if missing:
         known = f"needed: {', '.join(FOREIGN)}; it may have {', '.join(FOREIGN_ALSO)}"

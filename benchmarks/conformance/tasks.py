@@ -61,6 +61,8 @@ def _check_variant(task: str) -> Iterator[Finding]:
         return
     before = generators()
     yield from check_environments(tasks) if tasks.kind == "control" else check_episodes(tasks)
+    if "pooled" in tasks.offers:
+        yield from check_pooled(tasks)
     if names := changes(before, generators()):
         yield complaint(f"draws from a global random generator ({names}): use benchmarks.sampling")
 
@@ -119,6 +121,28 @@ def check_episodes(tasks: TaskDistribution) -> Iterator[Finding]:
         yield from _check_overlap(together, split)
     yield from _check_splits(tasks, first)
     yield from _check_scores(tasks, first["test"].query)
+
+
+def check_pooled(tasks: TaskDistribution) -> Iterator[Finding]:
+    """A task that offers "pooled": purity, shapes and labels of its single examples, which `constant` is trained on."""
+    yield tried(f"pooled examples {', '.join(map(str, INDICES))} of train")
+    found, again = tasks.pooled("train", INDICES), tasks.pooled("train", OTHERS)
+    shape, count = (1, len(INDICES), *tasks.input_shape), tasks.pooled_outputs("train")
+    if tuple(found.x.shape) != shape:
+        yield complaint(
+            f"pooled inputs have shape {tuple(found.x.shape)}, not one task of one example an index {shape}"
+        )
+        return
+    if not torch.equal(found.x[:, 1:], again.x.flip(1)) or not torch.equal(found.y[:, 1:], again.y.flip(1)):
+        yield complaint("pooled examples depend on the other indices: draw each by its index")
+    if tasks.kind == "regression":
+        if count != tasks.outputs:
+            yield complaint(f"pooled_outputs = {count!r}, not the dimension of the target, {tasks.outputs}")
+        yield from _check_labelled(found, "pooled", tasks)
+    elif tuple(found.y.shape) != shape[:2] or found.y.dtype != torch.int64:
+        yield complaint(f"pooled labels are {found.y.dtype} {tuple(found.y.shape)}, expected torch.int64 {shape[:2]}")
+    elif int(found.y.min()) < 0 or int(found.y.max()) >= count:
+        yield complaint(f"pooled labels {found.y.tolist()} aren't class numbers below pooled_outputs, {count}")
 
 
 def _check_labelled(labelled: LabelledSet, part: str, tasks: TaskDistribution) -> Iterator[Finding]:

@@ -112,7 +112,7 @@ def _row(each: Entry, ours: Entry) -> dict[str, Any]:
 def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record as a table for the terminal."""
     yield f"{record['task']}, {record['threads']} threads, {record['rounds']} rounds"
-    yield f"{'':16}{'environments':>14}{'steps/s':>10}{'interval':>18}{'times slower than ours':>32}"
+    yield f"{'':16}{'environments':>14}{'steps/s':>10}{'interval':>21}{'times slower than ours':>32}"
     for row in record["rows"]:
         if row["steps_per_second"] is None:
             yield f"{row['label']:16}{row['environments']:>14}  {row['status']}: {row['reason']}"
@@ -121,7 +121,7 @@ def lines(record: dict[str, Any]) -> Iterator[str]:
         span, slower = f"{row['low']:,.0f} to {row['high']:,.0f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})"
         unstable = "" if row["stable"] else "  unstable"
         count, speed = row["environments"], f"{row['steps_per_second']:,.0f}"
-        yield f"{row['label']:16}{count:>14}{speed:>10}{span:>18}{slower:>32}{unstable}"
+        yield f"{row['label']:16}{count:>14}{speed:>10}{span:>21}{slower:>32}{unstable}"
 
 
 def show(record: dict[str, Any]) -> None:

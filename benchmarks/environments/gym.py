@@ -12,13 +12,18 @@ Importing this module registers them::
 too. A reset with ``options={"task": ...}`` begins an episode in that task; one without draws a task from the
 distribution. ``info["task"]`` holds the task.
 
+``trial_episodes=n`` keeps a task for n episodes, also over the automatic resets of vector environments, so that a
+policy with a memory can be trained (RL^2); ``info["trial_episode"]`` counts from 0. In bandits and tabular processes
+one episode (for a bandit one pull) is played at a time. A reset with a seed or a task begins a new trial.
+
 Observations and rewards are float64; all other numbers are those of `BatchEnv`. An episode is truncated at its horizon.
-Robots use the back end "loop", which equals Gymnasium bit for bit. In bandits and tabular processes one episode (for a
-bandit one pull) is played at a time, so a trial of n episodes is n resets with the same task.
+Robots use the back end "loop", which equals Gymnasium bit for bit. ``render_mode`` is "rgb_array" (robots and
+navigation) or "ansi". A mistake raises `MetabenchError`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gymnasium
@@ -27,8 +32,12 @@ import torch
 from gymnasium import spaces
 
 from benchmarks import registry
+from benchmarks.checks import check_budget, check_known, check_type
 from benchmarks.environments.actions import Categorical
 from benchmarks.environments.distribution import ControlTasks
+from benchmarks.environments.locomotion import Locomotion
+from benchmarks.environments.rendering import Camera
+from benchmarks.environments.simulators import description
 from benchmarks.errors import MetabenchError
 
 #: task distribution of each registered id
@@ -47,31 +56,85 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
     """One environment of a task distribution (name, variant, other values of fields); an action is an array of real
     numbers or an action's index."""
 
-    def __init__(self, name: str, preset: str = "", **fields: Any) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 20}  # noqa: RUF012
+
+    def __init__(
+        self, name: str, preset: str = "", render_mode: str | None = None, trial_episodes: int = 1, **fields: Any
+    ) -> None:
         known = registry.task_entry(name).cls
         if "simulator" in known.__dataclass_fields__:
             fields = {"simulator": "loop", **fields}
         tasks = registry.build_task(f"{name}/{preset}" if preset else name, **fields)
         assert isinstance(tasks, ControlTasks)
-        self.tasks, self.model = tasks, tasks.model
+        check_type("trial_episodes", trial_episodes, int)
+        check_budget("trial_episodes", trial_episodes)
+        self.tasks, self.model, self.trial_episodes = tasks, tasks.model, trial_episodes
         self.action_space = self._actions()
         self.observation_space = spaces.Box(-np.inf, np.inf, (self.model.observation,), dtype=np.float64)
+        drawn = isinstance(self.model, Locomotion) or hasattr(self.model, "picture")
+        self.metadata = {**self.metadata, "render_modes": ["rgb_array", "ansi"] if drawn else ["ansi"]}
+        if render_mode is not None:
+            check_known(f"render mode of {name}", render_mode, self.metadata["render_modes"])
+        self.render_mode = render_mode
+        self.camera: Camera | None = None
+        self.trial_episode = trial_episodes
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self.task = self._task((options or {}).get("task"))
+        for option in options or {}:
+            check_known("option of reset", option, ("task",))
+        asked = (options or {}).get("task")
+        self.trial_episode += 1
+        if seed is not None or asked is not None or self.trial_episode >= self.trial_episodes:
+            self.task, self.trial_episode = self._task(asked), 0
         self.env = self.tasks.back_end(self.model, torch.from_numpy(self.task)[None])
-        observation = self.env.reset(self._noise(self.model.reset_lanes))
-        return observation[0, 0].numpy().copy(), {"task": self.task.copy()}
+        observation = self.env.reset(self._noise(self.model.reset_lanes))[0, 0].numpy().copy()
+        self.told = f"observation {observation}"
+        return observation, self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        dtype = np.int64 if isinstance(self.action_space, spaces.Discrete) else np.float64
-        given = torch.from_numpy(np.asarray(action, dtype=dtype))[None, None]
-        observation, terminated, truncated, reward = self.env.step(given, self._noise(self.model.step_lanes))
-        result = float(reward()), bool(terminated), bool(truncated), {"task": self.task.copy()}
-        return observation[0, 0].numpy().copy(), *result
+        given = torch.from_numpy(self._action(action))[None, None]
+        seen, terminated, truncated, reward = self.env.step(given, self._noise(self.model.step_lanes))
+        observation, earned = seen[0, 0].numpy().copy(), float(reward())
+        self.told = f"action {action}, reward {earned:g}, observation {observation}"
+        return observation, earned, bool(terminated), bool(truncated), self._info()
+
+    def render(self) -> Any:
+        """A picture of the present state, uint8 ``[H, W, 3]``, or a line of text."""
+        if self.render_mode != "rgb_array":
+            return f"task {self.task}, step {self.env.time}: {self.told}" if self.render_mode else None
+        state = self.env.state[0, 0].numpy()
+        if not isinstance(self.model, Locomotion):
+            return self.model.picture(self.task, state)  # type: ignore[attr-defined]
+        self.camera = self.camera or Camera(str(description(self.model.body.description)))
+        picture = self.camera.picture(state[: self.model.body.positions])
+        if picture is None:
+            raise MetabenchError("MuJoCo draws no picture here: it needs EGL or OSMesa (MUJOCO_GL=egl or osmesa)")
+        return picture
+
+    def close(self) -> None:
+        if self.camera is not None:
+            self.camera.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {"task": self.task.copy(), "trial_episode": self.trial_episode}
+
+    def _action(self, action: Any) -> np.ndarray:
+        """The action as an array, int64 ``[]`` or float64 ``[a]``; raises `MetabenchError` for any other."""
+        space, given = self.action_space, np.asarray(action)
+        if isinstance(space, spaces.Discrete):
+            if given.dtype.kind in "iu" and given.size == 1 and 0 <= given.item() < space.n:
+                return given.astype(np.int64).reshape(())
+            raise MetabenchError(
+                f"{self.tasks.id}: an action is a whole number from 0 to {space.n - 1}, not {action!r}"
+            )
+        if given.dtype.kind in "iuf" and given.shape == space.shape and np.isfinite(given).all():
+            return given.astype(np.float64)
+        raise MetabenchError(
+            f"{self.tasks.id}: an action is {self.model.actions.features} finite numbers, not {action!r}"
+        )
 
     def _actions(self) -> spaces.Space[Any]:
         if isinstance(self.model.actions, Categorical):
@@ -86,10 +149,11 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         drawn = self.tasks.draw(int(self.np_random.integers(1 << 62)), np.zeros(1, dtype=np.int64))[0]
         if asked is None:
             return drawn
-        task = np.atleast_1d(np.asarray(asked, dtype=np.float64))
-        if task.shape != drawn.shape or not np.isfinite(task).all():
-            raise MetabenchError(f"{self.tasks.id}: a task is {len(drawn)} finite numbers, not {asked!r}")
-        return task
+        with contextlib.suppress(TypeError, ValueError):
+            task = np.atleast_1d(np.asarray(asked, dtype=np.float64))
+            if task.shape == drawn.shape and np.isfinite(task).all():
+                return task
+        raise MetabenchError(f"{self.tasks.id}: a task is {len(drawn)} finite numbers, not {asked!r}")
 
 
 for _id, _name in ENVIRONMENTS.items():

@@ -19,6 +19,7 @@ import contextlib
 import functools
 import importlib.util
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.api import Diverged, Unavailable
+from benchmarks.api import Diverged, MetabenchError, Unavailable
 from benchmarks.environments.batch import BatchEnv
 from benchmarks.environments.locomotion import Locomotion
 from benchmarks.execution.threads import one_thread
@@ -39,12 +40,17 @@ OLDEST_MUJOCO = 4
 
 
 def mujoco_module() -> Any:
-    """The module mujoco; raises `Unavailable` with one line if it is missing or too old."""
+    """The module mujoco; raises `Unavailable` with one line if it is missing or too old, and `MetabenchError` where
+    MUJOCO_GL names a library that it can't load."""
     try:
         import mujoco
-    except Exception as error:  # also a wrong MUJOCO_GL
-        remedy = ": pip install mujoco" if isinstance(error, ImportError) else ""
-        raise Unavailable(f"MuJoCo can't be imported ({type(error).__name__}: {error}){remedy}") from error
+    except Exception as error:
+        if isinstance(error, ImportError):
+            raise Unavailable(f"MuJoCo can't be imported ({error}): pip install mujoco") from error
+        if chosen := os.environ.get("MUJOCO_GL"):
+            why = f"MuJoCo can't be imported with MUJOCO_GL={chosen}; known: egl, osmesa, glfw, disable"
+            raise MetabenchError(f"{why} (egl and osmesa need their libraries): unset it or name another") from error
+        raise Unavailable(f"MuJoCo can't be imported ({type(error).__name__}: {error})") from error
     version = mujoco.__version__
     if int(version.partition(".")[0]) < OLDEST_MUJOCO:
         raise Unavailable(f"MuJoCo {version} is installed, {OLDEST_MUJOCO}.0 or newer is needed: pip install -U mujoco")

@@ -16,7 +16,6 @@ from benchmarks.errors import MetabenchError
 
 #: eager: operation by operation; compiled: one program by torch's compiler for these shapes; graph: the launches of
 #: either, captured once and replayed (CUDA)
-#: of either, captured once and replayed (CUDA)
 Mode = Literal["eager", "compiled", "graph", "compiled-graph"]
 #: of the meta-gradient: torch.float32; TF32 products and convolutions (CUDA); automatic mixed precision in bfloat16
 Precision = Literal["float32", "tf32", "bf16"]

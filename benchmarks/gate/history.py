@@ -6,16 +6,18 @@ never compared: a line carries the fingerprint of its machine (`benchmarks.machi
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import machine
 from benchmarks.errors import MetabenchError
 from benchmarks.gate.checkouts import ROOT
+from benchmarks.records.plain import from_text, read
 from benchmarks.stats.changes import changes
 
 #: the report looks for it next to the stores
@@ -27,6 +29,33 @@ def path(given: Path | None) -> Path:
     return given or Path(os.environ.get("METABENCH_GATE_HISTORY") or FILE)
 
 
+@dataclass(frozen=True)
+class Timing:
+    """A line of the history: CPU seconds of a step of a commit. when: UTC. machine: the id of its fingerprint."""
+
+    when: str
+    commit: str
+    machine: str
+    cpu: str
+    torch: str
+    step: str
+    seconds: float
+
+
+def timings(file: Path) -> list[Timing]:
+    """The lines of a history, the oldest first; none where there is no file. Torn lines and others are left out."""
+    return [found for line in file.read_bytes().splitlines() if (found := _timing(line))] if file.is_file() else []
+
+
+def _timing(line: bytes) -> Timing | None:
+    try:
+        value = from_text(line)
+        found = read(Timing, {field.name: value[field.name] for field in dataclasses.fields(Timing)}, "line")
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found if found.seconds > 0 else None
+
+
 class History:
     """A file that is only appended to. Raises `MetabenchError` if it can't be written, or is not text."""
 
@@ -36,7 +65,7 @@ class History:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.open("a", encoding="utf-8").close()
-            self.read()
+            file.read_text(encoding="utf-8")
         except OSError as error:
             raise MetabenchError(f"the gate's history {file} can't be written: {error.strerror}") from None
         except UnicodeDecodeError as error:
@@ -45,33 +74,28 @@ class History:
     def add(self, commit: str, seconds: Mapping[str, float]) -> int:
         """Add the time of each step of a commit; returns their number."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        facts = {"when": now, "commit": commit, "machine": self.machine["id"], "cpu": self.machine["cpu"]}
-        facts["torch"] = machine.versions().get("torch", "")
-        lines = [json.dumps({**facts, "step": step, "seconds": value}) + "\n" for step, value in seconds.items()]
+        facts = now, commit, self.machine["id"], self.machine["cpu"], machine.versions().get("torch", "")
+        lines = [json.dumps(vars(Timing(*facts, step, value))) + "\n" for step, value in seconds.items()]
         with self.file.open("a", encoding="utf-8") as file:
             file.write("".join(lines))
         return len(lines)
 
-    def read(self) -> dict[str, list[dict[str, Any]]]:
-        """This machine's lines by step, the oldest first. Torn lines and others are left out."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for text in self.file.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-                if line["machine"] == self.machine["id"] and line["seconds"] > 0:
-                    found.setdefault(str(line["step"]), []).append(line)
-            except (ValueError, TypeError, KeyError):
-                continue
+    def read(self) -> dict[str, list[Timing]]:
+        """This machine's lines by step, the oldest first."""
+        found: dict[str, list[Timing]] = {}
+        for line in timings(self.file):
+            if line.machine == self.machine["id"]:
+                found.setdefault(line.step, []).append(line)
         return found
 
     def steps_up(self) -> list[str]:
         """A sentence for each step whose latest change of level is upwards."""
         said = []
         for step, lines in self.read().items():
-            found = changes([line["seconds"] for line in lines])
+            found = changes([line.seconds for line in lines])
             if found and found[-1].ratio > 1:
                 last = found[-1]
-                where, count = str(lines[last.at].get("commit"))[:10], len(lines) - last.at
+                where, count = lines[last.at].commit[:10], len(lines) - last.at
                 slower = f"{last.ratio - 1:.1%} slower on this machine since {where}"
                 said.append(f"{step}: {slower} ({count} times, p = {last.p:.1g})")
         return said

@@ -257,12 +257,30 @@ def prepare(collection: Collection, progress: Progress = silent) -> Path:
     return _prepared[asked]
 
 
+def is_decoded(collection: Collection) -> bool:
+    """Whether the images have been decoded; nothing is downloaded, decoded or checked.
+
+    Raises `Unavailable` if there are no files either."""
+    files, earlier = collection.find(), _earlier(collection)
+    if files is None and not earlier:
+        raise Unavailable(collection.missing)
+    return _place(collection, files).is_dir() if files is not None else True
+
+
+def _earlier(collection: Collection) -> list[Path]:
+    """Folders of images decoded before, the newest first."""
+    found = (cache_folder() / "prepared").glob(f"{collection.name}-{'[0-9a-f]' * 16}")
+    return sorted((path for path in found if path.is_dir()), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _place(collection: Collection, files: Mapping[str, Path]) -> Path:
+    return cache_folder() / "prepared" / f"{collection.name}-{_fingerprint(files, collection.endings)}"
+
+
 def _find_or_build(collection: Collection, progress: Progress) -> Path:
-    files, cached = collection.find(), cache_folder() / "prepared"
-    damage = ""
+    files, damage = collection.find(), ""
     if files is None:
-        earlier = [path for path in cached.glob(f"{collection.name}-{'[0-9a-f]' * 16}") if path.is_dir()]
-        for path in sorted(earlier, key=lambda path: path.stat().st_mtime, reverse=True):
+        for path in _earlier(collection):
             if not (found := _damage(path)):
                 return path
             damage = f"; {found}"
@@ -274,7 +292,7 @@ def _find_or_build(collection: Collection, progress: Progress) -> Path:
             files = collection.find()
     if files is None:
         raise Unavailable(collection.missing + damage)
-    folder = cached / f"{collection.name}-{_fingerprint(files, collection.endings)}"
+    folder = _place(collection, files)
     try:
         if folder.is_dir() and not _damage(folder):
             return folder

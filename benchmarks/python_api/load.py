@@ -8,9 +8,10 @@ from pathlib import Path
 
 from benchmarks import registry
 from benchmarks.api import MetaLearner, State, TaskDistribution
-from benchmarks.checks import check_known, unknown
+from benchmarks.checks import check_device, check_known, unknown
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api import names
+from benchmarks.python_api.own_data import checked
 from benchmarks.records.record import Record, Tested
 from benchmarks.records.store import Store
 from benchmarks.stats.columns import grouped
@@ -38,14 +39,16 @@ def load(
         for predictor in itertools.islice(learner.adapt(state, support, tasks), 6):
             scores, _ = predictor(questions[None])                            # [1, 3, 1, 28, 28] -> [1, 3, 5]
 
+    ``adapt`` raises `MetabenchError` for a support set of another shape, type, device or other labels.
+
     Raises `MetabenchError` for an unknown method, task, seed or checkpoint (and names the known ones), where the method
     has several rows on the task, and where the store holds no trained states (``metabench keep`` leaves them out)."""
     files = Store.existing(store)
-    methods, task_ids, _ = names.named(method, task)
+    methods, task_ids = names.imported(method, task)
     record = _chosen(files, _only(method, methods), _only(task, task_ids), seed).record
-    learner, tasks = _built(record, checkpoint, names.device(device))
+    learner, tasks = _built(record, checkpoint, check_device(device))
     if record.training is None:
-        return learner, State(), tasks
+        return checked(learner), State(), tasks
     fit = files.get(record.training.fit)
     states = files.state(fit) if fit else None
     if states is None:
@@ -54,7 +57,7 @@ def load(
             f"{seed}: copies made by `metabench keep` have none; load from the store of the run, or run again"
         )
     check_known("checkpoint", checkpoint, states)
-    return learner, State(**states[checkpoint]).to(device), tasks
+    return checked(learner), State(**states[checkpoint]).to(device), tasks
 
 
 def _only(given: str, names: Sequence[str]) -> str:

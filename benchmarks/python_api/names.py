@@ -1,50 +1,75 @@
-"""Methods and tasks by name or by file, seeds and devices, for the command line and for Python."""
+"""Methods and tasks by name or by file, and seeds, for the command line and for Python."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import registry
+from benchmarks.checks import listed
 from benchmarks.errors import MetabenchError
 from benchmarks.registry import Entry
+from benchmarks.run.own_files import OwnFiles, registered
+from benchmarks.run.schedule import Machine
 
 #: the most training seeds of one run: more is a seed that was meant as one number
 MOST_SEEDS = 1_000
 #: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
 LARGEST_SEED = 2**23 - 1
 
-#: one name or several; a path to a Python file stands for the names that it registers
+#: one name or several, also as a comma list; a path to a Python file stands for the names that it registers
 Names = str | Path | Sequence[str | Path]
 
 
-def named(methods: Names, tasks: Names) -> tuple[list[str], list[str], list[str]]:
-    """Names of methods and tasks, where a file stands for those that it registers; and the files that a process has to
-    import for them. Raises `MetabenchError` for a file that registers nothing of the kind."""
+def named(methods: Names, tasks: Names, memory_bytes: int | None = None) -> tuple[list[str], list[str], OwnFiles]:
+    """Names of methods and tasks, where a file stands for those that it registers; and what the caller's own files
+    register. They are imported in processes with this limit of memory, not here. Raises `MetabenchError` for a file
+    that registers nothing of the kind."""
     given = [_texts(methods), _texts(tasks)]
-    own_files = [name for names in given for name in names if name.endswith(".py")]
-    for name in own_files:
-        registry.forget_file(Path(name))
-    registry.discover(own_files)
-    files: dict[str, None] = {}
+    for name in itertools.chain(*given):
+        if os.path.isdir(name) and ("/" in name or name.startswith(".")):
+            raise MetabenchError(f"{name} is a folder: name the Python file in it, as in {Path(name) / 'mine.py'}")
+    tables = {"methods": registry.methods(), "tasks": registry.tasks()}
+    files = dict.fromkeys(_file(name) for names in given for name in names if name.endswith(".py"))
+    foreign = (_foreign(name, table) for names, table in zip(given, tables.values(), strict=True) for name in names)
+    files |= dict.fromkeys(path for paths in foreign for path in paths)
+    own = registered([*files], memory_bytes)
 
-    def names(given: list[str], table: dict[str, Entry], kind: str) -> list[str]:
+    def names(given: list[str], kind: str) -> list[str]:
         found: list[str] = []
         for name in given:
-            path = Path(name).resolve() if name.endswith(".py") else None
-            own = [entry.name for entry in table.values() if path and path in [each.path for each in entry.all]]
-            if path and not own and path not in registry.other_files:
-                raise MetabenchError(f"{name} registers no {kind}")
-            files.update(dict.fromkeys([str(path)] if path else _foreign(name, table)))
-            found += own or ([] if path else [name])
+            path = str(Path(name).resolve()) if name.endswith(".py") else ""
+            if path and not own.of(path, kind) and not own.of(path, "backbones"):
+                raise MetabenchError(f"{name} registers no {kind.removesuffix('s')}")
+            found += own.of(path, kind) if path else [name]
         return list(dict.fromkeys(found))
 
-    methods_found = names(given[0], registry.methods(), "method")
-    return methods_found, names(given[1], registry.tasks(), "task"), list(files)
+    return names(given[0], "methods"), names(given[1], "tasks"), own
+
+
+def imported(methods: Names, tasks: Names) -> tuple[list[str], list[str]]:
+    """The same names; this process imports their files, again where they have changed."""
+    methods_found, tasks_found, own = named(methods, tasks, Machine.default("cpu", jobs=1).memory_bytes)
+    for path in own.files:
+        registry.forget_file(Path(path))
+    registry.discover(own.files)
+    return methods_found, tasks_found
+
+
+def _file(name: str) -> str:
+    if not Path(name).is_file():
+        raise MetabenchError(f"no such plug-in file: {name}")
+    return str(Path(name).resolve())
 
 
 def _texts(names: Names) -> list[str]:
-    return [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]
+    if isinstance(names, (str, Path)):
+        return listed([str(names)])
+    if not isinstance(names, Iterable):
+        raise MetabenchError(f"{names!r} is no name and no list of names: write them as in 'maml,fomaml'")
+    return listed(map(str, names))
 
 
 def _foreign(name: str, table: Mapping[str, Entry]) -> Iterable[str]:
@@ -63,6 +88,8 @@ def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
     """``3``: seeds 0, 1 and 2; ``(0, 2, 5)``: these; None: nothing."""
     if given is None:
         return ()
+    if isinstance(given, str) or not isinstance(given, (int, Iterable)):
+        raise MetabenchError(f"seeds = {given!r}: write how many, as in 3, or which, as in [0, 2, 5]")
     numbers = range(given) if isinstance(given, int) else tuple(dict.fromkeys(given))
     if len(numbers) > MOST_SEEDS:
         one = f"; for the one seed {given} write seeds=[{given}], or --seeds {given}," if given == len(numbers) else ""
@@ -71,17 +98,3 @@ def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
     if not numbers or not all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in numbers):
         raise MetabenchError(f"seeds = {given!r}: give their count, from 1 on, or numbers from 0 to {LARGEST_SEED}")
     return tuple(numbers)
-
-
-def device(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:N``; raises `MetabenchError` where torch has no such device."""
-    import torch
-
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
-        raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
-    if number and int(number) >= (count := torch.cuda.device_count()):
-        raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
-    return name

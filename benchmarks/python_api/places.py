@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.store import FOLDERS, Store
 from benchmarks.run import profiles
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,15 @@ def home() -> Path:
         return Path(named)
     in_checkout = (ROOT / "pyproject.toml").is_file() and Path.cwd().is_relative_to(ROOT)
     return (ROOT if in_checkout else Path.cwd()) / "reports"
+
+
+def target(path: str | Path) -> Store:
+    """A store to write into, there or not; raises `MetabenchError` for a folder that holds other things."""
+    found = Store(path)
+    names = {name for name in os.listdir(path) if not name.startswith(".")} if found.path.is_dir() else set()
+    if (other := sorted(names - FOLDERS)) and "records" not in names:
+        raise MetabenchError(f"{path} is no store: it holds {other[0]}; name an empty folder or a new one")
+    return found
 
 
 def store_of(store: str | Path | None, profile: str) -> Path:

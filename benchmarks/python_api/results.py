@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,22 +66,9 @@ def frame(store: Store, keys: frozenset[str] | None = None) -> pd.DataFrame:
     return pd.concat(list(_pieces(store, keys)), ignore_index=True)
 
 
-def write_parquet(store: Store, path: Path) -> int:
-    """Write the same table to a parquet file, one record at a time; returns the number of rows."""
-    import pyarrow
-    from pyarrow import parquet
-
-    tables = (pyarrow.Table.from_pandas(piece, preserve_index=False) for piece in _pieces(store))
-    first = next(tables)
-
-    def write(target: Path) -> None:
-        with parquet.ParquetWriter(target, first.schema, compression="zstd") as writer:
-            for table in itertools.chain([first], tables):
-                writer.write_table(table)
-
-    formats.replace(path, write)
-    rows: int = parquet.read_metadata(path).num_rows
-    return rows
+def export(store: Store, path: Path) -> int:
+    """Write the same table to a file, one record at a time, as CSV or parquet; returns the number of rows."""
+    return formats.write_table(path, _pieces(store))
 
 
 def _pieces(store: Store, keys: frozenset[str] | None = None) -> Iterator[pd.DataFrame]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.checks import check_budget, check_known
-from benchmarks.errors import MetabenchError
-from benchmarks.python_api.places import store_of
+from benchmarks.checks import check_budget, check_device, check_known, check_type
+from benchmarks.errors import MetabenchError, one_line
+from benchmarks.python_api import places
 from benchmarks.records.store import Store
 
 if TYPE_CHECKING:
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from benchmarks.python_api.names import Names
     from benchmarks.run.cells import Cell
     from benchmarks.run.isolate import Outcome
+
+#: what the options of `run` may be; names, seeds and stores are checked where they are read
+TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("profile", "plan", "device", "only"), str),
+    **dict.fromkeys(("meta_steps", "episodes", "jobs", "threads"), int | None),
+    **dict.fromkeys(("seconds", "memory"), float | None),
+    "settings": Mapping | None,
+    "verbose": bool,
+}
 
 #: cells to run: all that are not finished, those that failed, those without a record
 ONLY = ("all", "failed", "missing")
@@ -92,36 +101,46 @@ def run(
     values before anything is written."""
     from benchmarks.run import isolate
 
-    isolate.warm((*isolate.PRELOAD, "benchmarks.run.warm_imports"))  # imports while this process imports as well
+    isolate.warm(isolate.SUITE)  # imports while this process imports as well
     from benchmarks.execution import plans
     from benchmarks.python_api import names
     from benchmarks.python_api.view import RunView
-    from benchmarks.run import code_hash, profiles, schedule
-    from benchmarks.run.cells import Request, resolve
+    from benchmarks.run import own_files, profiles, schedule
+    from benchmarks.run.resolution import Request
 
+    _check_types(locals())
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
-    method_names, task_names, files = names.named(methods, tasks)
-    code_hash.forget_own_files()
+    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
+        check_budget(what, number)
+    schedule.check_threads("threads", threads)
+    machine = schedule.Machine.default(device, jobs, memory, threads)
+    method_names, task_names, own = names.named(methods, tasks, machine.memory_bytes)
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
-    for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
-        check_budget(what, number)
     check_budget("shots", list(shots), 1_000)
-    plans.check_device(plan, names.device(device))
+    schedule.check_threads(f"plan {plan!r}: threads", plans.parse(plan).get("threads"))
+    plans.check_device(plan, check_device(device))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
-    found = resolve(chosen, request)
-    target = Store(store_of(store, profile))
-    machine = schedule.Machine.default(device, jobs, memory, threads)
+    found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
+    target = places.target(places.store_of(store, profile))
     with RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
-        data = schedule.prepare(found, machine, files, watcher)
+        data = schedule.prepare(found, machine, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
+        if not (todo.to_run or todo.done):
+            raise MetabenchError(f"nothing ran: {'; '.join(todo.skips) or f'no cell is among the {only} ones'}")
         watcher.plan(todo)
-        outcomes = schedule.run(todo, target, machine, files, watcher)
+        outcomes = schedule.run(todo, target, machine, watcher)
     ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
-    lines = [(end.status, f"{cell}: {end.status} ({end.reason})") for cell, end in ended if end.status != "ok"]
-    lines += [("skipped", f"{cell.label} on {cell.task}: {cell.skip}") for cell in todo.cells if cell.skip is not None]
+    lines = [
+        (end.status, f"{cell}: {end.status} ({one_line(end.reason)})") for cell, end in ended if end.status != "ok"
+    ]
+    lines += [
+        ("skipped", f"{cell.label} on {cell.task}: {one_line(cell.skip)}")
+        for cell in todo.cells
+        if cell.skip is not None
+    ]
     return Run(
         target.path,
         failed=tuple(line for status, line in lines if status != "skipped"),
@@ -129,3 +148,12 @@ def run(
         cells=(*todo.done, *todo.cells),
         outcomes=outcomes,
     )
+
+
+def _check_types(given: Mapping[str, Any]) -> None:
+    """Refuse options of `run` of another type."""
+    for name, expected in TYPES.items():
+        check_type(name, given[name], expected)
+    shots = given["shots"]
+    if isinstance(shots, (int, str)) or not all(isinstance(shot, int) for shot in shots):
+        raise MetabenchError(f"shots = {shots!r} is no list of whole numbers: write shots=[5]")

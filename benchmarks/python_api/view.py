@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.errors import one_line
+
 if TYPE_CHECKING:
     from benchmarks.run.cells import Cell
     from benchmarks.run.isolate import Event
@@ -48,13 +50,10 @@ class RunView:
     def plan(self, plan: Todo) -> None:
         """Say how many cells there are to run, and which are skipped."""
         self.total = len(plan.to_run)
-        skipped = [cell for cell in plan.cells if cell.skip is not None]
-        together: dict[str, list[str]] = {}
-        for cell in skipped:
-            together.setdefault(f"{cell.task}: {cell.skip}", []).append(cell.label)
-        for where, labels in together.items():
-            self.line(f"skipped: {', '.join(labels)} on {where}")
-        self.line(f"{self.total} cells to run, {len(plan.done)} finished before, {len(skipped)} skipped")
+        for skip in plan.skips:
+            self.line(f"skipped: {skip}")
+        skipped = len(plan.cells) - self.total
+        self.line(f"{self.total} cells to run, {len(plan.done)} finished before, {skipped} skipped")
 
     def event(self, cell: Cell, event: Event) -> None:
         """Show what a cell's process reports."""
@@ -67,7 +66,7 @@ class RunView:
             self.running.pop(cell.key, None)
             self.done += 1
             status, reason = event.outcome.status, event.outcome.reason
-            told = f" in {event.outcome.seconds:.1f} s" if status == "ok" else f" ({reason})"
+            told = f" in {event.outcome.seconds:.1f} s" if status == "ok" else f" ({one_line(reason)})"
             self.line(Text.assemble(f"[{self.done}/{self.total}] {cell}: ", (status, STYLES.get(status, "red")), told))
 
     def _say_now_and_then(self, cell: Cell) -> None:

@@ -24,7 +24,7 @@ def keep(source: Store, target: Store) -> tuple[int, int]:
     holds with its states stays as it is. Raises `MetabenchError` where both are one folder."""
     _apart([source], target)
     bare = 0
-    records = source.records()
+    records = _records(source)
     for record in records:
         own = target.get(record.key)
         if own is not None and own.ok and "state" in own.files:
@@ -44,8 +44,8 @@ def merge(sources: Sequence[Store], target: Store) -> int:
     _apart(sources, target)
     chosen: dict[str, tuple[Record, Store]] = {}
     contradictions = []
-    for store in (target, *sources):
-        for record in store.records():
+    for store, records in [(target, target.records()), *((store, _records(store)) for store in sources)]:
+        for record in records:
             known = chosen.get(record.key)
             if known is not None and not _same(record, store, *known):
                 contradictions.append(f"{record.label} ({record.key}): {known[1].path} and {store.path}")
@@ -80,6 +80,13 @@ def forget(store: Store, methods: Sequence[str], failed: bool = False) -> int:
         except filelock.Timeout:
             raise MetabenchError(f"a run is at work on {record.label} ({record.key}): stop it first") from None
     return len(gone)
+
+
+def _records(source: Store) -> list[Record]:
+    """All records; raises `MetabenchError` where there are none."""
+    if not (found := source.records()):
+        raise MetabenchError(f"{source.path} has no records to copy")
+    return found
 
 
 def _copy(record: Record, source: Store, target: Store, arrays: Any, state: Any) -> None:

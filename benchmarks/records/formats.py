@@ -8,13 +8,19 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.checks import check_output
+from benchmarks.errors import MetabenchError
+
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
+#: endings of files that hold tables
+TABLES = (".csv", ".parquet")
 #: seconds after which a temporary file counts as left behind by a crash
 STALE = 3600.0
 
@@ -33,7 +39,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Put what ``write`` writes in the place of ``path``, all at once and durably; its folder is created."""
+    """Put what ``write`` writes in the place of ``path``, all at once and durably; its folder is created.
+
+    Raises `MetabenchError` where ``path`` is a folder or a device, and OSError, which names it, where writing fails."""
+    check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
         with contextlib.suppress(OSError):
@@ -45,8 +54,53 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_table(path: Path) -> None:
+    """Refuse a file for a table that ends in neither of `TABLES`."""
+    if path.suffix not in TABLES:
+        raise MetabenchError(f"{path} names no table: end it in {' or '.join(TABLES)}")
+
+
+def write_table(path: Path, pieces: Iterable[pd.DataFrame]) -> int:
+    """Write frames of equal columns one below the other, as CSV or parquet by the ending; returns how many rows."""
+    check_table(path)
+    rows = 0
+
+    def write(target: Path) -> None:
+        nonlocal rows
+        with contextlib.ExitStack() as opened:
+            add = (_csv if path.suffix == ".csv" else _parquet)(target, opened)
+            for piece in pieces:
+                add(piece)
+                rows += len(piece)
+
+    replace(path, write)
+    return rows
+
+
+def _csv(target: Path, opened: contextlib.ExitStack) -> Callable[[pd.DataFrame], None]:
+    file = opened.enter_context(target.open("w", encoding="utf-8", newline=""))
+    return lambda piece: piece.to_csv(file, index=False, header=file.tell() == 0)
+
+
+def _parquet(target: Path, opened: contextlib.ExitStack) -> Callable[[pd.DataFrame], None]:
+    import pyarrow
+    from pyarrow import parquet
+
+    writer: list[Any] = []
+
+    def add(piece: pd.DataFrame) -> None:
+        table = pyarrow.Table.from_pandas(piece, preserve_index=False)
+        if not writer:
+            writer.append(opened.enter_context(parquet.ParquetWriter(target, table.schema, compression="zstd")))
+        writer[0].write_table(table)
+
+    return add
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:

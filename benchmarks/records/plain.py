@@ -13,7 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -44,12 +44,31 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{value!r} is no plain value")
 
 
+def whole(value: Any) -> int | None:
+    """A whole number among values of any type; None for others."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def content_key(value: Any) -> str:
     """16 hexadecimal digits that stand for a plain value (dicts, sequences, text, numbers, None).
 
     Independent of the order of a dict's entries; a tuple is a list, and 1.0 is 1."""
     text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """A JSON object as text, with the SHA-256 of all its other entries under "sha256"."""
+    return json.dumps(value | {"sha256": _text_hash(value)}, indent=1, allow_nan=False).encode()
+
+
+def unseal(value: dict[str, Any]) -> bool:
+    """Remove the hash from a sealed object; returns whether it is right. Records of older versions have none."""
+    return value.pop("sha256", None) in (None, _text_hash(value))
+
+
+def _text_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:
@@ -92,13 +111,16 @@ def read(cls: type[T], value: Any, where: str) -> T:
 
 @functools.cache
 def _reader(kind: Any) -> Callable[[Any], Any]:
-    """The function that reads an annotated type: a dataclass, tuple[X, ...], dict[str, X], Literal, X | None, Any, or
-    bool, int, float or str."""
+    """The function that reads an annotated type: a dataclass, tuple[X, ...], dict[str, X] (or with a TypedDict
+    of some entries), Literal, X | None, Any, or bool, int, float or str."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return lambda value: value
     if dataclasses.is_dataclass(kind):
         return functools.partial(_object, kind, *_fields(kind))
+    if origin is Annotated:
+        readers = {name: _reader(each) for name, each in typing.get_type_hints(arguments[1]).items()}
+        return functools.partial(_known_entries, readers)
     if origin in (typing.Union, types.UnionType):
         present = _reader(next(each for each in arguments if each is not type(None)))
         return lambda value: None if value is None else present(value)
@@ -113,11 +135,20 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     return functools.partial(_number, kind) if kind in (int, float) else functools.partial(_of, kind)
 
 
+def _known_entries(readers: Mapping[str, Callable[[Any], Any]], value: Any) -> dict[str, Any]:
+    """A dict whose known entries have their types; it may have others."""
+    for name, each in _of(dict, value).items():
+        if name in readers:
+            _field(readers[name], name, each)
+    return value  # type: ignore[no-any-return]
+
+
 def _fields(cls: Any) -> tuple[dict[str, Callable[[Any], Any]], frozenset[str]]:
     """The readers of all fields, and the names of those without a default."""
     missing = dataclasses.MISSING
     required = (f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
-    return {name: _reader(kind) for name, kind in typing.get_type_hints(cls).items()}, frozenset(required)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {name: _reader(kind) for name, kind in hints.items()}, frozenset(required)
 
 
 def _object(cls: Any, readers: Mapping[str, Callable[[Any], Any]], required: frozenset[str], value: Any) -> Any:

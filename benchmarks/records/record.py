@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from benchmarks.records.plain import Unreadable, plain, read
+from benchmarks.records.entries import Facts, Gpu, Setting, Timed, missing
+from benchmarks.records.plain import Unreadable, plain, read, whole
 
 SCHEMA = 2
-
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
-#: a fit with less of the published budget than this is under-trained even where validation stands still: an early
-#: plateau is no sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
+#: a fit with less of the published budget is under-trained even where validation stands still: an early plateau is no
+#: sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
 LEAST_SHARE = 0.1
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Method:
-    """The method: its registered name and all its fields. facts: what its fields amount to (role, backbone, ...)."""
+    """The method: its registered name, all its fields and its facts."""
 
     name: str
     fields: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Annotated[dict[str, Any], Facts] = field(default_factory=dict)
 
     @property
     def role(self) -> str:
@@ -55,7 +54,7 @@ class Task:
     @property
     def shot(self) -> int | None:
         """Support examples per class (or per task) of the variant; None for tasks without."""
-        return self.fields.get("shot")
+        return whole(self.fields.get("shot"))
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The conditions that all tests of an evaluation share.
-
-    trained_on: the task id of the fit. shots, queries: per class (or task); None where the task has none.
-    selection: "published" or "validation". curve_episodes: the first episodes, scored after every inner step.
+    """Conditions that all tests share. trained_on: the task id of the fit. shots, queries: per class (or task), if any.
+    selection: "published" or "validation". curve_episodes: the first ones, scored after every inner step.
     episodes_digest: of the table of test examples, None for tasks that draw them afresh."""
 
     split: str
@@ -161,7 +158,7 @@ class Test:
     seconds_per_task: float
     trials: int = 0
     chosen: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Annotated[dict[str, Any], Facts] = field(default_factory=dict)
 
     __test__ = False  # not a test case of pytest's
 
@@ -181,10 +178,10 @@ class Test:
 
 @dataclass(frozen=True)
 class Cost:
-    """A setting of the cost benchmark and its timed variants, one row each; ``benchmarks.cost`` says what a row has."""
+    """A setting of the cost benchmark and its timed variants, one row each."""
 
-    setting: dict[str, Any]
-    rows: tuple[dict[str, Any], ...]
+    setting: Annotated[dict[str, Any], Setting]
+    rows: tuple[Annotated[dict[str, Any], Timed], ...]
     ceilings: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
     stages: dict[str, Any] = field(default_factory=dict)
@@ -204,7 +201,7 @@ class Machine:
     memory_gib: int | None
     system: str
     os: str
-    gpu: dict[str, Any] | None = None
+    gpu: Annotated[dict[str, Any], Gpu] | None = None
     threads: dict[str, Any] = field(default_factory=dict)
 
 
@@ -305,6 +302,8 @@ class Record:
             return f"{self.cell} without method or task"
         if self.ok and self.cell == "evaluation" and not self.tests:
             return "a finished evaluation has no tests"
+        if self.cost and (lacking := missing(self.cost.setting, self.cost.rows)):
+            return f"its cost has no {lacking!r}"
         for test in self.tests:
             if not test.reported_steps or any(test.at(step) is None for step in test.reported_steps):
                 return f"the test {test.model}/{test.regime} has reported steps without a summary"

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import os
 import re
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.errors import MetabenchError
+from benchmarks.masking import masked_texts
 from benchmarks.records import formats
 from benchmarks.records.formats import Damaged
-from benchmarks.records.plain import Unreadable, from_text
+from benchmarks.records.plain import Unreadable, from_text, sealed, unseal
 from benchmarks.records.record import SCHEMA, Kind, Record, SideFile
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 #: files next to a header, by kind: folder and suffix
 FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
+FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs", "aside"}
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Store:
         written before (`write_episodes`). Raises ValueError for a record that could not be read again."""
         key, contents = record.key, {"scores": scores, "arrays": arrays, "state": state}
         try:
-            self._parse(json.dumps(dataclasses.replace(record, files={}).to_json()).encode(), key)
+            self._parse(sealed(dataclasses.replace(record, files={}).to_json()), key)
         except Damaged as damage:
             raise ValueError(f"the record of {record.label} {damage}") from None
         if record.digest is not None and not self._file("episodes", record.digest, ".npz").exists():
@@ -139,8 +140,8 @@ class Store:
             content = formats.PACK[suffix](contents[kind])
             formats.write(path, content)
             files[kind] = SideFile(len(content), hashlib.sha256(content).hexdigest())
-        record = dataclasses.replace(record, files=files)
-        formats.write(header, json.dumps(record.to_json(), indent=1, allow_nan=False).encode())
+        record = dataclasses.replace(record, files=files, **masked_texts(record))
+        formats.write(header, sealed(record.to_json()))
         return record
 
     def remove(self, key: str) -> None:
@@ -162,6 +163,8 @@ class Store:
             )
         if schema != SCHEMA:
             raise Damaged(f"is not a record of schema {SCHEMA}")
+        if not unseal(value):
+            raise Damaged("is not what was written (its SHA-256 differs)")
         try:
             record = Record.from_json(value)
         except Unreadable as error:
@@ -246,8 +249,7 @@ class Store:
                 raise Damaged("holds other episodes than its name says")
             return items
 
-        found: dict[str, np.ndarray] | None = self._whole(self._file("episodes", digest, ".npz"), unpack)
-        return found
+        return self._whole(self._file("episodes", digest, ".npz"), unpack)  # type: ignore[no-any-return]
 
     def _whole(self, path: Path, unpack: Callable[[bytes], Any]) -> Any:
         """The content of a file outside records; None without one. A damaged one is set aside."""
@@ -263,8 +265,7 @@ class Store:
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
         """Where an unfinished fit stood, its tensors on the CPU; None if nothing was kept."""
-        found: dict[str, Any] | None = self._whole(self._file("checkpoints", key, ".pt"), formats.checkpoint_of)
-        return found
+        return self._whole(self._file("checkpoints", key, ".pt"), formats.checkpoint_of)  # type: ignore[no-any-return]
 
     def write_checkpoint(self, key: str, state: Mapping[str, Any]) -> None:
         """Keep where a fit stands; the last one stays."""

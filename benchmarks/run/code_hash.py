@@ -77,21 +77,9 @@ def _hash_of(files: frozenset[Path]) -> str:
         path, root = ahead.pop()
         if path not in reached:
             reached.add(path)
-            ahead += [(file, root) for name in _of_file(path)[1] for file in _module_files(name, root, path.parent)]
-    digests = sorted(_of_file(path)[0] for path in reached)
+            ahead += [(file, root) for name in _source(path)[1] for file in _module_files(name, root, path.parent)]
+    digests = sorted(_source(path)[0] for path in reached)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
-
-
-def _of_file(path: Path) -> tuple[str, tuple[str, ...]]:
-    own = not path.is_relative_to(ROOT) or path.relative_to(ROOT).parts[0] not in SUITE
-    return _own_source(path) if own else _source(path)
-
-
-def forget_own_files() -> None:
-    """Read files outside the suite again: in a long session they may have changed. Those of the suite stay as this
-    process, and the server that it forks cells from, have imported them."""
-    for cached in (_hash_of, _own_source, _module_files):
-        cached.cache_clear()
 
 
 @functools.cache
@@ -103,9 +91,6 @@ def _source(path: Path) -> tuple[str, tuple[str, ...]]:
     except (SyntaxError, ValueError):  # a neighbour that is no Python of this version
         return hashlib.sha256(content).hexdigest(), ()
     return program_hash(tree), tuple(dict.fromkeys(_imported(tree)))
-
-
-_own_source = functools.cache(_source.__wrapped__)
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

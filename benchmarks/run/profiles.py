@@ -115,6 +115,8 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         wanted = name
     elif not colon and len(known) == 1:
         wanted = next(iter(known))
+    elif not known:
+        raise MetabenchError(f"{path} holds no profile: begin one with [name]")
     elif not colon:
         raise MetabenchError(f"{path} holds {len(known)} profiles: write {path}:name; known: {', '.join(known)}")
     if wanted not in known:

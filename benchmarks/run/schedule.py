@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from benchmarks.errors import MetabenchError
-from benchmarks.machine import memory_gib, usable_cores
+from benchmarks.errors import MetabenchError, one_line
+from benchmarks.machine import usable_cores, usable_memory
 from benchmarks.records.plain import content_key
 from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
 from benchmarks.run.isolate import Event, Job, Outcome
+from benchmarks.run.resolution import Resolution
 
 Only = Literal["all", "failed", "missing"]
 
@@ -46,19 +47,26 @@ class Machine:
         """As many processes as the cores have room for, each with its share of the cores; on a GPU one process.
 
         threads: CPU threads of each process; None: OMP_NUM_THREADS, else cores / jobs. gigabytes: memory limit of each
-        process; None: its share of the machine's memory."""
+        process; None: its share of the memory that may be used here (a container's limit)."""
         cores = usable_cores() or 1
-        threads = threads or _named_threads()
+        threads = threads or _named_threads(cores)
         jobs = jobs or (max(1, cores // (threads or 1)) if device == "cpu" else 1)
-        if gigabytes is None and (gibibytes := memory_gib()) is not None:
-            gigabytes = gibibytes * 2**30 / 1e9 * MEMORY_SHARE / jobs
+        if gigabytes is None and (usable := usable_memory()) is not None:
+            gigabytes = usable / 1e9 * MEMORY_SHARE / jobs
         return cls(jobs, threads or max(1, cores // jobs), None if gigabytes is None else int(gigabytes * 1e9))
 
 
-def _named_threads() -> int | None:
-    """OMP_NUM_THREADS, of a list like "4,2" the first; None where it is not set or names no number, as in OpenMP."""
+def check_threads(what: str, threads: int | None) -> None:
+    """Refuse more threads than this process may use cores: far too many end it with a segmentation fault."""
+    cores = usable_cores() or 1
+    if threads is not None and threads > cores:
+        raise MetabenchError(f"{what} = {threads} is above the number of usable cores, {cores}")
+
+
+def _named_threads(cores: int) -> int | None:
+    """OMP_NUM_THREADS, of "4,2" the first, at most ``cores``; None where it names no number, as in OpenMP."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
+    return min(int(first), cores) if first.isdecimal() and int(first) > 0 else None
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,15 @@ class Todo:
     @property
     def to_run(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.skip is None]
+
+    @property
+    def skips(self) -> list[str]:
+        """``chance, constant on bandit-v1/k5n10: why``: the skipped methods by task and reason."""
+        together: dict[str, list[str]] = {}
+        for cell in self.cells:
+            if cell.skip is not None:
+                together.setdefault(f"{cell.task}: {one_line(cell.skip)}", []).append(cell.label)
+        return [f"{', '.join(labels)} on {where}" for where, labels in together.items()]
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ class Watcher:
     plan: Callable[[Todo], None] = lambda todo: None
 
 
-def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> Data:
+def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
     """Make the data of every task ready, each in its own process.
 
     Raises MetabenchError for broken data, before anything is written."""
@@ -116,7 +133,8 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
     with tempfile.TemporaryDirectory() as logs:
         jobs = []
         for key, task in wanted.items():
-            arguments = {"task": cells.plain_task(found.tasks[task]), "plugins": list(plugins)}
+            tasks = found.tasks[task]
+            arguments = {"task": tasks.plain, "plugins": [*tasks.files]}
             call = ("benchmarks.run.worker:prepare", arguments)
             jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))
         isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)
@@ -125,7 +143,7 @@ def prepare(found: cells.Resolution, machine: Machine, plugins: Sequence[str], w
     return Data(digests, unavailable)
 
 
-def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
+def plan(found: Resolution, data: Data, store: Store, only: Only) -> Todo:
     """The cells less those that are finished (or, with ``only``, less all but the failed or the missing)."""
     keep: list[Cell] = []
     done: list[Cell] = []
@@ -148,7 +166,7 @@ def plan(found: cells.Resolution, data: Data, store: Store, only: Only) -> Todo:
     return Todo([cell for cell in keep if reachable(cell)], done)
 
 
-def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watcher: Watcher) -> dict[str, Outcome]:
+def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[str, Outcome]:
     """Run all cells; whatever happens to one of them becomes a record, and the others go on.
 
     Several runs may share a store: this one holds the lock of each cell that it works on until its record is written,
@@ -186,16 +204,22 @@ def run(todo: Todo, store: Store, machine: Machine, plugins: Sequence[str], watc
                 lock.release()
         watcher.event(cell, event)
 
-    jobs = [_job(cell, by_key, store, machine, plugins) for cell in todo.to_run]
+    jobs = [_job(cell, by_key, store, machine) for cell in todo.to_run]
     try:
         return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
     finally:
-        for lock in held.values():
+        for key, lock in held.items():
+            store.log_path(key).unlink(missing_ok=True)  # nobody has masked it
             lock.release()
 
 
-def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine, plugins: Sequence[str]) -> Job:
-    arguments = {"key": cell.key, "spec": dict(cell.spec), "store": str(store.path.absolute()), "plugins": [*plugins]}
+def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine) -> Job:
+    arguments = {
+        "key": cell.key,
+        "spec": dict(cell.spec),
+        "store": str(store.path.absolute()),
+        "plugins": [*cell.files],
+    }
     call = (f"benchmarks.run.worker:run_{cell.kind}", arguments)
     after = cell.after if cell.after in by_key else None
     return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)
@@ -206,4 +230,4 @@ def _record(store: Store, cell: Cell, outcome: Outcome, began: str) -> None:
     if record is not None and (record.ok or record.finished > began):
         return  # that of another run in the same store
     facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr", "peak_bytes")}
-    worker.write_failure(store, cell.kind, cell.key, cell.spec, facts)
+    worker.write_failure(store, cell.draft, facts)

@@ -24,20 +24,19 @@ from benchmarks.errors import MetabenchError
 from benchmarks.records.record import (
     Budget,
     CurvePoint,
-    Evaluation,
     Git,
     Kind,
     Machine,
-    Method,
     Record,
-    Task,
     Test,
     Training,
 )
 from benchmarks.records.store import Store
+from benchmarks.run.cells import conditions
 from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
-from benchmarks.run.evaluation import CURVE_EPISODES, Evaluated, evaluate, regimes_for
+from benchmarks.run.evaluation import Evaluated, evaluate, regimes_for
 from benchmarks.run.fitting import Progress, planned, still_improving, train
+from benchmarks.run.resolution import describe_method, describe_task
 from benchmarks.run.selection import Choice, choose
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +100,7 @@ def run_evaluation(
     record = _record(
         *(key, "evaluation", spec, tasks, started),
         training=fit.training if fit else None,
-        evaluation=_conditions(spec, tasks, digest),
+        evaluation=conditions(test, describe_task(tasks), describe_task(trained_on), digest),
         tests=_tests(learner, tasks, evaluated, test["episodes"]),
         plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
         peak_bytes=memory.bytes(),
@@ -110,12 +109,10 @@ def run_evaluation(
     return {}
 
 
-def write_failure(store: Store, kind: Kind, key: str, spec: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+def write_failure(store: Store, draft: Record, outcome: Mapping[str, Any]) -> None:
     """The record of a cell that was skipped or that failed. outcome: status, reason, the end of its output (stderr) and
     the most memory it used (peak_bytes)."""
-    tasks = registry.task_from(spec["task"])
-    conditions = _conditions(spec, tasks, None) if spec.get("test") else None
-    store.write(_record(key, kind, spec, tasks, now(), evaluation=conditions, **outcome))
+    store.write(_measured(draft, now(), **outcome))
 
 
 # --- from plain arguments to task and method ---
@@ -168,51 +165,24 @@ def _record(
     key: str, kind: Kind, spec: Mapping[str, Any], tasks: TaskDistribution, started: str, **found: Any
 ) -> Record:
     """A record with what every one has: identity, configuration, machine."""
-    return Record(
-        key,
-        kind,
-        spec["label"],
-        method=_method(spec, tasks),
-        task=_task(tasks, spec["data"]),
+    learner = registry.method_from(spec["method"], tasks.kind)
+    known = Record(
+        *(key, kind, spec["label"]),
+        method=describe_method(**spec["method"], learner=learner, tasks=tasks),
+        task=dataclasses.replace(describe_task(tasks).facts, data=spec["data"]),
         seed=spec["seed"],
         profile=spec["profile"],
         device=spec["device"],
         budget=Budget(**spec["budget"]) if spec.get("budget") else None,
-        threads=torch.get_num_threads(),
         code=spec.get("code"),
-        **_facts(spec["device"]),
-        started=started,
-        finished=now(),
-        **found,
     )
+    return _measured(known, started, **found)
 
 
-def _method(spec: Mapping[str, Any], tasks: TaskDistribution) -> Method:
-    learner = registry.method_from(spec["method"], tasks.kind)
-    facts = {"role": learner.role, **(learner.describe(tasks) if tasks.kind in learner.kinds else {})}
-    return Method(spec["method"]["name"], spec["method"]["fields"], facts)
-
-
-def _task(tasks: TaskDistribution, data: str | None) -> Task:
-    names = ("name", "version", "variant", "kind", "metric", "higher_is_better", "equivalence_margin")
-    return Task(tasks.title, **{name: getattr(tasks, name) for name in names}, fields=tasks.config(), data=data)
-
-
-def _conditions(spec: Mapping[str, Any], tasks: TaskDistribution, digest: str | None) -> Evaluation:
-    test, fields = spec["test"], tasks.config()
-    return Evaluation(
-        split=test["split"],
-        task_id=tasks.title,
-        trained_on=registry.task_from(test["trained_on"]).title,
-        way=tasks.outputs if tasks.kind == "classification" else None,
-        shots=test["shots"] or fields.get("shot"),
-        queries=fields.get("queries"),
-        episodes=test["episodes"],
-        selection=test["selection"],
-        validation_episodes=test["validation_episodes"],
-        curve_episodes=min(CURVE_EPISODES, test["episodes"]),
-        episodes_digest=digest,
-    )
+def _measured(known: Record, started: str, **found: Any) -> Record:
+    """The record with what was found, the machine and the time."""
+    facts = {"threads": torch.get_num_threads(), **_facts(known.device), "started": started, "finished": now()}
+    return dataclasses.replace(known, **facts, **found)
 
 
 def _tests(learner: MetaLearner, tasks: TaskDistribution, evaluated: Evaluated, episodes: int) -> tuple[Test, ...]:

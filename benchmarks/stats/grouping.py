@@ -144,8 +144,9 @@ def _tell_apart(
         told = {number: settings(groups[number][0]) for number, where in enumerate(places) if where == crowded}
         known = dict.fromkeys(name for one in told.values() for name in one)
         differ = [name for name in known if len({str(one.get(name)) for one in told.values()}) > 1]
-        for number, one in told.items() if differ else ():
-            names[number] += f" ({', '.join(f'{name}={one.get(name)}' for name in differ)})"
+        for number, one in told.items():
+            if own := [f"{name}={one[name]}" for name in differ if name in one]:  # older code lacks some
+                names[number] += f" ({', '.join(own)})"
 
 
 #: settings of a test, in the order in which names tell them

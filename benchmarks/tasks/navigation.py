@@ -87,6 +87,14 @@ class Point:
         outside = following.abs().sum(-1) >= QUIET_RADIUS
         return ((state - goal).norm(dim=-1) - distance).masked_fill(~(nearest & outside), 0.0)
 
+    def picture(self, task: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The point (dark) and its goal (green) in ± 2.5, uint8 ``[200, 200, 3]``."""
+        picture = np.full((200, 200, 3), 255, np.uint8)
+        for (x, y), colour in ((task, (27, 127, 77)), (state, (27, 31, 36))):
+            row, column = (np.clip([100 - 40 * y, 100 + 40 * x], 4, 195)).astype(int)
+            picture[row - 3 : row + 4, column - 3 : column + 4] = colour
+        return picture
+
     def terminated(self, tasks: Tensor, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         return ((following - tasks.unsqueeze(1)).abs() < self.tolerance).all(-1)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from reports import columns
 from reports.cost.frames import (
     SETTING,
     THROUGHPUTS,
@@ -28,7 +28,11 @@ def show(records: Sequence[Record], console: Console) -> None:
     frame = rows(records)
     for place, group in frame.groupby(list(SETTING), sort=False) if len(frame) else ():
         setting = dict(zip(SETTING, place, strict=True))
-        console.print(_table(f"{described(setting)} ({setting['device']})", group))
+        console.print(Text(f"{described(setting)} ({setting['device']})", style="bold"))
+        done = group[group["status"] == "ok"].sort_values(["order", "milliseconds"], ascending=[False, True])
+        found = [(f"{row['label']}, {row['order']}", _texts(row)) for row in done.to_dict("records")]
+        for table in columns.tables("implementation, order", found, console.width) if found else ():
+            console.print(table, "")
         for row in group[group["status"] != "ok"].to_dict("records"):
             console.print(Text(f"{row['order']} {row['label']}: {row['status']}: {row['reason']}".strip(), "yellow"))
     for work, unit in THROUGHPUTS.items():
@@ -40,41 +44,19 @@ def show(records: Sequence[Record], console: Console) -> None:
         console.print(Text(sentence))
 
 
-def _table(title: str, group: pd.DataFrame) -> Table:
-    output = Table(title=title, title_justify="left", header_style="dim")
-    for name in ("order", "implementation"):
-        output.add_column(name)
-    for name in (  # of a meta-step, or of the evaluation of the batch
-        "ms",
-        "compile s",
-        "peak MiB",
-        "MFLOP",
-        "operations",
-        "launches",
-        "adapt ms/task",
-        "of ceiling",
-        "gradient",
-    ):
-        output.add_column(name, justify="right")
-    for row in (
-        group[group["status"] == "ok"]
-        .sort_values(["order", "milliseconds"], ascending=[False, True])
-        .to_dict("records")
-    ):
-        output.add_row(
-            row["order"],
-            row["label"],
-            "{} [{}, {}]".format(*(milliseconds(row[name]) for name in ("milliseconds", "low", "high"))),
-            _number(row["compile_seconds"], "{:.1f}"),
-            _number(row["peak_bytes"], "{:.2f}", 2**20),
-            _number(row["flops"], "{:.1f}", 1e6),
-            _number(row["operations"], "{:.0f}"),
-            _number(row["launches"], "{:.0f}"),
-            _number(row["adapt_milliseconds_per_task"], "{:.3g}"),
-            _number(row["share_of_ceiling"], "{:.0%}"),
-            _number(row["gradient_error"], "{:.0e}"),
-        )
-    return output
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """The costs of a meta-step, or of the evaluation of the batch, by their titles."""
+    return {
+        "ms": "{} [{}, {}]".format(*(milliseconds(row[name]) for name in ("milliseconds", "low", "high"))),
+        "compile s": _number(row["compile_seconds"], "{:.1f}"),
+        "peak MiB": _number(row["peak_bytes"], "{:.2f}", 2**20),
+        "MFLOP": _number(row["flops"], "{:.1f}", 1e6),
+        "operations": _number(row["operations"], "{:.0f}"),
+        "launches": _number(row["launches"], "{:.0f}"),
+        "adapt ms/task": _number(row["adapt_milliseconds_per_task"], "{:.3g}"),
+        "of ceiling": _number(row["share_of_ceiling"], "{:.0%}"),
+        "gradient error": _number(row["gradient_error"], "{:.0e}"),
+    }
 
 
 def _number(value: Any, form: str, unit: float = 1) -> str:

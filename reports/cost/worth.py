@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.plain import whole
 from benchmarks.stats import Comparison, Pair
 from reports import svg, words
 from reports.cost import frames
@@ -95,7 +96,7 @@ def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
     nothing = dict.fromkeys(("time", "low", "high", "memory"), float("nan"))
     if same.empty:
         return {**nothing, "backbone": facts.get("backbone"), "inner_steps": fields.get("inner_steps")}
-    away = (same["meta_batch"] - int(fields.get("meta_batch") or 0)).abs()
+    away = (same["meta_batch"] - (whole(fields.get("meta_batch")) or 0)).abs()
     own = same["machine"] != (record.machine and record.machine.id)
     best = same.assign(own=own, away=away).sort_values(["own", "away"]).iloc[0]
     return {name: best[name] for name in (*nothing, "backbone", "inner_steps")}

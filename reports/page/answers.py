@@ -43,12 +43,14 @@ def best(leading: Sequence[findings.Finding]) -> list[str]:
     winners = [f"{one.leader.name} on {one.test}" for one in of["winner"] if one.leader]
     ahead = [f"{_top(one)} on {one.test}" for one in of["under-trained"]]
     tied = [f"{one.test} ({_top(one)})" for one in of["tied"]]
-    alone = [one.test for one in (*of["single"], *of["none"])]
+    alone = [one.test for one in of["single"]]
+    others = findings.unranked(entry.result.row.role for one in of["single"] for entry in one.entries)
     said = [
         (winners, "Better than every other at this budget: {}."),
         (ahead, "Ahead, but with under-trained fits, so no winner is named: {}."),
         (tied, "No single winner on {}."),
-        (alone, "Only one method ran on {}."),
+        (alone, f"Only one learner ran on {{}}.{others}"),
+        ([one.test for one in of["none"]], "No learner to rank on {}."),
     ]
     return [form.format("; ".join(names)) for names, form in said if names]
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.records import formats
+
 if TYPE_CHECKING:
     from reports.panels import Panel
     from reports.results import Results
@@ -33,12 +35,8 @@ def write_report(
             Path(figure_folder).mkdir(parents=True, exist_ok=True)
             for panel in panels:
                 panel.svg.write(Path(figure_folder), panel.name)
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    unfinished.write_text(html, encoding="utf-8")
-    os.replace(unfinished, output)
-    return output
+    formats.write(Path(output), html.encode())
+    return Path(output)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ Every verdict comes from `benchmarks.stats`; docs/statistics.md explains them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.stats import Column, Comparison, Pair, top_group
@@ -17,7 +19,7 @@ BADGES = {
     "winner": "better than every other",
     "tied": "no single winner",
     "under-trained": "no winner named: under-trained",
-    "single": "only one method",
+    "single": "only one learner",
     "none": "no finite number",
 }
 
@@ -41,7 +43,7 @@ class Entry:
 class Finding:
     """The verdict on a test in one batch-norm regime.
 
-    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (one method)
+    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (one learner)
     or "none" (no finite number).
     leader: the best mean among the ranked entries.
     pair: the leader and the next.
@@ -113,6 +115,8 @@ def _finding(results: Results, column: Column) -> Finding:
     headline, sentence = _say(verdict, comparison, pair, column.metric)
     if not isinstance(judged, Comparison):
         sentence = f"{judged}."
+    if verdict == "single":
+        sentence += unranked(result.row.role for result in here)
     return Finding(
         title,
         column.protocol.regime,
@@ -126,6 +130,13 @@ def _finding(results: Results, column: Column) -> Finding:
         _entries(here, comparison),
         results.own(column.protocol.test),
     )
+
+
+def unranked(roles: Iterable[str]) -> str:
+    """A sentence about the rows that are not ranked; empty without any."""
+    here = set(roles)
+    found = [f"{role}s" for role in ("floor", "ceiling") if role in here]
+    return f" The other methods are {' and '.join(found)}, which are not ranked." if found else ""
 
 
 def _first_pair(comparison: Comparison) -> Pair | None:
@@ -151,7 +162,7 @@ def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric:
         return "No finite number", "No learner has a finished evaluation with scores to compare."
     left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
     if verdict == "single":
-        return f"Only {comparison.names[0]} was measured", f"Only one method ran on this task.{left}"
+        return f"Only {comparison.names[0]} was measured", f"Only one learner ran on this task.{left}"
     top = top_group(comparison.ranks)
     if verdict == "under-trained":
         verb = "leads" if len(top) == 1 else "lead"
@@ -213,8 +224,13 @@ def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, 
             ranks.get(result.name),
             groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
         )
-        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, one.name))
+        for result in sorted(here, key=lambda one: (order.get(one.name, len(order)), one.row.role, *_best_first(one)))
     )
+
+
+def _best_first(result: Result) -> tuple[float, str]:
+    mean = result.interval.estimate
+    return (math.inf if math.isnan(mean) else -mean if result.higher_is_better else mean), result.name
 
 
 def _context(ranked: list[Result]) -> str:

@@ -121,7 +121,7 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "backbone": ("backbone", "the network", str),
     "selection": ("settings", "published, or chosen on validation tasks", words.selection),
     "trials": ("trials", "settings tried on validation tasks", str),
-    "meta_steps": ("meta-steps", "of training", "{:,}".format),
+    "meta_steps": ("meta-steps", "of training", words.grouped),
     "share_of_published": ("of published", "share of the published budget", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),

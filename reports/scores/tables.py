@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.records.plain import whole
 from benchmarks.records.record import Record
 from benchmarks.stats import Comparison
 from reports import published, words
@@ -139,7 +140,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "selection": first.conditions.selection,
         "trials": max(tested.test.trials for tested in result.tested),
         "backbone": facts.get("backbone"),
-        "training_inner_steps": fields.get("inner_steps"),
+        "training_inner_steps": whole(fields.get("inner_steps")),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
         "meta_steps": _shared(one.meta_steps for one in training),
         "published_meta_steps": _shared(one.published_meta_steps for one in training),
@@ -245,8 +246,10 @@ def _known(values: Iterable[Any]) -> list[Any]:
 
 
 def _shared(values: Iterable[Any]) -> Any:
-    """The common value, or all values joined; None without any."""
+    """The common value; the range of numbers that differ, other values joined; None without any."""
     known = list(dict.fromkeys(_known(values)))
+    if len(known) > 1 and all(isinstance(value, int) for value in known):
+        return f"{min(known):,}–{max(known):,}"
     return known[0] if len(known) == 1 else ", ".join(map(str, known)) or None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -97,6 +98,20 @@ def test_doctor_says_what_is_here(metabench):
         assert word in answer.out
 
 
+@pytest.mark.fault("U6")
+def test_doctor_decodes_nothing(metabench, folder, empty_cache, monkeypatch):
+    from benchmarks.images import data
+
+    for part in ("background", "evaluation"):
+        (folder / "data" / "omniglot" / f"images_{part}").mkdir(parents=True)
+    monkeypatch.setenv("METABENCH_DATA", str(folder / "data"))
+    monkeypatch.setattr(data, "_build", None)
+    lines = metabench("doctor").out.splitlines()
+    (said,) = [line.split(maxsplit=1)[1].strip() for line in lines if line.split()[:1] == ["omniglot"]]
+    assert said == "found, neither decoded nor checked yet: metabench prepare -t omniglot"
+
+
+@pytest.mark.fault("U6")
 def test_doctor_says_what_it_decodes(metabench, monkeypatch):
     from benchmarks import registry
 
@@ -114,6 +129,7 @@ def test_prepare_names_what_is_missing(metabench, empty_cache):
     assert "mini-imagenet" in answer.err
 
 
+QUICK = ROOT / "reports" / "reference" / "quick"
 RUN = ("run", "--profile", "smoke", "--store", "store")
 MISTAKES = [
     ((*RUN, "-m", "mamel"), ("unknown method 'mamel'", "did you mean 'maml'?", "finetune")),
@@ -135,6 +151,28 @@ MISTAKES = [
     (("run", "--profile", "./idle.toml"), ("profile 'idle' lists no tasks",)),
     ((*RUN, "--memory", "inf"), ("memory = inf",)),
     ((*RUN, "--seeds", "20231129"), ("seeds = 20231129", "1,000 is the most", "--seeds 20231129,")),
+    ((*RUN, "--seeds", f"{2**40},"), (f"seeds = ({2**40},)", "numbers from 0 to 8388607")),
+    ((*RUN, "--episodes", 10**20), (f"episodes = {10**20} is too large",)),
+    ((*RUN, "--device", "cpu:7"), ("unknown device 'cpu:7'", "cpu, cuda, cuda:N")),
+    ((*RUN, "--threads", "100000"), ("threads = 100000 is above the number of usable cores, ",)),
+    ((*RUN, "--plan", "threads=100000"), ("plan 'threads=100000': threads = 100000 is above",)),
+    ((*RUN, "-m", "constant", "-t", "bandit"), ("nothing ran: constant on bandit-v1/k5n10: constant is for regr",)),
+    ((*RUN, "-m", "oracle", "-t", "sinusoid", "--only", "failed"), ("nothing ran: no cell is among the failed ones",)),
+    ((*RUN, "-m", "./folder"), ("./folder is a folder", "folder/mine.py")),
+    ((*RUN, "--set", "maml.inner_lr=nan"), ("maml.inner_lr = nan is no setting: it is not finite",)),
+    ((*RUN, "--set", "maml.inner_lr=-inf"), ("maml.inner_lr = -inf is no setting: it is not finite",)),
+    (("run", "--profile", "./none.toml"), ("profile 'none': methods = [] leaves nothing to run",)),
+    (("run", "--profile", "./nothing.toml"), ("nothing.toml holds no profile", "[name]")),
+    (("run", "-m", "constant", "--store", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("keep", "folder", "--store", "store"), ("no store at store",)),
+    (("keep", "folder", "--store", QUICK), ("folder is no store: it holds thesis.txt",)),
+    (("keep", "", "--store", QUICK), ("an empty path",)),
+    (("keep", "copy", "--store", "."), (". has no records to copy",)),
+    (("merge", QUICK, "--into", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("merge", QUICK, "empty", "--into", "both"), ("empty has no records to copy",)),
+    (("cost", "--profile", "smoke", "--store", "folder"), ("folder is no store: it holds thesis.txt",)),
+    (("export", "scores.txt", "--store", QUICK), ("scores.txt names no table: end it in .csv or .parquet",)),
+    (("episodes", "sinusoid", "-o", "list.parquet"), ("sinusoid has several variants", "sinusoid/k10")),
     ((*RUN, "--seconds", "inf"), ("seconds = inf", "too large")),
     ((*RUN, "-m", "maml,mamel"), ("unknown method 'mamel'", "did you mean 'maml'?")),
     ((*RUN, "--set", "sinusoid.device=cuda"), ("sinusoid.device", "as in --device cuda")),
@@ -157,12 +195,18 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[" ".join(command) for command, _ in MISTAKES])
+@pytest.mark.fault("U4", "U7", "U9", "S2", "S6", "S9")
+@pytest.mark.parametrize(("command", "said"), MISTAKES, ids=[" ".join(map(str, command)) for command, _ in MISTAKES])
 def test_a_mistake_is_one_line_and_leaves_nothing(metabench, folder, command, said):
     (folder / "broken.py").write_text("def broken(:\n")
     (folder / "empty.py").write_text("x = 1\n")
     (folder / "file.txt").write_text("something else\n")
     (folder / "esc.toml").write_text('["../../esc"]\nextends = "smoke"\n')
+    (folder / "nothing.toml").touch()
+    (folder / "none.toml").write_text('[none]\nextends = "smoke"\nmethods = []\n')
+    (folder / "empty").mkdir()
+    (folder / "folder").mkdir()
+    (folder / "folder" / "thesis.txt").touch()
     (folder / "idle.toml").write_text(profile().partition("[[")[0].replace("tiny", "idle"))
     before = sorted(folder.rglob("*"))
     answer = metabench(*command)
@@ -203,3 +247,39 @@ def test_a_library_that_this_python_lacks_is_one_line(missing: str) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"metabench: {missing} is not installed for {sys.executable}")
     assert done.returncode == 2
+
+
+@pytest.mark.fault("U6")
+def test_an_interrupt_while_a_plug_in_is_imported_is_told_from_a_broken_one(metabench, folder):
+    (folder / "slow.py").write_text("raise KeyboardInterrupt\n")
+    answer = metabench(*RUN, "-m", "./slow.py")
+    assert (answer.code, answer.err) == (130, "metabench: interrupted: run the same command again to resume\n")
+
+
+@pytest.mark.fault("U6")
+def test_a_reason_of_several_lines_is_one_line_of_the_screen(metabench, folder):
+    (folder / "wordy.py").write_text(WORDY)
+    (folder / "mine.toml").write_text(profile())
+    answer = metabench("run", "-p", "./mine.toml", "-m", "./wordy.py", "--store", "store")
+    assert answer.code == 1
+    assert re.search(r"^\[1/2\] wordy .*: error \(ValueError: one two\)$", answer.out, re.MULTILINE)
+    assert "ValueError: one two" in " ".join(metabench("show", "--store", "store").out.split())
+
+
+WORDY = """
+from dataclasses import dataclass
+
+from baselines.episodic import Episodic
+from benchmarks.registry import register_method
+
+
+@register_method("wordy")
+@dataclass(frozen=True)
+class Wordy(Episodic):
+    \"\"\"Fails with two lines.\"\"\"
+
+    kinds = frozenset({"regression"})
+
+    def fit(self, tasks, seed, start=None):
+        raise ValueError("one\\n   two")
+"""

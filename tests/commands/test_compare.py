@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import made_up_records as made_up
 import pandas as pd
 import pytest
 
+from benchmarks.commands import console
 from benchmarks.compare import stores
+from reports.cost import terminal
+from reports.results import load
+
+QUICK = Path(__file__).parents[2] / "reports" / "reference" / "quick"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,7 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_l
     assert list(written["advantage"]) == pytest.approx(list(frame["advantage"]))
 
 
+@pytest.mark.fault("S6", "S9")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -67,14 +76,50 @@ def test_scores_on_other_episodes_are_refused_in_one_line(store, command_line, t
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.fault("U6")
 def test_power_says_how_many_episodes(store, command_line):
-    answer = command_line("power", "--delta", "0.5", "--store", store)
+    answer = command_line("power", "--delta", "0.5", "--store", store, "-m", "maml,fomaml")
     assert answer.code == 0
-    assert "0.5 points" in answer.out
+    assert "0.5 points of accuracy" in answer.out
     assert "0.5 % of the error" in answer.out
     for line in stores.power_table(store, 0.5).to_dict("records"):
         assert f"{line['power']:.0%}" in answer.out
         assert f"{line['episodes_needed']:,.0f}" in answer.out
+
+
+@pytest.mark.fault("U5", "U6")
+def test_power_of_many_pairs_is_a_line_per_test(command_line, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    frame = stores.power_table(QUICK, 1.0)
+    short = command_line("power", "--delta", "1", "--store", QUICK).out
+    assert len(short.splitlines()) <= 60
+    assert "every pair: --all" in short.lower()
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = command_line("power", "--delta", "1", "--store", QUICK).out
+    for test, group in frame[frame["scope"] == "models"].groupby("test"):
+        power = f"{group['power'].median():.0%}"
+        assert re.search(rf"^{re.escape(test)}: 1 .* models +{len(group)} +{power} ", wide, re.MULTILINE), test
+    every = command_line("power", "--delta", "1", "--store", QUICK, "--all").out
+    assert sum(line.count("%") for line in every.splitlines()[1:] if " - " in line) == len(frame)
+
+
+@pytest.mark.fault("U5")
+@pytest.mark.parametrize("command", [("compare", "maml", "fomaml"), ("power", "--delta", "1", "--all"), ("cost",)])
+def test_tables_of_80_columns_have_whole_words(command_line, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    if command == ("cost",):
+        shown = console.screen(80)
+        with shown.capture() as taken:
+            terminal.show(load(QUICK).costs, shown)
+        out = taken.get()
+        known = {"gradient", "error", "implementation,", "operations", "second", "first", "learn2learn,", "ours/rule,"}
+    else:
+        out = command_line(*command, "--store", QUICK).out
+        known = {"maml", "fomaml", "models", "omniglot-v1/5w1s,", "half-cheetah-direction-v1/quick,"}
+        known |= {"under-trained"} if command[0] == "compare" else {"matching-nets-fce", "nearest-neighbour-embedding"}
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert known <= {word.strip(":") for word in out.split()} | set(out.split())
 
 
 def test_what_only_one_store_has_is_said_below_the_table(command_line, tmp_path):

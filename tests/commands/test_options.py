@@ -50,6 +50,7 @@ def test_a_text_that_is_no_value_is_refused(read, given, said):
         read(given)
 
 
+@pytest.mark.fault("S11", "U3")
 @pytest.mark.parametrize(
     ("jobs", "threads", "variable", "expected"),
     [
@@ -63,6 +64,7 @@ def test_a_text_that_is_no_value_is_refused(read, given, said):
         (None, 16, None, (1, 16)),
         (3, None, "none", (3, 2)),
         (1, None, "0", (1, 8)),
+        (1, None, "100000", (1, 8)),
     ],
 )
 def test_threads_come_from_the_option_else_the_variable_else_the_cores(monkeypatch, jobs, threads, variable, expected):
@@ -75,6 +77,7 @@ def test_threads_come_from_the_option_else_the_variable_else_the_cores(monkeypat
     assert (found.jobs, found.threads) == expected
 
 
+@pytest.mark.fault("E4")
 def test_a_user_without_a_home_has_a_cache(monkeypatch):
     def none():
         raise RuntimeError("Could not determine home directory.")

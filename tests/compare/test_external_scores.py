@@ -187,3 +187,19 @@ def test_a_task_with_changed_fields_is_compared_by_its_items_or_refused_in_a_lin
 def test_episodes_that_can_not_be_listed(task: str, count: int, match: str) -> None:
     with pytest.raises(MetabenchError, match=match):
         export_episodes(task, count)
+
+
+@pytest.mark.fault("E9")
+@pytest.mark.parametrize("index", [["episode", "query"], ["task", "method", "episode"], ["score"]])
+def test_columns_may_be_the_index(store: Path, tmp_path: Path, index: list[str]) -> None:
+    expected = compare_foreign(theirs(store, tmp_path / "mine.parquet"), store)
+    pd.read_parquet(tmp_path / "mine.parquet").set_index(index).to_parquet(tmp_path / "mine.parquet")
+    pd.testing.assert_frame_equal(compare_foreign(tmp_path / "mine.parquet", store), expected)
+
+
+@pytest.mark.fault("E9")
+def test_an_index_of_another_name_means_nothing(store: Path, tmp_path: Path) -> None:
+    expected = compare_foreign(theirs(store, tmp_path / "mine.parquet"), store)
+    frame = pd.read_parquet(tmp_path / "mine.parquet")
+    frame.set_index(frame["episode"].rename("score")).to_parquet(tmp_path / "mine.parquet")
+    pd.testing.assert_frame_equal(compare_foreign(tmp_path / "mine.parquet", store), expected)

@@ -56,6 +56,7 @@ def test_a_file_that_holds_the_contract(tmp_path: Path, command_line: Callable[.
 YIELD, IMPORT = "        yield", "\nfrom dataclasses"
 
 
+@pytest.mark.fault("S5")
 @pytest.mark.parametrize(
     ("before", "statement", "said"),
     [
@@ -78,6 +79,7 @@ def test_whatever_a_file_does_is_one_line_and_code_2(
     assert "holds the contract" not in answer.out
 
 
+@pytest.mark.fault("U2")
 def test_a_complaint_is_printed_with_its_line(tmp_path: Path, command_line: Callable[..., Answer]) -> None:
     path = tmp_path / "mine.py"
     path.write_text(ZEROS.replace("        yield", "        raise OverflowError('too much')\n        yield"))
@@ -86,6 +88,7 @@ def test_a_complaint_is_printed_with_its_line(tmp_path: Path, command_line: Call
     assert (answer.code, answer.err) == (2, f"metabench: {path}: 1 complaint\n")
 
 
+@pytest.mark.fault("S5")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -125,6 +128,7 @@ def test_files_of_one_name_in_two_folders_and_their_neighbours(tmp_path: Path) -
         assert found == ["zeros", "ones"]
 
 
+@pytest.mark.fault("S5")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -146,6 +150,7 @@ def test_settings_that_a_file_changes_are_named(
 # --- backbones -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("U2")
 def test_a_file_with_backbones_alone_is_checked_where_they_fit(findings: Findings) -> None:
     found = findings(NETWORK.replace("shape[-1]", "1"))
     assert conformance.complaints(found) == []
@@ -162,6 +167,7 @@ def test_a_backbone_for_large_images_is_tried_without_training(findings: Finding
     assert any("on inputs (3, 84, 84), without training" in str(each) for each in found)
 
 
+@pytest.mark.fault("O1")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -117,6 +117,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.fault("U2", "S4")
 @pytest.mark.parametrize(("changes", "said"), BROKEN)
 def test_a_broken_promise_is_one_sentence(findings: Findings, changes: dict[str, str], said: str) -> None:
     text = HONEST
@@ -131,6 +132,7 @@ def test_a_broken_promise_is_one_sentence(findings: Findings, changes: dict[str,
     assert all("\n" not in line for line in found)
 
 
+@pytest.mark.fault("U2")
 def test_an_exception_has_the_innermost_line_of_the_file(findings: Findings, tmp_path: Path) -> None:
     text = HONEST.replace(YIELD, f"        self.fails(support.x)\n{YIELD}")
     text += textwrap.indent("\ndef fails(self, x):\n    return torch.cat([x, 1])\n", "    ")

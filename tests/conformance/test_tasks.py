@@ -54,6 +54,18 @@ class Lines(TaskDistribution):
     def score(self, predictor, query):
         return (self.predictions(predictor, query) - query.y).square().mean(-1)
 '''
+POOLED = (
+    LINES.replace("    shot: int", '    offers: ClassVar = frozenset({"pooled"})\n\n    shot: int')
+    + """
+    def pooled(self, split, indices):
+        drawn = sampling.uniform(sampling.stream(self.id, split, "pooled"), indices, 2).astype(np.float32)
+        slope, x = torch.from_numpy(drawn.T.reshape(2, 1, -1, 1))
+        return LabelledSet(x, slope * x)
+
+    def pooled_outputs(self, split):
+        return 1
+"""
+)
 ARMS = '''
 @register_task("slots")
 @dataclass(frozen=True)
@@ -111,6 +123,11 @@ SETS = {
 }
 '''
 
+FAR = """def pooled(self, split, indices):
+        found = super().pooled(split, indices)
+        return LabelledSet(found.x, found.y + 99)
+"""
+
 
 @pytest.mark.parametrize("name", ["sinusoid", "glyphs", "navigation-2d", "bandit", "tabular-mdp"])
 def test_every_task_that_needs_no_data_holds_the_contract(name: str) -> None:
@@ -120,11 +137,12 @@ def test_every_task_that_needs_no_data_holds_the_contract(name: str) -> None:
     assert conformance.complaints(conformance.check_task(entry, short)) == []
 
 
-@pytest.mark.parametrize("text", [LINES, ARMS, IMAGES], ids=["lines", "arms", "images"])
+@pytest.mark.parametrize("text", [LINES, POOLED, ARMS, IMAGES], ids=["lines", "pooled", "arms", "images"])
 def test_a_small_honest_task_passes(findings: Findings, text: str) -> None:
     assert conformance.complaints(findings(HEAD + text)) == []
 
 
+@pytest.mark.fault("U1", "U2")
 @pytest.mark.parametrize(
     ("text", "old", "new", "said"),
     [
@@ -144,6 +162,13 @@ def test_a_small_honest_task_passes(findings: Findings, text: str) -> None:
         (LINES, ".square().mean(-1)", ".square().mean()", "not one score per query (3, 4)"),
         (LINES, ".square().mean(-1)", ".square().mean(-1) + 1", "a perfect predictor scores 1, not 0"),
         (LINES, "key, shots, queries =", "raise KeyError(split)\n        key, shots, queries =", ": raises KeyError"),
+        (POOLED, "def pooled(", "def pool(", "raises NotImplementedError"),
+        (POOLED, "def pooled_outputs", "def pool_outputs", "raises NotImplementedError"),
+        (POOLED, "return 1", "return 7", "pooled_outputs = 7, not the dimension of the target, 1"),
+        (POOLED, "(x, slope * x)", "(x[0], slope[0])", "pooled inputs have shape (3, 1), not one task of one example"),
+        (POOLED, "(x, slope * x)", "(x, x[..., 0])", "pooled targets are torch.float32 (1, 3)"),
+        (POOLED, "(x, slope * x)", "(x, x + len(indices))", "pooled examples depend on the other indices"),
+        (IMAGES, "def image_set", f"{FAR}\n    def image_set", "aren't class numbers below pooled_outputs, 6"),
         (BARE, "", "", "has no discount; a control task declares one"),
         (BARE, "    shot: int", "    discount: float = 2.0\n    shot: int", "discount = 2.0: give it a number from 0"),
         (ARMS, "uniform(key, indices, 3)", "uniform(key, [0 for _ in indices], 3)", ""),
@@ -158,6 +183,7 @@ def test_a_broken_promise_is_one_sentence(findings: Findings, text: str, old: st
     assert any(said in line for line in found) if said else found == [], found
 
 
+@pytest.mark.fault("S4")
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (2, 5, 1, 1), (5, 1), (2, 4, 1)])
 @pytest.mark.parametrize("task", ["sinusoid/k5", "glyphs/5w1s"])
 def test_predictions_of_another_shape_get_no_score(task: str, shape: tuple[int, ...]) -> None:

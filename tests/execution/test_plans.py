@@ -60,6 +60,17 @@ def test_what_is_compiled_agrees_in_double_precision_and_resumes_bit_for_bit(giv
     assert all(torch.equal(value, states[3].parameters[name]) for name, value in resumed.parameters.items())
 
 
+@pytest.mark.usefixtures("compiler")
+def test_convolutions_in_first_order_compile_to_the_same(given: Any) -> None:
+    tasks = given.images(tasks=2)
+    learner = given.maml(tasks, meta_batch=2, inner_steps=1, second_order=False, plan=Plan(2))
+    state = given.state(tasks)
+    compiled, facts = learner.planned(tasks, 1, "compiled")
+    assert facts["compiled"]
+    expected, found = (given.meta_gradient(each, tasks, state.parameters) for each in (learner, compiled))
+    assert (found - expected).norm() <= 1e-12 * expected.norm()
+
+
 def test_products_turned_round_are_the_same() -> None:
     from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -39,6 +39,7 @@ def test_both_commits_are_checked_out_and_nothing_is_left(
     assert [path.name for path in other.iterdir()] == [".git"]
 
 
+@pytest.mark.fault("E1")
 @pytest.mark.skipif(os.name == "nt", reason="the hook is a shell script")
 def test_a_pre_commit_hook_that_makes_worktrees_leaves_the_commit_alone(repository: Path, tmp_path: Path) -> None:
     """In a linked worktree git sets GIT_INDEX_FILE for hooks; the user's commit became empty."""
@@ -77,6 +78,7 @@ def test_the_base_is_the_commit_before_unless_one_is_named(repository: Path, mon
     assert checkouts.default_base() is None
 
 
+@pytest.mark.fault("E6")
 def test_a_shallow_clone_is_told_from_a_first_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

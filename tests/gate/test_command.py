@@ -77,6 +77,7 @@ def test_a_dropped_score_fails(gate: Any, repository: Path, monkeypatch: pytest.
     assert "worse than" in told.output
 
 
+@pytest.mark.fault("S8")
 @pytest.mark.parametrize("damage", ["a folder", "not UTF-8", "a baseline of another shape", "an unknown base"])
 def test_bad_input_is_told_before_anything_is_measured(
     gate: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str

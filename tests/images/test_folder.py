@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks import registry
 from benchmarks.api import SPLITS, LabelledSet, MetabenchError, Unavailable
 from benchmarks.models import network_for
-from benchmarks.run import cells, profiles
+from benchmarks.run import cells, profiles, resolution
 from maml.inner_loop import per_task
 
 CLASSES, PICTURES = 10, 4
@@ -175,8 +175,8 @@ def test_keys_depend_on_the_content_and_not_on_the_place(place: Path) -> None:
 
     def keys(root: Path, digest: str) -> list[tuple[str, str, str]]:
         settings = {f"image-folder.{name}": value for name, value in {**SMALL, **SHARES, "root": str(root)}.items()}
-        request = cells.Request(methods=("finetune", "chance"), tasks=("image-folder/5w1s",), settings=settings)
-        found = cells.resolve(profile, request)
+        request = resolution.Request(methods=("finetune", "chance"), tasks=("image-folder/5w1s",), settings=settings)
+        found = resolution.resolve(profile, request)
         (task,) = found.tasks
         return [(cell.key, cell.task, cell.kind) for cell in cells.expand(found, {task: digest})]
 
@@ -194,7 +194,7 @@ def test_a_relative_folder_is_found_from_another_current_folder(place: Path, mon
     monkeypatch.chdir(place)
     found = tasks(Path("birds"), **SHARES)
     monkeypatch.chdir("/")
-    plain = cells.plain_task(found)
+    plain = resolution.describe_task(found).plain
     assert registry.task_from(plain).data_digest() == found.data_digest()
 
 

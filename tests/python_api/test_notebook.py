@@ -16,7 +16,7 @@ import pytest
 
 import benchmarks as mb
 from benchmarks.api import in_regime
-from benchmarks.python_api.results import COLUMNS, write_parquet
+from benchmarks.python_api.results import COLUMNS, export
 from benchmarks.python_api.run import Run
 from benchmarks.records import copies
 from benchmarks.records.store import Store
@@ -141,7 +141,7 @@ def test_the_frame_holds_every_score_once(ran: Run, tmp_path: Path) -> None:
             mean = tested.test.at(tested.test.headline_step)
             assert mean is not None
             assert rows.groupby("episode").score.mean().mean() == pytest.approx(mean.mean, rel=1e-6)
-    assert write_parquet(store, tmp_path / "scores.parquet") == len(frame)
+    assert export(store, tmp_path / "scores.parquet") == len(frame)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "scores.parquet"), frame)
 
 
@@ -170,6 +170,7 @@ def test_a_store_without_results_is_one_line(tmp_path: Path) -> None:
 # --- load ---
 
 
+@pytest.mark.fault("U8")
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
 @pytest.mark.parametrize("method", ["maml", "maml [tuned]", "nearest-neighbour", "fomaml"])
 def test_a_loaded_learner_scores_as_it_did_in_its_run(ran: Run, method: str, checkpoint: str) -> None:
@@ -183,6 +184,8 @@ def test_a_loaded_learner_scores_as_it_did_in_its_run(ran: Run, method: str, che
     regime, step = frame.regime.iloc[0], frame.step.iloc[0]
     frame = frame[frame.regime == regime]
     episodes = tasks.episodes("test", range(6))
+    with pytest.raises(mb.MetabenchError, match=r"support\.x has the shape"):
+        learner.adapt(state, mb.LabelledSet(episodes.support.x[0], episodes.support.y[0]), tasks)
     predictor = next(itertools.islice(learner.adapt(state, episodes.support, tasks), step, None))
     scores = tasks.score(in_regime(predictor, regime), episodes.query).numpy()
     stored = frame.pivot_table("score", "episode", "query").to_numpy()
@@ -279,6 +282,7 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
     assert set(done.results().method) == {"constant"}
 
 
+@pytest.mark.fault("U4", "U7", "S9")
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -298,6 +302,18 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
         ({"seconds": float("inf")}, "seconds = inf is too large"),
         ({"shots": [0]}, "shots = 0"),
         ({"shots": [1_001]}, "shots = 1001 is too large"),
+        ({"shots": 5}, "shots = 5 is no list of whole numbers: write shots=[5]"),
+        ({"shots": "5"}, "shots = '5' is no list of whole numbers"),
+        ({"methods": "maml,mmal"}, "unknown method 'mmal' (did you mean 'maml'?)"),
+        ({"methods": 3}, "3 is no name and no list of names: write them as in 'maml,fomaml'"),
+        ({"methods": ["maml", ""]}, "has an empty name"),
+        ({"seeds": "3"}, "seeds = '3': write how many, as in 3"),
+        ({"seeds": 1.5}, "seeds = 1.5: write how many, as in 3"),
+        ({"meta_steps": "many"}, "meta_steps = 'many' is str, not int"),
+        ({"settings": ["maml.inner_lr"]}, "settings = ['maml.inner_lr'] is list, not Mapping"),
+        ({"profile": 3}, "profile = 3 is int, not str"),
+        ({"threads": 100_000}, "threads = 100000 is above the number of usable cores"),
+        ({"methods": "constant", "tasks": "bandit"}, "nothing ran: constant on bandit-v1/k5n10: constant is for"),
         ({"threads": -1}, "threads = -1"),
         ({"jobs": 0}, "jobs = 0"),
         ({"memory": float("inf")}, "memory = inf"),

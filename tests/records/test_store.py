@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -65,6 +66,7 @@ def put(store, value, key=KEY):
     return path
 
 
+@pytest.mark.fault("S7")
 def test_one_odd_value_makes_one_damaged_record_and_no_traceback(store):
     store.write(evaluation(OTHER))
     store.write(evaluation(), scores())
@@ -177,11 +179,43 @@ def test_a_record_that_could_not_be_read_again_is_refused(store, wrong):
     assert store.records() == []
 
 
+@pytest.mark.fault("S1")
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "ABCDEF0123456789", "0" * 15])
 def test_a_key_is_never_a_path(store, key):
     for use in (store.get, store.episodes, store.checkpoint, store.lock, store.log_path):
         with pytest.raises(ValueError, match="no key"):
             use(key)
+
+
+@pytest.mark.fault("S1")
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        (("files", "scores"), "../thesis"),
+        (("files", "scores", "path"), "../thesis"),
+        (("files", "../../thesis"), {"size": 1, "sha256": "0" * 64}),
+        (("evaluation", "episodes_digest"), "../../thesis"),
+        (("key",), "../../thesis"),
+    ],
+)
+def test_no_record_names_a_file_outside_its_store(store, tmp_path, names, value, read_only):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    store.write(evaluation(digest=store.write_episodes(examples())), scores())
+    header = store.path / "records" / f"{KEY}.json"
+    changed = json.loads(header.read_text())
+    place = changed
+    for name in names[:-1]:
+        place = place[name]
+    place[names[-1]] = value
+    header.write_text(json.dumps(changed))
+    reader = Store(store.path, read_only)
+    assert reader.get(KEY) is None
+    assert reader.records() == []
+    assert reader.problems
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
+    assert header.exists() == read_only
 
 
 def test_episodes_are_kept_once_under_a_digest_of_their_values(store):
@@ -205,6 +239,16 @@ def test_checkpoints_are_replaced_and_removed(store):
     for _ in range(2):
         store.remove_checkpoint(KEY)
     assert store.checkpoint(KEY) is None
+
+
+def test_a_lock_is_held_by_one(store):
+    with store.lock(KEY):
+        with pytest.raises(filelock.Timeout), store.lock(KEY, wait=0):
+            pass
+        with store.lock(OTHER, wait=0):
+            pass
+    with store.lock(KEY, wait=0):
+        pass
 
 
 def test_reading_creates_nothing(tmp_path):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_costs import costs
 from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store
 
-from benchmarks.records.record import Task
+from benchmarks.records.record import Method, Task
 from reports.page import answers as first_screen
 from reports.page.page import write_report
 from reports.results import load
@@ -31,20 +34,24 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]
     column("glyphs-v1/tied", {"matching-nets": 0.7, "finetune": 0.7})
     column("glyphs-v1/short", {"maml": 0.5, "fomaml": 0.8}, "maml")
     column("glyphs-v1/alone", {"maml": 0.5})
+    for name in ("glyphs-v1/alone", "glyphs-v1/floors"):
+        make.evaluation("random", dataclasses.replace(GLYPHS, id=name), level=0.2, role="floor", fits=False)
     column("sinusoid-v1/near", {"maml": 0.5, "fomaml": 0.505}, "fomaml", SINUSOID)
     costs(make.store.path, gpu=False, cpu=True)
     return {answer.question: answer.said for answer in first_screen.answers(load(make.store.path))}
 
 
 def test_winners_leaders_and_ties_are_told_apart(said: dict[str, tuple[str, ...]]) -> None:
-    won, ahead, tied, alone = said["Which is best?"]
+    won, ahead, tied, alone, nobody = said["Which is best?"]
     assert won == "Better than every other at this budget: maml on glyphs-v1/won."
     assert ahead.startswith("Ahead, but with under-trained fits, so no winner is named: ")
     assert "fomaml on glyphs-v1/short" in ahead
     assert tied == "No single winner on glyphs-v1/tied (matching-nets and finetune)." or tied == (
         "No single winner on glyphs-v1/tied (finetune and matching-nets)."
     )
-    assert alone == "Only one method ran on glyphs-v1/alone."
+    floors = "The other methods are floors, which are not ranked."
+    assert alone == f"Only one learner ran on glyphs-v1/alone. {floors}"
+    assert nobody == "No learner to rank on glyphs-v1/floors."
 
 
 def test_an_under_trained_pair_has_a_side_and_no_verdict(said: dict[str, tuple[str, ...]]) -> None:
@@ -80,3 +87,19 @@ def test_claims_are_counted(tmp_path: Path) -> None:
         assert counted == {name: outcomes.count(name) for name in set(outcomes)}
         assert f" of {len(outcomes)} case" in told
     assert [claim for claim, _ in claims.summary(table)] == list(dict.fromkeys(table["claim"]))
+
+
+@pytest.mark.fault("K5", "U5")
+def test_older_code_is_shown_and_never_compared_with_newer(tmp_path: Path, command_line: Callable[..., Any]) -> None:
+    make = Maker(tmp_path)
+    for code, started, fields in (("a" * 16, "2031-01", {}), ("b" * 16, "2031-02", {"scale": 2.0})):
+        method = Method("maml", {"inner_steps": 1, **fields}, {})
+        make.evaluation("maml", SINUSOID, level=0.4, method=method, code=code, started=started)
+    make.evaluation("fomaml", SINUSOID, level=0.9)
+    results = load(tmp_path, older=True)
+    assert {result.name for result in results.results} == {"maml", "maml (scale=2.0)", "fomaml"}
+    (judged,) = results.verdicts.values()
+    assert set(judged.names) == {"maml (scale=2.0)", "fomaml"}
+    out = command_line("show", "--store", tmp_path, "--all").out
+    assert re.search(r"^maml  ", out, re.MULTILINE)
+    assert "None" not in out

@@ -17,7 +17,7 @@ from benchmarks import conformance, registry
 from benchmarks.commands import options
 from benchmarks.commands.app import app
 from benchmarks.run import profiles
-from benchmarks.run.cells import check_settings
+from benchmarks.run.resolution import check_settings
 from reports import readme, words
 from reports.results import Results, load
 
@@ -233,11 +233,32 @@ def test_every_environment_variable_is_read_somewhere() -> None:
     assert {name for name in named if f'"{name}"' not in sources} == set()
 
 
+@pytest.mark.fault("U5")
+def test_the_number_of_methods_of_smoke_is_said_as_it_is() -> None:
+    smoke = profiles.load("smoke")
+    methods = {name for block in smoke.blocks for name in block.methods}
+    texts = {**DOCUMENTS, "Makefile": (ROOT / "Makefile").read_text(), "about": smoke.about}
+    told = {name: re.findall(r"(\w+) methods\W[^.|]{,40}(?:small|image) task", text) for name, text in texts.items()}
+    assert {name for name, found in told.items() if found} == {
+        *("README.md", "CONTRIBUTING.md", "docs/commands.md", "Makefile", "about")
+    }
+    assert {number for found in told.values() for number in found} == {str(len(methods))}
+    assert len(smoke.blocks) == 2
+
+
+def test_a_newcomer_is_told_where_the_command_is() -> None:
+    for document in ("README.md", "docs/commands.md"):
+        assert "`.venv/bin/metabench`" in DOCUMENTS[document].partition("## Why")[0]
+    (line,) = [line for line in code("README.md") if "the table above" in line]
+    assert "--store reports/reference/quick" in line
+
+
 def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
     said = re.findall(r"([\d,]+)(?: test episodes)? in `(\w+)`", DOCUMENTS["docs/protocol.md"])
-    assert {name: int(number.replace(",", "")) for number, name in said} == {
-        name: profiles.load(name).other.episodes for name in ("quick", "standard", "paper")
-    }
+    assert [name for _, name in said] == ["quick", "standard", "paper"]
+    for number, name in said:
+        blocks = [each for each in profiles.load(name).blocks if registry.build_task(each.task).kind != "control"]
+        assert {each.episodes for each in blocks} == {int(number.replace(",", ""))}
 
 
 # --- the tables of README and results ----------------------------------------------------------------------------

@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker, Parsed, full_store
 from pace import times_slower
+from rich.console import Console
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Budget
-from reports import style
+from reports import style, terminal
 from reports.page.page import write_report
 from reports.results import load
 from reports.scores import tables
@@ -194,3 +196,30 @@ def test_the_terminal_imports_nothing_that_draws(store: Path) -> None:
         "assert not {'matplotlib', 'seaborn', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.fault("K6")
+def test_seeds_that_the_clock_cut_at_other_meta_steps_show_a_range(tmp_path):
+    make = Maker(tmp_path / "store")
+    for seed, steps in enumerate((2000, 299, 1500)):
+        make.evaluation("maml", SINUSOID, seed, level=1.0)
+        (record,) = (record for record in make.store.records() if record.seed == seed)
+        cut = dataclasses.replace(record, training=dataclasses.replace(record.training, meta_steps=steps))
+        make.store.write(cut, make.store.scores(record), make.store.arrays(record))
+    assert "299–2,000" in write_report(make.store.path, tmp_path / "page.html").read_text(encoding="utf-8")
+    console = Console(record=True, width=400, file=io.StringIO())
+    terminal.show(make.store.path, console, everything=True)
+    assert "maml" in console.export_text()
+
+
+@pytest.mark.fault("K7")
+def test_one_seed_of_one_method_per_test_makes_a_page_and_no_process(tmp_path):
+    make = Maker(tmp_path / "store")
+    make.evaluation("maml", SINUSOID, level=1.0)
+    make.evaluation("fomaml", GLYPHS, level=0.8)
+    before = set(psutil.Process().children(recursive=True))
+    write_report(make.store.path, tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    with pytest.raises(MetabenchError):
+        write_report(tmp_path / "nothing", tmp_path / "other.html")
+    assert set(psutil.Process().children(recursive=True)) <= before

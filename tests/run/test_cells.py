@@ -6,8 +6,9 @@ import pytest
 
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
-from benchmarks.run import cells, code_hash, profiles
-from benchmarks.run.cells import Cell, Request
+from benchmarks.run import cells, code_hash, profiles, resolution
+from benchmarks.run.cells import Cell
+from benchmarks.run.resolution import Request
 
 TINY = """
 [tiny]
@@ -36,7 +37,7 @@ def tiny(tmp_path):
 
 
 def expand(profile, digests=None, unavailable=None, **wishes) -> list[Cell]:
-    return cells.expand(cells.resolve(profile, Request(**wishes)), digests, unavailable)
+    return cells.expand(resolution.resolve(profile, Request(**wishes)), digests, unavailable)
 
 
 def keys(profile, kind=None, digests=None, **wishes):
@@ -68,7 +69,7 @@ def test_the_same_wishes_give_the_same_keys(tiny):
 def test_every_learner_is_built_once_and_expanding_only_combines(monkeypatch):
     builds, build = [], registry._build
     monkeypatch.setattr(registry, "_build", lambda *given: builds.append(given[0].name) or build(*given))
-    quick = cells.resolve(profiles.load("quick"), Request())
+    quick = resolution.resolve(profiles.load("quick"), Request())
     once = len(builds)
     first = cells.expand(quick)
     assert 175 <= len(first) <= 195

@@ -17,89 +17,18 @@ from benchmarks.run.isolate import Job, Outcome, process, run
 
 ROOT = Path(__file__).parents[2]
 
-PLUGIN = """
-import builtins, os, re, subprocess, sys, threading, time
-from benchmarks.errors import Unavailable
-
-def add(progress, a=1, b=1):
-    return {"sum": a + b, "pid": os.getpid(), "home": os.environ.get("METABENCH_TEST")}
-
-def report(progress, count, pause):
-    for number in range(count):
-        progress({"step": number})
-        time.sleep(pause)
-    return {}
-
-def raises(progress, kind="KeyError", text="it broke"):
-    raise {**vars(builtins), **globals()}[kind](text)
-
-def too_big_a_tensor(progress):
-    import torch
-    torch.empty(2**52)
-
-def hang(progress, how, pids=None):
-    print("about to hang", flush=True)
-    if pids is not None:
-        child = subprocess.Popen(["sleep", "60"])
-        with open(pids, "w") as file:
-            file.write(f"{os.getpid()} {child.pid}")
-    if how == "in C":  # never gives the interpreter's lock back
-        re.match("(a+)+$", "a" * 80 + "b")
-    while True:
-        time.sleep(0.01)
-
-def exits(progress, code):
-    sys.stderr.write("last words\\n")
-    subprocess.Popen(["sleep", os.environ["METABENCH_TEST"]])
-    os._exit(code)
-
-def dies(progress, number):
-    os.kill(os.getpid(), number)
-    time.sleep(10)
-
-def allocate(progress):
-    kept = []
-    while True:
-        kept.append(bytearray(20_000_000))
-        time.sleep(0.01)
-
-def allocate_in_a_child(progress):
-    subprocess.run([sys.executable, "-c", "import time; kept = bytearray(300_000_000); time.sleep(60)"])
-
-def leaves_a_thread(progress):
-    subprocess.Popen(["sleep", os.environ["METABENCH_TEST"]])
-    threading.Thread(target=time.sleep, args=(60,)).start()
-    return {"done": True}
-
-def returns_no_plain_value(progress):
-    return {"value": object()}
-
-def shout(progress):
-    os.system("echo from a C library")
-    print("x" * 50_000)
-    print("the end", file=sys.stderr)
-    raise ValueError("see above")
-
-def threads(progress):
-    import torch
-    return {"torch": torch.get_num_threads(), "variable": os.environ.get("OMP_NUM_THREADS")}
-"""
-
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """Makes a job that calls a function of the plug-in above."""
+    """Makes a job that calls a function of `isolation_plugin`."""
     folder = tmp_path_factory.mktemp("jobs")
-    (folder / "isolation_plugin.py").write_text(PLUGIN)
 
     def make(function, key=None, seconds=None, memory_bytes=None, after=None, **arguments):
         key = key or function
         call = (f"isolation_plugin:{function}", arguments)
         return Job(key, call, folder / f"{key}.log", seconds, memory_bytes, after)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield make
+    return make
 
 
 # --- one job ---------------------------------------------------------------------------------------------------------
@@ -143,6 +72,7 @@ def ended(job):
     return outcomes, events, marker
 
 
+@pytest.mark.fault("S10")
 @pytest.mark.parametrize("name", ENDS)
 def test_whatever_a_job_does_becomes_an_outcome(ended, name):
     outcome, (*_, status, reason, tail) = ended[0][name], ENDS[name]
@@ -184,6 +114,18 @@ def test_progress_arrives_in_order_and_is_thinned_out(ended):
 def test_a_platform_without_fork_server_spawns(job, monkeypatch):
     monkeypatch.setattr(process, "_start_method", lambda: "spawn")
     assert run([job("add", a=2, b=3)], 1, lambda event: None)["add"].value["sum"] == 5
+
+
+@pytest.mark.fault("S5")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="detached processes can be found on Linux only")
+@pytest.mark.parametrize("exit", [False, True])
+def test_what_a_job_detaches_ends_with_it_and_a_running_job_goes_on(job, tmp_path, exit):
+    pid = tmp_path / "pid"
+    jobs = [job("report", "long", count=3, pause=0.3), job("detaches", pid=str(pid), exit=exit)]
+    outcomes = run(jobs, 2, lambda event: None)
+    assert outcomes["long"].status == "ok"
+    assert outcomes["detaches"].status == ("error" if exit else "ok")
+    wait_until(lambda: not alive(int(pid.read_text())))
 
 
 FAULTS = """
@@ -247,18 +189,25 @@ def test_a_failure_is_passed_on_to_those_that_wait_for_it_and_to_no_others(job, 
     assert {event.job.key for event in events if event.kind == "finished"} == set(outcomes)
 
 
+@pytest.mark.fault("K4")
 def test_jobs_of_others_are_asked_about_again_and_their_outcomes_are_taken_over(job):
-    start, order = time.monotonic(), []
+    start, order, waited = time.monotonic(), [], 1.5
 
     def admit(asked):
         if asked.key == "elsewhere":
             return Outcome("diverged", "told by another run")
-        return "wait" if asked.key == "busy" and time.monotonic() - start < 0.5 else "start"
+        return "wait" if asked.key == "busy" and time.monotonic() - start < waited else "start"
 
-    jobs = [job("add", "busy"), job("add", "free"), job("add", "elsewhere"), job("add", "test", after="elsewhere")]
+    jobs = [
+        job("add", "busy", seconds=waited - 0.5),
+        job("add", "free"),
+        job("add", "elsewhere"),
+        job("add", "test", after="elsewhere"),
+    ]
     listen = lambda event: order.append(event.job.key) if event.kind == "finished" else None  # noqa: E731
     outcomes = run(jobs, 1, listen, admit=admit)
     assert order[-1] == "busy"
+    assert outcomes["busy"].seconds < waited - 0.5, "waiting is not its time"
     assert outcomes["busy"].status == outcomes["free"].status == "ok"
     assert outcomes["elsewhere"] == Outcome("diverged", "told by another run")
     assert outcomes["test"].reason == "its fit failed: told by another run"
@@ -296,10 +245,10 @@ with (folder / "started").open("a") as file:
     file.write("x")
 jobs = [
     Job(how, ("isolation_plugin:hang", {"pids": str(folder / f"pids {how}"), "how": how}), folder / "log")
-    for how in ("in Python", "in C")
+    for how in ("in Python", "in C", "detached")
 ]
 try:
-    run(jobs, 2, lambda event: None, preload=())
+    run(jobs, 3, lambda event: None, preload=())
 except KeyboardInterrupt:
     print("interrupted")
     sys.exit(130)
@@ -308,13 +257,12 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def parent(tmp_path):
-    """A script of its own that runs two jobs, each with a child process; and the four process ids."""
-    (tmp_path / "isolation_plugin.py").write_text(PLUGIN)
+    """A script of its own that runs three jobs, each with a child process; and the six process ids."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "helpers")))}
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     script = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    files = [tmp_path / "pids in Python", tmp_path / "pids in C"]
+    files = [tmp_path / f"pids {how}" for how in ("in Python", "in C", "detached")]
     wait_until(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files))
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     yield script, pids
@@ -324,6 +272,7 @@ def parent(tmp_path):
     script.communicate()
 
 
+@pytest.mark.fault("S5")
 def test_children_die_with_their_parent(parent):
     script, pids = parent
     family = psutil.Process(script.pid).children(recursive=True)

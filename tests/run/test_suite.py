@@ -8,8 +8,8 @@ from whole_runs import metabench, profile, records
 
 from benchmarks import registry
 from benchmarks.records.store import Store
-from benchmarks.run import cells, profiles, schedule
-from benchmarks.run.cells import Request
+from benchmarks.run import profiles, resolution, schedule
+from benchmarks.run.resolution import Request
 
 #: one method under many names, all but one of them bad
 METHODS = """
@@ -163,7 +163,7 @@ def test_only_says_which_cells_are_run_again(failed, folder, here):
 @pytest.mark.parametrize(("only", "fits"), [("all", BAD_FITS), ("failed", BAD_FITS), ("missing", set())])
 def test_what_failed_is_tried_again_and_what_finished_is_not(failed, folder, only, fits):
     methods = [entry.name for entry in registry.load_file(folder / "methods.py")]
-    found = cells.resolve(profiles.load(str(folder / "impatient.toml")), Request(methods))
+    found = resolution.resolve(profiles.load(str(folder / "impatient.toml")), Request(methods))
     data = schedule.Data({"sinusoid-v1/k5": None}, {})
     todo = schedule.plan(found, data, Store(folder / "failed"), only)
     assert len(todo.done) == 3

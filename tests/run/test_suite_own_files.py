@@ -43,18 +43,24 @@ def test_ones_own_task_and_method_run_from_their_files(folder, here):
     assert all(part in answer.out for part in (control, glyphs, mine, *skipped))
 
 
+@pytest.mark.fault("S9")
 def test_a_task_that_is_not_here_is_skipped_with_what_to_do(folder, here, monkeypatch):
     monkeypatch.delenv("METABENCH_DATA", raising=False)
     monkeypatch.setenv("METABENCH_CACHE", str(folder / "empty-cache"))
-    answer = here("run", "-p", "tiny.toml", "-t", "miniimagenet", "-m", "nearest-neighbour", "--store", "absent")
+    command = ("run", "-p", "tiny.toml", "-m", "nearest-neighbour", "--store", "absent", "-t")
+    alone = here(*command, "miniimagenet")
+    assert alone.code == 2
+    assert not (folder / "absent").exists()
+    answer = here(*command, "miniimagenet,sinusoid/k5")
     assert answer.code == 0
-    (record,) = records(folder / "absent").values()
-    assert record.status == "skipped"
+    (record,) = [record for record in records(folder / "absent").values() if record.status == "skipped"]
+    assert alone.err == f"metabench: nothing ran: nearest-neighbour on miniimagenet-v1/5w1s: {record.reason}\n"
     assert "$METABENCH_DATA/mini-imagenet" in record.reason
     assert f"miniimagenet-v1/5w1s is unavailable: {record.reason}\n" in answer.out
     assert f"skipped: nearest-neighbour on miniimagenet-v1/5w1s: {record.reason}\n" in answer.out
 
 
+@pytest.mark.fault("U6")
 def test_an_interrupted_run_says_how_it_goes_on(folder, here, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -62,4 +68,4 @@ def test_an_interrupted_run_says_how_it_goes_on(folder, here, monkeypatch):
     monkeypatch.setattr(schedule, "run", interrupted)
     answer = here("run", "-p", "tiny.toml", "-m", "constant", "--store", "interrupted")
     assert answer.code == 130
-    assert answer.err == "interrupted: run the same command again to resume\n"
+    assert answer.err == "metabench: interrupted: run the same command again to resume\n"

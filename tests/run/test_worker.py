@@ -13,8 +13,8 @@ from benchmarks import machine, registry
 from benchmarks.api import MetaLearner, State
 from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
-from benchmarks.run import cells, profiles, schedule, worker
-from benchmarks.run.cells import Request
+from benchmarks.run import cells, profiles, resolution, schedule, worker
+from benchmarks.run.resolution import Request
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run(tmp_path, monkeypatch):
         store, tiny = Store(tmp_path / "store"), profiles.load(str(tmp_path / "tiny.toml"))
         settings = {f"{method}.{name}": value for name, value in settings.items()}
         found = {}
-        for cell in cells.expand(cells.resolve(tiny, Request([method], settings=settings))):
+        for cell in cells.expand(resolution.resolve(tiny, Request([method], settings=settings))):
             call = worker.run_fit if cell.kind == "fit" else worker.run_evaluation
             call(lambda news: None, cell.key, change(cell), str(store.path), [])
             found[cell.kind] = store.get(cell.key)
@@ -67,6 +67,7 @@ def run(tmp_path, monkeypatch):
         del registry._methods[name]
 
 
+@pytest.mark.fault("K3")
 @pytest.mark.parametrize("kind", ["fit", "evaluation"])
 @pytest.mark.parametrize(
     ("field", "said"),
@@ -95,6 +96,7 @@ def test_a_best_state_that_is_the_last_is_tested_once(run):
     assert np.array_equal(scores["best/none/0"], scores["last/none/0"])
 
 
+@pytest.mark.fault("S11")
 def test_a_best_state_that_is_another_is_tested_too(run):
     _, found = run("worsens")
     assert Drifts.adapted == [6.0, 9.0]
@@ -117,13 +119,14 @@ def in_processes(tmp_path, method, task, episodes, **settings):
     """The evaluations of a method without a fit, run in processes of their own."""
     store = Store(tmp_path / str(episodes))
     chosen = profiles.override(profiles.load("smoke"), episodes=episodes)
-    found = cells.resolve(chosen, Request([method], [task], settings=settings))
+    found = resolution.resolve(chosen, Request([method], [task], settings=settings))
     crowd = schedule.Machine(jobs=1, threads=1, memory_bytes=None)
-    todo = schedule.plan(found, schedule.prepare(found, crowd, [], schedule.Watcher()), store, "all")
-    schedule.run(todo, store, crowd, [], schedule.Watcher())
+    todo = schedule.plan(found, schedule.prepare(found, crowd, schedule.Watcher()), store, "all")
+    schedule.run(todo, store, crowd, schedule.Watcher())
     return store.records("evaluation")
 
 
+@pytest.mark.fault("K3")
 def test_machine_versions_and_commit_are_those_of_the_computing_process(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "versions", lambda: {"torch": "of the parent"})
     monkeypatch.setattr(machine, "git_state", lambda path: {"commit": "of the parent", "dirty": False})
@@ -136,6 +139,7 @@ def test_machine_versions_and_commit_are_those_of_the_computing_process(tmp_path
     assert record.threads == 1
 
 
+@pytest.mark.fault("K8")
 def test_memory_does_not_grow_with_the_episodes(tmp_path):
     peaks = [
         in_processes(tmp_path, "nearest-neighbour", "glyphs/5w1s", episodes, **{"glyphs.queries": 2})[0].peak_bytes

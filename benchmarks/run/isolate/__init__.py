@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any, Literal
 
-from benchmarks.run.isolate.process import POLL, PRELOAD, Job, Outcome, Process, warm
+from benchmarks.run.isolate.process import POLL, PRELOAD, SUITE, Job, Outcome, Process, warm
 
-__all__ = ["PRELOAD", "Event", "Job", "Outcome", "run", "warm"]
+__all__ = ["PRELOAD", "SUITE", "Event", "Job", "Outcome", "run", "warm"]
 
 #: the answer of `admit`
 Admission = Literal["start", "wait"] | Outcome

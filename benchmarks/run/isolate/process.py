@@ -18,21 +18,29 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks import clock
+from benchmarks.masking import masked
 from benchmarks.records.record import Status
 from benchmarks.run.isolate import child
 
 #: modules that the server imports before it forks; each must be importable and start no thread
 PRELOAD = ("torch", "benchmarks.api", "benchmarks.registry", "benchmarks.run.isolate.child")
+#: the same for a server of cells: it has imported the worker and every plug-in of the suite
+SUITE = (*PRELOAD, "benchmarks.run.warm_imports")
+
+#: warnings of `multiprocessing` that are not worth a line: jobs end without exit handlers, so the tracker cleans up
+#: after their libraries, and the server after their children
+QUIET = ("ignore:resource_tracker:UserWarning", "ignore:forkserver:UserWarning")
 
 #: seconds between two checks of the limits
 POLL = 0.1
 #: seconds from the start of a process until its function is called (mainly imports)
 START_LIMIT = 120.0
-#: bytes of the log's tail in an outcome
+#: characters of the log's tail in an outcome
 TAIL_BYTES = 4000
 
-#: environment variables whose values are masked in reasons and logs' tails, if they have at least 6 characters
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+#: process ids of the running jobs of this process; held while one starts and while strays are looked for
+_running: set[int] = set()
+_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class Outcome:
     seconds: float = 0.0
     peak_bytes: int = 0
 
+    def place(self, path: str) -> str:
+        """``path:line`` of the innermost frame in a file, from a stack in the log; else the path."""
+        lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', self.stderr)
+        return f"{path}:{lines[0]}" if lines else path
+
 
 def warm(preload: Sequence[str] = PRELOAD) -> None:
     """Start the server in the background, so that its imports are done before the first job.
@@ -72,14 +85,11 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
         return
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(list(preload))
+    forkserver.set_forkserver_preload(["benchmarks.run.isolate.server", *preload])
     environment = {
         # numpy's OpenBLAS starts threads on import, and threads don't survive a fork
         "OPENBLAS_NUM_THREADS": "1",
-        # jobs end without exit handlers, so the tracker cleans up after their libraries: not worth a warning
-        "PYTHONWARNINGS": ",".join(
-            filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"))
-        ),
+        "PYTHONWARNINGS": ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), *QUIET))),
         # Python 3.11's server doesn't inherit sys.path
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
@@ -98,8 +108,9 @@ class Process:
         # not daemonic: a plug-in may start processes, which daemonic ones can't
         arguments = (job.call, theirs, str(job.log.absolute()), threads, dict(os.environ))
         self._process = context.Process(target=child.main, args=arguments)
-        with _no_main_module():
+        with _starting, _no_main_module():
             self._process.start()
+            _running.add(self._process.pid)
         theirs.close()
         self._launched = time.monotonic()
         self._called: float | None = None
@@ -148,8 +159,8 @@ class Process:
             self._dump_stack()
         self.kill()  # its children may still work
         self.close()
-        tail = "" if status == "ok" else _masked(_tail(self.job.log))
-        return Outcome(status, reason and _masked(reason), value, tail, seconds, self._peak_bytes)
+        tail = "" if status == "ok" else _tail(self.job.log)
+        return Outcome(status, reason and masked(reason), value, tail, seconds, self._peak_bytes)
 
     def _seconds(self) -> float:
         return time.monotonic() - (self._called or self._launched)
@@ -195,9 +206,30 @@ class Process:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Wait until the process is gone."""
+        """Wait until the process is gone, and kill what it has left behind."""
         self._process.join(timeout=5.0)
         self._link.close()
+        with _starting:
+            _running.discard(self._process.pid)
+            _kill_strays()
+
+
+def _kill_strays() -> None:
+    """Kill children of the server that are no running job: they were left behind by jobs that ended by themselves."""
+    server = _server()
+    for stray in set(clock.descendants(server, recursive=False)) - _running if server else ():
+        for pid in (*clock.descendants(stray), stray):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _server() -> int | None:
+    """The process id of the server that jobs are forked from; None without one."""
+    if _start_method() != "forkserver":
+        return None
+    from multiprocessing import forkserver
+
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)  # type: ignore[attr-defined]
 
 
 def _exit_reason(code: int | None) -> str:
@@ -208,23 +240,17 @@ def _exit_reason(code: int | None) -> str:
     return f"exited with code {code} in the middle"
 
 
-def _masked(text: str) -> str:
-    """The text without the values of environment variables whose names look secret."""
-    for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= 6:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
 def _tail(log: Path) -> str:
+    """The last whole lines of a log, without secrets."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            file.seek(max(0, size - 2 * TAIL_BYTES))  # no secret is cut in two before it is masked
+            text = masked(file.read().decode(errors="replace"))
     except OSError:
         return ""
-    return text.partition("\n")[2] if size > TAIL_BYTES and "\n" in text else text
+    end = text[-TAIL_BYTES:]
+    return end.partition("\n")[2] if len(end) < len(text) and "\n" in end else end
 
 
 def _start_method() -> str:

@@ -12,8 +12,8 @@ from benchmarks import conformance, registry
 from benchmarks.api import MetabenchError
 from benchmarks.commands import catalogue
 from benchmarks.environments import Categorical
-from benchmarks.run import cells
-from benchmarks.run.cells import Request
+from benchmarks.run import resolution
+from benchmarks.run.resolution import Request
 from maml.control.meta_objective import MetaObjective, Part, credits_of, unflat
 from maml.control.policies import Acting, Policy
 from maml.control.policy_gradient import (
@@ -189,14 +189,14 @@ def test_a_plugin_cannot_take_a_name_for_a_kind_that_has_it(tmp_path):
 
 
 def test_settings_reach_the_methods_that_have_the_field():
-    cells.check_settings({"maml.exploration": 1.0, "maml.loss_scale": "mean", "maml.inner_lr": 0.2})
+    resolution.check_settings({"maml.exploration": 1.0, "maml.loss_scale": "mean", "maml.inner_lr": 0.2})
     with pytest.raises(MetabenchError, match="unknown field of 'maml' 'explorashun'"):
-        cells.check_settings({"maml.explorashun": 1.0})
+        resolution.check_settings({"maml.explorashun": 1.0})
     with pytest.raises(MetabenchError, match=r"maml.exploration = 'much' is str, not float"):
-        cells.check_settings({"maml.exploration": "much"})
+        resolution.check_settings({"maml.exploration": "much"})
     asked = Request(settings={"maml.exploration": 1.0, "maml.inner_lr": 0.2})
-    policies = cells._learner("maml", navigation(), asked)
-    functions = cells._learner("maml", registry.build_task("sinusoid"), asked)
+    policies = resolution._learner("maml", navigation(), asked)
+    functions = resolution._learner("maml", registry.build_task("sinusoid"), asked)
     assert (policies.exploration, policies.inner_lr) == (1.0, 0.2)
     assert functions.inner_lr == 0.2
 
