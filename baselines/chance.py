@@ -7,7 +7,6 @@ company it is tested.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from baselines.shared.fingerprints import fingerprints
 from benchmarks import sampling
-from benchmarks.api import LabelledSet, Memory, MetaLearner, Predictor, State, TaskDistribution
+from benchmarks.api import Memory, MetaLearner, Predictor, State, TaskDistribution
 from benchmarks.registry import register_method
 
 
@@ -48,10 +48,3 @@ class Guesses:
         drawn = sampling.integers(sampling.stream("chance"), self.indices, x.shape[1], self.way)
         guessed = torch.from_numpy(drawn).to(x.device)
         return F.one_hot(guessed, self.way).float(), None
-
-
-def fingerprints(support: LabelledSet) -> np.ndarray:
-    """A hash of each task's support examples, int64 ``[T]``, from 0 to 2**63 - 1."""
-    identities = (support.x if support.items is None else support.items).detach().cpu().numpy()
-    hashes = [hashlib.sha256(np.ascontiguousarray(identity).tobytes()).digest()[:8] for identity in identities]
-    return np.array([int.from_bytes(digest, "little") >> 1 for digest in hashes], dtype=np.int64)

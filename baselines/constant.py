@@ -7,7 +7,7 @@ more and more pooled examples; the inputs are not looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.api import Diverged, Memory, MetaLearner, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
+from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
 from benchmarks.training import training_indices
 
@@ -31,6 +32,8 @@ class Constant(MetaLearner):
     kinds: ClassVar[frozenset[str]] = frozenset({"regression"})
     role: ClassVar[str] = "floor"
     needs: ClassVar[frozenset[str]] = frozenset({"pooled"})
+
+    origins: ClassVar[Mapping[str, Origin]] = {"": ours("examples per step of a running mean; untried")}
 
     batch_size: int = 256
 

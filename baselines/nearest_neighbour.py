@@ -29,6 +29,7 @@ from benchmarks.api import (
     TaskDistribution,
     adaptation_field,
 )
+from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
 
 
@@ -47,6 +48,7 @@ class NearestNeighbour(MetaLearner):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     fits: ClassVar[bool] = False
+    origins: ClassVar[Mapping[str, Origin]] = {"": ours("the metric; untried")}
 
     metric: Literal["", "cosine", "l2"] = adaptation_field("")
 
@@ -69,6 +71,7 @@ class EmbeddedNearestNeighbour(EmbeddingLearner):
     kinds: ClassVar[frozenset[str]] = FineTune.kinds
     needs: ClassVar[frozenset[str]] = FineTune.needs
     published_meta_steps: ClassVar[Mapping[str, int]] = FineTune.published_meta_steps
+    origins: ClassVar[Mapping[str, Origin]] = {"": ours("the metric, untried; the fit of finetune")}
 
     metric: Literal["", "cosine", "l2"] = adaptation_field("")
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, network_for
+from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
 from maml.inner_loop import detached, per_task
@@ -41,6 +42,10 @@ class Oracle(MetaLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     #: cbfinn/maml's README: 70,000 iterations of 25 tasks
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sinusoid": {"meta_batch": 25}}
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "sinusoid": paper("cbfinn/maml, README"),
+        "": ours("Adam's rate as on the sinusoid; untried"),
+    }
     published_meta_steps: ClassVar[Mapping[str, int]] = {"sinusoid": 70_000}
 
     meta_batch: int = 16

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 from benchmarks.api import Predictor, State, TaskDistribution
 from benchmarks.environments import Rollouts
+from benchmarks.origin import Origin
 from benchmarks.registry import register_method
 from maml.control.policies import Acting, Policy, policy_for
-from maml.control.policy_learners import PUBLISHED_ITERATIONS, TRAINING, TrustRegionLearner
+from maml.control.policy_learners import ORIGINS, PUBLISHED_ITERATIONS, TRAINING, TrustRegionLearner
 from maml.inner_loop import detached, per_task
 
 
@@ -35,6 +36,7 @@ class OraclePolicy(TrustRegionLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     informed: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = TRAINING
+    origins: ClassVar[Mapping[str, Origin]] = ORIGINS
     published_meta_steps: ClassVar[Mapping[str, int]] = PUBLISHED_ITERATIONS
 
     def policy(self, tasks: TaskDistribution) -> Policy:

@@ -22,8 +22,22 @@ import torch
 
 from benchmarks.api import Parameters, State, TaskDistribution
 from benchmarks.environments import Rollouts
+from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
-from maml.control.policy_learners import NETWORKS, PUBLISHED_ITERATIONS, TRAINING, AdaptedPolicy, TrustRegionLearner
+from maml.control.policy_learners import (
+    ALPHA,
+    NETWORKS,
+    ORIGINS,
+    PUBLISHED_ITERATIONS,
+    TRAINING,
+    AdaptedPolicy,
+    TrustRegionLearner,
+)
+
+#: the rate is MAML's alpha: the paper tunes that of these policies by hand and prints none
+_ORIGINS: Mapping[str, Origin] = {
+    task: ours(f"MAML's rate, untuned; all else: {origin.why}") for task, origin in ORIGINS.items()
+}
 
 
 @register_method("pretrained")
@@ -38,7 +52,10 @@ class Pretrained(TrustRegionLearner, AdaptedPolicy):
     hidden, activation, trace: as in MAML.
     """
 
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = TRAINING
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        task: {**settings, "test_rates": (ALPHA[task],)} for task, settings in TRAINING.items()
+    }
+    origins: ClassVar[Mapping[str, Origin]] = _ORIGINS
     published_meta_steps: ClassVar[Mapping[str, int]] = PUBLISHED_ITERATIONS
 
 
@@ -54,7 +71,10 @@ class Untrained(AdaptedPolicy):
 
     role: ClassVar[str] = "floor"
     fits: ClassVar[bool] = False
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = NETWORKS
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        task: {**settings, "test_rates": (ALPHA[task],)} for task, settings in NETWORKS.items()
+    }
+    origins: ClassVar[Mapping[str, Origin]] = _ORIGINS
 
     def initial(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Parameters:
         """Other weights for each task, which are a function of its number."""

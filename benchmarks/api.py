@@ -29,6 +29,7 @@ from torch import Tensor
 from benchmarks.errors import Diverged as Diverged
 from benchmarks.errors import MetabenchError as MetabenchError
 from benchmarks.errors import Unavailable as Unavailable
+from benchmarks.origin import Origin
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("classification", "regression", "control")
@@ -183,6 +184,7 @@ class TaskDistribution(Configured):
     equivalence_margin: ClassVar[float]
     offers: ClassVar[frozenset[str]] = frozenset()  #: of "pooled", "parameters", "classes"; see `MetaLearner.needs`
     exhibited: ClassVar[int] = 3  #: episodes for `exhibit`
+    budgets: ClassVar[Mapping[str, int]] = {}  #: variant -> examples (environment steps) that every fit should see
 
     variant: str = ""
     device: str = field(default="cpu", metadata={"configuration": False}, kw_only=True)
@@ -259,7 +261,7 @@ class TaskDistribution(Configured):
         raise NotImplementedError
 
     def score(self, predictor: Predictor, query: Any) -> Tensor:
-        """One score per query, ``[T, n]``: 1 or 0 for right or wrong, the squared error, or a trajectory's return."""
+        """One score per query, ``[T, n]``: 1 or 0 (right or wrong), squared error or return; NaN where it failed."""
         raise NotImplementedError
 
     def predictions(self, predictor: Predictor, query: LabelledSet) -> Tensor:
@@ -290,10 +292,10 @@ class MetaLearner(Configured):
     needs: ClassVar[frozenset[str]] = frozenset()  #: the `TaskDistribution.offers` it relies on
     role: ClassVar[str] = "learner"  #: or "floor", or "ceiling", which knows more than a learner may and has no rank
     fits: ClassVar[bool] = True  #: False for a learner without anything to train
-    #: the papers' settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
+    #: settings: "task" or "task/variant" -> fields; unlisted tasks take the defaults
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: the papers' budgets in meta-steps, by the same keys
-    published_meta_steps: ClassVar[Mapping[str, int]] = {}
+    origins: ClassVar[Mapping[str, Origin]] = {}  #: whose settings those are, by the same keys; "": of all other tasks
+    published_meta_steps: ClassVar[Mapping[str, int]] = {}  #: the papers' budgets in meta-steps, by the same keys
     #: adaptation fields and values to try on validation tasks; empty where nothing is chosen
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
 from benchmarks.checks import check_device, check_known, check_type, unknown
 from benchmarks.errors import raised_at
+from benchmarks.origin import Origin, ours
 
 Plugin = TypeVar("Plugin", bound=type)
 
@@ -205,8 +206,12 @@ def build_task(task_id: str, device: str = "cpu", **fields: Any) -> TaskDistribu
 def build_method(name: str, tasks: TaskDistribution | None = None, **fields: Any) -> MetaLearner:
     """The method with its published settings for these tasks, then the name's own fields, then ``fields``."""
     entry = method_entry(name, tasks.kind if tasks is not None else None)
-    settings = for_task(entry.cls.published, tasks) or {} if tasks is not None else {}
-    return _build(entry, {**settings, **entry.fields, **fields})
+    return _build(entry, {**_settings(entry, tasks), **fields})
+
+
+def _settings(entry: Entry, tasks: TaskDistribution | None) -> dict[str, Any]:
+    published = for_task(entry.cls.published, tasks) or {} if tasks is not None else {}
+    return {**published, **entry.fields}
 
 
 def method_from(plain: Mapping[str, Any], kind: str) -> MetaLearner:
@@ -239,6 +244,18 @@ def check_method_setting(name: str, field: str, value: Any) -> None:
 def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
     """The row of a table keyed by "task/variant" or "task" that fits best, or None."""
     return table.get(f"{tasks.name}/{tasks.variant}", table.get(tasks.name))
+
+
+def origin(method: MetaLearner, name: str, tasks: TaskDistribution) -> Origin:
+    """Where the settings of a method, registered as ``name``, come from on these tasks."""
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    usual, config = {**defaults, **_settings(method_entry(name, tasks.kind), tasks)}, method.config()
+    changed = [f"{field}={value}" for field, value in config.items() if value != usual[field]]
+    if changed:
+        return ours(f"set for this run: {', '.join(changed)}")
+    if not config:
+        return Origin("none", "it has no settings")
+    return for_task(method.origins, tasks) or method.origins.get("", ours("the method does not say"))
 
 
 def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
 from benchmarks.models import Network, NetworkPredictor, network_for
 from benchmarks.models.network import applied
+from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.gradient import QueryLoss, gradient_of, held_bytes, planned_gradient, rule, steps_in_threads, summed_gradient
@@ -55,8 +56,11 @@ class MAML(MetaLearner):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "inner_steps": 1, "test_steps": (1, 5, 10)},
         "omniglot": {"inner_lr": 0.4, "meta_batch": 32, "inner_steps": 1, "test_steps": (1, 3)},
-        "omniglot/20w1s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
-        "omniglot/20w5s": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)},
+        **{
+            f"omniglot/20w{shot}s{split}": {"inner_lr": 0.1, "meta_batch": 16, "inner_steps": 5, "test_steps": (1, 5)}
+            for shot in (1, 5)
+            for split in ("", "-lake")
+        },
         "miniimagenet/5w1s": {"meta_batch": 4, **_MINIIMAGENET},
         "miniimagenet/5w5s": {"meta_batch": 2, **_MINIIMAGENET},
     }
@@ -64,6 +68,10 @@ class MAML(MetaLearner):
         "sinusoid": 70_000,
         "omniglot": 60_000,
         "miniimagenet": 60_000,
+    }
+    origins: ClassVar[Mapping[str, Origin]] = {
+        **dict.fromkeys(("sinusoid", "omniglot", "miniimagenet"), paper("MAML, section A.1; cbfinn/maml")),
+        "": ours("the paper's for Omniglot; untried"),
     }
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {"test_lr": RATES}
 

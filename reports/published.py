@@ -1,34 +1,31 @@
-"""Does this implementation reach the published numbers, under the same protocol?
+"""Does this implementation reach the published numbers?
 
 ``reports/published.csv`` holds them, each with its source and the protocol as far as the source states it; blank means
-"not stated". Only fits with the published budget are compared. "Agrees" needs a protocol whose decisive parts are
-stated and equal ours.
+"not stated". Only fits with the published budget are compared. The answer is "agrees", "above" or "below", with the
+differences of the protocol next to it.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records.record import Record
 from benchmarks.stats import Row, TestProtocol, protocol_of
+from benchmarks.stats.contrasts import instability
 
 FILE = Path(__file__).with_name("published.csv")
 KINDS = ("primary", "quoted", "reproduction", "leaderboard")
-OUTCOMES = (
-    "agrees",
-    "above",
-    "below",
-    "no published interval",
-    "protocol differs",
-    "protocol unknown",
-    "not run",
-)
+OUTCOMES = ("agrees", "above", "below", "not run")
+#: a difference of more standard errors is flagged
+FAR = 3.0
 #: two-sided 95 % of the normal distribution
 Z95 = 1.959963984540054
 
@@ -59,7 +56,8 @@ class Published:
     value, half_width: in score units (accuracy from 0 to 1); half_width is of the 95 % interval.
     selection: "validation" if the source chose rates and steps on validation tasks.
     kind: one of `KINDS`.
-    differs: a stated part of the protocol that this suite does differently.
+    differs: a part of the protocol that this suite does differently, or a choice that the source leaves open.
+    rounding: the unit of the last printed digit.
     """
 
     method: str
@@ -80,10 +78,7 @@ class Published:
     differs: str
     source: str
     notes: str
-
-    @property
-    def standard_error(self) -> float | None:
-        return None if self.half_width is None else self.half_width / Z95
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,10 @@ class Ours:
     """Our number: the score over seeds and episodes at one inner step, with its protocol and budget.
 
     standard_error: over episodes and, with two or more seeds, over seeds.
+    deviation: between episodes, of the mean over seeds.
     seed_variance: between training runs; None for one seed.
     full_budget: whether the fit had the published number of meta-steps.
+    carried: the few episodes that carry the mean, in words; empty where none do.
     """
 
     method: str
@@ -105,25 +102,54 @@ class Ours:
     full_budget: bool
     under_trained: bool
     selection: str = "published"
+    deviation: float = math.nan
+    carried: str = ""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Ours minus published, in score units and in standard errors ``z`` (None if unknown). spread: the standard errors
+    that z has."""
+
+    difference: float
+    z: float | None
+    spread: str
 
 
 @dataclass(frozen=True)
 class Reproduction:
     """Our number compared with a published one.
 
-    outcome: one of `OUTCOMES`.
-    why: how the protocol differs, which part is not stated, or why it was not run.
-    difference, z: ours minus published, in score units and in standard errors; given whatever the outcome.
+    outcome: one of `OUTCOMES`. why: why it was not run.
+    differences: of the protocol. unknown: decisive parts of the protocol that the source leaves out.
+    distance: None if it was not run.
     """
 
     published: Published
+    mine: Ours | None
     outcome: str
     why: str = ""
-    difference: float | None = None
-    z: float | None = None
+    differences: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    distance: Distance | None = None
+
+    @property
+    def far(self) -> bool:
+        """Whether the difference is flagged: more than `FAR` standard errors."""
+        return self.distance is not None and abs(self.distance.z or 0.0) > FAR
+
+    @property
+    def remarks(self) -> str:
+        """Differences of the protocol, what is not stated, and what z leaves out; empty without any."""
+        said = [*self.differences]
+        said += [f"not stated: {', '.join(self.unknown)}"] if self.unknown else []
+        if self.mine is not None and self.mine.seed_variance is None:
+            said.append("one seed: the variance between runs is unknown")
+        return "; ".join(said)
 
     def __str__(self) -> str:
-        return f"{self.outcome} ({self.why})" if self.why else self.outcome
+        said = self.why or self.remarks
+        return f"{self.outcome} ({said})" if said else self.outcome
 
 
 def load(path: Path = FILE) -> list[Published]:
@@ -151,56 +177,82 @@ def _parse(line: dict[str, str], where: str) -> Published:
         raise MetabenchError(f"{where}: kind {line['kind']!r}; known: {', '.join(KINDS)}")
     text = {name: line[name] for name in ("method", "task", "regime", "backbone", "metric", "kind", "variant")}
     rest = {name: line[name] for name in ("selection", "differs", "source", "notes")}
-    return Published(**text, **rest, **whole, value=value, half_width=half_width)  # type: ignore[arg-type]
+    rounding = scale * 10.0 ** -len(line["value"].partition(".")[2])
+    numbers = {**whole, "value": value, "half_width": half_width, "rounding": rounding}
+    return Published(**text, **rest, **numbers)  # type: ignore[arg-type]
 
 
-def ours(row: Row, step: int | None = None) -> Ours:
-    """Our number for a row of the tables, at its headline step."""
-    first, means = row.first, row.values.mean(axis=2)
+def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) -> Ours:
+    """Our number for a row of the tables at its headline step; or after ``step`` inner steps, from the score of each
+    episode ``[seeds, episodes]``."""
+    first, means = row.first, row.values.mean(axis=2) if scores is None else scores
     seeds, episodes = means.shape
-    error = float(means.mean(axis=0).var(ddof=1)) / episodes if episodes > 1 else math.nan
+    variance = float(means.mean(axis=0).var(ddof=1)) if episodes > 1 else math.nan
     seed_variance = float(means.mean(axis=1).var(ddof=1)) if seeds > 1 and row.trained else None
-    shares = [tested.record.training.share for tested in row.tested if tested.record.training]
-    full = all(share >= 1 if share is not None else first.record.profile == "paper" for share in shares)
     return Ours(
         first.method.name,
-        protocol_of(first),
+        dataclasses.replace(protocol_of(first), task=first.conditions.trained_on),
         str(first.method.facts.get("backbone") or ""),
         first.test.headline_step if step is None else step,
         float(means.mean()),
-        math.sqrt(error + (seed_variance or 0.0) / seeds),
+        math.sqrt(variance / episodes + (seed_variance or 0.0) / seeds),
         seed_variance if row.trained else 0.0,
-        full,
+        all(_full(tested.record) for tested in row.tested),
         row.under_trained,
         first.conditions.selection,
+        math.sqrt(variance),
+        "" if first.task.metric == "accuracy" else instability(means),
     )
 
 
-def reproduction(published: Published, mine: Ours | None) -> Reproduction:
-    """Compare by z = (ours - published) / sqrt(SE_ours^2 + SE_published^2 + seed variance).
+def _full(record: Record) -> bool:
+    """Whether the fit had the published number of meta-steps; where none is published, whether it had its budget."""
+    training = record.training
+    if training is None:
+        return True
+    if training.published_meta_steps:
+        return training.meta_steps >= training.published_meta_steps
+    return record.profile == "paper" or (training.share or 0.0) >= 1
 
-    The published number is of one training run, so it has the full variance between runs."""
+
+def reproduction(published: Published, mine: Ours | None) -> Reproduction:
+    """Compare our number with a published one: "agrees" if z is within the 95 % interval."""
     if mine is None:
-        return Reproduction(published, "not run", "no result here")
+        return Reproduction(published, None, "not run", "no result here")
+    said = Reproduction(
+        published,
+        mine,
+        "not run",
+        differences=tuple(protocol_differences(published, mine)),
+        unknown=tuple(not_stated(published, mine)),
+    )
     if mine.under_trained or not mine.full_budget:
         why = "under-trained" if mine.under_trained else "not at the published budget"
-        return Reproduction(published, "not run", why)
-    if not math.isfinite(mine.mean):
-        return Reproduction(published, "not run", "our scores are not numbers")
+        return dataclasses.replace(said, why=why)
+    if mine.carried:
+        return dataclasses.replace(said, why=f"unstable: {mine.carried} of our mean")
+    found = distance(published, mine)
+    if found.z is None:
+        return dataclasses.replace(said, why="our scores have no spread")
+    outcome = "agrees" if abs(found.z) <= Z95 else "above" if found.z > 0 else "below"
+    return dataclasses.replace(said, outcome=outcome, distance=found)
+
+
+def distance(published: Published, mine: Ours) -> Distance:
+    """z = (ours - published) / sqrt(SE_ours^2 + SE_published^2 + seed variance).
+
+    The published number is of one training run, so it has the full variance between runs. Without an interval its
+    standard error is that of its number of test episodes (if stated) with our deviation between episodes."""
     difference = mine.mean - published.value
-    z = None
-    if published.standard_error is not None and math.isfinite(mine.standard_error):
-        variance = mine.standard_error**2 + published.standard_error**2 + (mine.seed_variance or 0.0)
-        z = difference / math.sqrt(variance) if variance > 0 else None
-    if differences := protocol_differences(published, mine):
-        return Reproduction(published, "protocol differs", "; ".join(differences), difference, z)
-    if unknown := not_stated(published, mine):
-        return Reproduction(published, "protocol unknown", f"not stated: {', '.join(unknown)}", difference, z)
-    if z is None:
-        return Reproduction(published, "no published interval", "", difference)
-    why = "one seed: the variance between runs is unknown" if mine.seed_variance is None else ""
-    outcome = "agrees" if abs(z) <= Z95 else "above" if z > 0 else "below"
-    return Reproduction(published, outcome, why, difference, z)
+    theirs, spread = published.rounding**2 / 12, "ours alone: the source gives no spread"
+    if published.half_width is not None:
+        theirs, spread = (published.half_width / Z95) ** 2, "both"
+    elif published.episodes:
+        theirs += mine.deviation**2 / published.episodes
+        spread = f"both; the source's from its {published.episodes:,} test episodes and our deviation"
+    variance = mine.standard_error**2 + theirs + (mine.seed_variance or 0.0)
+    known = math.isfinite(difference) and math.isfinite(variance) and variance > 0
+    return Distance(difference, difference / math.sqrt(variance) if known else None, spread)
 
 
 def protocol_differences(published: Published, mine: Ours) -> list[str]:
@@ -220,7 +272,7 @@ def protocol_differences(published: Published, mine: Ours) -> list[str]:
         stated = getattr(published, name)
         if stated in (None, "") or stated == value or (name == "queries" and not _queries_matter(mine)):
             continue
-        found.append(f"{called.get(name, name)} {stated}, here {value if value not in (None, '') else 'unknown'}")
+        found.append(f"{called.get(name, name)} {stated}, here {'unknown' if value in (None, '') else value}")
     if (published.selection == "validation") != (mine.selection == "validation"):
         where = "there" if published.selection == "validation" else "here"
         found.append(f"rates and steps chosen on validation tasks {where} only")
@@ -244,18 +296,29 @@ def _queries_matter(mine: Ours) -> bool:
     return mine.protocol.regime == "query"
 
 
-def anchor(numbers: Iterable[Published], mine: Ours) -> Published | None:
-    """The published number to compare ours with: of this method, task and (if a source has several) number of inner
-    steps; the same backbone first, then by kind of evidence, then in the order of the file."""
+def anchors(numbers: Iterable[Published], mine: Ours) -> list[Published]:
+    """The published numbers to compare a row with: those of one source for this method and task, one for each number
+    of inner steps that it prints.
+
+    The source with our backbone comes first, then by kind of evidence, then by the order of the file."""
     candidates = [one for one in numbers if (one.method, one.task) == (mine.method, mine.protocol.task)]
-    candidates = [one for one in candidates if one.metric == "accuracy" or one.steps in (None, mine.steps)]
-    ranked: Sequence[Published] = sorted(
-        candidates, key=lambda one: (one.backbone != mine.backbone, KINDS.index(one.kind))
-    )
-    return ranked[0] if ranked else None
+    ranked = sorted(candidates, key=lambda one: (one.backbone != mine.backbone, KINDS.index(one.kind)))
+    chosen: dict[int | None, Published] = {}
+    for one in ranked:
+        if _table(one) == _table(ranked[0]):
+            chosen.setdefault(one.steps, one)
+    return list(chosen.values())
 
 
-def spread(numbers: Iterable[Published], method: str, task: str) -> tuple[float, float] | None:
-    """The lowest and the highest reported value of a method on a task; None without any."""
-    values = [one.value for one in numbers if (one.method, one.task) == (method, task)]
-    return (float(np.min(values)), float(np.max(values))) if values else None
+def _table(one: Published) -> tuple[str, ...]:
+    return one.source, one.variant, one.backbone, one.regime
+
+
+def spread(
+    numbers: Iterable[Published], method: str, task: str, steps: int | None = None
+) -> tuple[float, float] | None:
+    """The lowest and the highest reported value of a method on a task, after these inner steps where a source says how
+    many; None without any."""
+    own = [one for one in numbers if (one.method, one.task) == (method, task)]
+    values = [one.value for one in own if steps is None or one.metric == "accuracy" or one.steps in (None, steps)]
+    return (min(values), max(values)) if values else None

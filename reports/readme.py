@@ -37,7 +37,10 @@ TRAINED = 2
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
 #: columns next to the scores
-DETAILS = ("rank", "groups", "steps at test", "meta-steps", "of published", "training")
+DETAILS = (
+    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of published", "examples"),
+    *("environment steps", "training"),
+)
 
 
 def stores(folder: Path = REFERENCE) -> list[Path]:
@@ -75,10 +78,16 @@ def _overview(results: Results) -> str:
     table = words.pipe_table(titles, (bool(index) for index, _ in enumerate(titles)), rows)
     profiles = words.listed(sorted({result.first.record.profile for result in results.results}))
     return (
-        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: no method is significantly better. "
+        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: {_bold(columns)}. "
         f"{words.UNDER_TRAINED}: under-trained at this budget ([protocol](docs/protocol.md)). "
         "Every test and condition: [results](docs/results.md)."
     )
+
+
+def _bold(columns: Sequence[findings.Finding]) -> str:
+    """What bold means, in the words of the verdicts."""
+    abouts = dict.fromkeys(findings.about(one.comparison) for one in columns if one.comparison)
+    return f"none is significantly better, {words.listed(list(abouts))}" if abouts else "none is significantly better"
 
 
 def _column_title(finding: findings.Finding) -> str:
@@ -90,7 +99,7 @@ def _score(entry: findings.Entry | None) -> str:
     """A score: bold where no method is better; empty where there is none."""
     if entry is None:
         return ""
-    text = f"**{entry.number}**" if entry.rank == 1 else entry.number
+    text = f"**{entry.number}**" if entry.top else entry.number
     return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
 
 
@@ -107,14 +116,15 @@ def _store(results: Results, root: Path) -> str:
         raise MetabenchError(f"no finished evaluation in {path}")
     titles = {words.title(result.column, results.columns) for result in own}
     scores = layout.score_tables(results, style.looks(results.labels)) if own else []
-    parts = [_table(table) for table in scores if table.title in titles] or [_costs(results)]
+    said = {regimes[0].test: regimes[0].headline for regimes in findings.findings_of(results)} if own else {}
+    parts = [_table(table, said[table.title]) for table in scores if table.title in titles] or [_costs(results)]
     notes = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."] if own else []
     if any(result.under_trained for result in own):
         notes.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
     return "\n\n".join([f"## {path.name}", *parts, " ".join([*notes, _origin(results, path, root)])])
 
 
-def _table(table: layout.Table) -> str:
+def _table(table: layout.Table, headline: str) -> str:
     shown = [
         [one.numeric, one.title, *(cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in column)]
         for one, column in zip(table.headers, zip(*table.rows, strict=True), strict=True)
@@ -123,7 +133,7 @@ def _table(table: layout.Table) -> str:
     numeric, titles, *rows = zip(*shown, strict=True)
     text = words.pipe_table(titles, numeric, rows)
     common = "; ".join(f"{name}: {value}" for name, value in table.common if value != words.MISSING)
-    return f"**{table.title}** ({common})\n\n{text}"
+    return f"**{table.title}** ({common})\n\n{headline}.\n\n{text}"
 
 
 def _costs(results: Results) -> str:

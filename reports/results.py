@@ -22,6 +22,7 @@ from benchmarks.stats import (
     TestProtocol,
     arranged,
     at_step,
+    distinct,
     grouped,
     protocol_of,
     row_of,
@@ -113,7 +114,8 @@ class Result:
         rows = []
         for step, scores in self.by_step.items():
             if scores[:, :episodes].size:
-                interval = Contrast(scores[:, :episodes]).interval("models")
+                strata = None if self.row.strata is None else self.row.strata[:episodes][: scores.shape[1]]
+                interval = Contrast(scores[:, :episodes], strata=strata).interval("models")
                 rows.append((step, interval.estimate, interval.half_width))
         return pd.DataFrame(rows, columns=["step", "mean", "half_width"])
 
@@ -145,7 +147,7 @@ class Results:
     @cached_property
     def results(self) -> list[Result]:
         """One per number, in the order of `columns` and then best first."""
-        found, groups = [], grouped(self.records, self.older)
+        rows, groups = [], grouped(self.records, self.older)
         tested = {one.record.key: one.record for _, group in groups for one in group}
         scores = {key: self.holders[key].scores(record) or {} for key, record in tested.items()}
         for name, group in groups:
@@ -154,9 +156,9 @@ class Results:
                 if values is None:
                     told = f"record {one.record.key} ({one.record.label}) has no scores at its headline step"
                     self.complaints[0].append(f"{told}, {one.test.headline_step}")
-            row = row_of(name, group, headline)
-            if row is not None:
-                found.append(Result(row, _by_step(row, [scores[one.record.key] for one in row.tested])))
+            rows.append(row_of(name, group, headline, self.examples))
+        kept = distinct(row for row in rows if row is not None)
+        found = [Result(row, _by_step(row, [scores[one.record.key] for one in row.tested])) for row in kept]
         return sorted(found, key=_order)
 
     @cached_property
@@ -201,6 +203,11 @@ class Results:
         place = result.column if result.column in self.verdicts else self.leading(result.column.test)
         found = self.verdicts[place]
         return found if isinstance(found, Comparison) else None
+
+    def failed(self, result: Result) -> float | None:
+        """The share of a result's adaptations that failed; None where it is unknown, and for older code."""
+        column = next((column for column in self.compared if result.row in column.rows), None)
+        return column.failed(result.row) if column else None
 
     def of(self, row: Row) -> Result:
         """The result of a row."""

@@ -21,7 +21,7 @@ from reports.scores.findings import Entry, Finding, findings_of
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
 #: details next to the scores of a full table, if there is room
-SHOWN = ("rank", "groups", "seeds", "of published", "training")
+SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of published", "training")
 #: columns between two tables
 GAP = 3
 NOTHING = "No evaluation has finished yet."
@@ -152,7 +152,7 @@ def _number(entry: Entry | None) -> Text:
     """A score; bold for the top group."""
     if entry is None:
         return Text("")
-    return _marked(Text(entry.number, style="bold" if entry.rank == 1 else ""), entry.result.under_trained)
+    return _marked(Text(entry.number, style="bold" if entry.top else ""), entry.result.under_trained)
 
 
 def _marked(text: Text, under_trained: bool) -> Text:
@@ -230,5 +230,11 @@ def _failures(results: Results, most: int | None = None, more: str = "") -> list
 
 
 def _legend(results: Results) -> list[RenderableType]:
-    marked = any(result.under_trained for result in results.results)
-    return [Text(f"{words.UNDER_TRAINED} rests on an under-trained fit.", style="dim")] if marked else []
+    told = ["Bold: none is significantly better; with fewer than 5 seeds this holds for these trained models."]
+    if any(result.under_trained for result in results.results):
+        told.append(f"{words.UNDER_TRAINED} rests on an under-trained fit.")
+    shares = {f"{one.name} on {one.column.task}": share for one in results.results if (share := results.failed(one))}
+    if shares:
+        worst = max(shares, key=shares.__getitem__)
+        told.append(f"Adaptations failed: {words.percent(shares[worst])} of {worst}{', the most' * (len(shares) > 1)}.")
+    return [Text(" ".join(told), style="dim")] if results.results else []

@@ -48,7 +48,12 @@ def number(value: float, metric: str) -> str:
     """A score in its unit's decimals, without the unit."""
     if not math.isfinite(value):
         return "not a number"
-    return f"{value * factor(metric):.{METRICS.get(metric, METRICS['return'])[1]}f}"
+    return fixed(value * factor(metric), METRICS.get(metric, METRICS["return"])[1])
+
+
+def fixed(value: float, decimals: int = 3) -> str:
+    """``0.381``; ``5.9e+20`` from a million on."""
+    return f"{value:.1e}" if abs(value) >= 1e6 else f"{value:.{decimals}f}"
 
 
 def plus_minus(interval: Interval, metric: str) -> str:
@@ -120,11 +125,6 @@ def percent(share: float | None) -> str:
 def grouped(value: int | str) -> str:
     """A whole number as in 60,000; a range of such numbers as it is."""
     return value if isinstance(value, str) else f"{value:,}"
-
-
-def selection(name: str) -> str:
-    """How a method's settings came about."""
-    return {"validation": "tuned on validation"}.get(name, name)
 
 
 def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:

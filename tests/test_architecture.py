@@ -23,23 +23,25 @@ PLUGINS = ("maml", "baselines", "benchmarks.tasks")
 #: room -> the rooms that it may import; those of `benchmarks` without its name. Any other arrow is a mistake.
 ARROWS = {
     # the contract, and what a method or a task is made of
-    **dict.fromkeys(("errors", "sampling", "clock", "machine", "masking", "cache", "program"), ""),
-    **dict.fromkeys(("api", "checks"), "errors"),
+    **dict.fromkeys(("errors", "origin", "sampling", "clock", "machine", "masking", "cache", "program"), ""),
+    **dict.fromkeys(("failed_adaptations",), ""),
+    "api": "errors origin",
+    "checks": "errors",
     "execution": "checks errors",
-    "registry": "api checks errors",
+    "registry": "api checks errors origin",
     "training": "api",
     "models": "api checks errors registry",
     "environments": "api checks errors execution registry sampling",
     "images": "api cache checks errors sampling",
     # plug-ins
     "tasks": "api checks environments errors images program registry sampling",
-    "maml": "api checks environments execution models registry training",
-    "baselines": "api checks environments maml models registry sampling training",
+    "maml": "api checks environments execution models origin registry training",
+    "baselines": "api checks environments maml models origin registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",
     "records": "checks errors masking registry",
-    "run": "api checks clock errors execution machine masking models program records registry",
-    "stats": "checks errors records sampling",
+    "run": "api checks clock errors execution failed_adaptations machine masking models program records registry",
+    "stats": "checks errors failed_adaptations records sampling",
     "compare": "checks errors records registry stats",
     "cost": (
         "api checks clock environments errors execution machine models records registry run sampling stats training"
@@ -48,7 +50,7 @@ ARROWS = {
     "python_api": "api checks errors execution records registry run stats",
     "reports": "errors gate records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
-    "reports.page": "records stats reports reports.cost reports.scores",
+    "reports.page": "records reports reports.cost reports.scores",
     "reports.scores": "errors records stats reports reports.cost",
     "commands": (
         "cache checks compare cost errors gate images machine python_api records registry run stats reports "

@@ -7,6 +7,7 @@ distribution function are polynomials: Gauss-Legendre quadrature of enough nodes
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from torch import Tensor
 
 #: pulls of a trial up to which the tables of `Posterior` stay small
 TABLE_PULLS = 200
+#: situations of a trial up to which its optimum is worked out
+MOST_SITUATIONS = 50_000
 #: successes and failures of one arm
 Counts = tuple[int, int]
 
@@ -135,9 +138,26 @@ def bayes_optimum(arms: int, pulls: int) -> BayesOptimum:
     return BayesOptimum(arms, pulls)
 
 
+@functools.cache
 def within_reach(arms: int, pulls: int) -> bool:
-    """Whether all situations of a trial can be worked through in seconds."""
-    return pulls <= (30 if arms == 2 else 12)
+    """Whether all situations of a trial can be worked through in about a second."""
+    return all(situations(some, pulls) <= MOST_SITUATIONS for some in (1, min(2, arms), min(arms, pulls)))
+
+
+def situations(arms: int, pulls: int) -> int:
+    """How many situations a trial can get into: multisets of at most ``arms`` counts with at most ``pulls`` pulls.
+
+    An arm with m pulls has m + 1 possible counts, so q such arms have m + q over q multisets."""
+    ways = [[1] + [0] * pulls, *([0] * (pulls + 1) for _ in range(arms))]  # arms, pulls -> multisets
+    for m in range(1, pulls + 1):
+        ways = [
+            [
+                sum(ways[used - q][spent - q * m] * math.comb(m + q, q) for q in range(min(used, spent // m) + 1))
+                for spent in range(pulls + 1)
+            ]
+            for used in range(arms + 1)
+        ]
+    return sum(map(sum, ways))
 
 
 def known_optimum(fields: Mapping[str, Any]) -> dict[str, float]:

@@ -22,10 +22,10 @@ from benchmarks.records.store import Store
 from benchmarks.stats import (
     Column,
     Contrast,
-    Pair,
     Row,
     Scores,
     TestProtocol,
+    Verdict,
     columns,
     components,
     judge,
@@ -34,6 +34,7 @@ from benchmarks.stats import (
     paired_contrast,
     power,
     protocol_of,
+    starved,
 )
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -81,10 +82,19 @@ def _compare_methods(store: Path, found: Sequence[Column], first: str, second: s
     for column in found:
         rows = {row.name: row for row in column.rows}
         if first in rows and second in rows:
-            lines += _column_lines(column, [(rows[first], rows[second])], ("", ""))
+            lines += _method_lines(column, rows[first], rows[second])
     if not lines:
         raise MetabenchError(f"{store} has no test of both {first!r} and {second!r}")
     return pd.DataFrame(lines)
+
+
+def _method_lines(column: Column, first: Row, second: Row) -> list[dict[str, Any]]:
+    """The verdict of the page; floor and ceiling, which it doesn't compare, are a family of their own."""
+    if first in column.learners and second in column.learners:
+        judged = column.comparison()
+        if any({pair.first, pair.second} == {first.name, second.name} for pair in judged.pairs):
+            return [_table(column, (first, second), judged.of(first.name, second.name))]
+    return _column_lines(column, [(first, second)], ("", ""))
 
 
 def compare_foreign(path: Path, store: Path) -> pd.DataFrame:
@@ -143,7 +153,7 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float) -> Itera
         flat = paired_contrast(scores[0], scores[1], column.metric, column.higher_is_better)
     except MetabenchError:
         return
-    if flat is None or len(column.episodes) < 2:
+    if flat is None or flat.unstable or len(column.episodes) < 2:
         return
     values = flat.values.reshape(flat.seeds, len(column.episodes), -1)
     parts = components(values, column.membership)
@@ -206,24 +216,24 @@ def _column_lines(
     column: Column, pairs: Sequence[tuple[Row, Row]], prefixes: tuple[str, str], scope: str | None = None
 ) -> list[dict[str, Any]]:
     """One line per pair, all of them one family."""
-    couples, contrasts, kept, lines = [], [], [], []
+    couples, contrasts, kept, lines, why = [], [], [], [], []
     for first, second in pairs:
         names = f"{prefixes[0]}{first.name}", f"{prefixes[1]}{second.name}"
         try:
             scores = [row.scores(column.episodes) for row in (first, second)]
-            one = paired_contrast(scores[0], scores[1], column.metric, column.higher_is_better, column.membership)
-            why = "no seed in common"
+            task = column.metric, column.higher_is_better, column.membership, column.strata
+            one, refused = paired_contrast(scores[0], scores[1], *task), "no seed in common"
         except MetabenchError as refusal:
-            one, why = None, str(refusal)
+            one, refused = None, str(refusal)
         if one is None:
-            lines.append(_no_verdict(column.protocol, why, *names))
+            lines.append(_no_verdict(column.protocol, refused, *names))
             continue
+        why.append(starved(dict(zip(names, scores, strict=True)), column.metric))
         couples.append(names)
         contrasts.append(one)
         kept.append((first, second))
-    if scope is None:
-        scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
-    judged = judge(couples, contrasts, scope, margin_on_scale(column.margin, column.metric))
+    count, limit = len(couples), margin_on_scale(column.margin, column.metric)
+    judged = judge(couples, contrasts, [column.metric] * count, [limit] * count, scope, why)
     return [_table(column, rows, pair) for rows, pair in zip(kept, judged, strict=True)] + lines
 
 
@@ -243,21 +253,19 @@ def _no_verdict(protocol: TestProtocol, why: str, first: str, second: str | None
     return {**_base(protocol, first, second), "verdict": "can't say", "note": why}
 
 
-def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
-    """mean_first, mean_second: scores. advantage, low, high: by how much the first is better, with the adjusted
-    interval, on the scale named (a difference of scores, or log(mean error of second / of first)). verdict: what the
-    first is. within_margin: whether the 90 % interval lies within the margin. note: what else is different."""
-    under = [row.name for row in rows if row.under_trained]
-    notes = [_differences(*rows), f"under-trained: {', '.join(sorted(set(under)))}" if under else ""]
+def _table(column: Column, rows: tuple[Row, Row], pair: Verdict) -> dict[str, Any]:
+    """mean_first, mean_second: scores. advantage, low, high: by how much the first is better, with the interval that
+    decided (adjusted, or of 90 % where equivalent or non-inferior), on the scale named (a difference of scores, or
+    log(mean error of second / of first)). verdict: what the first is. within_margin: whether the 90 % interval lies
+    within the margin. note: what else is different."""
+    notes = [_differences(*rows), pair.reason]
     notes += [
         f"{row.name} mixes seeds of {' and '.join(map(str, row.threads))} threads"
         for row in rows
         if len(row.threads) > 1
     ]
-    if pair.verdict == "undecided" and (need := pair.need()) is not None:
-        notes.append(f"would take {need}")
-    if not pair.adjusted.known:
-        notes.append("no interval")
+    if pair.need is not None:
+        notes.append(f"would take {pair.need}")
     return {
         **_base(column.protocol, pair.first, pair.second),
         "metric": column.metric,
@@ -265,11 +273,11 @@ def _table(column: Column, rows: tuple[Row, Row], pair: Pair) -> dict[str, Any]:
         "mean_second": float(rows[1].on(column.episodes).mean()),
         "scale": pair.contrast.scale,
         "advantage": pair.contrast.estimate,
-        "low": pair.adjusted.low,
-        "high": pair.adjusted.high,
+        "low": pair.shown.low,
+        "high": pair.shown.high,
         "p": pair.p,
         "p_holm": pair.p_holm,
-        "verdict": "under-trained" if under else pair.verdict,
+        "verdict": pair.word,
         "within_margin": pair.equivalent,
         "scope": pair.scope,
         "survives_new_classes": pair.survives_new_classes,

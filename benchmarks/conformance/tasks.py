@@ -213,6 +213,12 @@ def _check_scores(tasks: TaskDistribution, query: LabelledSet) -> Iterator[Findi
         yield complaint(f"score has shape {tuple(scores.shape)}, not one score per query {tuple(query.x.shape[:2])}")
     elif not (scores.double() == best).all():
         yield complaint(f"a perfect predictor scores {float(scores.double().mean()):g}, not {best:g}")
+    lost = tasks.score(lambda x, memory=None: (torch.full_like(perfect, torch.nan), None), query)
+    if torch.isfinite(lost).any():
+        yield complaint(
+            f"predictions that are not a number score {float(lost.nanmean()):g}: score is NaN there (for classes see "
+            "benchmarks.images.distribution.classes_of)"
+        )
     for wrong in (perfect[0, 0], perfect[..., :1, :], perfect[..., 0]):
         try:
             tasks.score(lambda x, memory=None: (wrong, None), query)  # noqa: B023

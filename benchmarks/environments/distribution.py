@@ -107,5 +107,7 @@ class ControlTasks(TaskDistribution):
         )
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
-        """Undiscounted return of each trial, ``[T, queries]``."""
-        return query.batch(predictor, 0).returns
+        """Undiscounted return of each trial, ``[T, queries]``; NaN where a reward or the policy was not a number."""
+        played = query.play(predictor, 0)
+        chances = played.log_probabilities.masked_fill(~played.live, 0.0)
+        return played.returns.masked_fill(~torch.isfinite(played.returns + chances.sum(-1)), torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks import sampling
@@ -108,12 +110,27 @@ class LocomotionTasks(ControlTasks):
 
 
 @dataclass(frozen=True)
+class Listed(Rollouts):
+    """Rollouts in tasks of a finite list. ``classes``: 1 for forward and 0 for backward, ``[T, queries]``; ``items``:
+    the number of the trajectory."""
+
+    @property
+    def classes(self) -> Tensor:
+        return (self.parameters[:, :1] > 0).long().expand(-1, self.trajectories)
+
+    @property
+    def items(self) -> Tensor:
+        return torch.arange(self.trajectories).expand(len(self), -1)
+
+
+@dataclass(frozen=True)
 class Directions(LocomotionTasks):
-    """Two tasks, forward (+1) and backward (−1), equally likely.
+    """Two tasks, forward (+1) and backward (−1), equally likely; test episodes have them in pairs, one of each.
 
     test_tasks: recorded fact that test tasks are training tasks
     """
 
+    version: ClassVar[int] = 2
     aim: ClassVar[str] = "direction"
 
     test_tasks: Literal["training"] = "training"
@@ -121,6 +138,20 @@ class Directions(LocomotionTasks):
     def draw(self, key: int, indices: Indices) -> np.ndarray:
         """Directions, float64 ``[T, 1]``."""
         return np.where(sampling.uniform(key, indices, 1) < 0.5, -1.0, 1.0)
+
+    def episodes(
+        self, split: str, indices: Indices, *, shots: int | None = None, queries: int | None = None
+    ) -> Episodes:
+        """As for all control tasks; of the test episodes 2i and 2i + 1, one goes forward and one backward."""
+        found = super().episodes(split, indices, shots=shots, queries=queries)
+        support, query = found.support, found.query
+        if split == "test":
+            numbers = np.asarray(indices, dtype=np.int64)
+            first = self.draw(sampling.stream(f"{self.name}-v{self.version}", split, "pairs"), numbers // 2)
+            drawn = np.where(numbers[:, None] % 2, -first, first).astype(np.float32)
+            directions = torch.from_numpy(drawn).to(self.device)
+            support, query = (dataclasses.replace(each, parameters=directions) for each in (support, query))
+        return Episodes(support, Listed(**{each.name: getattr(query, each.name) for each in dataclasses.fields(query)}))
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,14 @@ class Rollouts:
         return dataclasses.replace(self, parameters=self.parameters[tasks], indices=self.indices[tasks])
 
     def batch(self, predictor: Predictor | None, step: int) -> Trajectories:
+        """The trajectories of inner step ``step``; raises `Diverged` for a reward that is not finite."""
+        trajectories = self.play(predictor, step)
+        if not bool(torch.isfinite(trajectories.rewards).all()):
+            raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
+        return trajectories
+
+    def play(self, predictor: Predictor | None, step: int) -> Trajectories:
+        """The same, whatever the rewards."""
         if predictor is None:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
@@ -121,8 +129,6 @@ class Rollouts:
         with torch.no_grad(), env.working():
             trajectories = roll_out(env, predictor, reset_noise, step_noise)
         self.counter.steps += trajectories.environment_steps
-        if not bool(torch.isfinite(trajectories.rewards).all()):
-            raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
         return trajectories
 
     def noise(self, step: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,14 @@ Indices = Sequence[int] | np.ndarray
 #: episodes and examples shown in figures
 EXHIBITED_EPISODES = 3
 EXHIBITED_EXAMPLES = 25
+#: a class score beyond this is no number: in float32 its neighbours are more than 1 apart
+LARGEST = 2.0**24
+
+
+def classes_of(scores: Tensor) -> Tensor:
+    """The class with the highest score ``[..., way]``, the first of equal ones; -1 where that score is NaN, infinite or
+    beyond `LARGEST`. A class may be ruled out by -inf."""
+    return scores.argmax(dim=-1).masked_fill(~(scores.amax(dim=-1).abs() <= LARGEST), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,17 +171,19 @@ class ImageTasks(TaskDistribution):
         return len(self._split(split).names) * self.turns(split)
 
     def score(self, predictor: Predictor, query: LabelledSet) -> Tensor:
-        """1 where the class with the highest score is the right one, else 0: float32 ``[T, n]``."""
-        return (self.predictions(predictor, query).argmax(dim=-1) == query.y).float()
+        """1 where the class with the highest score is the right one, else 0: float32 ``[T, n]``; NaN where there is
+        none (`classes_of`)."""
+        found = classes_of(self.predictions(predictor, query))
+        return (found == query.y).float().masked_fill(found < 0, torch.nan)
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
         """Images of the first E episodes, with predictions after each of S step counts.
 
         support_images, query_images: uint8 ``[E, n, H, W(, C)]``; support_labels, query_labels: ``[E, n]``;
-        predicted: ``[S, E, n]``; steps: ``[S]``; class_names: text ``[E, way]``, by label."""
+        predicted: ``[S, E, n]``, -1 for none; steps: ``[S]``; class_names: text ``[E, way]``, by label."""
         shown, limit = slice(0, EXHIBITED_EPISODES), EXHIBITED_EXAMPLES
         support, query = episodes.support[shown], episodes.query[shown]
-        predicted = [predict(episodes.query.x)[0][shown, :limit].argmax(dim=-1) for predict in predictors.values()]
+        predicted = [classes_of(predict(episodes.query.x)[0][shown, :limit]) for predict in predictors.values()]
         by_label = [sorted(set(map(tuple, pairs))) for pairs in torch.stack((support.y, support.classes), -1).tolist()]
         return {
             "support_images": _pictures(support.x[:, :limit]),

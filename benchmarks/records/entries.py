@@ -61,7 +61,7 @@ class Timed(TypedDict, total=False):
 
 def missing(setting: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
     """The first entry that a cost record needs and lacks; rows of control steps are free."""
-    if "task" in setting and "backbone" not in setting:
+    if "task" in setting:
         return None
     if lacking := [name for name in ("backbone", "meta_batch", "inner_steps") if name not in setting]:
         return lacking[0]

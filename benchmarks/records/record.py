@@ -9,16 +9,18 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from benchmarks.records.entries import Facts, Gpu, Setting, Timed, missing
+from benchmarks.records.entries import Facts, Setting, Timed, missing
+from benchmarks.records.origin import Git as Git
+from benchmarks.records.origin import Machine as Machine
 from benchmarks.records.plain import Unreadable, plain, read, whole
 
 SCHEMA = 2
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
-#: a fit with less of the published budget is under-trained even where validation stands still: an early plateau is no
-#: sign of convergence (MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps)
-LEAST_SHARE = 0.1
+#: a fit with less of its budget (without one: with fewer examples or environment steps) is under-trained even where
+#: validation stands still: MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps
+LEAST_SHARE, LEAST_SEEN = 0.1, 100_000
 T = TypeVar("T")
 
 
@@ -69,7 +71,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite."""
+    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite.
+    robust: the score that selects, where an error counts as no higher than the best constant's. failed: adaptations
+    that failed. Both are None in older records."""
 
     step: int
     seconds: float
@@ -78,12 +82,15 @@ class CurvePoint:
     loss: float | None
     score: float | None
     standard_error: float | None
+    robust: float | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went. fit: its key. share: of the published budget. regime: of batch-norm in training. threads (they
-    decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
+    """How a fit went. fit: its key. share: of the published budget, or of the task's. best_step: of the state that is
+    tested as "best". best_validation: its robust score (the mean in older records). regime: of batch-norm. threads
+    (they decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
 
     fit: str
     method: str
@@ -105,19 +112,26 @@ class Training:
 
     @property
     def under_trained(self) -> bool:
-        """Whether the fit had too little training: less than the published budget, and either validation that still
-        improved in the last quarter or less than a tenth of that budget. Without a published budget improvement alone
-        decides."""
+        """Whether the fit had less than its budget, and either less than a tenth of it or validation that still
+        improved in its last quarter. Without a budget `LEAST_SEEN` takes the place of the tenth."""
         if self.share is None:
-            return self.still_improving
+            return self.still_improving or (self.examples or self.environment_steps) < LEAST_SEEN
         return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
+
+    @property
+    def failed_validations(self) -> int:
+        """In how many validations an adaptation failed; in older records, how many were not finite."""
+        return sum(point.score is None or bool(point.failed) for point in self.curve)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Conditions that all tests share. trained_on: the task id of the fit. shots, queries: per class (or task), if any.
-    selection: "published" or "validation". curve_episodes: the first ones, scored after every inner step.
-    episodes_digest: of the table of test examples, None for tasks that draw them afresh."""
+    """The conditions that all tests of an evaluation share.
+
+    trained_on: the task id of the fit. shots, queries: per class (or task); None where the task has none.
+    selection: "published" or "validation". curve_episodes: the first episodes, scored after every inner step.
+    episodes_digest: of the table of test examples, None for tasks that draw them afresh. constant_error: the mean
+    squared error of the best constant on the test; None for other tasks and in older records."""
 
     split: str
     task_id: str
@@ -130,12 +144,14 @@ class Evaluation:
     validation_episodes: int
     curve_episodes: int
     episodes_digest: str | None = None
+    constant_error: float | None = None
 
 
 @dataclass(frozen=True)
 class StepSummary:
     """Scores after some inner steps over episodes (an episode's score is the mean over its queries). half_width: of the
-    95 % interval. environment_steps: taken by then, per task."""
+    95 % interval. environment_steps: taken by then, per task. failed: episodes whose adaptation failed (an answer that
+    is not a number, or an error above 100 times the best constant's); None in older records."""
 
     step: int
     mean: float | None
@@ -144,6 +160,7 @@ class StepSummary:
     episodes: int
     deviation: float | None
     environment_steps: float | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,31 +203,6 @@ class Cost:
     precision: dict[str, Any] | None = None
     stages: dict[str, Any] = field(default_factory=dict)
     cut: bool = False
-
-
-@dataclass(frozen=True)
-class Machine:
-    """`benchmarks.machine.fingerprint` of the process that computed the record."""
-
-    id: str
-    cpu: str
-    architecture: str
-    physical_cores: int | None
-    logical_cores: int | None
-    usable_cores: int | None
-    memory_gib: int | None
-    system: str
-    os: str
-    gpu: Annotated[dict[str, Any], Gpu] | None = None
-    threads: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Git:
-    """The checked-out commit, and whether files differed from it."""
-
-    commit: str
-    dirty: bool
 
 
 @dataclass(frozen=True)

@@ -104,11 +104,12 @@ class _Where:
         block, found = self.block.block, self.block.found
         conditions: list[tuple[Tasks, int | None]] = [(test, None) for test in found.tests]
         conditions += [(found.tasks, shots) for shots in dict.fromkeys((*block.shots, *self.request.shots))]
+        of_papers: list[tuple[Tasks, int | None]] = [(test, None) for test in found.of_papers]
         learner = entry.learner
         for selection in block.selections:
             if selection != "published" and not learner.tunable:
                 continue
-            for test, shots in conditions:
+            for test, shots in [*conditions, *(of_papers if selection == "published" else [])]:
                 details = {
                     "fit": fit.key if fit else None,
                     "budget": fit.spec["budget"] if fit else None,
@@ -178,7 +179,13 @@ class _Where:
         return Cell(kind, key, label, tasks.facts.id, seed, spec, draft)
 
 
-def conditions(test: Mapping[str, Any], tasks: Tasks, trained_on: Tasks, digest: str | None = None) -> Evaluation:
+def conditions(
+    test: Mapping[str, Any],
+    tasks: Tasks,
+    trained_on: Tasks,
+    digest: str | None = None,
+    constant_error: float | None = None,
+) -> Evaluation:
     """The conditions of an evaluation. test: of the cell's spec. digest: of the test examples."""
     fields = tasks.facts.fields
     return Evaluation(
@@ -193,6 +200,7 @@ def conditions(test: Mapping[str, Any], tasks: Tasks, trained_on: Tasks, digest:
         validation_episodes=test["validation_episodes"],
         curve_episodes=min(CURVE_EPISODES, test["episodes"]),
         episodes_digest=digest,
+        constant_error=constant_error,
     )
 
 

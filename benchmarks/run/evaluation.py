@@ -18,8 +18,10 @@ import torch
 
 from benchmarks.api import Episodes, MetaLearner, Predictor, State, TaskDistribution, in_regime, regimes_of
 from benchmarks.clock import Clock
+from benchmarks.failed_adaptations import failed
 from benchmarks.records.record import StepSummary
 from benchmarks.run.fitting import episodes_at_once
+from benchmarks.run.scoring import ConstantError, scored
 from benchmarks.run.selection import Choice
 
 #: two-sided 95 % of the normal distribution
@@ -35,17 +37,21 @@ class Tested:
     """The scores of a checkpoint in one regime: arrays ``[episodes, queries]`` by number of inner steps (of the first
     `CURVE_EPISODES` episodes only, where a step isn't reported).
 
+    lost: by step whether an answer of the episode is not a number, bool ``[episodes]``.
     environment_steps: taken by then for all episodes together. seconds: of adapting to all of them."""
 
     choice: Choice
     reported_steps: tuple[int, ...]
     scores: dict[int, np.ndarray] = field(default_factory=dict)
+    lost: dict[int, np.ndarray] = field(default_factory=dict)
     environment_steps: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def summary(self) -> tuple[StepSummary, ...]:
-        """Mean, standard error and 95 % half-width over episodes after each number of inner steps; an episode's score
-        is the mean over its queries. A record writes numbers that are not finite as None."""
+    @np.errstate(invalid="ignore", over="ignore")
+    def summary(self, constant_error: float | None = None) -> tuple[StepSummary, ...]:
+        """Mean, standard error and 95 % half-width over episodes after each number of inner steps, and how many
+        adaptations have failed; an episode's score is the mean over its queries. A record writes numbers that are not
+        finite as None."""
         rows = []
         for step, values in sorted(self.scores.items()):
             scores = values.astype(np.float64).mean(1)
@@ -53,19 +59,22 @@ class Tested:
             deviation = float(scores.std(ddof=1)) if count > 1 else math.nan
             error = deviation / math.sqrt(count)
             taken = self.environment_steps[step] / count if step in self.environment_steps else None
-            rows.append(StepSummary(step, mean, error, Z95 * error, count, deviation, taken))
+            lost = int(failed(scores, self.lost[step], constant_error).sum())
+            rows.append(StepSummary(step, mean, error, Z95 * error, count, deviation, taken, lost))
         return tuple(rows)
 
 
 @dataclass
 class Evaluated:
     """All tests of a learner, by checkpoint and regime. items: ``classes`` and ``items`` ``[episodes, queries]`` of the
-    test examples, None where every example is a new draw. exhibit: arrays for the figures, of the first test."""
+    test examples, None where every example is a new draw. exhibit: arrays for the figures, of the first test.
+    constant_error: of the best constant on the test, for regression."""
 
     tests: dict[tuple[str, str], Tested]
     items: dict[str, np.ndarray] | None
     exhibit: dict[str, np.ndarray]
     tasks_at_once: int
+    constant_error: float | None = None
 
 
 def regimes_for(
@@ -94,8 +103,10 @@ def evaluate(
     at_once = min(episodes_at_once(tasks, regime) for _, regime in choices)
     items: dict[str, np.ndarray] = {}
     exhibit: dict[str, np.ndarray] = {}
+    constant = ConstantError()
     for indices in _chunks(test["episodes"], at_once):
         episodes = tasks.episodes(test["split"], indices, shots=test["shots"])
+        constant.add(tasks, episodes.query)
         for model, adapted, group in _groups(learner, choices):
             _score(adapted, states[model], tasks, episodes, indices, {r: tests[model, r] for r in group}, test)
         if getattr(episodes.query, "classes", None) is not None:
@@ -108,7 +119,7 @@ def evaluate(
     for tested in tests.values():
         reached = tuple(step for step in tested.reported_steps if step in tested.scores)
         tested.reported_steps = reached or (max(tested.scores),)  # a learner may end before its first reported step
-    return Evaluated(tests, items or None, exhibit, at_once)
+    return Evaluated(tests, items or None, exhibit, at_once, constant.value)
 
 
 def _begin(learner: MetaLearner, choice: Choice) -> Tested:
@@ -150,9 +161,10 @@ def _score(
             if not curve and step not in reported[regime]:
                 continue
             with torch.no_grad():
-                scores = tasks.score(in_regime(predictor, regime), episodes.query).cpu().numpy()
+                scores, lost = scored(tasks, in_regime(predictor, regime), episodes.query)
             total = test["episodes"] if step in reported[regime] else min(CURVE_EPISODES, test["episodes"])
             _put(tested.scores, step, indices, scores, total)
+            _put(tested.lost, step, indices, lost, total)
             if played is not None:
                 tested.environment_steps[step] = tested.environment_steps.get(step, 0) + played
     for tested in tests.values():

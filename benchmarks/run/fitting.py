@@ -19,6 +19,8 @@ import numpy as np
 
 from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
 from benchmarks.clock import Clock
+from benchmarks.failed_adaptations import failed
+from benchmarks.run.scoring import ConstantError, robust, scored
 
 #: seconds of training between two checkpoints
 CHECKPOINT_EVERY = 30.0
@@ -28,7 +30,9 @@ REPORT_EVERY = 0.25
 
 @dataclass
 class Progress:
-    """A fit so far: states, step times in seconds, losses, and one row of the learning curve per validation."""
+    """A fit so far: states, step times in seconds, losses, and one row of the learning curve per validation.
+
+    validation_scores: of each validation its episodes, as selection counts them (`benchmarks.run.scoring.robust`)."""
 
     state: State | None = None
     best_state: State | None = None
@@ -62,6 +66,12 @@ class Progress:
         return cls(**values)
 
 
+def fit_config(learner: MetaLearner) -> dict[str, Any]:
+    """The part of the configuration that a fit depends on: all but the fields of adaptation."""
+    adaptation = {f.name for f in dataclasses.fields(learner) if f.metadata.get("stage") == "adaptation"}
+    return {name: value for name, value in learner.config().items() if name not in adaptation}
+
+
 def planned(
     learner: MetaLearner, tasks: TaskDistribution, meta_steps: int, forced: str, progress: Progress
 ) -> MetaLearner:
@@ -74,16 +84,22 @@ def planned(
     return learner
 
 
-def validation_scores(learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int) -> np.ndarray:
-    """The score of each validation episode at the headline step, ``[episodes]``: the same episodes at every call."""
-    scores = []
+def validation_scores(
+    learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each validation episode at the headline step, ``[episodes]``: its score, its robust score, and whether the
+    adaptation has failed. The same episodes at every call."""
+    found, constant = [], ConstantError()
     headline = learner.reported_steps()[-1]
     for first in range(0, episodes, chunk := episodes_at_once(tasks, "query")):
         cut = tasks.episodes("validation", range(first, min(first + chunk, episodes)))
         predictors = learner.adapt(state, cut.support, tasks)
         *_, predictor = itertools.islice(predictors, headline + 1)  # the last one of an adaptation that ends before
-        scores.append(tasks.score(predictor, cut.query).double().mean(1).cpu().numpy())
-    return np.concatenate(scores)
+        found.append(scored(tasks, predictor, cut.query))
+        constant.add(tasks, cut.query)
+    scores = np.concatenate([scores.astype(np.float64).mean(1) for scores, _ in found])
+    lost = np.concatenate([lost for _, lost in found])
+    return scores, robust(scores, constant.value), failed(scores, lost, constant.value)
 
 
 def episodes_at_once(tasks: TaskDistribution, regime: str) -> int:
@@ -144,11 +160,12 @@ def train(
     return progress
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, progress: Progress) -> None:
     assert progress.state is not None
     state = progress.state
-    scores = validation_scores(learner, state, tasks, episodes)
-    score = float(scores.mean())
+    scores, counted, lost = validation_scores(learner, state, tasks, episodes)
+    score, worth = float(scores.mean()), float(counted.mean())
     row = {
         "step": state.step,
         "seconds": progress.seconds,
@@ -157,12 +174,14 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
         "loss": float(np.mean(progress.losses[-100:])),
         "score": score if math.isfinite(score) else None,
         "standard_error": float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None,
+        "robust": worth if math.isfinite(worth) else None,
+        "failed": int(lost.sum()),
     }
     progress.curve.append(row)
-    progress.validation_scores.append([float(value) for value in scores])
+    progress.validation_scores.append([float(value) for value in counted])
     best = progress.best.get("score")
-    if math.isfinite(score) and (best is None or (score > best if tasks.higher_is_better else score < best)):
-        progress.best = {"step": state.step, "score": score}
+    if math.isfinite(worth) and (best is None or (worth > best if tasks.higher_is_better else worth < best)):
+        progress.best = {"step": state.step, "score": worth}
         progress.best_state = state.copy()
 
 

@@ -38,6 +38,7 @@ class Block:
     meta_steps_of: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
     otherwise: str | None = None
     shots: tuple[int, ...] = ()
+    queries: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
     regimes: tuple[str, ...] = ()
     selections: tuple[str, ...] = ("published",)
@@ -178,6 +179,7 @@ _TYPES: dict[str, Any] = {
     "meta_steps_of": dict,
     "otherwise": str,
     "shots": [int],
+    "queries": [int],
     "also": [str],
     "regimes": [str],
     "selections": [str],

@@ -87,12 +87,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """The tasks and methods of a block. tests: the task itself, and further variants to test on."""
+    """The tasks and methods of a block. tests: the task itself, and further variants to test on. of_papers: the task
+    with other numbers of queries."""
 
     tasks: Tasks
     training: Tasks
     tests: tuple[Tasks, ...]
     entries: tuple[Entry, ...]
+    of_papers: tuple[Tasks, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,16 +175,17 @@ def _resolved(block: Block, request: Request, files: Sequence[str]) -> Resolved:
     tests = (tasks, *(_task(name, request) for name in block.also))
     entries = tuple(_entry(name, block, tests, request, files) for name in block.methods)
     described = tuple(describe_task(each, files) for each in tests)
-    found = Found(described[0], describe_task(tasks.for_training(), files), described, entries)
+    of_papers = tuple(describe_task(_task(block.task, request, queries=count), files) for count in block.queries)
+    found = Found(described[0], describe_task(tasks.for_training(), files), described, entries, of_papers)
     other = block.otherwise and _resolved(
-        dataclasses.replace(block, task=block.otherwise, otherwise=None, also=()), request, files
+        dataclasses.replace(block, task=block.otherwise, otherwise=None, also=(), queries=()), request, files
     )
     return Resolved(block, found, other or None)
 
 
-def _task(task_id: str, request: Request) -> TaskDistribution:
+def _task(task_id: str, request: Request, **fields: Any) -> TaskDistribution:
     name = registry.build_task(task_id).name
-    return registry.build_task(task_id, device=request.device, **_settings_of(name, request.settings))
+    return registry.build_task(task_id, device=request.device, **{**_settings_of(name, request.settings), **fields})
 
 
 def _entry(name: str, block: Block, tests: Sequence[TaskDistribution], request: Request, files: Sequence[str]) -> Entry:
@@ -280,7 +283,9 @@ def describe_task(tasks: TaskDistribution, files: Sequence[str] = ()) -> Tasks:
 
 def describe_method(name: str, fields: dict[str, Any], learner: MetaLearner, tasks: TaskDistribution) -> Method:
     """A method as records have it. fields: those that the record names."""
-    facts = {"role": learner.role, **(learner.describe(tasks) if tasks.kind in learner.kinds else {})}
+    facts: dict[str, Any] = {"role": learner.role}
+    if tasks.kind in learner.kinds:
+        facts |= {**learner.describe(tasks), "settings": str(registry.origin(learner, name, tasks))}
     return Method(name, fields, facts)
 
 

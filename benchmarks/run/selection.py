@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from benchmarks.api import MetaLearner, State, TaskDistribution, in_regime
+from benchmarks.run.scoring import ConstantError, robust, scored
 
 #: every learner is tried after 0 to 10 inner steps, so that none is tuned more than the others
 GRID_STEPS = 10
@@ -33,10 +36,13 @@ def choose(
     learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int, regimes: Sequence[str]
 ) -> dict[str, Choice]:
     """For each batch-norm regime the values of the learner's ``grid`` and the number of inner steps that score best on
-    the first ``episodes`` validation tasks. A setting whose mean score is not finite is never chosen."""
+    the first ``episodes`` validation tasks, by the robust score (`benchmarks.run.scoring.robust`): one task whose
+    adaptation fails neither chooses a setting nor rules it out."""
     if (own := learner.choose(state, tasks, episodes)) is not None:
         return dict.fromkeys(regimes, Choice(own[0], None, own[1]))
     cut = tasks.episodes("validation", range(episodes))
+    constant = ConstantError()
+    constant.add(tasks, cut.query)
     best: dict[str, tuple[float, Choice]] = {regime: (-math.inf, Choice()) for regime in regimes}
     trials = 0
     for values in itertools.product(*learner.grid.values()):
@@ -45,8 +51,9 @@ def choose(
         for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
             trials += 1
             for regime in regimes:
-                score = float(tasks.score(in_regime(predictor, regime), cut.query).double().mean())
-                score = score if tasks.higher_is_better else -score
+                scores, _ = scored(tasks, in_regime(predictor, regime), cut.query)
+                score = float(robust(scores.astype(np.float64).mean(1), constant.value).mean())
+                score = round(score if tasks.higher_is_better else -score, 12)  # equal accuracies stay equal
                 if math.isfinite(score) and score > best[regime][0]:
                     best[regime] = score, Choice(fields, step)
     return {regime: dataclasses.replace(choice, trials=trials) for regime, (_, choice) in best.items()}

@@ -35,7 +35,7 @@ from benchmarks.records.store import Store
 from benchmarks.run.cells import conditions
 from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
 from benchmarks.run.evaluation import Evaluated, evaluate, regimes_for
-from benchmarks.run.fitting import Progress, planned, still_improving, train
+from benchmarks.run.fitting import Progress, fit_config, planned, still_improving, train
 from benchmarks.run.resolution import describe_method, describe_task
 from benchmarks.run.selection import Choice, choose
 
@@ -100,7 +100,7 @@ def run_evaluation(
     record = _record(
         *(key, "evaluation", spec, tasks, started),
         training=fit.training if fit else None,
-        evaluation=conditions(test, describe_task(tasks), describe_task(trained_on), digest),
+        evaluation=conditions(test, describe_task(tasks), describe_task(trained_on), digest, evaluated.constant_error),
         tests=_tests(learner, tasks, evaluated, test["episodes"]),
         plan={"name": "eager", "compiled": False, "tasks": evaluated.tasks_at_once},
         peak_bytes=memory.bytes(),
@@ -190,7 +190,7 @@ def _tests(learner: MetaLearner, tasks: TaskDistribution, evaluated: Evaluated, 
         Test(
             *where,
             reported_steps=tested.reported_steps,
-            summary=tested.summary(),
+            summary=tested.summary(evaluated.constant_error),
             seconds_per_task=tested.seconds / episodes,
             trials=tested.choice.trials,
             chosen=tested.choice.plain,
@@ -220,7 +220,7 @@ def _training(
         method=spec["method"]["name"],
         meta_steps=fitted.state.step,
         published_meta_steps=published,
-        share=fitted.state.step / published if published else None,
+        share=_share(fitted.state, learner, tasks, spec["method"]["name"]),
         still_improving=still_improving(fitted, tasks.higher_is_better),
         seconds=fitted.seconds,
         examples=fitted.state.examples,
@@ -234,6 +234,16 @@ def _training(
         threads=torch.get_num_threads(),
         pace=machine.pace(),
     )
+
+
+def _share(state: State, learner: MetaLearner, tasks: TaskDistribution, name: str) -> float | None:
+    """The share of the budget: of the published meta-steps, if the settings are the usual ones; else of the examples or
+    environment steps that the task states for every learner. None where neither is stated."""
+    published, budget = registry.for_task(learner.published_meta_steps, tasks), tasks.budgets.get(tasks.variant)
+    usual = fit_config(learner) == fit_config(registry.build_method(name, tasks))
+    if budget and not (published and usual):
+        return (state.examples or state.environment_steps) / budget
+    return state.step / published if published else None
 
 
 @functools.cache

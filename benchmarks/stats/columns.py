@@ -8,6 +8,9 @@ ceiling are shown with the learners and not compared with them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.failed_adaptations import failed
 from benchmarks.records.record import Record, Task, Tested
 from benchmarks.stats.aggregate import TaskScores
 from benchmarks.stats.classes import Membership, clusters_by_item
+from benchmarks.stats.comparison import Comparison, Scores, compare
 from benchmarks.stats.contrasts import Contrast, Interval
 from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of
-from benchmarks.stats.verdicts import Comparison, Scores, compare
 
 #: digest -> ``classes`` and ``items`` ``[episodes, queries]`` of test examples
 Examples = Callable[[str], Mapping[str, np.ndarray] | None]
@@ -38,11 +42,14 @@ class Source(Protocol):
 @dataclass(frozen=True, eq=False)
 class Row:
     """A method under one protocol: one test per seed, and the score of every query at the headline step, ``[seeds,
-    episodes, queries]``, of the episodes that every seed has, from the first on."""
+    episodes, queries]``, of the episodes that every seed has, from the first on.
+
+    strata: the test task of each episode, where there is a finite list of them"""
 
     name: str
     tested: tuple[Tested, ...]
     values: np.ndarray
+    strata: np.ndarray | None = None
 
     @property
     def first(self) -> Tested:
@@ -66,6 +73,27 @@ class Row:
         return any(each.record.training.under_trained for each in self.tested if each.record.training)
 
     @property
+    def examples(self) -> float | None:
+        """Seen in training (of control tasks: environment steps), mean over seeds; None without training."""
+        seen = [fit.examples or fit.environment_steps for each in self.tested if (fit := each.record.training)]
+        return sum(seen) / len(seen) if seen else None
+
+    @property
+    def seed_deviation(self) -> float | None:
+        """Standard deviation over seeds of the mean over episodes; None for one seed."""
+        means = self.values.mean(axis=(1, 2))
+        return float(means.std(ddof=1)) if len(means) > 1 else None
+
+    @property
+    def choice(self) -> str:
+        """What decides its scores: method, code, budget, conditions, and for each seed its fields and steps at test,
+        those chosen among them."""
+        made = [({**one.method.fields, **one.test.chosen}, one.seed, one.test.headline_step) for one in self.tested]
+        record, where = self.first.record, dataclasses.replace(self.first.conditions, selection="")
+        same = [str(protocol_of(self.first)), self.first.method.name, record.code, str(record.budget), str(where)]
+        return json.dumps([*same, made], sort_keys=True, default=str)
+
+    @property
     def threads(self) -> tuple[int, ...]:
         """The numbers of CPU threads that its seeds were computed with; several of them mix other sums in one row."""
         return tuple(sorted({each.threads for each in self.tested}))
@@ -73,14 +101,20 @@ class Row:
     @property
     def own(self) -> bool:
         """Whether the test is of the task that the row was trained for, with as many shots: no further condition."""
+        return self.first.conditions.task_id == self.first.conditions.trained_on and self.at_home
+
+    @property
+    def at_home(self) -> bool:
+        """The same, with any number of queries."""
         where, shot = self.first.conditions, self.first.task.shot
         same_shots = shot is None or where.shots in (shot, None)
-        return where.task_id == where.trained_on and same_shots and self.first.test.model == "best"
+        same_task = _without_queries(where.task_id) == _without_queries(where.trained_on)
+        return same_task and same_shots and self.first.test.model == "best"
 
     @property
     def interval(self) -> Interval:
         """The mean over seeds and episodes, with its 95 % interval over episodes ("models")."""
-        return Contrast(self.values.mean(axis=2)).interval("models")
+        return Contrast(self.values.mean(axis=2), strata=self.strata).interval("models")
 
     @property
     def role(self) -> str:
@@ -93,7 +127,8 @@ class Row:
 
     def scores(self, episodes: np.ndarray) -> Scores:
         """Episode means, as `compare` takes them."""
-        return Scores(self.on(episodes).mean(axis=2), self.seeds, self.trained, self.under_trained)
+        values = self.on(episodes).mean(axis=2)
+        return Scores(values, self.seeds, self.trained, self.under_trained, self.examples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +174,53 @@ class Column:
     @cached_property
     def membership(self) -> Membership | None:
         """The classes of the shared episodes; None for tasks without."""
-        digest = next((d for row in self.rows if (d := row.first.conditions.episodes_digest)), None)
+        where = [row.first.conditions for row in self.rows]
+        digest = next((one.episodes_digest for one in where if one.episodes_digest and one.way is not None), None)
         found = self.examples(digest) if digest else None
         if found is None or len(found["classes"]) < len(self.episodes):
             return None
         clusters = clusters_by_item(found["classes"].reshape(-1), found["items"].reshape(-1))
         return Membership(found["classes"][self.episodes], clusters)
 
+    @property
+    def strata(self) -> np.ndarray | None:
+        """The test task of each shared episode, where there is a finite list of them and every row has the same."""
+        known = [row.strata[self.episodes] for row in self.rows if row.strata is not None]
+        same = len(known) == len(self.rows) and all(np.array_equal(known[0], each) for each in known)
+        return known[0] if same else None
+
+    @cached_property
+    def constant_error(self) -> float | None:
+        """The mean squared error of the best constant on these episodes: as recorded, else of the row that is the
+        floor; None for other metrics and where neither is known."""
+        if self.metric != "squared error":
+            return None
+        recorded = (row.first.conditions.constant_error for row in self.rows)
+        floors = (float(row.values.mean()) for row in self.rows if row.role == "floor")
+        return next((error for error in (*recorded, *floors) if error is not None), None)
+
+    def failed(self, row: Row) -> float | None:
+        """The share of a row's adaptations that failed: as recorded, else from its scores; None where it is unknown
+        (accuracies of older records)."""
+        recorded = [each.test.at(each.test.headline_step) for each in row.tested]
+        known = [(one.failed, one.episodes) for one in recorded if one and one.failed is not None]
+        if len(known) == len(recorded):
+            return sum(count for count, _ in known) / sum(episodes for _, episodes in known)
+        if self.metric == "accuracy":
+            return None
+        scores = row.values.mean(axis=2)
+        return float(failed(scores, ~np.isfinite(scores), self.constant_error).mean())
+
     def comparison(self, scope: str | None = None) -> Comparison:
         """All learners in pairs."""
         scores = {row.name: row.scores(self.episodes) for row in self.learners}
         task: dict[str, Any] = {"metric": self.metric, "higher_is_better": self.higher_is_better, "margin": self.margin}
-        return compare(scores, **task, membership=self.membership, scope=scope)
+        return compare(scores, **task, membership=self.membership, strata=self.strata, scope=scope)
+
+
+def _without_queries(title: str) -> str:
+    """A task's title without its number of queries: ``omniglot-v1/5w1s`` for ``omniglot-v1/5w1s[queries=1]``."""
+    return re.sub(r", (?=\])|\[\]", "", re.sub(r"queries=\d+(, )?", "", title))
 
 
 def columns(store: Source, records: Iterable[Record], step: int | None = None) -> list[Column]:
@@ -161,9 +231,21 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
     used = {one.record.key: one.record for _, group in groups for one in group}
     scores = {key: store.scores(record) for key, record in used.items()}
     found = [
-        row_of(name, group, [at_step(one, scores[one.record.key], step) for one in group]) for name, group in groups
+        row_of(name, group, [at_step(one, scores[one.record.key], step) for one in group], store.episodes)
+        for name, group in groups
     ]
-    return arranged([row for row in found if row is not None], store.episodes)
+    return arranged(distinct(row for row in found if row is not None), store.episodes)
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """The rows without repeats: of the same choice with the same scores, settings of the paper before chosen ones."""
+    kept: dict[str, list[Row]] = {}
+    rows = list(rows)
+    for row in sorted(rows, key=lambda row: (row.first.conditions.selection != "published", row.name)):
+        alike = kept.setdefault(row.choice, [])
+        if not any(np.array_equal(row.values, other.values, equal_nan=True) for other in alike):
+            alike.append(row)
+    return [row for row in rows if row in itertools.chain(*kept.values())]
 
 
 def at_step(tested: Tested, scores: Mapping[str, np.ndarray] | None, step: int | None = None) -> np.ndarray | None:
@@ -189,7 +271,9 @@ def _belongs(row: Row, own: TestProtocol, here: TestProtocol) -> bool:
     return own.regime in (here.regime, "none") and dataclasses.replace(own, model=model).test == here.test
 
 
-def row_of(name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None]) -> Row | None:
+def row_of(
+    name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None], examples: Examples = lambda digest: None
+) -> Row | None:
     """The scores of all seeds, ``[episodes, queries]`` each, in one row; None where there are none."""
     kept = [(tested, values) for tested, values in zip(group, found, strict=True) if values is not None]
     kept = [(tested, values) for tested, values in kept if values.shape[1] == kept[0][1].shape[1]]
@@ -197,7 +281,18 @@ def row_of(name: str, group: Sequence[Tested], found: Sequence[np.ndarray | None
         return None
     fewest = min(len(values) for _, values in kept)
     together = np.stack([values[:fewest] for _, values in kept], dtype=np.float64, casting="unsafe")
-    return Row(name, tuple(tested for tested, _ in kept), together)
+    return Row(name, tuple(tested for tested, _ in kept), together, strata_of(kept[0][0], fewest, examples))
+
+
+def strata_of(tested: Tested, episodes: int, examples: Examples) -> np.ndarray | None:
+    """The test task of each of the first episodes; None unless the tasks are of a finite list.
+
+    Such tasks (directions to run in) have no ways: the class of an episode is the number of its task."""
+    digest = tested.conditions.episodes_digest
+    found = examples(digest) if digest and tested.conditions.way is None else None
+    if found is None or len(found["classes"]) < episodes:
+        return None
+    return np.asarray(found["classes"][:episodes, 0])
 
 
 def task_scores(found: Iterable[Column], regime: str) -> tuple[list[TaskScores], dict[str, str]]:

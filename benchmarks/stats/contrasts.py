@@ -8,14 +8,19 @@ The *scope* of an interval says which variation it covers:
 - ``methods``: the methods, trained with other seeds too; needs `SEEDS_FOR_METHODS` seeds
 - ``classes``: these trained models, on episodes of other classes (`benchmarks.stats.classes`)
 
+Where a few episodes carry the mean of a method, a comparison of means is *unstable* and has neither interval nor
+p-value. The share of episodes won has both for any scores.
+
 docs/statistics.md explains them in plain words, with simulated coverage.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +31,10 @@ from benchmarks.stats.classes import Membership
 SCOPES = ("models", "methods", "classes")
 #: training seeds needed for the scope "methods"
 SEEDS_FOR_METHODS = 5
+#: a mean is unstable where one episode carries more than this share of it, or one in 100 more than half
+LARGEST_SHARE = 0.2
+#: a score that is not finite counts as this far off, the largest float32
+WORST = 3.4e38
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,11 @@ class Interval:
         """Whether zero lies outside; False if unknown."""
         return self.known and (self.low > 0 or self.high < 0)
 
+    @property
+    def mirrored(self) -> Interval:
+        """The interval seen from the other side."""
+        return Interval(-self.estimate, -self.high, -self.low, self.level, self.scope)
+
     def within(self, margin: float) -> bool:
         """Whether the interval lies between -margin and margin; False if unknown."""
         return self.known and -margin < self.low and self.high < margin
@@ -65,12 +79,30 @@ class Contrast:
         first-order terms in each episode's errors.
     membership: classes of each episode, for tasks with classes
     trained: False if neither method trains, so that seeds don't matter
+    carried: for the first and the second, the few episodes that carry its mean, in words (`instability`); empty where
+        none do
+    ahead: ``[seeds, episodes]``, 1 where the first is better, 0 where equal, -1 where worse; None: the sign of values
+    strata: the test task of each episode ``[episodes]``, where a task distribution has a finite list of them
     """
 
     values: np.ndarray
     scale: str = "difference"
     membership: Membership | None = None
     trained: bool = True
+    carried: tuple[str, str] = ("", "")
+    ahead: np.ndarray | None = None
+    strata: np.ndarray | None = None
+
+    @property
+    def mirrored(self) -> Contrast:
+        """The contrast seen from the second."""
+        ahead = None if self.ahead is None else -self.ahead
+        return dataclasses.replace(self, values=-self.values, carried=self.carried[::-1], ahead=ahead)
+
+    @property
+    def unstable(self) -> bool:
+        """Whether so few episodes carry a mean that the comparison of means has no verdict."""
+        return any(self.carried)
 
     @property
     def seeds(self) -> int:
@@ -88,6 +120,23 @@ class Contrast:
     def episode_values(self) -> np.ndarray:
         """Mean over seeds in each episode, ``[episodes]``."""
         return np.asarray(self.values.mean(axis=0))
+
+    @cached_property
+    def wins(self) -> Contrast:
+        """The share of episodes won less one half, a tie as half a win, with four more episodes: two won and two lost.
+
+        They keep the interval honest where nearly all are won or few are played: Agresti and Coull, "Approximate is
+        better than 'exact' for interval estimation of binomial proportions", The American Statistician 52 (1998)."""
+        ahead = np.sign(self.values) if self.ahead is None else self.ahead
+        more = np.broadcast_to([1.0, 1.0, -1.0, -1.0], (self.seeds, 4))
+        return Contrast(np.concatenate((ahead, more), axis=1) / 2, trained=self.trained)
+
+    def won(self, scope: str = "models", level: float = 0.95) -> Interval:
+        """The share of episodes that the first wins, with its interval; that over "classes" is over "models"."""
+        ahead = np.sign(self.values) if self.ahead is None else self.ahead
+        found = self.wins.interval("models" if scope == "classes" else scope, level)
+        low, high = (float(np.clip(0.5 + end, 0, 1)) for end in (found.low, found.high))
+        return Interval(float(0.5 + ahead.mean() / 2), low, high, level, found.scope)
 
     @cached_property
     def seed_variance(self) -> float:
@@ -112,7 +161,7 @@ class Contrast:
     def _spread(self, scope: str) -> tuple[float, int]:
         if scope not in self.scopes():
             raise MetabenchError(self._refusal(scope))
-        error = float(np.var(self.episode_values, ddof=1)) / self.episodes
+        error, degrees = self._over_episodes()
         noisy = self.seeds >= SEEDS_FOR_METHODS and bool((self.values != self.values[:1]).any())
         if scope == "methods" and noisy:
             return math.sqrt(self.seed_variance / self.seeds + error), self.seeds - 1
@@ -120,7 +169,20 @@ class Contrast:
             assert self.membership is not None
             spread = self.membership.components(self.episode_values)
             return math.sqrt(spread.variance_of_mean), self.membership.count - 1
-        return math.sqrt(error), self.episodes - 1
+        return math.sqrt(error), degrees
+
+    def _over_episodes(self) -> tuple[float, int]:
+        """Variance of the mean over episodes and its degrees of freedom, within strata where each has two episodes.
+
+        Cochran, "Sampling Techniques", 3rd edition (1977), sections 5.3 and 5.4."""
+        values, strata = self.episode_values, np.zeros(self.episodes) if self.strata is None else self.strata
+        groups = [values[strata == one] for one in np.unique(strata)]
+        if min(map(len, groups)) < 2:
+            groups = [values]
+        parts = [len(group) * float(np.var(group, ddof=1)) / self.episodes**2 for group in groups]
+        rest = sum(part**2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+        least = min(map(len, groups)) - 1
+        return sum(parts), least if not rest > 0 else max(least, int(sum(parts) ** 2 / rest + 1e-9))
 
     def _refusal(self, scope: str) -> str:
         check_known("scope", scope, SCOPES)
@@ -131,18 +193,19 @@ class Contrast:
         return "this task has no classes to redraw"
 
     def interval(self, scope: str = "models", level: float = 0.95) -> Interval:
-        """Two-sided Student interval; NaN ends if the data don't support the scope."""
-        if scope not in self.scopes():
+        """Two-sided Student interval; NaN ends if the data don't support the scope, or the means are unstable."""
+        if scope not in self.scopes() or self.unstable:
             return Interval(self.estimate, math.nan, math.nan, level, scope)
         error, degrees = self._spread(scope)
         half_width = quantile(degrees, 0.5 + level / 2) * error
         return Interval(self.estimate, self.estimate - half_width, self.estimate + half_width, level, scope)
 
     def p_value(self, scope: str = "models") -> float:
-        """Two-sided p-value of Student's t for no difference; NaN if the data don't support the scope."""
+        """Two-sided p-value of Student's t for no difference; NaN if the data don't support the scope, or the means are
+        unstable."""
         from scipy import special
 
-        if scope not in self.scopes():
+        if scope not in self.scopes() or self.unstable:
             return math.nan
         error, degrees = self._spread(scope)
         if error == 0.0:
@@ -158,27 +221,55 @@ def contrast(
     higher_is_better: bool = True,
     membership: Membership | None = None,
     trained: bool = True,
+    strata: np.ndarray | None = None,
 ) -> Contrast:
     """The advantage of ``first`` over ``second``; the other arguments are those of `Contrast`.
 
     first, second: mean score of each episode, ``[seeds, episodes]``. Row i of both comes from the same seed, column j
         from the same episode. A single row (a method that trains nothing) pairs with every row of the other.
-    metric: squared errors are compared by the ratio of their means, other scores by their difference
+    metric: squared errors are compared by the ratio of their means, other scores by their difference. Errors and
+        returns that are not finite count as the worst of all and make the means unstable
 
-    Raises `MetabenchError` for scores that are not finite, shapes that don't match, and a mean error of zero."""
-    a, b = checked(first, "the first method"), checked(second, "the second method")
+    Raises `MetabenchError` for accuracies that are not finite, scores of which none is, shapes that don't match, and a
+    mean error of zero."""
+    a, b = checked(first, "the first method", metric), checked(second, "the second method", metric)
     if a.shape[1] != b.shape[1] or (a.shape[0] != b.shape[0] and 1 not in (a.shape[0], b.shape[0])):
         raise MetabenchError(f"scores of {a.shape} and of {b.shape} (seeds, episodes) can't be paired")
     if membership is not None and membership.episodes != a.shape[1]:
         raise MetabenchError(f"classes of {membership.episodes} episodes, but scores of {a.shape[1]}")
     sign = 1.0 if higher_is_better else -1.0
+    carried = ("", "") if metric == "accuracy" else (instability(a), instability(b))
+    a, b = (np.nan_to_num(x, nan=-sign * WORST, posinf=WORST, neginf=-WORST) for x in (a, b))
+    ahead = sign * np.sign(a - b)
+    rest: dict[str, Any] = {"membership": membership, "trained": trained, "carried": carried, "ahead": ahead}
+    rest["strata"] = strata
     if metric != "squared error":
-        return Contrast(sign * (a - b), "difference", membership, trained)
+        return Contrast(sign * (a - b), "difference", **rest)
     mean_a, mean_b = a.mean(), b.mean()
     if min(a.min(), b.min()) < 0 or min(mean_a, mean_b) <= 0:
         raise MetabenchError("errors are compared by the ratio of their means, which must be above zero")
-    ratio = sign * (a / mean_a - b / mean_b + math.log(mean_a / mean_b))
-    return Contrast(ratio, "log ratio", membership, trained)
+    return Contrast(sign * (a / mean_a - b / mean_b + math.log(mean_a / mean_b)), "log ratio", **rest)
+
+
+def instability(scores: np.ndarray) -> str:
+    """How few episodes carry the mean of these scores ``[seeds, episodes]``: "1 of 200 episodes carries 31 %".
+
+    Empty where no episode carries more than `LARGEST_SHARE` and one in 100 together carry no more than half. Of fewer
+    than ten episodes, one may carry twice its even share. Returns count by their size; a score that is not finite
+    carries all."""
+    count = scores.shape[1]
+    if lost := int(np.count_nonzero(~np.isfinite(scores).all(axis=0))):
+        return _carried(lost, count, 1.0)
+    sizes = np.sort(np.abs(scores).mean(axis=0))[::-1]
+    shares = np.cumsum(sizes) / (sizes.sum() or 1.0)
+    half = int(np.searchsorted(shares, 0.5, side="right"))
+    if half < count // 100:
+        return _carried(half + 1, count, shares[half])
+    return _carried(1, count, shares[0]) if shares[0] > max(LARGEST_SHARE, 2 / count) else ""
+
+
+def _carried(few: int, count: int, share: float) -> str:
+    return f"{few:,} of {count:,} episodes {'carries' if few == 1 else 'carry'} {100 * share:.0f} %"
 
 
 def margin_on_scale(margin: float, metric: str) -> float:
@@ -191,14 +282,14 @@ def margin_on_scale(margin: float, metric: str) -> float:
     return math.log(margin) if metric == "squared error" else margin
 
 
-def checked(scores: np.ndarray, name: str) -> np.ndarray:
-    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` for other shapes and scores that are not
-    finite."""
+def checked(scores: np.ndarray, name: str, metric: str = "accuracy") -> np.ndarray:
+    """Scores as float64 ``[seeds, episodes]``; raises `MetabenchError` for other shapes, accuracies that are not
+    finite, and where no episode's score is."""
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or not values.size:
         raise MetabenchError(f"{name}: scores of shape {values.shape}; [seeds, episodes] is expected")
     wrong = int(np.count_nonzero(~np.isfinite(values).all(axis=0)))
-    if wrong:
+    if wrong and (metric == "accuracy" or wrong == values.shape[1]):
         raise MetabenchError(f"{name}: the scores of {wrong} of {values.shape[1]} episodes are not numbers")
     return values
 

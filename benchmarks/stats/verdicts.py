@@ -1,85 +1,117 @@
-"""Verdicts on the differences in a column of a table.
+"""The verdict on two methods: one object that page, terminal, claims and comparisons read.
 
 All pairs of a column are one family. Holm's test over them decides better and worse. Two one-sided tests (the 90 %
-interval within the task's margin) decide equivalent. All other pairs are undecided: no evidence of a difference is not
-evidence of no difference.
+interval within the task's margin) decide equivalent; its lower end within the margin decides non-inferior ("as good
+as"). All other pairs are undecided: no evidence of a difference is not evidence of no difference. Where a few episodes
+carry a mean, the pair is unstable, and the share of episodes won takes the place of the means in Holm's test. Where
+training was too unequal, the pair is not comparable, and the verdict is not about the methods.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from benchmarks.checks import check_known
-from benchmarks.errors import MetabenchError
-from benchmarks.stats.classes import Membership
-from benchmarks.stats.contrasts import SCOPES, Contrast, Interval, checked, contrast, margin_on_scale, quantile
-from benchmarks.stats.families import holm, interval_levels, letters, ranks
+from benchmarks.stats.contrasts import Contrast, Interval, quantile
+from benchmarks.stats.families import holm, interval_levels
 from benchmarks.stats.power import Need, components, needed
 
-VERDICTS = ("better", "worse", "equivalent", "undecided")
-OPPOSITE = {"better": "worse", "worse": "better"}
+#: "no better": the second is non-inferior
+KINDS = ("better", "worse", "equivalent", "non-inferior", "no better", "undecided", "unstable", "not comparable")
+#: kinds with a winner, and kinds that the 90 % interval decides
+DECIDED, WITHIN_MARGIN = ("better", "worse"), ("equivalent", "non-inferior", "no better")
 ALPHA = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """The scores of one method in a column: of each episode, ``[seeds, episodes]``, and the training seed of each row.
-
-    trained: False for a method that trains nothing; its first row pairs with any seed of another
-    under_trained: training stopped short, so the method takes part but no winner is named
-
-    Raises `MetabenchError` if seeds and rows differ in number.
-    """
-
-    values: np.ndarray
-    seeds: tuple[int, ...] = ()
-    trained: bool = True
-    under_trained: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", np.atleast_2d(np.asarray(self.values, dtype=np.float64)))
-        object.__setattr__(self, "seeds", tuple(self.seeds) or tuple(range(len(self.values))))
-        if len(self.seeds) != len(self.values):
-            raise MetabenchError(f"{len(self.seeds)} seeds are named for {len(self.values)} rows of scores")
-
-    @property
-    def mean(self) -> float:
-        return float(self.values.mean())
-
-    def of_seeds(self, seeds: Sequence[int]) -> np.ndarray:
-        """The rows of these seeds, in this order."""
-        return self.values[[self.seeds.index(s) if self.trained or s in self.seeds else 0 for s in seeds]]
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
+class Verdict:
     """The comparison of two methods; positive differences favour the first.
 
+    metric: of the task; it decides the unit
+    contrast: the difference or log ratio, with its seeds and episodes
     scope, margin: of the verdict; the margin is on the scale of the contrast
-    p, p_holm: two-sided p-values, alone and adjusted
-    adjusted: the interval to draw; it excludes zero if and only if the verdict is better or worse
-    verdict: one of `VERDICTS`
-    equivalent: whether the 90 % interval lies within the margin, also possible for a (small) significant difference
+    p, p_holm: two-sided p-values, alone and adjusted; of the share of episodes won for an unstable pair
+    adjusted: the 95 % interval, adjusted for the family; it excludes zero if and only if Holm's test rejects
+    starved: why training was too unequal for a verdict on the methods; empty if it was not
+    rivals: pairs of the family that Holm's test doesn't separate, this one included
     """
 
     first: str
     second: str
+    metric: str
     contrast: Contrast
     scope: str
     margin: float
     p: float
     p_holm: float
     adjusted: Interval
-    verdict: str
-    equivalent: bool
+    starved: str = ""
+    rivals: int = 1
     alpha: float = ALPHA
+
+    @property
+    def ahead(self) -> str:
+        """What Holm's test says of these scores: the first is "better", "worse", or "" (not separated)."""
+        if not self.p_holm <= self.alpha:
+            return ""
+        return "better" if (self.contrast.wins if self.contrast.unstable else self.contrast).estimate > 0 else "worse"
+
+    @cached_property
+    def kind(self) -> str:
+        """What the first is, compared with the second: one of `KINDS`."""
+        if self.contrast.unstable:
+            return "unstable"
+        if self.starved:
+            return "not comparable"
+        return self.ahead or self._within_margin or "undecided"
+
+    @property
+    def _within_margin(self) -> str:
+        if self.equivalent or self.as_good:
+            return "equivalent" if self.equivalent else "non-inferior"
+        return "no better" if self.tight.known and self.tight.high < self.margin else ""
+
+    @property
+    def word(self) -> str:
+        """The kind as it is shown: "ahead" and "behind" replace better and worse where training was too unequal."""
+        if self.kind == "not comparable":
+            return {"better": "ahead", "worse": "behind"}.get(self.ahead, self.kind)
+        return self.kind
+
+    @property
+    def reason(self) -> str:
+        """Why there is no verdict on the methods; empty where there is one."""
+        return self.unstable or self.starved or ("" if self.adjusted.known else "no interval")
+
+    @property
+    def unstable(self) -> str:
+        """Why the means have no verdict: "1 of 200 episodes carries 100 % of the mean of maml"; empty if they have."""
+        sides = zip(self.contrast.carried, (self.first, self.second), strict=True)
+        return " and ".join(f"{carried} of the mean of {name}" for carried, name in sides if carried)
+
+    @property
+    def tight(self) -> Interval:
+        """The 90 % interval of this pair alone, which decides equivalence and non-inferiority."""
+        return self.interval(level=1 - 2 * ALPHA)
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the 90 % interval lies within the margin, also possible for a (small) significant difference."""
+        return self.tight.within(self.margin)
+
+    @property
+    def as_good(self) -> bool:
+        """Whether the lower end of the 90 % interval lies within the margin."""
+        return self.tight.known and self.tight.low > -self.margin
+
+    @property
+    def shown(self) -> Interval:
+        """The interval that decided: the 90 % one of an equivalent or non-inferior pair, else the adjusted one."""
+        return self.tight if self.kind in WITHIN_MARGIN else self.adjusted
 
     def interval(self, scope: str | None = None, level: float = 0.95) -> Interval:
         """The unadjusted interval of this pair alone, in the verdict's scope or another."""
@@ -88,158 +120,68 @@ class Pair:
     @property
     def survives_new_classes(self) -> bool | None:
         """Whether the sign holds for other classes; None without classes or a significant sign."""
-        if self.verdict not in OPPOSITE or "classes" not in self.contrast.scopes():
+        if not self.ahead or self.contrast.unstable or "classes" not in self.contrast.scopes():
             return None
         return self.interval("classes").excludes_zero
 
-    def need(self, comparisons: int = 1) -> Need | None:
-        """The sample sizes that decide an undecided pair among this many comparisons; None if decided or unknown."""
-        if self.verdict != "undecided" or self.scope not in self.contrast.scopes():
+    @property
+    def need(self) -> Need | None:
+        """The sample sizes that decide an undecided pair of this family; None if decided or unknown."""
+        if self.kind not in ("undecided", "non-inferior", "no better") or self.scope not in self.contrast.scopes():
             return None
         membership = self.contrast.membership if self.scope == "classes" else None
         parts = components(self.contrast.values, membership)
         # methods that train nothing have one seed, and more episodes decide between them
         scope = "models" if self.scope == "methods" and not self.contrast.trained else self.scope
-        return needed(self.contrast.estimate, self.margin, parts, scope, self.alpha / comparisons)
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """All pairs of a column: comparable methods, best mean first, and each pair once, better mean first.
-
-    left_out: method -> reason for leaving it out
-    unpaired: pairs without a common seed, which can't be compared
-    """
-
-    names: tuple[str, ...]
-    pairs: tuple[Pair, ...]
-    scope: str
-    scores: Mapping[str, Scores]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    unpaired: tuple[tuple[str, str], ...] = ()
-    alpha: float = ALPHA
+        return needed(self.contrast.estimate, self.margin, parts, scope, self.alpha / self.rivals)
 
     @property
-    def under_trained(self) -> tuple[str, ...]:
-        return tuple(name for name in self.names if self.scores[name].under_trained)
+    def mirrored(self) -> Verdict:
+        """The same comparison seen from the second."""
+        return dataclasses.replace(
+            self,
+            first=self.second,
+            second=self.first,
+            contrast=self.contrast.mirrored,
+            adjusted=self.adjusted.mirrored,
+        )
 
-    @cached_property
-    def better(self) -> list[tuple[str, str]]:
-        """Pairs (winner, loser) that Holm's test separates."""
-        told = [pair for pair in self.pairs if pair.verdict in OPPOSITE]
-        return [(p.first, p.second) if p.verdict == "better" else (p.second, p.first) for p in told]
+    def claim(self, as_good: bool = False) -> str:
+        """What becomes of the claim that the first is better (or as good): "holds", "fails" or "undecided".
 
-    @cached_property
-    def ranks(self) -> dict[str, int]:
-        return ranks(self.names, self.better)
-
-    @cached_property
-    def letters(self) -> dict[str, str]:
-        return letters(self.names, self.better)
-
-    @property
-    def winner(self) -> str | None:
-        """The method that is significantly better than every other; None if there is none or a fit is under-trained."""
-        if len(self.names) < 2 or self.under_trained:
-            return None
-        beaten = {name: sum(winner == name for winner, _ in self.better) for name in self.names}
-        return next((name for name, count in beaten.items() if count == len(self.names) - 1), None)
-
-    def pair(self, first: str, second: str) -> Pair:
-        """The pair of two methods, in stored order; raises `MetabenchError` if there is none."""
-        for pair in self.pairs:
-            if {pair.first, pair.second} == {first, second}:
-                return pair
-        raise MetabenchError(f"no pair {first!r} and {second!r}; known: {', '.join(self.names)}")
-
-    def verdict(self, first: str, second: str) -> str:
-        """Verdict on the first method compared with the second: one of `VERDICTS`."""
-        pair = self.pair(first, second)
-        return pair.verdict if pair.first == first else OPPOSITE.get(pair.verdict, pair.verdict)
-
-    def need(self, pair: Pair) -> Need | None:
-        """The sample sizes that would decide an undecided pair, given the other open pairs."""
-        open_pairs = sum(other.verdict not in OPPOSITE for other in self.pairs if not math.isnan(other.p))
-        return pair.need(max(1, open_pairs))
-
-
-def compare(
-    methods: Mapping[str, Scores | np.ndarray],
-    *,
-    metric: str = "accuracy",
-    higher_is_better: bool = True,
-    margin: float,
-    membership: Membership | None = None,
-    scope: str | None = None,
-    alpha: float = ALPHA,
-) -> Comparison:
-    """Compare all methods of a column in pairs.
-
-    methods: name -> scores per seed and episode, all on the same episodes
-    metric, higher_is_better, margin: those of the task; membership: classes of each episode
-    scope: default: "methods" if every pair shares enough seeds, else "models"
-    alpha: level of Holm's test
-
-    Methods whose scores are not finite are left out and listed. So are pairs without a common seed. Raises
-    `MetabenchError` if the numbers of episodes differ or the scope is unknown."""
-    given = {name: s if isinstance(s, Scores) else Scores(s) for name, s in methods.items()}
-    widths = {name: s.values.shape[1] for name, s in given.items()}
-    if len(set(widths.values())) > 1:
-        counted = ", ".join(f"{name} {count}" for name, count in widths.items())
-        raise MetabenchError(f"methods are compared on the same episodes, but have different numbers: {counted}")
-    limit = margin_on_scale(margin, metric)
-    left_out = {name: why for name, s in given.items() if (why := _unusable(name, s, metric))}
-    usable = [name for name in given if name not in left_out]
-    sign = -1.0 if higher_is_better else 1.0
-    names = sorted(usable, key=lambda name: (sign * given[name].mean, name))
-    every = list(itertools.combinations(names, 2))
-    found = [paired_contrast(given[a], given[b], metric, higher_is_better, membership) for a, b in every]
-    paired = {pair: one for pair, one in zip(every, found, strict=True) if one is not None}
-    if scope is None:
-        scope = "methods" if paired and all("methods" in one.scopes() for one in paired.values()) else "models"
-    check_known("scope", scope, SCOPES)
-    pairs = judge(list(paired), list(paired.values()), scope, limit, alpha)
-    unpaired = tuple(pair for pair in every if pair not in paired)
-    return Comparison(tuple(names), tuple(pairs), scope, given, left_out, unpaired, alpha)
-
-
-def _unusable(name: str, scores: Scores, metric: str) -> str | None:
-    try:
-        values = checked(scores.values, name)
-    except MetabenchError as refusal:
-        return str(refusal)
-    if metric == "squared error" and (values.min() < 0 or values.mean() <= 0):
-        return f"{name}: a mean error of {values.mean():g} has no ratio"
-    return None
-
-
-def paired_contrast(
-    first: Scores, second: Scores, metric: str, higher_is_better: bool, membership: Membership | None = None
-) -> Contrast | None:
-    """The contrast of two methods over their common seeds; None if there are none."""
-    trained = [set(scores.seeds) for scores in (first, second) if scores.trained]
-    seeds = sorted(set.intersection(*trained) if trained else {*first.seeds, *second.seeds})
-    if not seeds:
-        return None
-    task: dict[str, Any] = {"metric": metric, "higher_is_better": higher_is_better, "membership": membership}
-    return contrast(first.of_seeds(seeds), second.of_seeds(seeds), **task, trained=bool(trained))
+        "at this budget" follows where training was too unequal for a verdict on the methods."""
+        side = {"ahead": "better", "behind": "worse"}.get(self.word, self.word)
+        at_budget = " at this budget" if side != self.word else ""
+        if side == "better" or (as_good and self.as_good and side in ("worse", "equivalent", "non-inferior")):
+            return "holds" + at_budget
+        return "fails" + at_budget if side == "worse" or (side == "equivalent" and not as_good) else "undecided"
 
 
 def judge(
-    couples: Sequence[tuple[str, str]], contrasts: Sequence[Contrast], scope: str, margin: float, alpha: float = ALPHA
-) -> list[Pair]:
-    """Verdicts of one family of pairs; margin: on the scale of the contrasts (`margin_on_scale`)."""
-    p_values = np.array([c.p_value(scope) for c in contrasts])
-    family = (couples, contrasts, p_values, holm(p_values), *interval_levels(p_values, alpha))
-    pairs = []
-    for (first, second), one, p, adjusted, near, far in zip(*family, strict=True):
-        equivalent = one.interval(scope, 1 - 2 * ALPHA).within(margin)
-        verdict = "equivalent" if equivalent else "undecided"
-        if adjusted <= alpha:
-            verdict = "better" if one.estimate > 0 else "worse"
-        drawn = _drawn(one, scope, near, far)
-        pairs.append(Pair(first, second, one, scope, margin, p, adjusted, drawn, verdict, equivalent, alpha))
-    return pairs
+    couples: Sequence[tuple[str, str]],
+    contrasts: Sequence[Contrast],
+    metrics: Sequence[str],
+    margins: Sequence[float],
+    scope: str | None = None,
+    starved: Sequence[str] = (),
+    alpha: float = ALPHA,
+) -> list[Verdict]:
+    """Verdicts of one family of pairs.
+
+    margins: on the scale of the contrasts (`margin_on_scale`)
+    scope: default: "methods" if every pair shares enough seeds, else "models"
+    starved: for each pair, why it is not comparable; empty if it is"""
+    if scope is None:
+        scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
+    p_values = np.array([(c.wins if c.unstable else c).p_value(scope) for c in contrasts])
+    adjusted = holm(p_values)
+    rivals = max(1, int(np.count_nonzero(adjusted > alpha)))
+    why = starved or [""] * len(couples)
+    family = (couples, contrasts, metrics, margins, p_values, adjusted, why, *interval_levels(p_values, alpha))
+    return [
+        Verdict(a, b, metric, one, scope, margin, p, p_holm, _drawn(one, scope, near, far), reason, rivals, alpha)
+        for (a, b), one, metric, margin, p, p_holm, reason, near, far in zip(*family, strict=True)
+    ]
 
 
 def _drawn(one: Contrast, scope: str, near: float, far: float) -> Interval:

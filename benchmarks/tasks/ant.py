@@ -60,6 +60,8 @@ class AntDirection(Falling, Directions):
 
     robot: ClassVar[str] = "ant"
     equivalence_margin: ClassVar[float] = 5.0
+    #: MAML's: 500 iterations of 40 tasks with twice 40 trajectories; "quick": ours, 18 iterations
+    budgets: ClassVar[Mapping[str, int]] = {"maml2017": 500 * 40 * 80 * 200, "quick": 18 * 10 * 20 * 100}
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "maml2017": {**_MAML2017, "bonus": 0.05, "shot": 40},
         "promp": _PROMP,
@@ -89,6 +91,8 @@ class AntVelocity(Falling, Velocities):
 
     robot: ClassVar[str] = "ant"
     equivalence_margin: ClassVar[float] = 5.0
+    #: MAML's: 500 iterations of 40 tasks with twice 20 trajectories; "quick": ours, 18 iterations
+    budgets: ClassVar[Mapping[str, int]] = {"maml2017": 500 * 40 * 40 * 200, "quick": 18 * 10 * 20 * 100}
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "maml2017": {**_MAML2017, "bonus": 1.05, "fastest": 3.0},
         "quick": {**_QUICK, "bonus": 1.05, "fastest": 3.0},

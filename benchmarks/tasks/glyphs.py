@@ -49,6 +49,10 @@ class Glyphs(data.CollectedTasks):
         "20w1s": {"way": 20, "shot": 1},
         "20w5s": {"way": 20, "shot": 5},
     }
+    #: as on Omniglot, whose settings MAML takes over with 16 tasks in a meta-step
+    budgets: ClassVar[Mapping[str, int]] = {
+        f"{way}w{shot}s": 60_000 * 16 * way * 2 * shot for way in (5, 20) for shot in (1, 5)
+    }
 
     rotations: bool = True
 

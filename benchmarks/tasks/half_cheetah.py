@@ -56,6 +56,8 @@ class HalfCheetahDirection(Directions):
 
     robot: ClassVar[str] = "half-cheetah"
     equivalence_margin: ClassVar[float] = 5.0
+    #: MAML's: 500 iterations of 40 tasks with twice 20 trajectories; "quick": ours, 18 iterations
+    budgets: ClassVar[Mapping[str, int]] = {"maml2017": 500 * 40 * 40 * 200, "quick": 18 * 10 * 20 * 100}
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "maml2017": _TORSO,
         "promp": _PROMP,
@@ -84,6 +86,8 @@ class HalfCheetahVelocity(Velocities):
 
     robot: ClassVar[str] = "half-cheetah"
     equivalence_margin: ClassVar[float] = 2.0
+    #: MAML's: 500 iterations of 40 tasks with twice 20 trajectories; "quick": ours, 18 iterations
+    budgets: ClassVar[Mapping[str, int]] = {"maml2017": 500 * 40 * 40 * 200, "quick": 18 * 10 * 20 * 100}
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "maml2017": _TORSO,
         "promp": {**_PROMP, "fastest": 3.0},

@@ -80,6 +80,8 @@ class MiniImageNet(data.CollectedTasks):
         "5w1s": {"way": 5, "shot": 1},
         "5w5s": {"way": 5, "shot": 5},
     }
+    #: MAML's: 60,000 meta-steps of 4 tasks (5-shot: 2) with 15 queries per class
+    budgets: ClassVar[Mapping[str, int]] = {"5w1s": 60_000 * 4 * 5 * (1 + 15), "5w5s": 60_000 * 2 * 5 * (5 + 15)}
     equivalence_margin: ClassVar[float] = 0.010
     redistributable: ClassVar[bool] = False
     image_shape: ClassVar[tuple[int, int, int]] = (3, SIDE, SIDE)

@@ -136,6 +136,8 @@ class Navigation(ControlTasks):
         "promp": _PROMP,
         "varibad": {"goals": "semicircle", "goal_range": 1.0, "tolerance": 0.0},
     }
+    #: MAML's: 500 iterations of 20 tasks with twice 20 trajectories; "quick": ours, 21 iterations
+    budgets: ClassVar[Mapping[str, int]] = {"maml2017": 500 * 20 * 40 * 100, "quick": 21 * 20 * 20 * 100}
 
     horizon: int = 100
     reward: RewardForm = "distance"

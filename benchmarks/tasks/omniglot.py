@@ -80,6 +80,11 @@ class Omniglot(data.CollectedTasks):
         for way in (5, 20)
         for shot in (1, 5)
     }
+    #: MAML's: 60,000 meta-steps of 32 tasks (20-way: 16) with as many queries as shots
+    budgets: ClassVar[Mapping[str, int]] = {
+        name: 60_000 * (32 if fields["way"] == 5 else 16) * fields["way"] * 2 * fields["shot"]
+        for name, fields in variants.items()
+    }
     image_shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)
 
     rotations: bool = True

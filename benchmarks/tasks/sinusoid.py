@@ -68,6 +68,8 @@ class Sinusoid(TaskDistribution):
         for suffix, fields in (("", {}), ("-half", {"ranges": "half"}))
         for shot in (10, 5, 20)
     }
+    #: MAML's: 70,000 meta-steps of 25 waves with as many queries as shots
+    budgets: ClassVar[Mapping[str, int]] = {f"k{shot}": 70_000 * 25 * 2 * shot for shot in (5, 10, 20)}
 
     shot: int = 10
     queries: int = 20

@@ -22,12 +22,15 @@ from typing import Any, ClassVar, Literal
 
 from benchmarks.api import Parameters, State, TaskDistribution, adaptation_field
 from benchmarks.checks import check_fields
+from benchmarks.origin import Origin
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
 from maml.control.policies import Acting, Policy
 from maml.control.policy_gradient import Experiences, Surrogate
 from maml.control.policy_learners import (
+    ALPHA,
+    ORIGINS,
     PUBLISHED_ITERATIONS,
     TRAINING,
     AdaptedPolicy,
@@ -36,15 +39,6 @@ from maml.control.policy_learners import (
     step_sizes,
 )
 from maml.inner_loop import detached, per_task
-
-#: alpha where it is not the paper's 0.1: the action scale of 10 in the quick presets of locomotion makes gradients
-#: small; picked from a few tries on half-cheetah
-_RATES = {
-    "half-cheetah-direction/quick": 1.75,
-    "half-cheetah-velocity/quick": 0.3,
-    "ant-direction/quick": 1.0,
-    "ant-velocity/quick": 0.3,
-}
 
 
 @register_method("fomaml", second_order=False)
@@ -71,8 +65,9 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
 
     grid: ClassVar[Mapping[str, Any]] = {}
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        task: {**settings, "inner_lr": _RATES.get(task, 0.1)} for task, settings in TRAINING.items()
+        task: {**settings, "inner_lr": ALPHA[task]} for task, settings in TRAINING.items()
     }
+    origins: ClassVar[Mapping[str, Origin]] = ORIGINS
     published_meta_steps: ClassVar[Mapping[str, int]] = PUBLISHED_ITERATIONS
 
     inner_lr: float = 0.1

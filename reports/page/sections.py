@@ -19,7 +19,19 @@ from reports.cost import frames, sections
 from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
-from reports.scores import across, claims, control, curves, exhibits, forest, layout, pairs, tables, trade_offs
+from reports.scores import (
+    across,
+    claims,
+    control,
+    curves,
+    exhibits,
+    forest,
+    layout,
+    pairs,
+    reproduced,
+    tables,
+    trade_offs,
+)
 from reports.scores.findings import findings_of
 from reports.style import Look
 
@@ -53,11 +65,11 @@ AGAINST = {"ours_minus_published": "{:+.2f}".format, "z": "{:+.1f}".format}
 
 
 def published(results: Results, looks: Looks) -> Context | None:
-    frame = tables.published_table(results)
+    frame = reproduced.published_table(results)
     if frame.empty:
         return None
     table = _table("published.csv", "Published numbers", frame, AGAINST)
-    return {"sentence": tables.published_sentence(results), "published": table}
+    return {"sentences": reproduced.sentences(results), "published": table}
 
 
 def score_tables(results: Results, looks: Looks) -> Context | None:
@@ -112,12 +124,14 @@ def functions(results: Results, looks: Looks) -> Context | None:
 def controlled(results: Results, looks: Looks) -> Context | None:
     """None without control tasks."""
     by_step, totals = control.steps_table(results), control.totals_table(results)
+    each = control.test_tasks_table(results)
     adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
     shown = {
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
         "steps": _table("returns.csv", "Returns by step", by_step, RETURNS) if len(by_step) else None,
+        "test_tasks": _table("test-tasks.csv", "Returns by test task", each, RETURNS) if len(each) else None,
         "totals": _table("totals.csv", "Totals and published totals", totals, RETURNS) if len(totals) else None,
     }
     if not any(shown.values()):
@@ -127,7 +141,7 @@ def controlled(results: Results, looks: Looks) -> Context | None:
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
     "z": "{:+.1f}".format,
-    **dict.fromkeys(("regret", "bayes_optimum"), "{:.2f}".format),
+    **dict.fromkeys(("regret", "bayes_optimum", "mean", "half_width_95", "seed_deviation"), "{:.2f}".format),
 }
 
 
@@ -136,7 +150,7 @@ def episodes(results: Results, looks: Looks) -> Context | None:
     return {"episodes": samples} if samples else None
 
 
-PAIRS = dict.fromkeys(("advantage", "low", "high"), "{:.3f}".format) | {"p_holm": "{:.2g}".format}
+PAIRS = dict.fromkeys(("advantage", "low", "high"), words.fixed) | {"p_holm": "{:.2g}".format}
 
 
 def pairwise(results: Results, looks: Looks) -> Context | None:
@@ -179,9 +193,9 @@ def timed(results: Results, looks: Looks) -> Context | None:
 
 
 #: how the columns of the protocol table are shown
-PROTOCOL = {
-    "mean": "{:.3f}".format,
-    "half_width_95": "{:.3f}".format,
+PROTOCOL: dict[str, Callable[[Any], str]] = {
+    "mean": words.fixed,
+    "half_width_95": words.fixed,
     "share_of_published": words.percent,
     "training_seconds": "{:,.1f}".format,
     "examples_seen": "{:,.0f}".format,

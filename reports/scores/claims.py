@@ -5,7 +5,7 @@ A claim is a family of paired comparisons, one or more per test, with Holm's tes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,20 +13,15 @@ import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
-from benchmarks.stats import Contrast, Pair, Scores, judge, margin_on_scale, paired_contrast
+from benchmarks.stats import Contrast, Scores, Verdict, judge, margin_on_scale, paired_contrast, starved
 from reports import words
 from reports.cost import frames
 from reports.results import Result, Results
-from reports.scores.verdict_sentences import ABOUT, size_of
+from reports.scores.verdict_sentences import about_of, size_of, won
 
 MAML = "Finn, Abbeel, Levine 2017"
 FIRST_ORDER = "FOMAML is as good as MAML"
 STRICTER = "stricter than the paper, which says that the other half can be inferred"
-
-OUTCOMES = ("holds", "fails", "undecided")
-
-#: tolerance of the paper's "roughly 33 %", beyond either reading
-ROUGHLY = 1.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +56,7 @@ def claims_table(results: Results) -> pd.DataFrame:
     """One row per claim and test: claim, test, outcome, finding, source, records.
 
     outcome: "holds", "fails" or "undecided", with "at this budget" where a fit is under-trained."""
-    compared = [row for claim in _claims(results) for row in _rows(claim)]
+    compared = [row for claim in _claims(results) for row in _rows(results, claim)]
     return pd.DataFrame([*compared[: _place(compared)], *_saved(results.costs), *compared[_place(compared) :]])
 
 
@@ -70,7 +65,7 @@ def summary(table: pd.DataFrame) -> list[tuple[str, str]]:
     found = []
     for claim, rows in table.groupby("claim", sort=False):
         first = [str(outcome).split(" at this budget")[0] for outcome in rows["outcome"]]
-        counts = [f"{name} on {first.count(name)}" for name in OUTCOMES if name in first]
+        counts = [f"{name} on {first.count(name)}" for name in frames.OUTCOMES if name in first]
         budget = " at this budget" if any("at this budget" in str(outcome) for outcome in rows["outcome"]) else ""
         found.append((str(claim), f"{', '.join(counts)} of {words.count(len(rows), 'case')}{budget}"))
     return found
@@ -96,21 +91,13 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
         yield {
             "claim": "Leaving the second derivatives out makes a meta-step roughly 33 % faster",
             "test": f"{row['backbone']}, {steps}, {row['meta_batch']} tasks, {row['device']}",
-            "outcome": saved_outcome(row["low"], row["high"]) if row["stable"] else "undecided",
+            "outcome": frames.claim(row["low"], row["high"], row["stable"]),
             "finding": f"second order takes {row['time']:.2f} times as long as first "
             f"(95 % interval {row['low']:.2f} to {row['high']:.2f})"
             + ("" if row["stable"] else "; unstable: noisy timing"),
             "source": f"{MAML}, section 5.2",
             "records": " ".join(keys.get(place, [])),
         }
-
-
-def saved_outcome(low: float, high: float) -> str:
-    """The outcome for an interval of the ratio of times: within the readings of the claim, outside, or neither."""
-    least, most = min(frames.READINGS.values()) / ROUGHLY, max(frames.READINGS.values()) * ROUGHLY
-    if least <= low and high <= most:
-        return "holds"
-    return "fails" if high < least or low > most else "undecided"
 
 
 def _claims(results: Results) -> list[Claim]:
@@ -205,54 +192,69 @@ def _half(results: Results, whole: list[Result]) -> Iterator[tuple[str, Side, Si
                     )
 
 
-def _rows(claim: Claim) -> Iterator[dict[str, object]]:
-    kept: list[tuple[str, Side, Side]] = []
-    contrasts: list[Contrast] = []
-    for test, first, second in claim.sides:
-        if (one := _contrast(first, second)) is not None:
-            kept.append((test, first, second))
-            contrasts.append(one)
-    scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
-    pairs = judge([(first.name, second.name) for _, first, second in kept], contrasts, scope, 0.0)
-    for (test, first, second), pair in zip(kept, pairs, strict=True):
-        limit = margin_on_scale(first.result.first.task.equivalence_margin, first.result.metric)
-        (judged,) = judge([(pair.first, pair.second)], [pair.contrast], scope, limit)
+def _rows(results: Results, claim: Claim) -> Iterator[dict[str, object]]:
+    """One row per test. The verdict is that of the pair on the page, where both sides are rows of one column."""
+    known = [_of_column(results, first, second) for _, first, second in claim.sides]
+    rest = [sides for sides, verdict in zip(claim.sides, known, strict=True) if verdict is None]
+    own = _family([(first, second) for _, first, second in rest])
+    for (test, first, second), shared in zip(claim.sides, known, strict=True):
+        if (verdict := shared or own.get((first, second))) is None:
+            continue
         records = dict.fromkeys(one.record.key for side in (first, second) for one in side.result.tested)
         yield {
             "claim": claim.text,
             "test": test,
-            "outcome": outcome(pair.verdict, judged.equivalent, claim.as_good) + _short_of(first, second),
-            "finding": _finding(pair, first, second),
+            "outcome": verdict.claim(claim.as_good),
+            "finding": _finding(verdict, first, second),
             "source": claim.source,
             "records": " ".join(records),
         }
 
 
-def outcome(verdict: str, within_margin: bool, as_good: bool) -> str:
-    """The outcome for a verdict on (first, second). within_margin: the 90 % interval lies within the margin."""
-    if verdict == "better" or (as_good and within_margin):
-        return "holds"
-    return "fails" if verdict == "worse" or (within_margin and not as_good) else "undecided"
+def _of_column(results: Results, first: Side, second: Side) -> Verdict | None:
+    """The verdict of the page on two rows at their headline steps; None where the page compares other episodes."""
+    if any(side.scale != 1 or set(side.result.headline_steps) != {side.step} for side in (first, second)):
+        return None
+    names, judged = (first.result.name, second.result.name), results.judged(first.result)
+    if first.result.column != second.result.column or judged is None:
+        return None
+    return judged.of(*names) if any({pair.first, pair.second} == set(names) for pair in judged.pairs) else None
 
 
-def _short_of(first: Side, second: Side) -> str:
-    return " at this budget" if first.result.under_trained or second.result.under_trained else ""
+def _family(couples: Sequence[tuple[Side, Side]]) -> dict[tuple[Side, Side], Verdict]:
+    """The verdicts of a claim whose pairs are in no column: one family."""
+    found = {couple: one for couple in couples if (one := _contrast(*couple)) is not None}
+    tasks = [(first.result.first.task.equivalence_margin, first.result.metric) for first, _ in found]
+    why = [starved({side.result.name: _scores(side) for side in couple}, couple[0].result.metric) for couple in found]
+    names = [(first.name, second.name) for first, second in found]
+    margins, metrics = [margin_on_scale(*task) for task in tasks], [metric for _, metric in tasks]
+    return dict(zip(found, judge(names, list(found.values()), metrics, margins, starved=why), strict=True))
+
+
+def _scores(side: Side, episodes: int | None = None) -> Scores:
+    row = side.result.row
+    return Scores(side.scores[:, :episodes], row.seeds, row.trained, row.under_trained, row.examples)
 
 
 def _contrast(first: Side, second: Side) -> Contrast | None:
     shared = min(first.scores.shape[1], second.scores.shape[1])
-    sides = [Scores(side.scores[:, :shared], side.result.seeds, side.result.row.trained) for side in (first, second)]
+    strata = first.result.row.strata
+    sides = [_scores(side, shared) for side in (first, second)]
+    task = first.result.metric, first.result.higher_is_better
     try:
-        return paired_contrast(sides[0], sides[1], first.result.metric, first.result.higher_is_better)
+        return paired_contrast(sides[0], sides[1], *task, strata=None if strata is None else strata[:shared])
     except MetabenchError:
         return None
 
 
-def _finding(pair: Pair, first: Side, second: Side) -> str:
-    ahead, behind = (first, second) if pair.contrast.estimate >= 0 else (second, first)
-    said = f"{ahead.name} is ahead of {behind.name} by {size_of(pair, first.result.metric)}, {ABOUT[pair.scope]}"
-    under = dict.fromkeys(side.result.name for side in (first, second) if side.result.under_trained)
-    return said + (f"; under-trained: {', '.join(under)}" if under else "")
+def _finding(verdict: Verdict, first: Side, second: Side) -> str:
+    """The size of the difference over the episodes of both sides, and the reason where there is no verdict."""
+    ahead, behind = (first, second) if verdict.contrast.estimate >= 0 else (second, first)
+    said = f"{ahead.name} is ahead of {behind.name} by {size_of(verdict)}"
+    if verdict.kind == "unstable":
+        said = won(verdict)
+    over = words.count(verdict.contrast.episodes, "episode")
+    return f"{said}, {about_of(verdict)}; {over}" + (f"; {verdict.reason}" if verdict.reason else "")
 
 
 def _headline(result: Result) -> Side | None:

@@ -185,7 +185,9 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def letter(label: int) -> str:
-    """A, B, C ... for labels within an episode."""
+    """A, B, C ... for labels within an episode; a dash for none (-1)."""
+    if label < 0:
+        return words.MISSING
     return chr(ord("A") + int(label)) if 0 <= label < 26 else str(int(label))
 
 

@@ -9,16 +9,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.stats import Column, Comparison, Pair, top_group
+from benchmarks.stats import Column, Comparison, Verdict
 from reports import words
 from reports.results import Result, Results
-from reports.scores.verdict_sentences import about_of, ends, pair_sentence, size_of
+from reports.scores.verdict_sentences import ABOUT, ends, sentence
 
 #: verdict -> its badge
 BADGES = {
     "winner": "better than every other",
     "tied": "no single winner",
-    "under-trained": "no winner named: under-trained",
+    "starved": "no winner named: unequal training",
     "single": "only one learner",
     "none": "no finite number",
 }
@@ -29,12 +29,15 @@ SCOPES = {"models": "other episodes", "methods": "other training seeds", "classe
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a card: a method with its number, its rank and its groups (none for floor and ceiling).
+    """A line of a card: a method with its number.
 
-    groups: letters; two methods that share one can't be told apart (a compact letter display)."""
+    top: whether no method is separated from it upwards
+    rank, groups: among methods, so only where seeds are enough for that; groups are letters, and two methods that share
+        one can't be told apart (a compact letter display). Floor and ceiling have none."""
 
     result: Result
     number: str
+    top: bool
     rank: int | None
     groups: str
 
@@ -43,8 +46,8 @@ class Entry:
 class Finding:
     """The verdict on a test in one batch-norm regime.
 
-    verdict: "winner" (better than every other), "tied", "under-trained" (no winner is named), "single" (one learner)
-    or "none" (no finite number).
+    verdict: "winner" (better than every other), "tied", "starved" (training was too unequal for a winner), "single"
+    (one learner) or "none" (no finite number).
     leader: the best mean among the ranked entries.
     pair: the leader and the next.
     entries: ranked ones by their means, then ceiling, floor and what can't be compared.
@@ -55,7 +58,7 @@ class Finding:
     regime: str
     verdict: str
     leader: Result | None
-    pair: Pair | None
+    pair: Verdict | None
     comparison: Comparison | None
     headline: str
     sentence: str
@@ -112,11 +115,11 @@ def _finding(results: Results, column: Column) -> Finding:
     leader = known[names[0]] if names else None
     pair = _first_pair(comparison) if comparison else None
     verdict = _verdict(comparison)
-    headline, sentence = _say(verdict, comparison, pair, column.metric)
+    headline, said = _say(verdict, comparison, pair)
     if not isinstance(judged, Comparison):
-        sentence = f"{judged}."
+        said = f"{judged}."
     if verdict == "single":
-        sentence += unranked(result.row.role for result in here)
+        said += unranked(result.row.role for result in here)
     return Finding(
         title,
         column.protocol.regime,
@@ -125,7 +128,7 @@ def _finding(results: Results, column: Column) -> Finding:
         pair,
         comparison,
         headline,
-        sentence,
+        said,
         _context([known[name] for name in names]),
         _entries(here, comparison),
         results.own(column.protocol.test),
@@ -139,7 +142,7 @@ def unranked(roles: Iterable[str]) -> str:
     return f" The other methods are {' and '.join(found)}, which are not ranked." if found else ""
 
 
-def _first_pair(comparison: Comparison) -> Pair | None:
+def _first_pair(comparison: Comparison) -> Verdict | None:
     """The two best means, where they share a seed."""
     if len(comparison.names) < 2 or comparison.names[:2] in comparison.unpaired:
         return None
@@ -151,62 +154,45 @@ def _verdict(comparison: Comparison | None) -> str:
         return "none"
     if len(comparison.names) == 1:
         return "single"
-    if comparison.under_trained:
-        return "under-trained"
-    return "winner" if comparison.winner else "tied"
+    if comparison.winner:
+        return "winner"
+    return "starved" if comparison.starved else "tied"
 
 
-def _say(verdict: str, comparison: Comparison | None, pair: Pair | None, metric: str) -> tuple[str, str]:
+def _say(verdict: str, comparison: Comparison | None, pair: Verdict | None) -> tuple[str, str]:
     """The headline and the sentences below it."""
     if comparison is None or verdict == "none":
         return "No finite number", "No learner has a finished evaluation with scores to compare."
     left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
     if verdict == "single":
         return f"Only {comparison.names[0]} was measured", f"Only one learner ran on this task.{left}"
-    top = top_group(comparison.ranks)
-    if verdict == "under-trained":
-        verb = "leads" if len(top) == 1 else "lead"
-        return (
-            f"{words.listed(top)} {verb} at this budget",
-            f"{_ahead(comparison, pair, metric)} {_why(comparison)}{left}",
-        )
-    told = pair_sentence(pair, metric) + _need(comparison, pair) if pair else _unpaired(comparison)
+    told = f"{sentence(pair) if pair else _unpaired(comparison)}{_why(comparison, pair)}{left}"
+    where = about(comparison)
     if verdict == "winner":
-        return f"{comparison.winner} is best at this budget", f"{told}{left}"
-    if len(top) == 1:
-        return f"{top[0]} leads, but not clearly ahead of every other", f"{told}{left}"
-    return f"{words.listed(top)} can't be told apart", f"{told}{left}"
+        return f"{comparison.winner} is best at this budget, {where}", told
+    if verdict == "starved":
+        verb = "leads" if len(comparison.top) == 1 else "lead"
+        return f"{words.listed(comparison.top)} {verb} at this budget, {where}", told
+    if len(comparison.top) == 1:
+        return f"{comparison.top[0]} leads, but not clearly ahead of every other, {where}", told
+    return f"{words.listed(comparison.top)} can't be told apart, {where}", told
 
 
-def _ahead(comparison: Comparison, pair: Pair | None, metric: str) -> str:
-    """The size of the lead among fits that may be unfinished; it names no winner."""
-    if pair is None:
-        return _unpaired(comparison)
-    about = about_of(pair)
-    size = f"{pair.first} is ahead of {pair.second} by {size_of(pair, metric)}"
-    if pair.verdict in ("better", "worse"):
-        classes = {True: " and for other classes", False: ", perhaps not for other classes", None: ""}
-        return f"{size}. The difference is real {about}{classes[pair.survives_new_classes]}."
-    if pair.verdict == "equivalent":
-        return f"{size}: equivalent within the task's margin, {about}."
-    if not pair.adjusted.known:
-        return f"{size}; one shared episode gives no interval."
-    return f"{size}. This may be chance, {about}.{_need(comparison, pair)}"
+def about(comparison: Comparison) -> str:
+    """The models or methods that ranks and groups hold for."""
+    trained = any(scores.trained for scores in comparison.scores.values())
+    return ABOUT[comparison.scope] if trained else "for methods that train nothing"
 
 
-def _need(comparison: Comparison, pair: Pair) -> str:
-    """How many episodes or seeds would decide an open pair."""
-    need = comparison.need(pair)
-    return f" Undecided: it would take {need}." if need is not None else ""
-
-
-def _why(comparison: Comparison) -> str:
-    names = comparison.under_trained
-    who = words.listed(names) if len(names) < 4 else f"{len(names)} of {len(comparison.names)} methods"
-    return (
-        f"No winner is named: {who} {'is' if len(names) == 1 else 'are'} under-trained, "
-        "and more training may change the order."
-    )
+def _why(comparison: Comparison, pair: Verdict | None) -> str:
+    """Why no winner is named, beyond what the sentence on the leading pair says."""
+    others = [one for one in comparison.starved if one is not pair]
+    short = comparison.under_trained
+    who = words.listed(short) if len(short) < 4 else f"{len(short)} of {len(comparison.names)} methods"
+    told = [f"{who} {'is' if len(short) == 1 else 'are'} under-trained"] if short else []
+    unequal = [one.starved for one in others if not {one.first, one.second} & set(short)]
+    told += unequal[:1] + [f"{words.count(len(unequal) - 1, 'more pair')} as unequal"] * (len(unequal) > 1)
+    return f" No winner is named: {'; '.join(told)}. More training may change the order." if others else ""
 
 
 def _unpaired(comparison: Comparison) -> str:
@@ -215,12 +201,14 @@ def _unpaired(comparison: Comparison) -> str:
 
 
 def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, ...]:
-    ranks, groups = (comparison.ranks, comparison.letters) if comparison else ({}, {})
+    ranks, groups = comparison.ranking if comparison else ({}, {})
+    top = comparison.top if comparison else []
     order = {name: place for place, name in enumerate(comparison.names if comparison else ())}
     return tuple(
         Entry(
             result,
             words.plus_minus(result.interval, result.metric),
+            result.name in top,
             ranks.get(result.name),
             groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
         )

@@ -1,6 +1,7 @@
-"""Forest figures: the difference of each pair with its adjusted interval, and the margin of equivalence.
+"""Forest figures: the difference of each pair with the interval that decided, and the margin of equivalence.
 
-An interval excludes zero if and only if the verdict is better or worse."""
+An adjusted interval excludes zero if and only if Holm's test tells the pair apart; equivalent and non-inferior pairs
+show their 90 % interval."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.stats import Comparison, Pair, TestProtocol
+from benchmarks.stats import Comparison, TestProtocol, Verdict
+from benchmarks.stats.verdicts import WITHIN_MARGIN
 from reports import svg, words
 from reports.panels import WIDTH, Panel
 from reports.results import Results
-from reports.scores.pairs import axis, judged_columns, shown, verdict
+from reports.scores.pairs import MARKS, axis, judged_columns, shown
 from reports.style import Look
 from reports.words import slug
 
@@ -25,7 +27,7 @@ MOST = 28
 ROW = 0.31
 
 #: markers of the pairs without a winner (grey)
-MARKERS = {"equivalent": "s", "undecided": "o"}
+MARKERS = dict.fromkeys(MARKS, "o") | dict.fromkeys(WITHIN_MARGIN, "s")
 
 
 def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:
@@ -39,9 +41,9 @@ def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Pan
     return leading, further
 
 
-def drawn(judged: Comparison) -> list[Pair]:
+def drawn(judged: Comparison) -> list[Verdict]:
     """The pairs drawn: all, or (of more than `MOST`) those with the best mean and those of neighbours."""
-    known = [pair for pair in judged.pairs if pair.adjusted.known]
+    known = [pair for pair in judged.pairs if pair.shown.known]
     if len(known) <= MOST:
         return known
     place = {name: number for number, name in enumerate(judged.names)}
@@ -58,9 +60,9 @@ def _panel(results: Results, protocol: TestProtocol, judged: Comparison, looks: 
         caption += f" {len(kept)} of {len(judged.pairs)} pairs: those with the best mean and those of neighbours."
     rows = [
         (
-            f"{pair.first} against {pair.second}: {(word := verdict(judged, pair))}",
-            word,
-            *(shown(value, metric) for value in (pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high)),
+            f"{pair.first} against {pair.second}: {pair.word}",
+            pair.word,
+            *(shown(value, metric) for value in (pair.contrast.estimate, pair.shown.low, pair.shown.high)),
         )
         for pair in kept
     ]
@@ -68,7 +70,7 @@ def _panel(results: Results, protocol: TestProtocol, judged: Comparison, looks: 
         slug(f"forest {test} {protocol.regime}"),
         title,
         caption,
-        f"pairwise differences with adjusted intervals, {title}",
+        f"pairwise differences with intervals, {title}",
         pd.DataFrame(rows, columns=["name", "verdict", "value", "low", "high"]),
         functools.partial(_draw, metric=metric, margin=margin),
         looks,

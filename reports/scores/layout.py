@@ -115,32 +115,40 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "published": ("published", "the number that is published for this method and task", "{:.4g}".format),
     "reproduced": ("reproduced?", "only for fits with the published budget; see Published numbers", str),
     "seeds": ("seeds", "independent trainings averaged", str),
+    "seed_deviation": ("sd over seeds", "standard deviation over seeds of the mean score", "{:.2g}".format),
     "headline_step": ("steps at test", "inner steps after which the score is taken", str),
     "training_inner_steps": ("steps in training", "inner steps that meta-training unrolls", str),
     "inner_rate_mean_loss": ("inner rate", "for the mean loss: the rate times the loss scale", "{:.3g}".format),
     "backbone": ("backbone", "the network", str),
-    "selection": ("settings", "published, or chosen on validation tasks", words.selection),
-    "trials": ("trials", "settings tried on validation tasks", str),
+    "settings": ("settings", "published, this suite's own (and what they were chosen on), or validation tasks", str),
+    "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
+    "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
+    "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", words.grouped),
-    "share_of_published": ("of published", "share of the published budget", words.percent),
+    "share_of_published": (
+        "of published",
+        "share of the published budget, or of the task's in examples",
+        words.percent,
+    ),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
+    "environment_steps_seen": ("environment steps", "seen in training, mean over seeds", "{:,.0f}".format),
     "training_batch_norm": ("trained with", "batch-norm regime of meta-training", str),
     "episodes": ("episodes", "test episodes of each number", "{:,.0f}".format),
     "queries_per_class": ("queries", "per class", str),
     "profile": ("profile", "the budgets it was run with", str),
 }
 #: printed above the table where all rows agree
-COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "selection", "trials", "profile")
-#: left out where all are zero: control tasks have no examples
-COUNTS = ("examples_seen",)
+COMMON = ("seeds", "episodes", "queries_per_class", "backbone", "settings", "profile")
+#: left out where all are zero: control tasks have no examples, all others no environment steps
+COUNTS = ("examples_seen", "environment_steps_seen", "failed", "failed_validations")
 #: left out on paper
 ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
-    *("examples_seen", "training_batch_norm", "pace"),
+    *("examples_seen", "environment_steps_seen", "training_batch_norm", "best_step", "pace"),
 )
-TEXTS = ("reproduced", "backbone", "selection", "training_batch_norm", "profile")
+TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 
 
 def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
@@ -165,10 +173,10 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     plain = words.without_batch_norm(first.column, results.columns)
     where = "" if plain else f", {words.REGIME_TITLES.get(leading.regime, leading.regime)}"
     judged = results.verdicts[leading]
+    ranked = judged if isinstance(judged, Comparison) and judged.about_methods else None
     headers = [
         Header("method", numeric=False),
-        Header("rank", f"1 + the number of significantly better methods{where}", descending=False),
-        Header("groups", f"methods that share a letter can't be told apart{where}", numeric=False),
+        *(_ranked_headers(where) if ranked else []),
         *(
             Header(*_heading(name, plain, first.metric), numeric=True, score=True, descending=first.higher_is_better)
             for name in regimes
@@ -177,7 +185,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
     ]
     rows = [
         [Cell(name, name, look=looks[rows[0]["result"].label])]
-        + _rank(name, judged if isinstance(judged, Comparison) else None)
+        + (_rank(name, ranked) if ranked else [])
         + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
         + [_detail([row[detail] for row in rows], detail) for detail in details]
         for name, rows in best_first
@@ -194,9 +202,17 @@ def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
     return words.REGIME_TITLES[regime], words.REGIME_MEANINGS[regime]
 
 
-def _rank(name: str, judged: Comparison | None) -> list[Cell]:
+def _ranked_headers(where: str) -> list[Header]:
+    """Rank and groups are about methods: only tables with enough seeds have them."""
+    return [
+        Header("rank", f"1 + the number of significantly better methods{where}", descending=False),
+        Header("groups", f"methods that share a letter can't be told apart{where}", numeric=False),
+    ]
+
+
+def _rank(name: str, judged: Comparison) -> list[Cell]:
     """Rank and groups; none for floor and ceiling, which are not compared."""
-    if judged is None or name not in judged.names:
+    if name not in judged.names:
         return [Cell(words.MISSING), Cell(words.MISSING)]
     rank, groups = judged.ranks[name], judged.letters[name]
     return [Cell(str(rank), rank), Cell(groups, groups)]

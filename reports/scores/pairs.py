@@ -10,27 +10,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.stats import Comparison, Pair, TestProtocol
+from benchmarks.stats import Comparison, TestProtocol
 from reports import svg, words
 from reports.panels import WIDTH, Panel
 from reports.results import Results
 from reports.style import Look
 
 #: verdict -> its mark in a heat map, in place of a number
-MARKS = {"equivalent": "=", "undecided": "?"}
+MARKS = {
+    "equivalent": "=",
+    "non-inferior": "≥",
+    "no better": "≤",
+    "undecided": "?",
+    "unstable": "!",
+    "not comparable": "–",
+}
+SIGNS = "; ".join(f"{mark}: {word}" for word, mark in MARKS.items())
 #: inches per row; more entries than that have no room for numbers
 ROW, MOST = 0.24, 14
 
 
 def pairs_table(results: Results) -> pd.DataFrame:
     """One row per pair of each column: advantage of the first (points of accuracy, a factor of mean errors, or score
-    units) and its adjusted interval, which excludes zero (or 1) if and only if the verdict is better or worse."""
+    units) and the interval that decided, adjusted for all pairs or (equivalent, non-inferior) of 90 %."""
     rows = []
     for protocol, judged in judged_columns(results):
         title = words.title(protocol, results.columns)
         metric = results.metric(protocol)
         for pair in judged.pairs:
-            values = (pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high)
+            values = (pair.contrast.estimate, pair.shown.low, pair.shown.high)
             size, low, high = (shown(value, metric) for value in values)
             rows.append(
                 {
@@ -38,10 +46,12 @@ def pairs_table(results: Results) -> pd.DataFrame:
                     "batch_norm": protocol.regime,
                     "first": pair.first,
                     "second": pair.second,
-                    "verdict": verdict(judged, pair),
+                    "verdict": pair.word,
+                    "reason": pair.reason or None,
                     "advantage": size,
                     "low": low,
                     "high": high,
+                    "interval": "adjusted" if pair.shown is pair.adjusted else "90 %",
                     "unit": {"accuracy": "points", "squared error": "factor"}.get(metric, metric),
                     "p_holm": pair.p_holm,
                     "within_margin": pair.equivalent,
@@ -49,7 +59,7 @@ def pairs_table(results: Results) -> pd.DataFrame:
                     "about": pair.scope,
                     "seeds": pair.contrast.seeds,
                     "episodes": pair.contrast.episodes,
-                    "would_decide": str(need) if (need := judged.need(pair)) else None,
+                    "would_decide": str(pair.need) if pair.need else None,
                 }
             )
     return pd.DataFrame(rows)
@@ -61,15 +71,12 @@ def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     for protocol, judged in judged_columns(results):
         metric, test = results.metric(protocol), words.title(protocol, results.columns)
         title = test + words.in_regime(protocol, results.columns)
-        rows = [
-            (pair.first, pair.second, shown(pair.contrast.estimate, metric), verdict(judged, pair))
-            for pair in judged.pairs
-        ]
+        rows = [(pair.first, pair.second, shown(pair.contrast.estimate, metric), pair.word) for pair in judged.pairs]
         found.append(
             Panel(
                 words.slug(f"heat {test} {protocol.regime}"),
                 title,
-                f"{axis(metric).capitalize()}. Green: real; =: equivalent; ?: undecided. Best mean first.",
+                f"{axis(metric).capitalize()}. Green: real; {SIGNS}. Best mean first.",
                 f"pairwise differences, {title}",
                 pd.DataFrame(rows, columns=["first", "second", "value", "verdict"]),
                 functools.partial(_draw_heat, names=judged.names, factors=metric == "squared error"),
@@ -118,13 +125,6 @@ def axis(metric: str) -> str:
     if metric == "squared error":
         return "how many times smaller the first one's error is"
     return f"advantage of the first ({'points of accuracy' if metric == 'accuracy' else metric})"
-
-
-def verdict(judged: Comparison, pair: Pair) -> str:
-    """The verdict; "ahead" and "behind" for better and worse where a fit of the pair is under-trained."""
-    if {pair.first, pair.second} & set(judged.under_trained):
-        return {"better": "ahead", "worse": "behind"}.get(pair.verdict, pair.verdict)
-    return pair.verdict
 
 
 def judged_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.records.plain import whole
 from benchmarks.records.record import Record
 from benchmarks.stats import Comparison
-from reports import published, words
+from reports import words
 from reports.results import Result, Results
+from reports.scores.reproduced import columns_of, reproductions
 
 
 @functools.lru_cache(maxsize=1)
@@ -23,12 +22,11 @@ def main_table(results: Results) -> pd.DataFrame:
 
     ``mean`` and ``half_width`` are in the ``unit`` shown (accuracy in percent): the mean over seeds of the score of
     each episode at the headline step, then mean and Student's 95 % interval over episodes."""
-    columns = results.columns
-    numbers = published.load()
+    columns, found = results.columns, reproductions(results)
     return pd.DataFrame(
         [
-            _row(result, words.title(result.column, columns), results.judged(result))
-            | _published(result, reproduced(result, numbers))
+            _row(results, result, words.title(result.column, columns), results.judged(result))
+            | columns_of(result, found.get(result, []))
             for result in ordered(results)
         ]
     )
@@ -40,105 +38,28 @@ def ordered(results: Results) -> list[Result]:
     return sorted(results.results, key=lambda result: order[result.column.test])
 
 
-def reproduced(result: Result, numbers: Sequence[published.Published]) -> published.Reproduction | None:
-    """A result compared with its published number; None for further conditions and where there is none."""
-    if not result.row.own or not np.isfinite(result.interval.estimate):
-        return None
-    mine = published.ours(result.row)
-    anchor = published.anchor(numbers, mine)
-    return published.reproduction(anchor, mine) if anchor else None
-
-
-def _published(result: Result, found: published.Reproduction | None) -> dict[str, Any]:
-    if found is None:
-        return {"published": None, "published_half_width_95": None, "reproduced": None, "published_source": None}
-    half_width, scale = found.published.half_width, words.factor(result.metric)
-    return {
-        "published": found.published.value * scale,
-        "published_half_width_95": None if half_width is None else half_width * scale,
-        "reproduced": _outcome(found, published.ours(result.row)),
-        "published_source": found.published.source,
-    }
-
-
-def _outcome(found: published.Reproduction, mine: published.Ours) -> str:
-    """The outcome as text; a fit with less than the published budget has none."""
-    if found.outcome == "not run":
-        return found.why if mine.full_budget else "not the published budget"
-    return str(found)
-
-
-def published_table(results: Results) -> pd.DataFrame:
-    """Our number and the published one, with differences of the protocol: one row per result that has both."""
-    numbers, rows = published.load(), []
-    for result in results.results:
-        if (found := reproduced(result, numbers)) is None:
-            continue
-        mine, anchor = published.ours(result.row), found.published
-        differences = published.protocol_differences(anchor, mine)
-        unknown = published.not_stated(anchor, mine)
-        scale, reported = words.factor(result.metric), published.spread(numbers, mine.method, mine.protocol.task)
-        rows.append(
-            {
-                "method": result.name,
-                "task": words.title(result.column, results.columns),
-                "batch_norm": result.column.regime,
-                "ours": words.plus_minus(result.interval, result.metric),
-                "published": words.published(anchor.value, anchor.half_width, result.metric),
-                "ours_minus_published": (mine.mean - anchor.value) * scale,
-                "z": found.z,
-                "reproduced": _outcome(found, mine),
-                "protocol_differs": "; ".join(differences) or None,
-                "not_stated": ", ".join(unknown) or None,
-                "reported_anywhere": words.spread([value * scale for value in reported or ()], "{:.4g}"),
-                "source": anchor.source,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-#: outcome -> how the summary counts it
-OUTCOMES = {
-    "agrees": "agree",
-    "no published interval": "without a published interval",
-    "protocol differs": "of another protocol",
-    "protocol unknown": "of a protocol that is not stated",
-}
-
-
-def published_sentence(results: Results) -> str:
-    """How many comparisons with published numbers came out how."""
-    numbers = published.load()
-    found = [(result, one) for result in results.results if (one := reproduced(result, numbers)) is not None]
-    judged = Counter(one.outcome for _, one in found if one.outcome != "not run")
-    said = [f"{count} {OUTCOMES.get(outcome, outcome)}" for outcome, count in judged.items()]
-    waiting = [result for result, one in found if one.outcome == "not run"]
-    if waiting:
-        shares = [fit.share for result in waiting for fit in result.training if fit.share is not None]
-        ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
-        spent = f" ({' to '.join(ends)} of it)" if ends else ""
-        said.append(f"{len(waiting)} too early, with under-trained fits or less than the published budget{spent}")
-    return f"Of {words.count(len(found), 'comparison')}: {'; '.join(said)}."
-
-
-def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
+def _row(results: Results, result: Result, test: str, judged: Comparison | None) -> dict[str, Any]:
     interval, column, first = result.interval, result.column, result.first
-    scale = words.factor(result.metric)
+    scale, deviation = words.factor(result.metric), result.row.seed_deviation
+    ranks, groups = judged.ranking if judged else ({}, {})
     fields, facts, training = first.method.fields, first.method.facts, result.training
     return {
         "method": result.name,
         "task": test,
         "batch_norm": column.regime,
-        "rank": judged.ranks.get(result.name) if judged else None,
-        "groups": judged.letters.get(result.name) if judged else None,
+        "rank": ranks.get(result.name),
+        "groups": groups.get(result.name),
         "mean": interval.estimate * scale,
         "half_width_95": interval.half_width * scale,
         "unit": "%" if result.metric == "accuracy" else result.metric,
         "seeds": len(result.tested),
+        "seed_deviation": None if deviation is None else deviation * scale,
         "under_trained": result.under_trained,
+        "failed": results.failed(result),
+        "best_step": _shared(one.best_step for one in training),
+        "failed_validations": sum(one.failed_validations for one in training) if training else None,
         "headline_step": _shared(result.headline_steps),
-        "selection": first.conditions.selection,
-        "trials": max(tested.test.trials for tested in result.tested),
+        "settings": settings_of(result),
         "backbone": facts.get("backbone"),
         "training_inner_steps": whole(fields.get("inner_steps")),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
@@ -148,6 +69,7 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "training_seconds": _mean(one.seconds for one in training),
         "pace": max((one.pace for one in training if one.pace), default=None),
         "examples_seen": _mean(one.examples for one in training),
+        "environment_steps_seen": _mean(one.environment_steps for one in training),
         "training_batch_norm": _shared(one.regime for one in training),
         "parameters": _shared(one.parameters for one in training),
         "split": column.split,
@@ -159,6 +81,13 @@ def _row(result: Result, test: str, judged: Comparison | None) -> dict[str, Any]
         "role": result.row.role,
         "records": result.keys,
     }
+
+
+def settings_of(result: Result) -> str:
+    """Where the settings come from: "published", "ours", or chosen on validation tasks from so many trials."""
+    if result.first.conditions.selection == "validation":
+        return f"validation ({words.count(max(tested.test.trials for tested in result.tested), 'trial')})"
+    return str(result.first.method.facts.get("settings") or "not recorded")
 
 
 def failures_table(results: Results) -> pd.DataFrame:
@@ -209,6 +138,7 @@ def under_trained_table(results: Results) -> pd.DataFrame:
                 "meta_steps": training.meta_steps,
                 "published_meta_steps": training.published_meta_steps,
                 "share_of_published": training.share,
+                "examples": training.examples or training.environment_steps,
                 "still_improving": training.still_improving,
                 "stopped_by": training.stopped_by,
                 "training_seconds": training.seconds,

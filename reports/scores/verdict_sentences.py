@@ -1,11 +1,12 @@
-"""Verdicts as sentences. Every sentence says that it holds at this budget, and for which models or methods."""
+"""The wording of verdicts, for page, terminal and claims. Every sentence says that it holds at this budget, and for
+which models or methods."""
 
 from __future__ import annotations
 
 import math
 
 from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval
-from benchmarks.stats.verdicts import Pair
+from benchmarks.stats.verdicts import WITHIN_MARGIN, Verdict
 
 #: scope -> what a verdict holds for
 ABOUT = {
@@ -15,37 +16,50 @@ ABOUT = {
 }
 
 
-def pair_sentence(pair: Pair, metric: str, under_trained: tuple[str, ...] = ()) -> str:
-    """One sentence on a pair: verdict, size, interval and scope. It names no winner where a fit is under-trained."""
-    size = size_of(pair, metric)
-    about = f"at this budget, {about_of(pair)}"
-    short = [name for name in (pair.first, pair.second) if name in under_trained]
-    if short:
-        names = " and ".join(short)
-        return (
-            f"{pair.first} against {pair.second}: {size}; no verdict, as {names} "
-            f"{'is' if len(short) == 1 else 'are'} under-trained at this budget."
-        )
-    if pair.verdict in ("better", "worse"):
-        winner, loser = (pair.first, pair.second) if pair.verdict == "better" else (pair.second, pair.first)
-        but = f", but by less than the margin of {margin(pair.margin, metric)}" if pair.equivalent else ""
-        return f"{winner} is better than {loser} by {size} {about}{but}.{_classes(pair)}"
-    if pair.verdict == "equivalent":
-        within = f"the difference of {size} is within the margin of {margin(pair.margin, metric)}"
-        return f"{pair.first} and {pair.second} are equivalent {about}: {within}."
-    if not pair.adjusted.known:
-        return f"{pair.first} and {pair.second} can't be told apart: {_unknown(pair)}."
-    return f"{pair.first} and {pair.second} can't be told apart {about}: {size}."
+def sentence(verdict: Verdict) -> str:
+    """One sentence on two methods: verdict, size, interval and scope, with the reason where there is no verdict."""
+    if verdict.kind == "no better":
+        return sentence(verdict.mirrored)
+    first, second = verdict.first, verdict.second
+    size, about = size_of(verdict), f"at this budget, {about_of(verdict)}"
+    if verdict.word in ("better", "worse", "ahead", "behind"):
+        leader, other = (first, second) if verdict.word in ("better", "ahead") else (second, first)
+        if verdict.starved:
+            return f"{leader} is ahead of {other} by {size} {about}. No verdict on the methods: {verdict.reason}."
+        but = f", but by less than the margin of {margin(verdict)}" if verdict.equivalent else ""
+        return f"{leader} is better than {other} by {size} {about}{but}.{_classes(verdict)}"
+    if verdict.kind == "unstable":
+        return f"{first} against {second}: unstable, since {verdict.reason}. {won(verdict)} {about}."
+    if verdict.kind == "not comparable":
+        return f"{first} against {second}: {size}. No verdict on the methods: {verdict.reason}."
+    if not verdict.adjusted.known:
+        return f"{first} and {second} can't be told apart: {_unknown(verdict)}."
+    if verdict.kind == "equivalent":
+        return f"{first} and {second} are equivalent {about}: {size} is within the margin of {margin(verdict)}."
+    need = f" Undecided: it would take {verdict.need}." if verdict.need is not None else ""
+    if verdict.kind == "non-inferior":
+        return f"{first} is as good as {second} {about}: {size}, margin {margin(verdict)}; better is not shown.{need}"
+    return f"{first} and {second} can't be told apart {about}: {size}.{need}"
 
 
-def about_of(pair: Pair) -> str:
-    """The models or methods that the verdict of a pair holds for."""
-    return ABOUT[pair.scope] if pair.contrast.trained or pair.scope != "methods" else "for methods that train nothing"
+def won(verdict: Verdict) -> str:
+    """``A wins 83 % (78 to 88 %) of the episodes``, the side that wins more first."""
+    ahead = verdict if verdict.contrast.won().estimate >= 0.5 else verdict.mirrored
+    share = ahead.contrast.won(ahead.scope)
+    between = f" ({100 * share.low:.0f} to {100 * share.high:.0f} %)" if share.known else ""
+    return f"{ahead.first} wins {100 * share.estimate:.0f} %{between} of the episodes"
 
 
-def size_of(pair: Pair, metric: str) -> str:
-    """The size of a difference with its adjusted interval, seen from the larger side."""
-    return f"{amount(pair.contrast.estimate, metric)} ({_interval(pair.adjusted, metric)})"
+def about_of(verdict: Verdict) -> str:
+    """The models or methods that a verdict holds for."""
+    if verdict.contrast.trained or verdict.scope != "methods":
+        return ABOUT[verdict.scope]
+    return "for methods that train nothing"
+
+
+def size_of(verdict: Verdict) -> str:
+    """The size of a difference with the interval that decided, seen from the larger side."""
+    return f"{amount(verdict.contrast.estimate, verdict.metric)} ({_interval(verdict)})"
 
 
 def amount(estimate: float, metric: str) -> str:
@@ -57,15 +71,18 @@ def amount(estimate: float, metric: str) -> str:
     return f"{abs(estimate):.3g}"
 
 
-def margin(limit: float, metric: str) -> str:
-    """A margin on the scale of contrasts in the task's units."""
-    if metric == "accuracy":
-        return f"{100 * limit:.1f} points"
-    return f"a factor of {math.exp(limit):.2f}" if metric == "squared error" else f"{limit:g}"
+def margin(verdict: Verdict) -> str:
+    """The margin in the task's units."""
+    if verdict.metric == "accuracy":
+        return f"{100 * verdict.margin:.1f} points"
+    return f"a factor of {math.exp(verdict.margin):.2f}" if verdict.metric == "squared error" else f"{verdict.margin:g}"
 
 
-def _interval(interval: Interval, metric: str) -> str:
-    return f"adjusted interval {ends(interval, metric)}" if interval.known else "no interval"
+def _interval(verdict: Verdict) -> str:
+    if not verdict.shown.known:
+        return "no interval"
+    name = "90 % interval" if verdict.kind in WITHIN_MARGIN else "adjusted interval"
+    return f"{name} {ends(verdict.shown, verdict.metric)}"
 
 
 def ends(interval: Interval, metric: str) -> str:
@@ -86,15 +103,15 @@ def decimals(width: float) -> int:
     return max(0, 3 - math.ceil(math.log10(width))) if width > 0 else 2
 
 
-def _classes(pair: Pair) -> str:
-    if pair.survives_new_classes is None:
+def _classes(verdict: Verdict) -> str:
+    if verdict.survives_new_classes is None:
         return ""
-    return " It holds for other classes too." if pair.survives_new_classes else " It may not hold for other classes."
+    return " It holds for other classes too." if verdict.survives_new_classes else " It may not hold for other classes."
 
 
-def _unknown(pair: Pair) -> str:
-    if pair.contrast.episodes < 2:
+def _unknown(verdict: Verdict) -> str:
+    if verdict.contrast.episodes < 2:
         return "one shared episode gives no interval"
-    if pair.scope == "methods":
-        return f"{pair.contrast.seeds} shared seeds; {SEEDS_FOR_METHODS} are needed"
+    if verdict.scope == "methods":
+        return f"{verdict.contrast.seeds} shared seeds; {SEEDS_FOR_METHODS} are needed"
     return "there is no interval"

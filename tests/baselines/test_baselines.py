@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.chance import fingerprints
 from baselines.finetune import FineTune
+from baselines.shared.fingerprints import fingerprints
 from benchmarks.api import LabelledSet, MetaLearner, State, TaskDistribution, in_regime, regimes_of
 from benchmarks.registry import build_method, build_task, incompatible
 from benchmarks.run.selection import GRID_STEPS, choose

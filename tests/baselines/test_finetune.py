@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import pytest
@@ -88,14 +87,27 @@ def test_head_only_is_logistic_regression_on_the_embedding(state: State, support
     torch.testing.assert_close(second.parameters[HEAD[1]], bias - 0.3 * error.sum(1))
 
 
-def test_a_random_head_follows_from_the_state_and_no_global_generator(state: State, support: LabelledSet) -> None:
-    def head(state: State) -> Tensor:
+@pytest.mark.fault("V9")
+def test_a_random_head_is_drawn_for_each_episode_and_from_no_global_generator(
+    state: State, support: LabelledSet
+) -> None:
+    def head(support: LabelledSet, name: str = "head.weight") -> Tensor:
         torch.rand(1)
-        return next(LEARNER.adapt(state, support, TASKS)).parameters["head.weight"]
+        return next(LEARNER.replace(head="random").adapt(state, support, TASKS)).parameters[name]
 
-    assert torch.equal(head(state), head(state))
-    assert torch.equal(head(state)[0], head(state)[1])
-    assert not torch.equal(head(state), head(dataclasses.replace(state, step=8)))
+    found = head(support)
+    assert torch.equal(found, head(support))
+    assert torch.equal(found[1:], head(support[slice(1, 3)]))  # whatever company it is tested in
+    assert not any(torch.equal(found[first], found[second]) for first, second in itertools.combinations(range(3), 2))
+    for values in (found, head(support, "head.bias")):  # U(-1, 1)/sqrt(64)
+        assert values.abs().max() <= 1 / 8
+        assert values.std().item() == pytest.approx(1 / 8 / 3**0.5, rel=0.35)
+
+
+@pytest.mark.fault("V9")
+def test_a_head_starts_imprinted() -> None:
+    assert FineTune().describe(TASKS)["head"] == "imprinted"
+    assert FineTune().describe(build_task("sinusoid/k5"))["head"] == "trained"
 
 
 def test_regression_keeps_the_trained_last_layer() -> None:

@@ -81,7 +81,7 @@ def test_comparison_of_records_is_that_of_their_scores(store: Path) -> None:
     sides = [np.stack([tables[name, seed] for seed in (0, 1)]) for name in ("maml", "fomaml")]
     expected = contrast(*sides, metric="squared error", higher_is_better=False)
     (pair,) = sinusoid.comparison().pairs
-    assert (pair.first, pair.second, pair.verdict) == ("maml", "fomaml", "better")
+    assert (pair.first, pair.second, pair.kind) == ("maml", "fomaml", "better")
     assert pair.p == pytest.approx(expected.p_value(), rel=1e-4)
     found = glyphs.comparison()
     assert found.ranks == {"maml": 1, "fomaml": 2, "nearest-neighbour": 3}
@@ -179,7 +179,7 @@ def test_two_commits_say_what_else_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("episodes", "changes", "verdict", "note"),
     [
-        (60, {"level": 0.9, "under_trained": True}, "under-trained", "under-trained: fomaml"),
+        (60, {"level": 0.9, "under_trained": True}, "ahead", "fomaml is under-trained"),
         (60, {"level": float("nan")}, "can't say", "not numbers"),
         (60, {"level": 0.9, "seed": 1}, "can't say", "no seed in common"),
         (1, {"level": 0.4}, "undecided", "no interval"),
@@ -194,7 +194,7 @@ def test_a_pair_without_a_verdict_says_why(
     (line,) = compare("maml", "fomaml", tmp_path).to_dict("records")
     assert line["verdict"] == verdict
     assert note in line["note"]
-    if verdict != "under-trained":
+    if verdict != "ahead":
         with pytest.raises(MetabenchError, match="no test of two methods"):
             power_table(tmp_path, 1.0)
 

@@ -99,6 +99,11 @@ class Bare(TaskDistribution):
     shot: int = 1
     queries: int = 1
 '''
+GUESSES = """
+
+    def score(self, predictor, query):
+        return (self.predictions(predictor, query).argmax(-1) == query.y).float()
+"""
 IMAGES = '''
 @register_task("pictures")
 @dataclass(frozen=True)
@@ -173,6 +178,8 @@ def test_a_small_honest_task_passes(findings: Findings, text: str) -> None:
         (BARE, "    shot: int", "    discount: float = 2.0\n    shot: int", "discount = 2.0: give it a number from 0"),
         (ARMS, "uniform(key, indices, 3)", "uniform(key, [0 for _ in indices], 3)", ""),
         (ARMS, "uniform(key, indices, 3)", "uniform(key, range(len(indices)), 3)", "depend on the other tasks"),
+        (LINES, "query.y).square().mean(-1)", "query.y).nan_to_num(1).square().mean(-1)", "not a number score 1"),
+        (IMAGES, '"conv4-32"', '"conv4-32"' + GUESSES, "predictions that are not a number score 0.2"),
         (IMAGES, "size=(60, 8, 8, 3)", "size=(60, 3, 8, 8)", "are stored as [8, 8, 3] (height, width, channels)"),
         (IMAGES, "image_shape: ClassVar = (3, 8, 8)", "image_shape: ClassVar = (8, 8, 3)", "channels last"),
     ],

@@ -91,6 +91,21 @@ def test_shapes_are_those_of_the_data_sheet_and_inputs_replay_the_log_probabilit
     assert torch.equal(memory, seen.memory)
 
 
+@pytest.mark.fault("V11")
+@pytest.mark.parametrize("task_id", SMALL[:4])  # a robot refuses such an action in one line
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_policy_that_is_no_number_has_no_return(task_id, value):
+    tasks = registry.build_task(task_id)
+
+    def policy(x, memory=None):
+        outputs = torch.zeros(*x.shape[:2], tasks.outputs)
+        outputs[1] = value
+        return outputs, None
+
+    returns = tasks.score(policy, tasks.episodes("test", range(3), queries=2).query)
+    assert torch.isfinite(returns).tolist() == [[True] * 2, [False] * 2, [True] * 2]
+
+
 def test_history_is_the_last_action_the_reward_for_it_and_the_end_of_the_episode():
     tasks = registry.build_task("tabular-mdp", rounds=3, horizon=4)
     seen = rolled(tasks)

@@ -117,3 +117,19 @@ def test_without_a_renderer_there_is_no_film(library, monkeypatch, capfd):
     tasks = registry.build_task("ant-velocity/quick", horizon=2)
     assert tasks.exhibit({0: Steady(1.0, 1)}, tasks.episodes("test", [0])) == {}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.fault("V6")
+@pytest.mark.parametrize("name", ["half-cheetah-direction", "ant-direction"])
+def test_each_two_test_episodes_go_forward_and_backward(name):
+    tasks = registry.build_task(f"{name}/quick")
+    episodes = tasks.episodes("test", range(40))
+    directions = episodes.query.parameters[:, 0]
+    assert directions.view(20, 2).sum(1).tolist() == [0.0] * 20
+    assert 0 < int((directions[::2] > 0).sum()) < 20, "which one comes first is random"
+    assert torch.equal(episodes.support.parameters, episodes.query.parameters)
+    assert torch.equal(tasks.episodes("test", [17, 4]).query.parameters[:, 0], directions[[17, 4]])
+    for split in ("train", "validation"):
+        assert int((tasks.episodes(split, range(40)).query.parameters[::2] > 0).sum()) != 20
+    assert torch.equal(episodes.query.classes[:, 0], (directions > 0).long())
+    assert episodes.query[:7].classes.shape == episodes.query[:7].items.shape == (7, tasks.queries)

@@ -18,7 +18,7 @@ from benchmarks.stats import columns, protocol_of
 from reports import words
 from reports.page.page import render
 from reports.results import load
-from reports.scores import across, claims, control, pairs, tables
+from reports.scores import across, claims, control, pairs, reproduced, tables
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 
@@ -166,7 +166,7 @@ class Made:
             if one.across
         }
         frames_ |= {"returns-csv": control.steps_table(results), "totals-csv": control.totals_table(results)}
-        frames_ |= {"published-csv": tables.published_table(results), "pairs-csv": pairs.pairs_table(results)}
+        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
         frames_ |= {
             "claims-csv": claims.claims_table(results),
             "under-trained-csv": tables.under_trained_table(results),

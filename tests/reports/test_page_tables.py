@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from page_reader import REFERENCE, Card, Cell, Made, Page, assert_shown, made, shows, unknown
 
-from benchmarks.stats import Column, Pair, Row, protocol_of, task_scores
+from benchmarks.stats import Column, Row, Verdict, protocol_of, task_scores
 from reports import words
 from reports.cost import frames, worth
-from reports.scores import across, pairs, tables
+from reports.scores import across, pairs, reproduced, tables
 
 every_store = pytest.mark.parametrize("store", ["quick", "standard", "gpu"])
 scored_stores = pytest.mark.parametrize("store", ["quick", "standard"])
@@ -85,7 +85,7 @@ def test_the_main_table_is_what_the_statistics_say(store: str) -> None:
         assert said.under_trained == row.under_trained
         assert said.records.split() == [tested.record.key for tested in row.tested]
         judged = leading(this, row).comparison()
-        ranked = judged.ranks.get(row.name), judged.letters.get(row.name)
+        ranked = tuple(shown.get(row.name) for shown in judged.ranking)
         assert tuple(None if pd.isna(value) else value for value in (said.rank, said.groups)) == ranked
 
 
@@ -103,13 +103,10 @@ def test_every_pair_is_what_the_statistics_say(store: str) -> None:
         judged = column.comparison()
         for pair in judged.pairs:
             said = table.loc[(this.title(column.protocol), column.protocol.regime, pair.first, pair.second)]
-            ends = pair.contrast.estimate, pair.adjusted.low, pair.adjusted.high
+            ends = pair.contrast.estimate, pair.shown.low, pair.shown.high
             expected = [*(on_page(value, column.metric) for value in ends), pair.p_holm]
             np.testing.assert_allclose(said[["advantage", "low", "high", "p_holm"]].astype(float), expected, rtol=1e-9)
-            under = {pair.first, pair.second} & set(judged.under_trained)
-            assert said["verdict"] == ({"better": "ahead", "worse": "behind"} if under else {}).get(
-                pair.verdict, pair.verdict
-            )
+            assert said["verdict"] == pair.word
             assert (said["seeds"], said["episodes"]) == (pair.contrast.seeds, pair.contrast.episodes)
             seen += 1
     assert seen == len(table) > 0
@@ -140,9 +137,9 @@ def test_under_trained_fits_are_those_of_the_records(store: str) -> None:
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def amounts(pair: Pair, metric: str) -> list[float]:
+def amounts(pair: Verdict, metric: str) -> list[float]:
     """All numbers that a sentence may say of a pair."""
-    intervals = [pair.adjusted, *(pair.interval(scope) for scope in pair.contrast.scopes())]
+    intervals = [pair.adjusted, pair.tight, *(pair.interval(scope) for scope in pair.contrast.scopes())]
     ends = [pair.contrast.estimate, pair.margin, *(end for one in intervals for end in (one.low, one.high))]
     return [abs(on_page(sign * end, metric)) for end in ends for sign in (1, -1)]
 
@@ -154,18 +151,19 @@ def test_every_number_of_a_card_is_of_its_test(store: str) -> None:
     names = [name for name, *_ in this.rows]
     for title, regimes in by_test(this).items():
         (card,) = [one for text, one in cards.items() if text.startswith(title) and not text.startswith(f"{title},")]
-        values = [95.0]
+        values = [90.0, 95.0]
         for column in regimes:
             judged = column.comparison()
             factor, shares = words.factor(column.metric), [100 * one.share for one in trainings(column) if one.share]
             counts = {len(judged.names), len(judged.under_trained), *(row.values.shape[0] for row in column.rows)}
             values += [*counts, *shares, *(float(row.values.shape[1]) for row in column.rows)]
-            values += [column.protocol.way, column.protocol.shots]
+            values += [column.protocol.way, column.protocol.shots, *range(len(judged.starved))]
+            values += [row.examples for row in column.rows if row.examples]
             if judged.names:
                 best = next(row for row in column.rows if row.name == judged.names[0])
                 values += [factor * best.interval.estimate, factor * best.interval.half_width]
             if judged.pairs:
-                need = judged.need(judged.pairs[0])
+                need = judged.pairs[0].need
                 values += [*amounts(judged.pairs[0], column.metric), *numbers_of(need)]
         assert unknown(card.text, values, [title, *names]) == [], (title, card.text)
         assert_ranking(card, regimes[0])
@@ -190,15 +188,17 @@ def numbers_of(need: Any) -> list[float]:
 def assert_ranking(card: Card, column: Column) -> None:
     judged, factor = column.comparison(), words.factor(column.metric)
     assert len(card.rows) == len(column.rows) + 1
-    for rank, name, score, groups in card.rows[1:]:
+    for cells in card.rows[1:]:
+        rank, name, score, groups = cells if judged.about_methods else (Cell("", words.MISSING), *cells, Cell(""))
         (row,) = (row for row in column.rows if row.name == name.text.rstrip(words.UNDER_TRAINED))
         assert name.text.endswith(words.UNDER_TRAINED) == row.under_trained
         mean, _, half = score.text.partition(" ± ")
         assert shows(mean, factor * row.interval.estimate)
         assert not half or shows(half, factor * row.interval.half_width)
         beyond = "" if row.role == "learner" else row.role
-        assert groups.text == judged.letters.get(row.name, beyond)
-        assert rank.text == str(judged.ranks.get(row.name, words.MISSING))
+        ranks, letters = judged.ranking
+        assert groups.text == (letters.get(row.name, beyond) if judged.about_methods else "")
+        assert rank.text == str(ranks.get(row.name, words.MISSING))
 
 
 @every_store
@@ -212,8 +212,11 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
     ours = ratios[ratios["label"] == frames.OURS]
     for _, group in ours.groupby(["machine", "device"]):
         values += range(len(group) + 1)
-    published = tables.published_table(this.results)
+    published = reproduced.published_table(this.results)
     values += range(len(published) + 1)
+    for found in reproduced.reproductions(this.results).values():
+        values += [abs(one.distance.z) for one in found if one.distance and one.distance.z]
+        values += [abs(one.published.value) * words.factor(one.published.metric) for one in found]
     fits = [training for result in this.results.results for training in result.training]
     values += [100 * training.share for training in fits if training.share]
     for column in this.columns:
@@ -227,6 +230,9 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
         for machine in (r.machine.cpu, (r.machine.gpu or {}).get("name"))
     ]
     names = [*this.main["task"], *this.main["method"]] if len(this.main) else []
+    names += [
+        what for text in published.get("protocol_differs", pd.Series(dtype=str)).dropna() for what in text.split("; ")
+    ]
     names += [*ratios["backbone"], *gains.get("backbone", []), *machines, "learn2learn"]
     said = [this.page.sections[name] for name in ("answers", "second-order", "published") if name in this.page.sections]
     assert said

@@ -131,6 +131,7 @@ def test_every_known_method_and_forty_strangers_look_different() -> None:
 @pytest.mark.parametrize("store", ["quick", "standard"])
 def test_methods_that_meet_on_a_test_differ_in_colour(store: str) -> None:
     results = load(Path(__file__).parents[2] / "reports" / "reference" / store)
+    assert not results.problems
     looks = style.looks(results.labels)
     for test in results.tests:
         here = {result.label.split(" [")[0] for result in results.results if result.column.test == test}

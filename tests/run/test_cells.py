@@ -164,7 +164,9 @@ def test_data_that_changed_change_the_keys(tiny):
     assert {task for _, task in changed(before, after)} == {"glyphs"}
 
 
-def test_keys_do_not_depend_on_which_gpu(tiny):
+def test_keys_do_not_depend_on_which_gpu(tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert keys(tiny, device="cuda:0") == keys(tiny, device="cuda:1")
     assert not set(keys(tiny, device="cuda").values()) & set(keys(tiny).values())
 
@@ -260,3 +262,27 @@ def test_a_mistake_in_a_profile_is_named(tmp_path, old, new, said):
     with pytest.raises(MetabenchError) as error:
         expand(profiles.load(str(path)))
     assert said in str(error.value)
+
+
+@pytest.mark.fault("V14")
+def test_the_papers_number_of_queries_is_one_more_test_of_the_same_fit(tiny):
+    block = dataclasses.replace(tiny.blocks[1], queries=(1,), selections=("published", "validation"))
+    found = expand(dataclasses.replace(tiny, blocks=(block,)), methods=("maml",), seeds=(0,))
+    fits = [cell for cell in found if cell.kind == "fit"]
+    tests = [(cell.label, cell.task) for cell in found if cell.after == fits[0].key]
+    plain, few = "glyphs-v1/5w1s", "glyphs-v1/5w1s[queries=1]"
+    assert len(fits) == 1
+    assert sorted(tests) == [("maml", plain), ("maml", few), ("maml [tuned]", plain)]
+    (cell,) = (cell for cell in found if cell.task == few)
+    tasks = registry.task_from(cell.spec["task"])
+    assert tasks.episodes("test", [0]).query.x.shape[1] == 5
+    with pytest.raises(MetabenchError, match="queries"):
+        expand(dataclasses.replace(tiny, blocks=(dataclasses.replace(block, queries=(0,)),)))
+
+
+@pytest.mark.fault("V14")
+def test_the_profiles_with_published_rates_have_the_papers_queries():
+    for name in ("standard", "paper"):
+        for block in profiles.load(name).blocks:
+            if block.task.partition("/")[0] in ("omniglot", "miniimagenet"):
+                assert block.queries == (registry.build_task(block.task).config()["shot"],), (name, block.task)

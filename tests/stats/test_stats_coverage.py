@@ -119,7 +119,7 @@ def family(generator: Generator, levels: Iterable[float], what: str) -> bool:
     real = [truth[int(pair.first)] - truth[int(pair.second)] for pair in found.pairs]
     both = list(zip(found.pairs, real, strict=True))
     if what == "verdicts":
-        return not any(pair.verdict == "better" and real <= 0 for pair, real in both)
+        return not any(pair.kind == "better" and real <= 0 for pair, real in both)
     return all(pair.adjusted.low <= real <= pair.adjusted.high for pair, real in both)
 
 

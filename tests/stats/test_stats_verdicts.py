@@ -11,7 +11,7 @@ from scipy import stats as reference
 
 from benchmarks.errors import MetabenchError
 from benchmarks.stats import Membership, Scores, compare
-from reports.scores.verdict_sentences import pair_sentence
+from reports.scores.verdict_sentences import sentence
 
 MARGIN = 0.01
 
@@ -35,34 +35,34 @@ def planted(*shifts: float, spread: float, episodes: int = 100) -> dict[str, np.
 def test_planted_difference_and_planted_tie() -> None:
     found = compare(column(0.05, 0.0), margin=MARGIN)
     assert found.names == ("A", "B")
-    assert (found.verdict("A", "B"), found.verdict("B", "A")) == ("better", "worse")
+    assert (found.of("A", "B").kind, found.of("B", "A").kind) == ("better", "worse")
     assert (found.winner, found.ranks, found.letters) == ("A", {"A": 1, "B": 2}, {"A": "a", "B": "b"})
     assert found.scope == "models"
     found = compare(column(0.0, 0.0005, spread=0.01), margin=MARGIN)
-    assert found.verdict("A", "B") == "equivalent"
+    assert found.of("A", "B").kind == "equivalent"
     assert (found.winner, found.letters) == (None, {"A": "a", "B": "a"})
-    assert "equivalent" in pair_sentence(found.pairs[0], "accuracy")
+    assert "equivalent" in sentence(found.pairs[0])
 
 
 def test_neither_is_undecided_and_says_what_it_would_take() -> None:
     values = planted(0.012, 0.0, spread=0.07)
     found = compare(values, margin=MARGIN)
-    assert found.pairs[0].verdict == "undecided"
-    need = found.need(found.pairs[0])
+    assert found.pairs[0].kind == "non-inferior"
+    need = found.pairs[0].need
     assert need is not None
     assert need.verdict == "difference"
     # (z_0.975 + z_0.8)^2 s^2 / d^2 of the normal approximation, with s = 0.07 sqrt 2
     assert need.episodes == pytest.approx((1.96 + 0.8416) ** 2 * 2 * 0.07**2 / 0.012**2, rel=0.02)
     more = compare(planted(0.012, 0.0, spread=0.07, episodes=need.episodes), margin=MARGIN)
-    assert more.verdict("A", "B") == "better"
+    assert more.of("A", "B").kind == "better"
 
 
 def test_planted_non_transitive_triple() -> None:
     # standard error of a difference 0.002: A to C is 4.5 of them, A to B and B to C are 2.25 and must be below Holm's
     # 0.025 for two more, which takes 2.28
     found = compare(planted(0.009, 0.0045, 0.0, spread=0.002 * math.sqrt(50)), margin=0.001)
-    assert found.verdict("A", "C") == "better"
-    assert found.verdict("A", "B") == found.verdict("B", "C") == "undecided"
+    assert found.of("A", "C").kind == "better"
+    assert found.of("A", "B").kind == found.of("B", "C").kind == "non-inferior"
     assert found.ranks == {"A": 1, "B": 1, "C": 2}
     assert found.letters == {"A": "a", "B": "ab", "C": "b"}
     assert found.winner is None
@@ -71,8 +71,8 @@ def test_planted_non_transitive_triple() -> None:
 def test_a_small_significant_difference_is_better_and_within_the_margin() -> None:
     found = compare(planted(0.004, 0.0, spread=0.005), margin=MARGIN)
     (pair,) = found.pairs
-    assert (pair.verdict, pair.equivalent) == ("better", True)
-    assert "by less than the margin of 1.0 points" in pair_sentence(pair, "accuracy")
+    assert (pair.kind, pair.equivalent) == ("better", True)
+    assert "by less than the margin of 1.0 points" in sentence(pair)
 
 
 def test_equivalence_is_two_one_sided_tests() -> None:
@@ -94,14 +94,14 @@ def test_squared_errors_are_equivalent_within_a_ratio() -> None:
     assert pair.first == "A"
     assert pair.equivalent
     (pair,) = compare({**same, "B": 1.3 * errors}, **settings).pairs
-    assert pair.verdict == "better"
-    assert "a factor of 1.300" in pair_sentence(pair, "squared error")
+    assert pair.kind == "better"
+    assert "a factor of 1.300" in sentence(pair)
 
 
 def test_picture_and_verdict_agree() -> None:
     for seed in range(40):
         for pair in compare(column(*0.004 * noise(seed, 5)), margin=0.001).pairs:
-            assert pair.adjusted.excludes_zero == (pair.verdict in ("better", "worse"))
+            assert pair.adjusted.excludes_zero == (pair.kind in ("better", "worse"))
             assert pair.adjusted.excludes_zero == (pair.p_holm <= 0.05)
 
 
@@ -111,15 +111,15 @@ def test_from_five_seeds_on_the_verdict_is_about_methods() -> None:
     assert compare(many, margin=MARGIN).scope == "methods"
     # one seed that stands out makes the methods undecided and leaves these models apart
     many["A"][0] += 0.4
-    assert compare(many, margin=MARGIN).verdict("A", "B") == "undecided"
-    assert compare(many, margin=MARGIN, scope="models").verdict("A", "B") == "better"
+    assert compare(many, margin=MARGIN).of("A", "B").kind == "undecided"
+    assert compare(many, margin=MARGIN, scope="models").of("A", "B").kind == "better"
 
 
 def test_an_undecided_pair_of_methods_asks_for_seeds() -> None:
     values = column(0.02, 0.0, seeds=5, spread=0.001)
     values["A"] += np.array([-0.04, -0.02, 0.0, 0.02, 0.04])[:, None]
     found = compare(values, margin=MARGIN)
-    need = found.need(found.pairs[0])
+    need = found.pairs[0].need
     assert need is not None
     assert need.episodes is None
     assert need.seeds is not None
@@ -132,9 +132,9 @@ def test_under_trained_fits_take_part_and_nobody_wins() -> None:
     found = compare({"A": values["A"], "B": Scores(values["B"], under_trained=True)}, margin=MARGIN)
     assert found.winner is None
     assert found.under_trained == ("B",)
-    sentence = pair_sentence(found.pairs[0], "accuracy", found.under_trained)
-    assert "no verdict, as B is under-trained at this budget" in sentence
-    assert "better" not in sentence
+    said = sentence(found.pairs[0])
+    assert "No verdict on the methods: B is under-trained" in said
+    assert "better" not in said
 
 
 def test_a_sure_sign_may_not_survive_new_classes() -> None:
@@ -142,9 +142,9 @@ def test_a_sure_sign_may_not_survive_new_classes() -> None:
     effects = np.linspace(-0.3, 0.3, 20) + 0.02
     values = {"A": 0.6 + effects[classes].mean(1) + 0.01 * noise(1, 400), "B": 0.6 + 0.01 * noise(2, 400)}
     (pair,) = compare(values, margin=MARGIN, membership=Membership(classes)).pairs
-    assert pair.verdict == "better"
+    assert pair.kind == "better"
     assert pair.survives_new_classes is False
-    assert "may not hold for other classes" in pair_sentence(pair, "accuracy")
+    assert "may not hold for other classes" in sentence(pair)
     values["A"] = 0.6 + 0.2 + 0.1 * effects[classes].mean(1) + 0.01 * noise(1, 400)
     (pair,) = compare(values, margin=MARGIN, membership=Membership(classes)).pairs
     assert pair.survives_new_classes is True
@@ -168,14 +168,14 @@ def test_scores_without_a_mean_or_a_ratio_are_left_out_and_said() -> None:
 
 def test_one_episode_is_undecided_and_the_same_scores_are_equivalent() -> None:
     (pair,) = compare({"A": noise(1, 40), "B": noise(1, 40)}, margin=MARGIN).pairs
-    assert (pair.verdict, pair.p) == ("equivalent", 1.0)
+    assert (pair.kind, pair.p) == ("equivalent", 1.0)
     found = compare(column(0.5, 0.0, episodes=1), margin=MARGIN)
     (pair,) = found.pairs
-    assert pair.verdict == "undecided"
+    assert pair.kind == "undecided"
     assert not pair.adjusted.known
-    assert found.need(pair) is None
+    assert pair.need is None
     assert found.letters == {"A": "a", "B": "a"}
-    assert "one shared episode gives no interval" in pair_sentence(pair, "accuracy")
+    assert "one shared episode gives no interval" in sentence(pair)
 
 
 def test_seeds_are_paired_by_number() -> None:

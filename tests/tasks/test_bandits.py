@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from baselines.shared.beta_bernoulli import BayesOptimum, bayes_optimum, gittins_indices, posterior
+from baselines.shared.beta_bernoulli import BayesOptimum, bayes_optimum, gittins_indices, posterior, situations
 from benchmarks import registry
 from benchmarks.api import State
 
@@ -71,6 +71,19 @@ def test_gittins_indices_rise_with_successes_discount_and_ignorance():
 )
 def test_the_bayes_optimum_has_the_known_values(arms, pulls, value):
     assert bayes_optimum(arms, pulls).value == pytest.approx(value, abs=5e-5)
+
+
+@pytest.mark.fault("V12")
+def test_the_optimal_player_takes_what_it_can_work_through():
+    """The limit is the number of situations, which is counted before they are met."""
+    tasks = registry.build_task("bandit/k5n10", arms=3, pulls=15)
+    optimal = registry.build_method("bayes-optimal", tasks)
+    assert optimal.refuses(tasks) is None
+    assert optimal.describe(tasks)["bayes_optimum"] == pytest.approx(9.91254, abs=5e-6)
+    for arms, pulls in ((1, 5), (2, 9), (3, 8), (50, 6)):
+        optimum = BayesOptimum(arms, pulls)
+        optimum.best(())
+        assert situations(arms, pulls) == len(optimum.known)
 
 
 def test_the_bayes_optimum_of_two_pulls_by_hand():

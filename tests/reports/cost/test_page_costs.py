@@ -76,10 +76,9 @@ def test_the_overview_counts_settings(store: str) -> None:
     ratios = frames.ratios(made(store).results.costs)
     said = " ".join(made(store).page.sections["second-order"].split())
     for _, group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"]):
-        for meaning, number in frames.READINGS.items():
-            judged = [frames.judged(row.low, row.high, number) for row in group.itertuples()]
-            told = [f"{word} in {judged.count(word)}" for word in ("more", "agrees", "less") if word in judged]
-            assert f"means {meaning} (here: {', '.join(told)} of {len(group)} settings)" in said
+        found = [frames.claim(row.low, row.high, row.stable) for row in group.itertuples()]
+        told = [f"{word} at {found.count(word)}" for word in frames.OUTCOMES if word in found]
+        assert f") {', '.join(told)} of {len(group)} settings." in said
 
 
 def test_nothing_is_timed_that_computes_something_else() -> None:
