@@ -154,10 +154,11 @@ def full_table(frame: pd.DataFrame) -> layout.Table:
 def throughput_table(records: Sequence[frames.Record], work: str) -> layout.Table | None:
     """Environment steps per second of all ways to do the work, a key of `frames.THROUGHPUTS`."""
     frame, unit = frames.throughput(records, work), frames.THROUGHPUTS[work]
+    way = "way to step" if work == "environment" else "implementation"
     if frame.empty:
         return None
     headers = [
-        *(layout.Header(name, numeric=False) for name in ("implementation", "task")),
+        *(layout.Header(name, numeric=False) for name in (way, "task")),
         *(layout.Header(name) for name in ("environments", "threads", unit)),
         layout.Header("times slower than ours", "over the suite's default, with its interval", descending=False),
         layout.Header("status", numeric=False),
