@@ -118,11 +118,15 @@ class RL2(MetaLearner):
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         assert isinstance(tasks, ControlTasks)
-        inputs = tasks.input_shape[0] + tasks.actions.features + 2
-        initial = gru.initialise(inputs, self.hidden, tasks.actions, seed)
-        initial = {name: value.to(tasks.device) for name, value in initial.items()}
-        begin = start or State(parameters=initial, buffers=seen_returns(tasks.device))
+        begin = start or self.initial(tasks, seed)
         return (self._proximal if self.outer == "ppo" else self._natural)(tasks, seed, begin)
+
+    def initial(self, tasks: ControlTasks, seed: int) -> State:
+        """The state before the first iteration."""
+        inputs = tasks.input_shape[0] + tasks.actions.features + 2
+        parameters = gru.initialise(inputs, self.hidden, tasks.actions, seed)
+        parameters = {name: value.to(tasks.device) for name, value in parameters.items()}
+        return State(parameters=parameters, buffers=seen_returns(tasks.device))
 
     def _proximal(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         updates = self.epochs * self.minibatches
@@ -131,10 +135,10 @@ class RL2(MetaLearner):
         def loss(parameters: Parameters, buffers: Parameters, update: int) -> tuple[Tensor, int]:
             iteration, number = divmod(update, updates)
             if number == 0:
-                trials[:] = [self._play(tasks, parameters, buffers, seed, iteration)]
+                trials[:] = [self.play(tasks, parameters, buffers, seed, iteration)]
             part = slice(number % self.minibatches, None, self.minibatches)
             entropy = self.entropy * max(0.0, 1 - iteration / self.entropy_iterations)
-            return self._loss(parameters, trials[0][part], tasks, entropy), 0
+            return self.loss(parameters, trials[0][part], tasks, entropy), 0
 
         begin = dataclasses.replace(start, step=start.step * updates)
         for state in descend(
@@ -148,7 +152,7 @@ class RL2(MetaLearner):
     def _natural(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         state = start.copy()
         for iteration in count(start.step):
-            trials = self._play(tasks, state.parameters, state.buffers, seed, iteration)
+            trials = self.play(tasks, state.parameters, state.buffers, seed, iteration)
             parameters = natural_step(state.parameters, trials, tasks.actions, self.radius, self.fisher_share)
             state = dataclasses.replace(
                 state,
@@ -159,7 +163,7 @@ class RL2(MetaLearner):
             )
             yield state
 
-    def _play(
+    def play(
         self, tasks: ControlTasks, parameters: Parameters, buffers: Parameters, seed: int, iteration: int
     ) -> Trials:
         """One trial in each task of the iteration, with the values and advantages of the present policy."""
@@ -168,7 +172,7 @@ class RL2(MetaLearner):
         source = dataclasses.replace(episodes.support, episodes=whole)
         return play(source, parameters, buffers, tasks.discount, self.trace)
 
-    def _loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
+    def loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
         memories = gru.read(parameters, trials.inputs)
         distributions = gru.distribution(parameters, memories)

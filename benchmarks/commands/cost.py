@@ -63,6 +63,6 @@ def cost(
     files, began = places.target(store or places.home() / "runs" / profile), time.monotonic()
     records = sweep.run(settings, files, profile, device, typer.echo, limit, seconds, again)
     in_time = seconds is None or time.monotonic() - began < seconds
-    if asked == grid.Choice() and device == "cpu" and in_time and grid.environments(profile):
-        records += sweep.environments(files, profile, typer.echo, again=again)
+    if asked == grid.Choice() and device == "cpu" and in_time and grid.throughput(profile):
+        records += sweep.throughputs(files, profile, typer.echo, again=again)
     terminal.show(records, screen(160))

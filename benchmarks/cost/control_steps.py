@@ -3,10 +3,10 @@ Gymnasium's vector environments and with physics alone. From a checkout::
 
     python -m benchmarks.cost.control_steps         # a table, then its record as JSON
 
-All are timed in rounds, in a new order each, with as many threads as there are cores. Ours is the source that learners
-train on: T tasks x K trajectories, with random numbers, log-probabilities and masks. Gymnasium has one environment per
-task, with its own reward; the policy sees all of them at once. "physics" is one call of `mujoco.rollout` for a whole
-episode, with our starts and controls: the limit for any simulator with a policy in the loop.
+Ours is the source that learners train on: T tasks x K trajectories, with random numbers, log-probabilities and masks.
+Gymnasium has one environment per task, with its own reward; the policy sees all of them at once. "physics" is one call
+of `mujoco.rollout` for a whole episode, with our starts and controls: the limit for any simulator with a policy in the
+loop.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,12 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import registry
+from benchmarks.cost import throughput
+from benchmarks.cost.throughput import Block, Entry, Progress, show, tell
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.environments.locomotion import ROBOTS, Locomotion
 from benchmarks.environments.simulators import BACK_ENDS, mujoco_module, physics, quiet
 from benchmarks.errors import Unavailable, status_of
-from benchmarks.machine import usable_cores, versions
-from benchmarks.stats import timing
 
 TASK = "half-cheetah-direction/quick"
 TASKS, TRAJECTORIES = 40, 20
@@ -38,8 +35,6 @@ TASKS, TRAJECTORIES = 40, 20
 FIELDS: dict[str, Any] = {}
 HIDDEN = 64
 ROUNDS = 7
-
-Block = Callable[[], int]
 
 
 class Policy:
@@ -61,76 +56,32 @@ class Policy:
         return torch.cat((self.scale * x, deviation), -1), None
 
 
-@dataclass
-class Simulation:
-    """One way to simulate. ``block`` runs an episode in all of its environments and returns the control steps."""
-
-    label: str
-    environments: int
-    block: Block
-    status: str = "ok"
-    reason: str | None = None
-    steps: int = 0
-    samples: list[float] = field(default_factory=list)
-
-    def run(self) -> None:
-        """Time one episode of all environments. After an error the simulation takes no further part."""
-        if self.status != "ok":
-            return
-        try:
-            began = time.perf_counter()
-            self.steps = self.block()
-            self.samples.append((time.perf_counter() - began) / self.steps)
-        except Exception as error:
-            self.status, self.reason = status_of(error)
-
-
 def measure(
-    progress: Callable[[dict[str, Any]], None], rounds: int = ROUNDS, tasks: int = TASKS, threads: int | None = None
+    progress: Progress, task: str = TASK, rounds: int = ROUNDS, tasks: int = TASKS, threads: int | None = None
 ) -> dict[str, Any]:
-    """The rows as plain values; a job of `benchmarks.run.isolate`. threads: None: as many as there are cores.
-
-    A row holds label, environments, status, reason, steps of a block, seconds per step of every round, and control
-    steps per second with an interval. ``against_ours`` is its time per step divided by that of the default back end,
-    with an interval over the rounds."""
+    """The rows of `throughput.measure`; ours is the default back end."""
     mujoco_module()
-    threads = threads or usable_cores() or 1
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with contextlib.ExitStack() as stack:
-            simulations = list(_simulations(tasks, threads, stack))
-            order = np.random.default_rng(0)
-            for number in range(rounds + 1):
-                progress({"line": f"control steps: round {number} of {rounds}"})
-                for position in order.permutation(len(simulations)):
-                    simulations[position].run()
-                if number == 0:  # the first episodes load libraries and models
-                    for each in simulations:
-                        each.samples.clear()
-    finally:
-        torch.set_num_threads(before)
-    ours = simulations[0]
-    rows = [_row(each, ours) for each in simulations]
-    return {"task": TASK, "threads": threads, "rounds": rounds, "rows": rows, "versions": versions()}
+    return throughput.measure(
+        "control steps", task, functools.partial(_simulations, task, tasks), progress, rounds, threads
+    )
 
 
-def _simulations(tasks: int, threads: int, stack: contextlib.ExitStack) -> Iterator[Simulation]:
+def _simulations(task: str, tasks: int, threads: int, stack: contextlib.ExitStack) -> Iterator[Entry]:
     for back_end in ("batch", "rollout", "loop"):
-        setting = registry.build_task(TASK, simulator=back_end, **FIELDS)
+        setting = registry.build_task(task, simulator=back_end, **FIELDS)
         assert isinstance(setting, ControlTasks)
         source = setting.episodes("train", range(tasks), shots=TRAJECTORIES).support
         policy = Policy(source.model, tasks)
-        yield Simulation(back_end, tasks * TRAJECTORIES, functools.partial(_ours, source, policy))
+        yield Entry(back_end, tasks * TRAJECTORIES, functools.partial(_ours, source, policy))
         if back_end == "batch":
-            physical = Simulation("physics", tasks * TRAJECTORIES, _open_loop(source, policy, threads))
+            physical = Entry("physics", tasks * TRAJECTORIES, _open_loop(source, policy, threads))
     yield physical
     for label, count in (("SyncVectorEnv", tasks), ("AsyncVectorEnv", tasks), ("AsyncVectorEnv", threads)):
         try:
-            block = _gymnasium(label, count, stack)
-            yield Simulation(label, count, block)
+            block = _gymnasium(task, label, count, stack)
+            yield Entry(label, count, block)
         except Exception as error:
-            yield Simulation(label, count, lambda: 0, *status_of(error))
+            yield Entry(label, count, lambda: 0, *status_of(error))
 
 
 def _ours(source: Any, policy: Policy) -> int:
@@ -161,13 +112,13 @@ def _open_loop(source: Any, policy: Policy, threads: int) -> Block:
     return block
 
 
-def _gymnasium(label: str, count: int, stack: contextlib.ExitStack) -> Block:
+def _gymnasium(task: str, label: str, count: int, stack: contextlib.ExitStack) -> Block:
     """An episode in vectorised environments of Gymnasium, with as many steps as ours."""
     try:
         import gymnasium
     except ImportError as error:
         raise Unavailable(f"Gymnasium can't be imported ({error})") from error
-    model = registry.build_task(TASK, **FIELDS).model  # type: ignore[attr-defined]
+    model = registry.build_task(task, **FIELDS).model  # type: ignore[attr-defined]
     name = ROBOTS[model.robot].environment
     with quiet():
         vector: Any = getattr(gymnasium.vector, label)([functools.partial(_made, name)] * count)
@@ -195,36 +146,5 @@ def _made(name: str) -> Any:
         return gymnasium.make(name)
 
 
-def _row(each: Simulation, ours: Simulation) -> dict[str, Any]:
-    facts = {"label": each.label, "environments": each.environments, "status": each.status, "reason": each.reason}
-    unknown = ("steps_per_second", "low", "high", "spread", "stable", "against_ours")
-    row = {**facts, "steps": each.steps, "seconds_per_step": each.samples, **dict.fromkeys(unknown)}
-    if each.samples:
-        speeds = [1 / seconds for seconds in each.samples]
-        speed, faster = timing.median(speeds), timing.ratio(each.samples, ours.samples)
-        row["steps_per_second"], row["low"], row["high"] = speed.value, speed.low, speed.high
-        row["spread"] = spread = timing.spread(speeds)
-        row["stable"] = spread <= timing.SPREAD
-        row["against_ours"] = [faster.value, faster.low, faster.high]
-    return row
-
-
-def lines(record: dict[str, Any]) -> Iterator[str]:
-    """The record as a table for the terminal."""
-    yield f"{record['task']}, {record['threads']} threads, {record['rounds']} rounds"
-    yield f"{'':16}{'environments':>14}{'steps/s':>10}{'interval':>18}{'times slower than ours':>32}"
-    for row in record["rows"]:
-        if row["steps_per_second"] is None:
-            yield f"{row['label']:16}{row['environments']:>14}  {row['status']}: {row['reason']}"
-            continue
-        ratio, low, high = row["against_ours"]
-        span, slower = f"{row['low']:,.0f} to {row['high']:,.0f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})"
-        unstable = "" if row["stable"] else "  unstable"
-        count, speed = row["environments"], f"{row['steps_per_second']:,.0f}"
-        yield f"{row['label']:16}{count:>14}{speed:>10}{span:>18}{slower:>32}{unstable}"
-
-
 if __name__ == "__main__":
-    found = measure(lambda plain: print(plain["line"], flush=True))
-    print("\n".join(lines(found)))
-    print(json.dumps(found))
+    show(measure(tell))

@@ -96,9 +96,9 @@ def profiles(path: Path = FILE) -> dict[str, str]:
     return {name: str(body.get("about", "")) for name, body in _read(path).items()}
 
 
-def environments(profile: str, path: Path = FILE) -> bool:
-    """Whether the profile also measures the control steps per second of the simulators."""
-    return bool(_read(path).get(profile, {}).get("environments", False))
+def throughput(profile: str, path: Path = FILE) -> bool:
+    """Whether the profile also measures environment steps per second."""
+    return bool(_read(path).get(profile, {}).get("throughput", False))
 
 
 def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> list[Setting]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
-from benchmarks.cost import PRELOAD, batches, grid, peers
+from benchmarks.cost import PRELOAD, batches, control_steps, grid, peers, recurrent_steps
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.workloads import WORKLOADS
@@ -33,7 +33,6 @@ ENTRIES = (
     *("benchmarks.cost.measurement", "benchmarks.cost.batches"),
     *(f"benchmarks.cost.peers.{name}" for name in peers.names()),
 )
-ENVIRONMENT_ENTRIES = ("benchmarks.cost.control_steps", "benchmarks.tasks.half_cheetah")
 #: fields of a setting that its record repeats, and those of its workload
 FIELDS = ("work", "backbone", "meta_batch", "inner_steps", "rounds", "seconds")
 SHAPES = ("kind", "input_shape", "way", "shot", "queries", "inner_lr")
@@ -43,10 +42,31 @@ FINISHED = ("ok", "out-of-memory", "timeout")
 NOTHING: dict[str, Any] = {"rows": (), "ceilings": None, "threads": 1, "precision": None, "stages": {}}
 #: no setting begins with fewer seconds left of the run
 LEAST_SECONDS = 30.0
-#: seconds that the simulators may take
-ENVIRONMENT_SECONDS = 900.0
+#: seconds that a measurement of throughput may take
+THROUGHPUT_SECONDS = 900.0
 
 Line = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """Environment steps per second on a task: the module that measures them, and what its results depend on."""
+
+    work: str
+    module: str
+    task: str
+    libraries: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.module.replace('_', ' ')} per second, {self.task}"
+
+
+THROUGHPUTS = (
+    Throughput("environment", "control_steps", control_steps.TASK, ("mujoco", "gymnasium")),
+    *(Throughput("recurrent", "recurrent_steps", task, ("jax",), ("rl2",)) for task in recurrent_steps.TASKS),
+)
 
 
 class Queue:
@@ -156,30 +176,37 @@ def _run_alone(
     isolate.run([job], 1, on_event, threads=None, preload=PRELOAD)
 
 
-def environments(
-    store: Store, profile: str, line: Line, seconds: float = ENVIRONMENT_SECONDS, again: bool = False
+def throughputs(
+    store: Store, profile: str, line: Line, seconds: float = THROUGHPUT_SECONDS, again: bool = False
 ) -> list[Record]:
-    """The record of the simulators' control steps per second (`benchmarks.cost.control_steps`), measured if there is
-    none. Its work is "environment", and its rows have columns of their own."""
+    """The records of environment steps per second (`benchmarks.cost.throughput`), each measured if there is none.
+    Their rows have columns of their own."""
     facts = context("cpu")
-    libraries = {name: _version(name) for name in ("torch", "mujoco", "gymnasium")}
-    machine = facts["machine"].id
-    key = content_key(
-        {"cell": "throughput", "code": code_hash((), ENVIRONMENT_ENTRIES), "machine": machine, "versions": libraries}
-    )
+    kept = (_throughput(each, store, profile, line, seconds, again, facts) for each in THROUGHPUTS)
+    return [record for record in kept if record is not None]
+
+
+def _throughput(
+    asked: Throughput, store: Store, profile: str, line: Line, seconds: float, again: bool, facts: dict[str, Any]
+) -> Record | None:
+    task = registry.task_entry(asked.task.partition("/")[0]).cls
+    classes = [task, *(registry.method_entry(name).cls for name in asked.methods)]
+    module = f"benchmarks.cost.{asked.module}"
+    content = {"work": asked.work, "task": asked.task, "code": code_hash(classes, (module,))}
+    libraries = {name: _version(name) for name in ("torch", *asked.libraries)}
+    key = content_key({"cell": "throughput", **content, "machine": facts["machine"].id, "versions": libraries})
     if again or not finished(store.get(key)):
         with tempfile.TemporaryDirectory() as logs:
-            job = Job(key, ("benchmarks.cost.control_steps:measure", {}), Path(logs) / "log", seconds)
+            job = Job(key, (f"{module}:measure", {"task": asked.task}), Path(logs) / "log", seconds)
             outcome = isolate.run([job], 1, lambda event: None, threads=None, preload=PRELOAD)[key]
-        setting = {"work": "environment", "backbone": "", "meta_batch": 0, "inner_steps": 0}
-        value = outcome.value or {"task": "", "threads": 1, "rounds": None, "rows": []}
-        cost = Cost({**setting, "task": value["task"], "rounds": value["rounds"]}, tuple(value["rows"]))
-        record = Record(**_header(key, "control steps", profile, "cpu", outcome), **facts, cost=cost)
+        setting = {"work": asked.work, "backbone": "", "meta_batch": 0, "inner_steps": 0, "task": asked.task}
+        value = outcome.value or {"threads": 1, "rounds": None, "rows": []}
+        cost = Cost({**setting, "rounds": value["rounds"]}, tuple(value["rows"]))
+        record = Record(**_header(key, asked.label, profile, "cpu", outcome), **facts, cost=cost)
         with store.lock(key):
             store.write(dataclasses.replace(record, threads=value["threads"] or 1))
-        line(f"control steps per second: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
-    kept = store.get(key)
-    return [kept] if kept is not None else []
+        line(f"{asked.label}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
+    return store.get(key)
 
 
 def finished(record: Record | None) -> bool:

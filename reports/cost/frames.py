@@ -26,8 +26,8 @@ OUTCOMES = ("holds", "fails", "undecided")
 #: kind of work -> what its meta-batch counts
 BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
 
-#: the work of records that time simulators
-ENVIRONMENT = "environment"
+#: kind of work that is timed by environment steps -> the unit of its speed
+THROUGHPUTS = {"environment": "control steps per second", "recurrent": "environment steps per second"}
 
 DEVICES = {"cpu": "the CPU", "cuda": "the GPU"}
 
@@ -61,7 +61,7 @@ def rows(records: Sequence[Record]) -> pd.DataFrame:
     The newest record of a setting on a machine counts."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        if work_of(record) != ENVIRONMENT:
+        if work_of(record) not in THROUGHPUTS:
             newest[place_of(record)] = record
     found = [
         {**dict(zip(SETTING, place, strict=True)), **row}
@@ -127,13 +127,14 @@ def _unmeasured(record: Record) -> list[dict[str, Any]]:
     return [{**facts, "reason": record.reason, "samples_milliseconds": []}]
 
 
-def environments(records: Sequence[Record]) -> pd.DataFrame:
-    """Control steps per second, one row per machine and way to step: those of `benchmarks.cost.control_steps`."""
-    newest = {_machine(record).id: record for record in records if work_of(record) == ENVIRONMENT}
+def throughput(records: Sequence[Record], work: str) -> pd.DataFrame:
+    """Environment steps per second, one row per machine, task and way to do the work, a key of `THROUGHPUTS`."""
+    timed = [record for record in records if work_of(record) == work]
+    newest = {(_machine(record).id, _cost(record).setting["task"]): record for record in timed}
     return pd.DataFrame(
         [
-            {"machine": machine, "task": _cost(record).setting["task"], "threads": record.threads, **row}
-            for machine, record in newest.items()
+            {"machine": machine, "task": task, "threads": record.threads, **row}
+            for (machine, task), record in newest.items()
             for row in _cost(record).rows or [{"label": "all", "status": record.status, "reason": record.reason}]
         ]
     )

@@ -52,11 +52,12 @@ def second_order(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] 
 
 def implementations(results: Results, looks: Mapping[str, Look]) -> dict[str, Any] | None:
     """All numbers of every variant, and the speed-ups."""
-    frame, simulated = frames.rows(results.costs), environment_table(results.costs)
-    if frame.empty and simulated is None:
+    frame = frames.rows(results.costs)
+    speeds = {work: throughput_table(results.costs, work) for work in frames.THROUGHPUTS}
+    if frame.empty and not any(speeds.values()):
         return None
     return {
-        "environments": simulated,
+        "throughput": speeds,
         "speedups": speedup_table(results.costs),
         "costs": full_table(frame) if len(frame) else None,
         "implementations": _legend(results.costs),
@@ -150,14 +151,15 @@ def full_table(frame: pd.DataFrame) -> layout.Table:
     return layout.Table("costs.csv", "Costs of every variant", headers, rows)
 
 
-def environment_table(records: Sequence[frames.Record]) -> layout.Table | None:
-    """Control steps per second of the simulators, of Gymnasium and of physics alone."""
-    frame = frames.environments(records)
+def throughput_table(records: Sequence[frames.Record], work: str) -> layout.Table | None:
+    """Environment steps per second of all ways to do the work, a key of `frames.THROUGHPUTS`."""
+    frame, unit = frames.throughput(records, work), frames.THROUGHPUTS[work]
+    way = "way to step" if work == "environment" else "implementation"
     if frame.empty:
         return None
     headers = [
-        *(layout.Header(name, numeric=False) for name in ("way to step", "task")),
-        *(layout.Header(name) for name in ("environments", "threads", "control steps per second")),
+        *(layout.Header(name, numeric=False) for name in (way, "task")),
+        *(layout.Header(name) for name in ("environments", "threads", unit)),
         layout.Header("times slower than ours", "over the suite's default, with its interval", descending=False),
         layout.Header("status", numeric=False),
     ]
@@ -182,7 +184,7 @@ def environment_table(records: Sequence[frames.Record]) -> layout.Table | None:
                 layout.Cell(said, said),
             ]
         )
-    return layout.Table("environment-costs.csv", "Control steps per second", headers, rows)
+    return layout.Table(f"{work}-costs.csv", unit.capitalize(), headers, rows)
 
 
 def _full_row(row: Mapping[str, Any], columns: Sequence[str]) -> list[layout.Cell]:

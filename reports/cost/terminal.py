@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.text import Text
 
 from reports import columns
-from reports.cost.frames import SETTING, Record, described, environments, milliseconds, overview, rows, sentences
+from reports.cost.frames import (
+    SETTING,
+    THROUGHPUTS,
+    Record,
+    described,
+    milliseconds,
+    overview,
+    rows,
+    sentences,
+    throughput,
+)
 
 
 def show(records: Sequence[Record], console: Console) -> None:
@@ -25,10 +35,11 @@ def show(records: Sequence[Record], console: Console) -> None:
             console.print(table, "")
         for row in group[group["status"] != "ok"].to_dict("records"):
             console.print(Text(f"{row['order']} {row['label']}: {row['status']}: {row['reason']}".strip(), "yellow"))
-    for row in environments(records).to_dict("records"):
-        speed = row.get("steps_per_second")
-        told = f"{speed:,.0f} control steps per second" if pd.notna(speed) else f"{row['status']}: {row['reason']}"
-        console.print(Text(f"{row['task']}, {row['label']}: {told}"))
+    for work, unit in THROUGHPUTS.items():
+        for row in throughput(records, work).to_dict("records"):
+            speed = row.get("steps_per_second")
+            told = f"{speed:,.0f} {unit}" if pd.notna(speed) else f"{row['status']}: {row['reason']}"
+            console.print(Text(f"{row['task']}, {row['label']}: {told}"))
     for sentence in [*overview(records), *sentences(records)]:
         console.print(Text(sentence))
 

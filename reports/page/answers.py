@@ -79,7 +79,7 @@ def worth(results: Results) -> list[str]:
         ends = dict.fromkeys(f"{value:.2f}" for value in (group["time"].min(), group["time"].max()))
         where, unstable = frames.device_name(results.costs, machine, device), frames.unstable(group)
         spans.append(f"{' to '.join(ends)} times as long on {where}")
-        spans[-1] += f" ({unstable} of {len(group)} settings timed unstably)" if unstable else ""
+        spans[-1] += f" ({unstable} of {len(group)} settings unstable)" if unstable else ""
     return [*said, *([f"A second-order meta-step takes {words.listed(spans)}."] if spans else [])]
 
 

@@ -83,7 +83,7 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
     ratios = frames.ratios(costs)
     keys: dict[tuple[object, ...], list[str]] = {}
     for record in costs:
-        if frames.work_of(record) != frames.ENVIRONMENT:
+        if frames.work_of(record) not in frames.THROUGHPUTS:
             keys.setdefault(frames.place_of(record), []).append(record.key)
     for row in ratios[ratios["label"] == frames.OURS].to_dict("records"):
         place = tuple(row[name] for name in frames.SETTING)

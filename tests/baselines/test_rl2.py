@@ -168,8 +168,8 @@ def test_the_first_update_is_the_policy_gradient():
     tasks = registry.build_task("bandit/k5n10")
     method = learner(value_weight=0.0)
     parameters = {name: value.requires_grad_() for name, value in gru.initialise(8, 8, tasks.actions, 1).items()}
-    trials = method._play(tasks, parameters, seen_returns("cpu"), 0, 0)
-    loss = method._loss(parameters, trials, tasks, 0.0)
+    trials = method.play(tasks, parameters, seen_returns("cpu"), 0, 0)
+    loss = method.loss(parameters, trials, tasks, 0.0)
     names = [name for name in parameters if not name.startswith("value")]
     found = torch.autograd.grad(loss, [parameters[name] for name in names])
     distributions = gru.distribution(parameters, gru.read(parameters, trials.inputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import io
 import math
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.cost import control_steps, grid, sweep
+from benchmarks.cost import control_steps, grid, sweep, throughput
 from benchmarks.records.store import Store
 from benchmarks.run.isolate import Outcome
 from reports.cost import frames, sections, terminal
@@ -49,7 +51,7 @@ def test_every_simulation_runs_an_episode_per_round(rows: Any, capfd: Any, tmp_p
     assert found["batch", 4]["against_ours"] == [1.0, 1.0, 1.0]
     sync = found["SyncVectorEnv", 2]
     assert math.isclose(sync["against_ours"][0], found["batch", 4]["steps_per_second"] / sync["steps_per_second"])
-    assert len(list(control_steps.lines(record))) == 2 + len(found)
+    assert len(list(throughput.lines(record))) == 2 + len(found)
     # a process of AsyncVectorEnv that is not a fork of this one has no silenced MuJoCo, which writes a file
     control_steps._made("HalfCheetah-v5").close()
     assert capfd.readouterr() == ("", "")
@@ -63,7 +65,7 @@ def test_a_simulation_that_fails_is_a_row_with_a_reason(rows: Any, monkeypatch: 
     assert (row["status"], row["steps_per_second"]) == ("error", None)
     assert "AsyncVectorEnv" in row["reason"]
     assert found["SyncVectorEnv", 2]["status"] == "ok"
-    assert "error: AttributeError" in "\n".join(control_steps.lines(record))
+    assert "error: AttributeError" in "\n".join(throughput.lines(record))
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -88,42 +90,55 @@ def statuses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(jobs: Any, workers: int, on_event: Any, **options: Any) -> dict[str, Outcome]:
         (job,) = jobs
-        assert job.call[0] == "benchmarks.cost.control_steps:measure"
+        module, function = job.call[0].split(":")
+        assert "progress" in inspect.signature(getattr(importlib.import_module(module), function)).parameters
         status: Any = left.pop(0) if left else "ok"
-        return {job.key: Outcome(status, None, value=dict(MEASURED) if status == "ok" else None, seconds=1.0)}
+        value = {**MEASURED, **job.call[1]} if status == "ok" else None
+        return {job.key: Outcome(status, None, value=value, seconds=1.0)}
 
     monkeypatch.setattr(sweep.isolate, "run", run)
     return left
 
 
-def test_simulators_are_measured_until_there_is_a_record(tmp_path: Path, statuses: list[str]) -> None:
+def test_throughput_is_measured_until_there_is_a_record(tmp_path: Path, statuses: list[str]) -> None:
     store, lines = Store(tmp_path), []
     statuses.append("error")
-    (failed,) = sweep.environments(store, "standard", lines.append)
+    failed, *others = sweep.throughputs(store, "standard", lines.append)
     assert (failed.cell, failed.status, sweep.costs_of(failed).rows) == ("cost", "error", ())
-    (record,) = sweep.environments(store, "standard", lines.append)
+    record, *same = sweep.throughputs(store, "standard", lines.append)
     assert [row["label"] for row in sweep.costs_of(record).rows] == ["batch", "SyncVectorEnv", "AsyncVectorEnv"]
-    assert (record.threads, record.machine.id != "") == (2, True)
-    assert sweep.environments(store, "standard", lines.append) == [record]
-    sweep.environments(store, "standard", lines.append, again=True)
-    assert lines == [f"control steps per second: {status}" for status in ("error", "ok", "ok")]
+    assert (record.threads, record.machine.id != "", same) == (2, True, others)
+    assert sweep.throughputs(store, "standard", lines.append) == [record, *others]
+    sweep.throughputs(store, "standard", lines.append, again=True)
+    work = [f"recurrent steps per second, {task}" for task in ("bandit/k10n100", "tabular-mdp/n10")]
+    simulators = "control steps per second, half-cheetah-direction/quick"
+    assert lines == [f"{simulators}: error", *(f"{each}: ok" for each in (*work, simulators, simulators, *work))]
     assert frames.rows(store.records("cost")).empty
-    assert [name for name in grid.profiles() if grid.environments(name)] == ["standard", "full"]
+    assert [name for name in grid.profiles() if grid.throughput(name)] == ["standard", "full"]
 
 
-def test_control_steps_stand_on_the_page_and_in_the_terminal(tmp_path: Path, statuses: list[str]) -> None:
-    sweep.environments(Store(tmp_path / "store"), "standard", lambda line: None)
+@pytest.mark.parametrize(
+    ("work", "unit", "times", "task"),
+    [
+        ("environment", "control steps per second", 1, "half-cheetah-direction/quick"),
+        ("recurrent", "environment steps per second", 2, "tabular-mdp/n10"),
+    ],
+)
+def test_throughput_stands_on_the_page_and_in_the_terminal(
+    tmp_path: Path, statuses: list[str], work: str, unit: str, times: int, task: str
+) -> None:
+    sweep.throughputs(Store(tmp_path / "store"), "standard", lambda line: None)
     results = load(tmp_path / "store")
-    table = sections.environment_table(results.costs)
+    table = sections.throughput_table(results.costs, work)
     assert table is not None
-    assert table.frame["control steps per second"].tolist() == ["500 [333, 1,000]", "250 [333, 1,000]", "–"]
-    assert table.frame["times slower than ours"].tolist() == ["1.00 [1.00, 1.00]", "2.00 [1.50, 2.50]", "–"]
-    assert table.frame["status"].tolist() == ["unstable", "ok", "skipped: Gymnasium can't be imported"]
+    assert table.frame[unit].tolist() == ["500 [333, 1,000]", "250 [333, 1,000]", "–"] * times
+    assert table.frame["times slower than ours"].tolist() == ["1.00 [1.00, 1.00]", "2.00 [1.50, 2.50]", "–"] * times
+    assert table.frame["status"].tolist() == ["unstable", "ok", "skipped: Gymnasium can't be imported"] * times
     text = write_report(tmp_path / "store", tmp_path / "page.html").read_text()
-    assert "Control steps per second" in text
+    assert table.title in text
     assert 'id="second-order"' not in text
     console = Console(width=160, record=True, file=io.StringIO())
     terminal.show(results.costs, console)
     shown = console.export_text()
-    assert "half-cheetah-direction/quick, SyncVectorEnv: 250 control steps per second" in shown
-    assert "AsyncVectorEnv: skipped: Gymnasium can't be imported" in shown
+    assert f"{task}, SyncVectorEnv: 250 {unit}" in shown
+    assert f"{task}, AsyncVectorEnv: skipped: Gymnasium can't be imported" in shown

@@ -24,6 +24,7 @@ def test_every_table_shows_its_frame(store: str) -> None:
     this = made(store)
     own = {words.slug(title) + "-csv" for title in this.main["task"].unique()} if len(this.main) else set()
     costs = {"second-order-csv", "second-order-worth-csv", "implementations-csv", "costs-csv", "environment-costs-csv"}
+    costs.add("recurrent-costs-csv")
     expected = this.frames()
     assert set(this.page.tables) - {"guesses", "ranking", ""} - costs == own | set(expected)
     for name, frame in expected.items():

@@ -73,11 +73,7 @@ class Implementation(Adapter):
 
         def step(theta: Any, moments: Any, count: Any, data: Any) -> Any:
             loss, gradient = value_and_gradient(theta, *data)
-            first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradient)
-            second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, moments[1], gradient)
-            size = META_LR * jax.numpy.sqrt(1 - 0.999**count) / (1 - 0.9**count)
-            theta = jax.tree.map(lambda p, m, v: p - size * m / (jax.numpy.sqrt(v) + 1e-8), theta, first, second)
-            return loss, theta, (first, second), count + 1
+            return loss, *adam(jax, theta, moments, count, gradient, META_LR)
 
         state = [theta, moments, jax.numpy.ones(())]
         compiled: list[Any] = []
@@ -139,10 +135,7 @@ class Implementation(Adapter):
             return lowered.compile()
 
     def _precision(self, episodes: Episodes) -> Any:
-        jax = self._jax
-        if not hasattr(jax, "enable_x64"):
-            jax = importlib.import_module("jax.experimental")
-        return jax.enable_x64(episodes.query.x.dtype == torch.float64)
+        return precision_of(self._jax, episodes.query.x)
 
     def _arrays(self, parameters: Parameters, episodes: Episodes) -> tuple[Any, tuple[Any, ...]]:
         device = self._device(episodes.query.x.device.type)
@@ -194,6 +187,22 @@ class Implementation(Adapter):
     def _predictions(self, settings: Settings) -> Callable[..., Any]:
         network, _, adapted = self._adaptation(settings)
         return self._jax.vmap(lambda theta, x, y, queries: network(adapted(theta, x, y), queries), (None, 0, 0, 0))
+
+
+def adam(jax: Any, theta: Any, moments: Any, count: Any, gradient: Any, rate: float) -> tuple[Any, Any, Any]:
+    """Parameters, both moments and the number of the next step after one step of Adam; numbers begin at 1."""
+    first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradient)
+    second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, moments[1], gradient)
+    size, correction = rate / (1 - 0.9**count), jax.numpy.sqrt(1 - 0.999**count)
+    theta = jax.tree.map(lambda p, m, v: p - size * m / (jax.numpy.sqrt(v) / correction + 1e-8), theta, first, second)
+    return theta, (first, second), count + 1
+
+
+def precision_of(jax: Any, value: Tensor) -> Any:
+    """A context in which JAX computes in double precision if the tensor has it."""
+    if not hasattr(jax, "enable_x64"):
+        jax = importlib.import_module("jax.experimental")
+    return jax.enable_x64(value.dtype == torch.float64)
 
 
 def _share_device() -> None:
