@@ -130,6 +130,7 @@ def test_scores_that_are_not_numbers_do_not_lead(tmp_path: Path) -> None:
     assert "not a number" in write_report(tmp_path / "store", tmp_path / "page.html").read_text()
 
 
+@pytest.mark.fault("K2")
 def test_two_stores_make_one_report(tmp_path: Path) -> None:
     Maker(tmp_path / "a").evaluation("maml", SINUSOID, level=0.4)
     Maker(tmp_path / "b").evaluation("fomaml", SINUSOID, level=0.9)
