@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -22,15 +23,26 @@ def main() -> None:
         from benchmarks.commands import app
 
         app.main()
+    except SystemExit as ending:
+        if interrupted:
+            _end(ending.code)
+        raise
     except (Exception, KeyboardInterrupt) as error:
         if interrupted:  # a library whose import is interrupted may raise any error
             print("metabench: interrupted", file=sys.stderr)
-            sys.exit(130)
+            _end(130)
         if not isinstance(error, ModuleNotFoundError) or (error.name or OWN[0]).partition(".")[0] in OWN:
             raise
         needed = f"{error.name} is not installed for {sys.executable}, and this command needs it"
         print(f"metabench: {needed}: `make install` sets up .venv, which has it", file=sys.stderr)
         sys.exit(2)
+
+
+def _end(code: str | int | None) -> None:
+    """Exit with this code: Python has one of its own after an interrupt inside ``exec``, as of a dataclass."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 130)
 
 
 if __name__ == "__main__":
