@@ -163,7 +163,10 @@ def _alone(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _advantage(line: dict[str, Any]) -> str:
-    """The advantage of the first in the unit of the scale: points of accuracy, or a factor of mean errors."""
+    """The advantage of the first in the unit of the scale: points of accuracy, or a factor of mean errors; none where a
+    few episodes carry a mean."""
+    if line.get("verdict") == "unstable":
+        return ""
     values = [math.nan if line.get(name) is None else line[name] for name in ("advantage", "low", "high")]
     if line.get("scale") == "log ratio":
         size, *interval = (f"{math.exp(value):.3f}" for value in values)

@@ -88,7 +88,9 @@ class Row:
     def choice(self) -> str:
         """What decides its scores: method, code, budget, conditions, and for each seed its fields and steps at test,
         those chosen among them."""
-        made = [({**one.method.fields, **one.test.chosen}, one.seed, one.test.headline_step) for one in self.tested]
+        made = [
+            ({**one.method.fields, **one.test.chosen, "steps": one.test.headline_step}, one.seed) for one in self.tested
+        ]
         record, where = self.first.record, dataclasses.replace(self.first.conditions, selection="")
         same = [str(protocol_of(self.first)), self.first.method.name, record.code, str(record.budget), str(where)]
         return json.dumps([*same, made], sort_keys=True, default=str)

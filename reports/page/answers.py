@@ -39,7 +39,7 @@ def answers(results: Results) -> list[Answer]:
 #: verdict -> how it is said: for which models or methods, and then (method and test)
 SAID = {
     "winner": "Better than every other at this budget, {}: {{}}.",
-    "starved": "Ahead, {}, but no winner after unequal training: {{}}.",
+    "starved": "Ahead, {}, but training was too short or unequal for a winner: {{}}.",
     "tied": "No single winner, {}: {{}}.",
 }
 

@@ -18,7 +18,7 @@ from reports.scores.verdict_sentences import ABOUT, ends, sentence
 BADGES = {
     "winner": "better than every other",
     "tied": "no single winner",
-    "starved": "no winner named: unequal training",
+    "starved": "no winner named: short or unequal training",
     "single": "only one learner",
     "none": "no finite number",
 }
@@ -46,7 +46,7 @@ class Entry:
 class Finding:
     """The verdict on a test in one batch-norm regime.
 
-    verdict: "winner" (better than every other), "tied", "starved" (training was too unequal for a winner), "single"
+    verdict: "winner" (better than every other), "tied", "starved" (training too short or unequal), "single"
     (one learner) or "none" (no finite number).
     leader: the best mean among the ranked entries.
     pair: the leader and the next.
