@@ -15,6 +15,9 @@ def main() -> None:
     interrupted = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):  # an interrupted import may raise any error, or none
+            os.write(2, b"metabench: interrupted\n")
+            os._exit(130)
         interrupted.append(number)
         raise KeyboardInterrupt
 
@@ -28,7 +31,7 @@ def main() -> None:
             _end(ending.code)
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if interrupted:  # a library whose import is interrupted may raise any error
+        if interrupted:
             print("metabench: interrupted", file=sys.stderr)
             _end(130)
         if not isinstance(error, ModuleNotFoundError) or (error.name or OWN[0]).partition(".")[0] in OWN:
@@ -36,6 +39,12 @@ def main() -> None:
         needed = f"{error.name} is not installed for {sys.executable}, and this command needs it"
         print(f"metabench: {needed}: `make install` sets up .venv, which has it", file=sys.stderr)
         sys.exit(2)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _end(code: str | int | None) -> None:

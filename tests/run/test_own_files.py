@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -165,7 +166,8 @@ def test_an_interrupt_while_a_file_is_imported_ends_it(folder: Path) -> None:
     wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text(), 60, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, "metabench: interrupted: run the same command again to resume\n")
+    assert process.returncode == 130
+    assert re.fullmatch(r"metabench: interrupted.*\n", err)
     with pytest.raises(ProcessLookupError):
         os.kill(int((folder / "pid").read_text()), 0)
 

@@ -259,16 +259,18 @@ def _start_method() -> str:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Ignore Ctrl-C here and in a process that is started meanwhile: the server would print a traceback if it came
-    during its imports. Its processes have sessions of their own and end with this one."""
+    """Ignore Ctrl-C in a process that is started meanwhile, and put it off here: the server would print a traceback if
+    it came during its imports. Its processes have sessions of their own and end with this one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # blocked, it waits, also where it is ignored
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager
