@@ -1,4 +1,4 @@
-"""What a failed adaptation is: an answer that is not a number, or an error far above that of the best constant."""
+"""Failed adaptations: an answer that is not a number, or an error far above that of the best constant."""
 
 from __future__ import annotations
 

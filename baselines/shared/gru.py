@@ -70,8 +70,11 @@ def initialise(inputs: int, hidden: int, actions: ActionSpace, seed: int) -> Par
 
 def cell(parameters: Mapping[str, Tensor], x: Tensor, memory: Tensor) -> Tensor:
     """One step: the state after inputs ``[n, i]`` in states ``[n, hidden]``."""
-    weights = (parameters[f"gru.{part}"] for part in ("input", "recurrent", "input_bias", "recurrent_bias"))
-    return torch.gru_cell(x, memory, *weights)
+    return torch.gru_cell(x, memory, *_weights(parameters))
+
+
+def _weights(parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    return [parameters[f"gru.{part}"] for part in ("input", "recurrent", "input_bias", "recurrent_bias")]
 
 
 def equations(parameters: Mapping[str, Tensor], x: Tensor, memory: Tensor) -> Tensor:
@@ -87,8 +90,7 @@ def read(parameters: Mapping[str, Tensor], inputs: Tensor, twice: bool = False) 
 
     twice: whether they are to be differentiated twice."""
     if not twice and inputs.device.type == "cpu":
-        weights = (parameters[f"gru.{part}"] for part in ("input", "recurrent", "input_bias", "recurrent_bias"))
-        states: Tensor = _Scan.apply(inputs, *weights)  # type: ignore[no-untyped-call]
+        states: Tensor = _Scan.apply(inputs, *_weights(parameters))  # type: ignore[no-untyped-call]
         return states
     memory = inputs.new_zeros(len(inputs), parameters["gru.recurrent"].shape[1])
     memories = []

@@ -42,7 +42,7 @@ REPORT_EVERY = 2_000
 #: bytes that are hashed at once
 CHUNK = 1 << 22
 
-#: a file changed less than so many seconds ago may change again without another time stamp
+#: for this many seconds after a change a file may change again under the same time stamp
 FRESH_SECONDS = 1.0
 
 

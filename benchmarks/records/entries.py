@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 
 class Facts(TypedDict, total=False):
-    """What the fields of a method amount to. bayes_optimum: the expected score of the best possible strategy."""
+    """Facts of a method, derived from its fields. bayes_optimum: the expected score of the best possible strategy."""
 
     role: str
     backbone: str | None

@@ -68,8 +68,13 @@ class Progress:
 
 def fit_config(learner: MetaLearner) -> dict[str, Any]:
     """The part of the configuration that a fit depends on: all but the fields of adaptation."""
-    adaptation = {f.name for f in dataclasses.fields(learner) if f.metadata.get("stage") == "adaptation"}
+    adaptation = adaptation_fields(learner)
     return {name: value for name, value in learner.config().items() if name not in adaptation}
+
+
+def adaptation_fields(learner: MetaLearner) -> tuple[str, ...]:
+    """The names of the fields that a fit does not depend on."""
+    return tuple(field.name for field in dataclasses.fields(learner) if field.metadata.get("stage") == "adaptation")
 
 
 def planned(

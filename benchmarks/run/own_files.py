@@ -57,7 +57,7 @@ class OwnFiles:
 
 
 def registered(paths: Sequence[str], memory_bytes: int | None) -> OwnFiles:
-    """What these files register; raises `MetabenchError` for one that is no plug-in, naming the line."""
+    """The names that these files register; raises `MetabenchError` for one that is no plug-in, naming the line."""
     found = OwnFiles()
     answers = _in_jobs("names", [{"files": [path]} for path in paths], memory_bytes)
     for path, names in zip(paths, answers, strict=True):

@@ -22,6 +22,7 @@ from benchmarks.models.modules import own_factories
 from benchmarks.records.plain import read
 from benchmarks.records.record import Method, Task
 from benchmarks.run.code_hash import code_of
+from benchmarks.run.fitting import adaptation_fields
 from benchmarks.run.profiles import Block, Profile
 
 
@@ -108,7 +109,7 @@ class Resolved:
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any]) -> Resolved:
-        """What `dataclasses.asdict` and JSON made of one; raises `Unreadable`."""
+        """Read a block from JSON of `dataclasses.asdict`; raises `Unreadable`."""
         fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in value["block"].items()}
         other = value["otherwise"]
         return cls(
@@ -293,9 +294,8 @@ def _described(
     name: str, learner: MetaLearner, tasks: TaskDistribution, fields: dict[str, Any] | None = None
 ) -> Learner:
     facts = describe_method(name, learner.config() if fields is None else fields, learner, tasks)
-    own = dataclasses.fields(learner)
-    adaptation = tuple(f.name for f in own if f.metadata.get("stage") == "adaptation")
-    return Learner(facts, type(learner).__qualname__, tuple(f.name for f in own), adaptation, bool(learner.grid))
+    known = tuple(field.name for field in dataclasses.fields(learner))
+    return Learner(facts, type(learner).__qualname__, known, adaptation_fields(learner), bool(learner.grid))
 
 
 def _files_of(built: Sequence[MetaLearner | TaskDistribution], files: Sequence[str]) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[st
         return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
     finally:
         for key, lock in held.items():
-            store.log_path(key).unlink(missing_ok=True)  # nobody has masked it
+            store.log_path(key).unlink(missing_ok=True)  # its secrets are not masked
             lock.release()
 
 

@@ -86,7 +86,7 @@ class Row:
 
     @property
     def choice(self) -> str:
-        """What decides its scores: method, code, budget, conditions, and for each seed its fields and steps at test,
+        """All that its scores depend on: method, code, budget, conditions, and each seed's fields and steps at test,
         those chosen among them."""
         made = [
             ({**one.method.fields, **one.test.chosen, "steps": one.test.headline_step}, one.seed) for one in self.tested

@@ -55,7 +55,7 @@ class Verdict:
 
     @property
     def ahead(self) -> str:
-        """What Holm's test says of these scores: the first is "better", "worse", or "" (not separated)."""
+        """The result of Holm's test on these scores: the first is "better", "worse", or "" (not separated)."""
         if not self.p_holm <= self.alpha:
             return ""
         return "better" if (self.contrast.wins if self.contrast.unstable else self.contrast).estimate > 0 else "worse"
