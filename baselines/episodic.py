@@ -10,16 +10,18 @@ which are the default at test.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
+from benchmarks.models.normalisation import fresh_statistics
 from benchmarks.training import descend, training_indices
 from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
@@ -47,6 +49,25 @@ class EmbeddingLearner(MetaLearner):
         outputs: the way, or the dimension of the target.
         """
         raise NotImplementedError
+
+    def answer_with(
+        self,
+        network: Network,
+        statistics: Statistics,
+        parameters: Parameters,
+        support: Tensor,
+        query: Tensor,
+        y: Tensor,
+    ) -> Tensor:
+        """`answer`, for a learner with batch-norm of its own or with feature maps.
+
+        network: the embedding, for the way of these episodes.
+        statistics: of the learner's own batch-norm, whose layer is ``extra.<name>`` (`Episodic.extra_batch_norms`)."""
+        return self.answer(parameters, support, query, y, network.outputs)
+
+    def regimes(self, network: Network) -> tuple[str, ...]:
+        """The batch-norm regimes it answers under, the default first; ("none",) without batch-norm."""
+        return ("running", "query", "support", "single") if network.normalised else ("none",)
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         extra, others = split(detached(state.parameters), "extra.")
@@ -92,6 +113,10 @@ class Episodic(EmbeddingLearner):
         ``embedding_size`` is d."""
         return {}
 
+    def extra_batch_norms(self, network: Network) -> dict[str, int]:
+        """The channels of each batch-norm layer among the extra parameters, by name, as in `Backbone.batch_norms`."""
+        return {}
+
     def loss(self, output: Tensor, query: LabelledSet) -> Tensor:
         """The training loss of a meta-batch, a scalar with a gradient: the mean cross-entropy or squared error.
 
@@ -99,21 +124,17 @@ class Episodic(EmbeddingLearner):
         return supervised_loss(lambda x, memory=None: (output, None), query).mean()
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        trained_on = tasks.replace(way=self.training_way) if self.training_way else tasks
-        network = network_for(tasks, self.backbone)
+        trained_on = self.trained_on(tasks)
+        network = network_for(trained_on, self.backbone)
 
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
-            episodes = trained_on.episodes(
-                "train",
-                training_indices(seed, step, self.meta_batch),
-                shots=self.training_shot or None,
-                queries=self.training_queries,
-            )
+            episodes = self.training_episodes(trained_on, training_indices(seed, step, self.meta_batch))
             support, query = episodes.support, episodes.query
             extra, others = split(parameters, "extra.")
             both, k = torch.cat((support.x, query.x), 1), support.x.shape[1]
-            embedded = network.features(per_task(others, 1), both, Statistics(running=buffers, update=True))
-            output = self.answer(extra, embedded[:, :k], embedded[:, k:], support.y, trained_on.outputs)
+            statistics = Statistics(running=buffers, update=True)
+            embedded = network.features(per_task(others, 1), both, statistics)
+            output = self.answer_with(network, statistics, extra, embedded[:, :k], embedded[:, k:], support.y)
             return self.loss(output, query), both.shape[:2].numel()
 
         yield from descend(
@@ -121,15 +142,31 @@ class Episodic(EmbeddingLearner):
             loss,
             learning_rate=self.meta_lr,
             schedule=lambda step: 0.5 ** (step // self.halve_every) if self.halve_every else 1.0,
-            buffers=network.running_statistics(tasks.device),
+            buffers=self.initial_statistics(network, tasks.device),
             start=start,
         )
+
+    def trained_on(self, tasks: TaskDistribution) -> TaskDistribution:
+        """The distribution of training episodes, with their way."""
+        return tasks.replace(way=self.training_way) if self.training_way else tasks
+
+    def training_episodes(self, trained_on: TaskDistribution, indices: Sequence[int] | np.ndarray) -> Episodes:
+        """Training episodes with the shots and queries of training."""
+        return trained_on.episodes("train", indices, shots=self.training_shot or None, queries=self.training_queries)
+
+    def check_data(self, tasks: TaskDistribution) -> None:
+        self.training_episodes(self.trained_on(tasks), [0])
 
     def initial(self, network: Network, seed: int, device: str) -> Parameters:
         """The backbone without a head, and the extra parameters."""
         _, backbone = split(network.initialise(seed, device), "head.")
         extra = self.extra(network, torch.Generator().manual_seed(seed))
         return backbone | join("extra.", {name: value.to(device) for name, value in extra.items()})
+
+    def initial_statistics(self, network: Network, device: str) -> Parameters:
+        """The running statistics of the backbone and of the extra parameters before training."""
+        own = fresh_statistics(self.extra_batch_norms(network), device)
+        return network.running_statistics(device) | join("extra.", own)
 
 
 @dataclass(frozen=True)
@@ -154,7 +191,7 @@ class Compared:
     @property
     def regimes(self) -> tuple[str, ...]:
         """The regimes it answers under, the default first; ("none",) for a network without batch-norm."""
-        return ("running", "query", "support", "single") if self.network.normalised else ("none",)
+        return self.learner.regimes(self.network)
 
     def in_regime(self, name: str) -> Compared:
         """The same predictor under another regime."""
@@ -163,7 +200,9 @@ class Compared:
     @torch.no_grad()
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         support, query = self.embedded(x)
-        return self.learner.answer(self.extra, support, query, self.support.y, self.network.outputs), None
+        running = (self.regime or self.regimes[0]) == "running"
+        statistics = Statistics(running=self.running if running else None)
+        return self.learner.answer_with(self.network, statistics, self.extra, support, query, self.support.y), None
 
     def embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The embeddings ``[T, k, d]`` and ``[T, n, d]`` of the support set and of queries ``[T, n, *input_shape]``."""

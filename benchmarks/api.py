@@ -307,6 +307,9 @@ class MetaLearner(Configured):
         """Why this learner, with these fields, does not run on these tasks; None if it does."""
         return None
 
+    def check_data(self, tasks: TaskDistribution) -> None:
+        """Raise `MetabenchError` where the data, which are ready now, are too few to train on."""
+
     def reported_steps(self) -> tuple[int, ...]:
         """The numbers of inner steps whose scores are reported, the headline last; (0,) for one without steps."""
         return (0,)
@@ -325,10 +328,8 @@ class MetaLearner(Configured):
         return self, {}
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        """Meta-learn on ``tasks``, for ever: yield the state after each meta-step.
-
-        The randomness of meta-step i is a function of (seed, i) alone, so ``start=`` resumes bit for bit. Raises
-        `Diverged` if the loss is not finite."""
+        """Meta-learn on ``tasks``, for ever: yield the state after each meta-step. The randomness of meta-step i is a
+        function of (seed, i) alone, so ``start=`` resumes bit for bit. Raises `Diverged` if the loss is not finite."""
         raise NotImplementedError
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
@@ -340,9 +341,8 @@ class MetaLearner(Configured):
         raise NotImplementedError
 
     def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int] | None:
-        """Field values that do best on the first ``episodes`` validation tasks, and how many settings were tried.
-
-        None, as here: the suite tries the values of `grid` (`benchmarks.run.selection`)."""
+        """Field values that do best on the first ``episodes`` validation tasks, and how many settings were tried; None,
+        as here: the suite tries the values of `grid` (`benchmarks.run.selection`)."""
         return None
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:

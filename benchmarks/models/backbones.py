@@ -8,6 +8,7 @@ sets, it takes per-task weights task by task, channels last (`benchmarks.models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -99,12 +100,14 @@ class MLP:
 class Conv4:
     """Four modules of 3x3 convolution, batch-norm and ReLU (Vinyals et al. 2016).
 
-    strided: convolutions of stride 2 and the mean over space, as the MAML code has it on Omniglot. Otherwise each
-    module ends in 2x2 max-pooling and the features keep their place, 5 x 5 x filters on mini-ImageNet.
+    strided: convolutions of stride 2 and the mean over space, as the MAML code has it on Omniglot. Otherwise a module
+    ends in 2x2 max-pooling and the features keep their place, 5 x 5 x filters on mini-ImageNet.
+    pools: how many modules, from the first, have max-pooling.
     """
 
     filters: int
     strided: bool = False
+    pools: int = 4
 
     def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
         channels = input_shape[0]
@@ -119,9 +122,16 @@ class Conv4:
         return {f"layer{layer}": self.filters for layer in range(4)}
 
     def embedding_size(self, input_shape: tuple[int, ...]) -> int:
+        return math.prod(self.map_shape(input_shape))
+
+    def map_shape(self, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Channels, height and width of the features."""
         if self.strided:
-            return self.filters
-        return self.filters * (input_shape[1] // 16) * (input_shape[2] // 16)
+            return self.filters, 1, 1
+        return self.filters, input_shape[1] >> self.pools, input_shape[2] >> self.pools
+
+    def _pooled(self, layer: int) -> bool:
+        return not self.strided and layer < self.pools
 
     def _grouped(self, x: Tensor) -> bool:
         """Whether a CPU computes per-task weights faster as one grouped convolution: for small sets without pooling,
@@ -150,14 +160,14 @@ class Conv4:
                 parameters[f"layer{layer}.{part}"].flatten(0, 1) for part in ("weight", "bias", "scale", "shift")
             )
             if fused:
-                pooled, rectified = not self.strided, layer > 0
+                pooled, rectified = self._pooled(layer), layer > 0
                 x = channels_last.module(
                     x, weight, bias, scale, shift, stride=stride, pooled=pooled, rectified=rectified
                 )
                 continue
             x = F.conv2d(x, weight, bias, stride=stride, padding=1, groups=copies)
             x = batch_norm(x, scale, shift, statistics, f"layer{layer}")
-            x = F.relu(x if self.strided else F.max_pool2d(x, 2))
+            x = F.relu(F.max_pool2d(x, 2) if self._pooled(layer) else x)
         x = F.relu(x) if fused else x
         x = x.mean((2, 3)) if self.strided else x.flatten(2).unflatten(1, (copies, -1)).flatten(2)
         return x.view(tasks, n, -1) if copies == 1 else x.reshape(n, tasks, -1).transpose(0, 1)
@@ -168,7 +178,7 @@ class Conv4:
         for layer in range(4):
             own = (parameters[f"layer{layer}.{part}"] for part in ("weight", "bias", "scale", "shift"))
             x = windows.module(x, *own, stride=2 if self.strided else 1)
-            x = F.relu(x if self.strided else windows.max_pooling(x))
+            x = F.relu(windows.max_pooling(x) if self._pooled(layer) else x)
         return x.mean((3, 4)).transpose(1, 2) if self.strided else x.transpose(1, 2).flatten(2)
 
 
@@ -179,5 +189,6 @@ BACKBONES: dict[str, Backbone] = {
     "conv4-64-strided": Conv4(64, strided=True),
     "conv4-32": Conv4(32),
     "conv4-64": Conv4(64),
+    "conv4-64-maps": Conv4(64, pools=2),
     "resnet12": ResNet12(),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.api import Memory, Parameters, TaskDistribution
 from benchmarks.checks import check_known
 from benchmarks.models.backbones import BACKBONES, Backbone, linear
-from benchmarks.models.normalisation import Statistics
+from benchmarks.models.normalisation import Statistics, fresh_statistics
 from benchmarks.models.per_task import features_per_task
 
 
@@ -34,6 +34,12 @@ class Network:
     def embedding_size(self) -> int:
         """The number of features of one input."""
         return self.backbone.embedding_size(self.input_shape)
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the features, which are flattened in this order; a vector is one pixel."""
+        of_backbone = getattr(self.backbone, "map_shape", None)
+        return of_backbone(self.input_shape) if of_backbone else (self.embedding_size, 1, 1)
 
     @property
     def normalised(self) -> bool:
@@ -78,9 +84,7 @@ class Network:
         """The start of the running statistics: mean 0 and variance 1 for every batch-norm, or a module's own."""
         if own := getattr(self.backbone, "running", None):
             return {name: value.to(device, copy=True) for name, value in own().items()}
-        layers = self.backbone.batch_norms(self.input_shape)
-        means = {f"{layer}.mean": torch.zeros(channels, device=device) for layer, channels in layers.items()}
-        return means | {f"{layer}.variance": torch.ones(channels, device=device) for layer, channels in layers.items()}
+        return fresh_statistics(self.backbone.batch_norms(self.input_shape), device)
 
     def features(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics | None = None) -> Tensor:
         """The embedding ``[T, n, d]`` of inputs ``[T, n, *input_shape]``; parameters ``[T or 1, ...]``."""

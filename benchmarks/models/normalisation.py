@@ -38,6 +38,12 @@ class Statistics:
         return dataclasses.replace(self, groups=self.groups * tasks)
 
 
+def fresh_statistics(layers: Mapping[str, int], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Running statistics before training, mean 0 and variance 1. layers: channels by the layer's name."""
+    means = {f"{layer}.mean": torch.zeros(channels, device=device) for layer, channels in layers.items()}
+    return means | {f"{layer}.variance": torch.ones(channels, device=device) for layer, channels in layers.items()}
+
+
 def batch_norm(
     x: Tensor, scale: Tensor, shift: Tensor, statistics: Statistics, name: str, epsilon: float = EPSILON
 ) -> Tensor:

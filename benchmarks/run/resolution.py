@@ -70,6 +70,11 @@ class Learner:
     adaptation: tuple[str, ...]
     tunable: bool
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The method as `benchmarks.registry.method_from` takes it."""
+        return {"name": self.facts.name, "fields": self.facts.fields}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -134,6 +139,11 @@ class Resolution:
     def tasks(self) -> dict[str, Tasks]:
         """Alternatives and further test variants included."""
         return {tasks.id: tasks for found in self.alternatives for tasks in found.tests}
+
+    def trained_on(self, task: str) -> list[Entry]:
+        """The entries that fit a learner on the task with this id."""
+        every = [(found.tasks.id, entry) for found in self.alternatives for entry in found.entries]
+        return [entry for trained, entry in every if trained == task and entry.trainer]
 
 
 def resolve(profile: Profile, request: Request) -> Resolution:

@@ -111,7 +111,7 @@ class Watcher:
 def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
     """Make the data of every task ready, each in its own process.
 
-    Raises MetabenchError for broken data, before anything is written."""
+    Raises MetabenchError for broken data, or data too few for a learner, before anything is written."""
     wanted = {content_key(["prepare", task]): task for task in found.tasks}
     digests: dict[str, str | None] = {}
     unavailable: dict[str, str] = {}
@@ -124,6 +124,7 @@ def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
         if event.kind == "finished" and event.outcome is not None:
             if event.outcome.status == "ok":
                 digests[task] = (event.outcome.value or {}).get("digest")
+                broken.extend((event.outcome.value or {}).get("refused", ()))
             elif event.outcome.status == "error":
                 broken.append(f"the data of {task} can't be prepared: {event.outcome.reason}")
             else:
@@ -134,7 +135,12 @@ def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
         jobs = []
         for key, task in wanted.items():
             tasks = found.tasks[task]
-            arguments = {"task": tasks.plain, "plugins": [*tasks.files]}
+            trained = found.trained_on(task)
+            arguments = {
+                "task": tasks.plain,
+                "plugins": [*dict.fromkeys((*tasks.files, *(file for entry in trained for file in entry.files)))],
+                "learners": [entry.trainer.plain for entry in trained if entry.trainer],
+            }
             call = ("benchmarks.run.worker:prepare", arguments)
             jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))
         isolate.run(jobs, machine.jobs, on_event, threads=machine.threads)

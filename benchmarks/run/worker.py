@@ -44,12 +44,20 @@ ROOT = Path(__file__).parents[2]
 Report = Callable[[dict[str, Any]], None]
 
 
-def prepare(progress: Report, task: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any]:
-    """Make the data of a task ready and return their hash."""
+def prepare(
+    progress: Report, task: Mapping[str, Any], plugins: Sequence[str], learners: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Make the data of a task ready; return their hash, and why they are too few for learners that train on them."""
     registry.discover(plugins)
     tasks = registry.task_from(task)
     tasks.prepare(lambda line: progress({"line": line}))
-    return {"digest": tasks.data_digest()}
+    refused = []
+    for plain in learners:
+        try:
+            registry.method_from(plain, tasks.kind).check_data(tasks.for_training())
+        except MetabenchError as reason:
+            refused.append(f"{plain['name']} can't be trained: {reason}")
+    return {"digest": tasks.data_digest(), "refused": refused}
 
 
 def run_fit(progress: Report, key: str, spec: dict[str, Any], store: str, plugins: Sequence[str]) -> dict[str, Any]:

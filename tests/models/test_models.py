@@ -20,6 +20,7 @@ SMALL: dict[str, tuple[Backbone, tuple[int, ...]]] = {
     "mlp-normalised": (MLP((6, 5), normalised=True), (2, 3, 3)),
     "conv4-strided": (Conv4(3, strided=True), (2, 9, 9)),
     "conv4": (Conv4(3), (2, 16, 33)),
+    "conv4-maps": (Conv4(3, pools=2), (2, 9, 6)),
 }
 NORMALISED = [name for name in SMALL if name != "mlp"]
 
@@ -72,11 +73,11 @@ def one_task(net: Network, parameters: Parameters, x: Tensor, normalise: Normali
             x = x.relu()
     else:
         assert isinstance(backbone, Conv4)
-        for layer in (f"layer{number}" for number in range(4)):
+        for number, layer in enumerate(f"layer{number}" for number in range(4)):
             stride = 2 if backbone.strided else 1
             x = F.conv2d(x, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"], stride=stride, padding=1)
             x = normalise(x, parameters[f"{layer}.scale"], parameters[f"{layer}.shift"], layer).relu()
-            x = x if backbone.strided else F.max_pool2d(x, 2)
+            x = x if backbone.strided or number >= backbone.pools else F.max_pool2d(x, 2)
         x = x.mean((2, 3)) if backbone.strided else x.flatten(1)
     return F.linear(x, parameters["head.weight"], parameters["head.bias"])
 
