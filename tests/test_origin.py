@@ -32,7 +32,8 @@ def test_every_method_says_where_its_settings_come_from() -> None:
         assert found.why != "the method does not say", method
         seen.add((method, tasks.kind, found.label))
     names = {name: {label for method, _, label in seen if method == name} for name in registry.methods()}
-    assert {name for name, labels in names.items() if "published" in labels} == {"maml", "fomaml", "oracle"}
+    of_papers = {"maml", "fomaml", "oracle", "prototypical-nets", "prototypical-nets-5way", "relation-nets"}
+    assert {name for name, labels in names.items() if "published" in labels} == of_papers
 
 
 @pytest.mark.fault("V5")
@@ -42,6 +43,9 @@ def test_every_method_says_where_its_settings_come_from() -> None:
         ("maml", "omniglot/5w1s", "published (MAML"),
         ("maml", "glyphs/5w1s", "ours (the paper's for Omniglot"),
         ("matching-nets", "omniglot/5w1s", "ours (attention scale: best of 3"),
+        ("prototypical-nets", "omniglot/20w1s", "published (Snell"),
+        ("prototypical-nets", "glyphs/5w1s", "ours (episodes of the task's own way"),
+        ("siamese-nets", "omniglot/5w1s", "ours (start of the weights: best of 4"),
         ("finetune", "omniglot/5w1s", "ours (the last layer alone"),
         ("rl2", "bandit/k5n10", "ours ("),
         ("gittins", "bandit/k5n100", "ours (best of 7 on validation bandits of 100 pulls)"),
