@@ -30,3 +30,11 @@ def highest_of_class(scores: Tensor, labels: Tensor, way: int) -> Tensor:
     tasks, queries, _ = scores.shape
     lowest = scores.new_full((tasks, queries, way), float("-inf"))
     return lowest.scatter_reduce(2, labels.unsqueeze(1).expand_as(scores), scores, "amax")
+
+
+def class_means(embedded: Tensor, labels: Tensor, way: int) -> Tensor:
+    """The mean embedding of each class, ``[T, way, d]``; 0 for a class without examples.
+
+    embedded: ``[T, k, d]``; labels: ``[T, k]``."""
+    members = F.one_hot(labels, way).to(embedded.dtype).transpose(1, 2)
+    return members @ embedded / members.sum(-1, keepdim=True).clamp(min=1)
