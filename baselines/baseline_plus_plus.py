@@ -7,6 +7,10 @@ scale. On a new task the embedding stays, and new class vectors take gradient st
 The released code (wyharveychen/CloserLookFewShot) gives each class a learned norm that multiplies its cosine, which
 makes the scores those of a linear layer on normalised embeddings; `learned_norm` does so too.
 
+The default scale is the best of three classifiers on Omniglot (5-way 1-shot, 2,500 meta-steps, 200 validation
+episodes): 10 and 30 reach 91.2 and 92.1 %, the code's scale and norms 91.5 %. From a random start, 100 steps at the
+better of two rates reach 90.0 % with a scale of 10 and 83.9 % with 30.
+
 Deviations:
 - steps on the support set use all of it. The code takes 100 passes in batches of 4: 200 steps 5-way 1-shot, 700 5-shot,
   with a momentum and a dampening of 0.9, which average gradients and keep the size of a step;
@@ -60,13 +64,13 @@ class BaselinePlusPlus(FineTune):
     }
     origins: ClassVar[Mapping[str, Origin]] = {
         **dict.fromkeys(published, paper("CloserLookFewShot: train.py, backbone.py, methods/baselinefinetune.py")),
-        "": ours("untried"),
+        "": ours("classifier and head: best of 12 settings on 200 validation episodes of Omniglot 5-way 1-shot"),
     }
     #: 400 passes over 38,400 images
     published_meta_steps: ClassVar[Mapping[str, int]] = {"miniimagenet": 960_000}
 
     layers: Literal["", "head"] = adaptation_field("")
-    scale: float = 10.0
+    scale: float = 30.0
     learned_norm: bool = False
 
     def __post_init__(self) -> None:
