@@ -43,7 +43,7 @@ class EmbeddingLearner(MetaLearner):
 
         T tasks at once, of k support examples and n queries; no task may look at another.
 
-        parameters: those of `Episodic.extra`, by their own names.
+        parameters: those of `Episodic.extra`, and buffers under ``extra.``, by their own names.
         support, query: float32 embeddings ``[T, k, d]`` and ``[T, n, d]``, d numbers each.
         y: int64 labels ``[T, k]`` of the support set, 0 to outputs - 1; or targets ``[T, k, outputs]`` in regression.
         outputs: the way, or the dimension of the target.
@@ -71,7 +71,8 @@ class EmbeddingLearner(MetaLearner):
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         extra, others = split(detached(state.parameters), "extra.")
-        yield Compared(self, network_for(tasks, self.backbone), extra, per_task(others, 1), state.buffers, support)
+        kept, running = split(state.buffers, "extra.")
+        yield Compared(self, network_for(tasks, self.backbone), extra | kept, per_task(others, 1), running, support)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         return {"backbone": self.backbone or tasks.backbone, "train_regime": "running"}

@@ -19,7 +19,7 @@ Deviations:
 - training examples are drawn one by one, class (or task) first; MAML's code draws 25 tasks with K points of each;
 - the new last layer of Ravi and Larochelle, and of Chen et al., starts at random;
 - imprinted rows form a linear layer with bias 0, without normalised embeddings or a learned scale; this changes no
-  prediction before the first step;
+  prediction before the first step (`baseline-plus-plus` keeps the cosine);
 - Ravi and Larochelle also search a decay of the rate; here the rate is constant.
 """
 
@@ -49,7 +49,7 @@ from benchmarks.api import (
     adaptation_field,
 )
 from benchmarks.checks import check_fields
-from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
+from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
 from benchmarks.models.backbones import linear
 from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
@@ -60,7 +60,8 @@ from maml.losses import LossScale, loss_factor, supervised_loss
 Layers = Literal["", "all", "head"]
 Head = Literal["random", "imprinted"]
 
-HEAD = ("head.weight", "head.bias")
+#: the share of a batch in the running mean of embeddings
+MEAN_MOMENTUM = 0.01
 
 
 @register_method("finetune")
@@ -108,19 +109,24 @@ class FineTune(MetaLearner):
         return self.test_steps
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
+        """As `MetaLearner.fit`. The buffer ``extra.mean``, ``[d]``, is the running mean of training embeddings."""
         network = network_for(tasks, self.backbone, outputs=tasks.pooled_outputs("train"))
 
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             batch = tasks.pooled("train", training_indices(seed, step, self.batch_size))
             shared, statistics = per_task(parameters, 1), Statistics(running=buffers, update=True)
-            losses = supervised_loss(lambda x, memory=None: (network(shared, x, statistics), None), batch)
+            embedded = network.features(shared, batch.x, statistics)
+            move_mean(buffers["extra.mean"], embedded, step)
+            losses = supervised_loss(self.classifier(shared), LabelledSet(embedded, batch.y))
             return losses.sum(), batch.y.shape[:2].numel()
 
+        head, backbone = split(network.initialise(seed, tasks.device), "head.")
+        mean = torch.zeros(network.embedding_size, device=tasks.device)
         yield from descend(
-            network.initialise(seed, tasks.device),
+            backbone | join("head.", self.classifier_from(head)),
             loss,
             learning_rate=self.meta_lr,
-            buffers=network.running_statistics(tasks.device),
+            buffers=network.running_statistics(tasks.device) | {"extra.mean": mean},
             start=start,
             weight_decay=self.training_weight_decay,
         )
@@ -129,6 +135,15 @@ class FineTune(MetaLearner):
         tuning = Tuning(self, state, support, tasks)
         for number in itertools.count():
             yield Tuned(tuning, number, tuning.after(number, "running"))
+
+    def classifier(self, parameters: Mapping[str, Tensor]) -> Predictor:
+        """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
+        weight, bias = parameters["head.weight"], parameters["head.bias"]
+        return lambda x, memory=None: (linear(weight, bias, x), None)
+
+    def classifier_from(self, layer: Parameters) -> Parameters:
+        """The parameters of the classifier, without ``head.``, that starts from a linear layer's weight and bias."""
+        return layer
 
     def moves_all(self, tasks: TaskDistribution) -> bool:
         """Whether all layers take steps."""
@@ -144,13 +159,18 @@ class FineTune(MetaLearner):
         }
 
 
+def move_mean(mean: Tensor, embedded: Tensor, step: int) -> None:
+    """Move the mean ``[d]`` towards that of embeddings ``[1, n, d]``, in place; the first steps weigh the same."""
+    mean.lerp_(embedded.detach().mean((0, 1)), max(MEAN_MOMENTUM, 1 / (step + 1)))
+
+
 def imprinted(embedded: Tensor, labels: Tensor, way: int) -> Parameters:
     """The last layer of T tasks whose rows are class means: weight ``[T, way, d]``, bias ``[T, way]`` of zeros.
 
     embedded: ``[T, k, d]``; labels: ``[T, k]``."""
     members = F.one_hot(labels, way).to(embedded.dtype).transpose(1, 2)
     rows = F.normalize(members @ F.normalize(embedded, dim=-1), dim=-1)
-    return {"head.weight": rows, "head.bias": rows.new_zeros(rows.shape[:2])}
+    return {"weight": rows, "bias": rows.new_zeros(rows.shape[:2])}
 
 
 def random_head(support: LabelledSet, network: Network) -> Parameters:
@@ -158,13 +178,7 @@ def random_head(support: LabelledSet, network: Network) -> Parameters:
     way, inputs = network.outputs, network.embedding_size
     drawn = sampling.uniform(sampling.stream("finetune"), fingerprints(support), way * (inputs + 1), -1.0, 1.0)
     values = torch.from_numpy(drawn / math.sqrt(inputs)).to(support.x)
-    return {"head.weight": values[:, way:].unflatten(1, (way, inputs)), "head.bias": values[:, :way]}
-
-
-def last_layer(parameters: Mapping[str, Tensor]) -> Predictor:
-    """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
-    weight, bias = (parameters[name] for name in HEAD)
-    return lambda x, memory=None: (linear(weight, bias, x), None)
+    return {"weight": values[:, way:].unflatten(1, (way, inputs)), "bias": values[:, :way]}
 
 
 class Tuning:
@@ -197,21 +211,21 @@ class Tuning:
         if seen is not x:  # the same queries are embedded once, however many steps there are
             embedded = self._embedding(regime)(x)[0]
             self._embedded[regime] = x, embedded
-        return last_layer(theta)(embedded)[0]
+        return self._learner.classifier(theta)(embedded)[0]
 
     def _steps(self, statistics: str) -> Iterator[Parameters]:
         learner, support, network = self._learner, self.support, self.network
         inner = InnerLoop(
-            lambda theta, step: last_layer(theta),
+            lambda theta, step: learner.classifier(theta),
             supervised_loss,
             GradientDescent(learner.inner_lr * loss_factor(self._tasks, learner.loss_scale), learner.weight_decay),
             second_order=False,
         )
-        start = self._new_head(statistics)
+        start = join("head.", self._new_head(statistics))
         if not learner.moves_all(self._tasks):
             embedded, _ = self._embedding(statistics)(support.x)
             return inner.steps(start, LabelledSet(embedded, support.y))
-        body = {name: value for name, value in per_task(self._trained, len(support)).items() if name not in HEAD}
+        _, body = split(per_task(self._trained, len(support)), "head.")
         whole = dataclasses.replace(
             inner,
             predictor_of=lambda theta, step: NetworkPredictor(network, theta, statistics, support.x, self.running),
@@ -224,13 +238,12 @@ class Tuning:
 
     def _new_head(self, statistics: str) -> Parameters:
         """The last layer before the first step, ``[T, ...]``."""
-        tasks = len(self.support)
         if self._tasks.kind == "regression":
-            return per_task({name: self._trained[name] for name in HEAD}, tasks)
+            return per_task(split(self._trained, "head.")[0], len(self.support))
         if self._learner.head == "random":
-            return random_head(self.support, self.network)
+            return self._learner.classifier_from(random_head(self.support, self.network))
         embedded, _ = self._embedding(statistics)(self.support.x)
-        return imprinted(embedded, self.support.y, self.network.outputs)
+        return self._learner.classifier_from(imprinted(embedded, self.support.y, self.network.outputs))
 
 
 @dataclass(frozen=True)

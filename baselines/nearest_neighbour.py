@@ -16,8 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor
 
-from baselines.episodic import EmbeddingLearner
-from baselines.finetune import FineTune
+from baselines.pooled_embedding import PooledEmbedding
 from baselines.shared.similarity import Metric, highest_of_class, similarity
 from benchmarks.api import (
     LabelledSet,
@@ -61,26 +60,16 @@ class NearestNeighbour(MetaLearner):
 
 @register_method("nearest-neighbour-embedding")
 @dataclass(frozen=True)
-class EmbeddedNearestNeighbour(EmbeddingLearner):
+class EmbeddedNearestNeighbour(PooledEmbedding):
     """Answer as the support example does that is nearest in the embedding of the network that `finetune` trains.
 
     metric: as for raw inputs.
     backbone: that of the fine-tuned network; "": the task's own.
     """
 
-    kinds: ClassVar[frozenset[str]] = FineTune.kinds
-    needs: ClassVar[frozenset[str]] = FineTune.needs
-    published_meta_steps: ClassVar[Mapping[str, int]] = FineTune.published_meta_steps
     origins: ClassVar[Mapping[str, Origin]] = {"": ours("the metric, untried; the fit of finetune")}
 
     metric: Literal["", "cosine", "l2"] = adaptation_field("")
-
-    def fit_method(self) -> str | None:
-        return "finetune"
-
-    def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
-        """The fit of `finetune` with its default fields, for use without the suite."""
-        yield from FineTune(backbone=self.backbone).fit(tasks, seed, start)
 
     def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
         return nearest(support, query, y, chosen_metric(self.metric, y.is_floating_point()), outputs)

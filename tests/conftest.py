@@ -16,7 +16,7 @@ from torch import Tensor
 from whole_runs import Answer
 
 from benchmarks.__main__ import main
-from benchmarks.api import Episodes, LabelledSet, Parameters, State, TaskDistribution
+from benchmarks.api import Episodes, LabelledSet, MetaLearner, Parameters, State, TaskDistribution
 from benchmarks.models import BACKBONES, network_for
 from benchmarks.models.backbones import MLP, Conv4
 from maml.maml import MAML
@@ -60,6 +60,17 @@ class GivenRegression(GivenTasks):
 
 class GivenClassification(GivenTasks):
     kind: ClassVar[str] = "classification"
+    offers: ClassVar[frozenset[str]] = frozenset({"pooled"})
+
+    def pooled(self, split: str, indices: Sequence[int] | np.ndarray) -> LabelledSet:
+        """The support examples of all tasks, each task with classes of its own."""
+        support = self.data.support
+        labels = support.y + self.outputs * torch.arange(len(support)).unsqueeze(1)
+        chosen = torch.from_numpy(np.asarray(indices) % labels.numel())
+        return LabelledSet(support.x.flatten(0, 1)[chosen].unsqueeze(0), labels.flatten()[chosen].unsqueeze(0))
+
+    def pooled_outputs(self, split: str) -> int:
+        return len(self.data.support) * self.outputs
 
 
 class Given:
@@ -115,6 +126,29 @@ class Given:
         the first moment, which it is 1 - 0.9 of."""
         state = next(learner.fit(tasks, 0, State(parameters=parameters)))
         return self.flat({name: state.moments[f"{name}/exp_avg"] for name in parameters}) / (1 - 0.9)
+
+    def slopes(self, learner: MetaLearner, tasks: TaskDistribution, state: State, name: str) -> tuple[Tensor, Tensor]:
+        """The first meta-gradient of a parameter from a state, and the same by central differences of the loss."""
+        found = next(learner.fit(tasks, 0, state)).moments[f"{name}/exp_avg"].flatten() / (1 - 0.9)
+
+        def loss(index: int, change: float) -> float:
+            moved = state.copy()
+            moved.parameters[name].view(-1)[index] += change
+            return float(next(learner.fit(tasks, 0, moved)).loss)
+
+        indices = range(min(len(found), 6))
+        return found[: len(indices)], torch.tensor([(loss(i, 1e-5) - loss(i, -1e-5)) / 2e-5 for i in indices]).double()
+
+    def single(self, tasks: GivenTasks) -> GivenTasks:
+        """The same tasks in single precision, that of fits from a start of their own."""
+        support, query = (LabelledSet(each.x.float(), each.y) for each in (tasks.data.support, tasks.data.query))
+        return tasks.replace(data=Episodes(support, query))
+
+    def fitted(self, learner: MetaLearner, tasks: GivenTasks) -> State:
+        """The parameters and buffers after a meta-step in single precision, as a start in double precision."""
+        state = next(learner.fit(self.single(tasks), 0))
+        parts = (state.parameters, state.buffers)
+        return State(*({name: value.detach().double() for name, value in part.items()} for part in parts))
 
     def flat(self, tensors: Parameters) -> Tensor:
         return torch.cat([value.detach().flatten() for value in tensors.values()])

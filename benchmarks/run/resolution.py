@@ -204,7 +204,7 @@ def _entry(name: str, block: Block, tests: Sequence[TaskDistribution], request: 
     learner = _learner(name, tasks, request)
     if reason := registry.mismatch(learner, name, tasks):
         own = dict(registry.method_entry(name, tasks.kind).fields)
-        return Entry(name, _described(name, learner, tasks, own), skip=reason)
+        return Entry(name, _described(name, learner, tasks, fields=own), skip=reason)
     used = learner.fit_method()
     trainer = learner if used is None else _learner(used, tasks, request)
     codes, meta_steps, trained = {}, 0, None
@@ -213,11 +213,12 @@ def _entry(name: str, block: Block, tests: Sequence[TaskDistribution], request: 
         meta_steps = _meta_steps(block, used or name, trainer, training)
         trainer = trainer.for_budget(meta_steps)
         learner = trainer if used is None else learner
-        trained = _described(used or name, trainer, training)
+        trained = _described(used or name, trainer, training, meta_steps)
         codes["fit"] = code_of("fit", trainer, training)
     codes |= {test.id: code_of("evaluation", learner, test) for test in tests}
     needed = _files_of([learner, trainer], files)
-    return Entry(name, _described(name, learner, tasks), trained, meta_steps, codes=codes, files=needed)
+    budget = meta_steps if used is None else 0
+    return Entry(name, _described(name, learner, tasks, budget), trained, meta_steps, codes=codes, files=needed)
 
 
 def _learner(name: str, tasks: TaskDistribution, request: Request) -> MetaLearner:
@@ -292,18 +293,24 @@ def describe_task(tasks: TaskDistribution, files: Sequence[str] = ()) -> Tasks:
     return Tasks(tasks.id, tasks.identity(), facts, way, _files_of([tasks], files))
 
 
-def describe_method(name: str, fields: dict[str, Any], learner: MetaLearner, tasks: TaskDistribution) -> Method:
-    """A method as records have it. fields: those that the record names."""
+def describe_method(
+    name: str, fields: dict[str, Any], learner: MetaLearner, tasks: TaskDistribution, meta_steps: int = 0
+) -> Method:
+    """A method as records have it. fields: those that the record names. meta_steps: as for `registry.origin`."""
     facts: dict[str, Any] = {"role": learner.role}
     if tasks.kind in learner.kinds:
-        facts |= {**learner.describe(tasks), "settings": str(registry.origin(learner, name, tasks))}
+        facts |= {**learner.describe(tasks), "settings": str(registry.origin(learner, name, tasks, meta_steps))}
     return Method(name, fields, facts)
 
 
 def _described(
-    name: str, learner: MetaLearner, tasks: TaskDistribution, fields: dict[str, Any] | None = None
+    name: str,
+    learner: MetaLearner,
+    tasks: TaskDistribution,
+    meta_steps: int = 0,
+    fields: dict[str, Any] | None = None,
 ) -> Learner:
-    facts = describe_method(name, learner.config() if fields is None else fields, learner, tasks)
+    facts = describe_method(name, learner.config() if fields is None else fields, learner, tasks, meta_steps)
     known = tuple(field.name for field in dataclasses.fields(learner))
     return Learner(facts, type(learner).__qualname__, known, adaptation_fields(learner), bool(learner.grid))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.finetune import HEAD, FineTune
+from baselines.finetune import FineTune
 from benchmarks.api import LabelledSet, State, in_regime
 from benchmarks.models import NetworkPredictor, network_for
 from benchmarks.registry import build_task
@@ -16,6 +16,7 @@ from maml.inner_loop import per_task
 
 #: for its facts alone; no data are read
 TASKS = build_task("omniglot/5w1s")
+HEAD = ("head.weight", "head.bias")
 REGIMES = ("running", "query", "support", "single")
 LEARNER = FineTune(backbone="mlp-256-128-64-64", layers="all")
 
