@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
 from benchmarks.training import descend, training_indices
@@ -98,23 +98,34 @@ class Episodic(EmbeddingLearner):
         output: what `answer` gave, ``[T, n, outputs]``. query: its y is ``[T, n]``, or ``[T, n, outputs]``."""
         return supervised_loss(lambda x, memory=None: (output, None), query).mean()
 
+    def objective(
+        self, parameters: Parameters, embedded: Tensor, episodes: Episodes, outputs: int, generator: torch.Generator
+    ) -> Tensor:
+        """What a meta-step descends, a scalar with a gradient: the `loss` of the answers to the queries.
+
+        A learner that also learns from the support set as such, or draws random numbers, replaces it.
+
+        embedded: support set and queries, ``[T, k + n, d]``. episodes: their labelled sets.
+        parameters, outputs: as for `answer`. generator: random numbers of this meta-step, on the CPU."""
+        k = episodes.support.x.shape[1]
+        output = self.answer(parameters, embedded[:, :k], embedded[:, k:], episodes.support.y, outputs)
+        return self.loss(output, episodes.query)
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         trained_on = tasks.replace(way=self.training_way) if self.training_way else tasks
         network = network_for(tasks, self.backbone)
 
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
+            indices = training_indices(seed, step, self.meta_batch)
             episodes = trained_on.episodes(
-                "train",
-                training_indices(seed, step, self.meta_batch),
-                shots=self.training_shot or None,
-                queries=self.training_queries,
+                "train", indices, shots=self.training_shot or None, queries=self.training_queries
             )
-            support, query = episodes.support, episodes.query
             extra, others = split(parameters, "extra.")
-            both, k = torch.cat((support.x, query.x), 1), support.x.shape[1]
+            both = torch.cat((episodes.support.x, episodes.query.x), 1)
             embedded = network.features(per_task(others, 1), both, Statistics(running=buffers, update=True))
-            output = self.answer(extra, embedded[:, :k], embedded[:, k:], support.y, trained_on.outputs)
-            return self.loss(output, query), both.shape[:2].numel()
+            generator = torch.Generator().manual_seed(int(indices[0]))
+            value = self.objective(extra, embedded, episodes, trained_on.outputs, generator)
+            return value, both.shape[:2].numel()
 
         yield from descend(
             self.initial(network, seed, tasks.device),

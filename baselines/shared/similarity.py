@@ -30,3 +30,13 @@ def highest_of_class(scores: Tensor, labels: Tensor, way: int) -> Tensor:
     tasks, queries, _ = scores.shape
     lowest = scores.new_full((tasks, queries, way), float("-inf"))
     return lowest.scatter_reduce(2, labels.unsqueeze(1).expand_as(scores), scores, "amax")
+
+
+def class_sums(values: Tensor, labels: Tensor, way: int) -> Tensor:
+    """The sum of each class's examples, ``[T, way, d]``. values: ``[T, k, d]``; labels: ``[T, k]``."""
+    return F.one_hot(labels, way).to(values.dtype).mT @ values
+
+
+def class_means(values: Tensor, labels: Tensor, way: int) -> Tensor:
+    """The mean of each class's examples, ``[T, way, d]``. values: ``[T, k, d]``; labels: ``[T, k]``."""
+    return class_sums(values, labels, way) / F.one_hot(labels, way).sum(1).unsqueeze(2)
