@@ -124,19 +124,40 @@ class Episodic(EmbeddingLearner):
         output: what `answer` gave, ``[T, n, outputs]``. query: its y is ``[T, n]``, or ``[T, n, outputs]``."""
         return supervised_loss(lambda x, memory=None: (output, None), query).mean()
 
+    def objective(
+        self,
+        network: Network,
+        statistics: Statistics,
+        parameters: Parameters,
+        embedded: Tensor,
+        episodes: Episodes,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """What a meta-step descends, a scalar with a gradient: the `loss` of the answers to the queries.
+
+        A learner that also learns from the support set as such, or draws random numbers, replaces it.
+
+        embedded: support set and queries, ``[T, k + n, d]``. episodes: their labelled sets.
+        network, statistics, parameters: as for `answer_with`. generator: random numbers of this meta-step, on the
+        CPU."""
+        k, y = episodes.support.x.shape[1], episodes.support.y
+        output = self.answer_with(network, statistics, parameters, embedded[:, :k], embedded[:, k:], y)
+        return self.loss(output, episodes.query)
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         trained_on = self.trained_on(tasks)
         network = network_for(trained_on, self.backbone)
 
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
-            episodes = self.training_episodes(trained_on, training_indices(seed, step, self.meta_batch))
-            support, query = episodes.support, episodes.query
+            indices = training_indices(seed, step, self.meta_batch)
+            episodes = self.training_episodes(trained_on, indices)
             extra, others = split(parameters, "extra.")
-            both, k = torch.cat((support.x, query.x), 1), support.x.shape[1]
+            both = torch.cat((episodes.support.x, episodes.query.x), 1)
             statistics = Statistics(running=buffers, update=True)
             embedded = network.features(per_task(others, 1), both, statistics)
-            output = self.answer_with(network, statistics, extra, embedded[:, :k], embedded[:, k:], support.y)
-            return self.loss(output, query), both.shape[:2].numel()
+            generator = torch.Generator().manual_seed(int(indices[0]))
+            value = self.objective(network, statistics, extra, embedded, episodes, generator)
+            return value, both.shape[:2].numel()
 
         yield from descend(
             self.initial(network, seed, tasks.device),

@@ -32,7 +32,15 @@ def test_every_method_says_where_its_settings_come_from() -> None:
         assert found.why != "the method does not say", method
         seen.add((method, tasks.kind, found.label))
     names = {name: {label for method, _, label in seen if method == name} for name in registry.methods()}
-    of_papers = {"maml", "fomaml", "oracle", "prototypical-nets", "prototypical-nets-5way", "relation-nets", "baseline-plus-plus"}
+    of_papers = {
+        "maml",
+        "fomaml",
+        "oracle",
+        "prototypical-nets",
+        "prototypical-nets-5way",
+        "relation-nets",
+        "baseline-plus-plus",
+    }
     assert {name for name, labels in names.items() if "published" in labels} == of_papers
 
 

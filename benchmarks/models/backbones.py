@@ -54,6 +54,23 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """The inputs as they are, for a learner whose own network reads them."""
+
+    def shapes(self, input_shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ()
+
+    def batch_norms(self, input_shape: tuple[int, ...]) -> dict[str, int]:
+        return {}
+
+    def embedding_size(self, input_shape: tuple[int, ...]) -> int:
+        return torch.Size(input_shape).numel()
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor, statistics: Statistics) -> Tensor:
+        return x.flatten(2)
+
+
+@dataclass(frozen=True)
 class MLP:
     """Fully connected layers with ReLU. MAML section 5.1: 40-40 without batch-norm on the sinusoid; section 5.2:
     256-128-64-64 with batch-norm on Omniglot ("no conv")."""
@@ -184,6 +201,7 @@ class Conv4:
 
 #: backbones by the names that tasks and fields use
 BACKBONES: dict[str, Backbone] = {
+    "identity": Identity(),
     "mlp-40-40": MLP((40, 40)),
     "mlp-256-128-64-64": MLP((256, 128, 64, 64), normalised=True),
     "conv4-64-strided": Conv4(64, strided=True),
