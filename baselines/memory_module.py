@@ -36,7 +36,7 @@ from benchmarks.registry import register_method
 @register_method("memory-module")
 @dataclass(frozen=True)
 class MemoryModule(EmbeddedSequenceLearner):
-    """Learn an embedding whose nearest key in a memory has the right label; the memory keeps few examples of a task.
+    """Learn an embedding in which the nearest key of a small memory has the label of the query.
 
     slots: keys that the memory of a task holds. key_size: numbers of a key.
     margin: by which the nearest right key should be nearer than the nearest wrong one, in cosine.

@@ -80,6 +80,17 @@ def test_a_query_after_the_past_is_the_end_of_a_sequence_of_its_own(k: int) -> N
     torch.testing.assert_close(answers, Cell.answer(NETWORK, found, memory, asked))
 
 
+def test_the_order_of_the_past_does_not_matter_to_one_block_of_attention() -> None:
+    """It does to convolutions."""
+    seen, asked = drawn(2, 5, 7), drawn(2, 4, 7, seed=1)
+    for keys, same in (((4,), True), ((4, 6), False)):
+        network = CausalNetwork(length=5, filters=4, keys=keys, outputs=3)
+        found = parameters(network)
+        pasts = (network.read(found, each)[1] for each in (seen, seen.flip(1)))
+        first, second = (network.answer(found, past, asked) for past in pasts)
+        assert torch.allclose(first, second, rtol=0, atol=1e-12) == same
+
+
 def test_reading_a_sequence_is_its_steps_one_after_another() -> None:
     found, x = parameters(), drawn(2, 6, 7)
     torch.testing.assert_close(NETWORK.read(found, x), Cell.read(NETWORK, found, x))
