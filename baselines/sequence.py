@@ -7,7 +7,8 @@ memory-augmented neural networks", ICML 2016, shuffle the labels of the classes 
 The network reads the support set in the order of the episode, which is shuffled. It answers every query from a copy of
 the memory that the support set leaves, with the last support label next to the query's x. No query sees another.
 
-A method is its `Cell`: an LSTM, one with an external memory, or one whose memory is the whole past.
+A method is its `Cell`: an LSTM, one with an external memory, or one whose memory is the whole past. `SequenceLearner`
+reads the inputs; `EmbeddedSequenceLearner` trains an embedding too, and reads that.
 
 Deviations from the papers:
 - an episode is a support set and queries, where the papers score every element of one long sequence. Training adds the
@@ -21,15 +22,16 @@ import abc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from baselines.episodic import Episodic
 from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
-from benchmarks.models import join, split
+from benchmarks.models import Network, join, split
 from benchmarks.training import descend, training_indices
 from maml.inner_loop import detached
 from maml.losses import supervised_loss
@@ -41,7 +43,11 @@ WINDOW, CONTRAST = 2, 2.0
 class Cell(abc.ABC):
     """A recurrent network as equations on tensors by name, for B sequences at once.
 
-    B is T, the number of tasks, along the support set, and T * n for the queries, each with a copy of the memory."""
+    B is T, the number of tasks, along the support set, and T * n for the queries, each with a copy of the memory.
+
+    paired: whether a label enters with its own x, and nothing with a query's; else it enters with the next x."""
+
+    paired: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -69,12 +75,20 @@ class Cell(abc.ABC):
             outputs.append(output)
         return torch.stack(outputs, 1), memory
 
+    def answer(self, parameters: Parameters, memory: Parameters, x: Tensor) -> Tensor:
+        """The outputs ``[T, n, size]`` for inputs ``[T, n, i]``, each after the same memory ``[T, ...]``. A cell that
+        needs no copies of the memory has its own way here."""
+        n = x.shape[1]
+        copies = {name: value.repeat_interleave(n, 0) for name, value in memory.items()}
+        return self.step(parameters, copies, x.flatten(0, 1))[0].unflatten(0, (-1, n))
+
 
 @dataclass(frozen=True)
 class SequenceLearner(MetaLearner):
     """Train a cell to read a support set, so that its memory afterwards answers queries.
 
-    meta_batch, meta_lr: tasks per meta-step, and Adam's rate.
+    meta_batch, meta_lr, optimiser: tasks per meta-step; rate and kind of the steps (`benchmarks.training.descend`).
+    training_shot: shots of training episodes; 0: the task's own.
     training_queries: queries per class (per task in regression) in training.
     sequence_weight: weight of the losses along the support set; those of the queries have weight 1.
     """
@@ -83,13 +97,15 @@ class SequenceLearner(MetaLearner):
 
     meta_batch: int = 64
     meta_lr: float = 3e-3
+    optimiser: Literal["adam", "rmsprop"] = "adam"
+    training_shot: int = 0
     training_queries: int = 1
     sequence_weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "meta_batch", "training_queries")
         check_fields(self, "above 0", "meta_lr")
-        check_fields(self, "at least 0", "sequence_weight")
+        check_fields(self, "at least 0", "training_shot", "sequence_weight")
 
     @property
     def cell(self) -> Cell:
@@ -99,13 +115,15 @@ class SequenceLearner(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             indices = training_indices(seed, step, self.meta_batch)
-            episodes = tasks.episodes("train", indices, queries=self.training_queries)
+            shots = self.training_shot or None
+            episodes = tasks.episodes("train", indices, shots=shots, queries=self.training_queries)
             support, query = episodes.support, episodes.query
             along, reader = Reader.of(self.cell, parameters, support, tasks.outputs)
             total = _loss(reader(query.x)[0], query) + self.sequence_weight * _loss(along, support)
             return total, support.y.shape[:2].numel() + query.y.shape[:2].numel()
 
-        yield from descend(self.initial(tasks, seed), loss, learning_rate=self.meta_lr, start=start)
+        begin = self.initial(tasks, seed)
+        yield from descend(begin, loss, learning_rate=self.meta_lr, optimiser=self.optimiser, start=start)
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
         """The cell, under ``extra.``, and a linear head."""
@@ -124,11 +142,33 @@ class SequenceLearner(MetaLearner):
 
 
 @dataclass(frozen=True)
+class EmbeddedSequenceLearner(Episodic):
+    """Train an embedding, and a cell that reads the embedded support set and gives the answers itself.
+
+    All fields: see `baselines.episodic.Episodic`.
+    """
+
+    def cell(self, outputs: int) -> Cell:
+        """The network that reads; its size is ``outputs``."""
+        raise NotImplementedError
+
+    def extra(self, network: Network, generator: torch.Generator) -> Parameters:
+        """The cell."""
+        return self.cell(network.outputs).initialise(network.embedding_size + network.outputs, generator)
+
+    def answer(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:
+        """The cell's outputs ``[T, n, outputs]``."""
+        seen = LabelledSet(support, y)
+        _, reader = Reader.of(self.cell(outputs), join("extra.", parameters), seen, outputs)
+        return reader(query)[0]
+
+
+@dataclass(frozen=True)
 class Reader:
     """A predictor that answers every query ``[T, n, ...]`` from a copy of the memory of the support set.
 
-    parameters, head: of the cell and of the linear layer on its outputs. memory: ``[T, ...]``.
-    label: the last support label, ``[T, outputs]``."""
+    parameters, head: of the cell and of the linear layer on its outputs, if there is one. memory: ``[T, ...]``.
+    label: what enters with a query, ``[T, outputs]``: the last support label, or zeros if the cell is paired."""
 
     cell: Cell
     parameters: Parameters
@@ -142,20 +182,19 @@ class Reader:
         own, _ = split(parameters, "extra.")
         head, _ = split(parameters, "head.")
         labels = support.y if support.y.is_floating_point() else F.one_hot(support.y, outputs).to(support.x.dtype)
-        previous = torch.cat((torch.zeros_like(labels[:, :1]), labels[:, :-1]), 1)
-        along, memory = cell.read(own, torch.cat((_as_rows(support.x), previous), -1))
-        return F.linear(along, head["weight"], head["bias"]), cls(cell, own, head, memory, labels[:, -1])
+        nothing = torch.zeros_like(labels[:, 0])
+        entering = labels if cell.paired else torch.cat((nothing.unsqueeze(1), labels[:, :-1]), 1)
+        along, memory = cell.read(own, torch.cat((_as_rows(support.x), entering), -1))
+        reader = cls(cell, own, head, memory, nothing if cell.paired else labels[:, -1])
+        return reader._headed(along), reader
 
     def __call__(self, x: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
-        n = x.shape[1]
+        label = self.label.unsqueeze(1).expand(-1, x.shape[1], -1)
+        output = self.cell.answer(self.parameters, self.memory, torch.cat((_as_rows(x), label), -1))
+        return self._headed(output), None
 
-        def copies(value: Tensor) -> Tensor:
-            return value.unsqueeze(1).expand(-1, n, *value.shape[1:]).flatten(0, 1)
-
-        inputs = torch.cat((_as_rows(x).flatten(0, 1), copies(self.label)), -1)
-        kept = {name: copies(value) for name, value in self.memory.items()}
-        output, _ = self.cell.step(self.parameters, kept, inputs)
-        return F.linear(output, self.head["weight"], self.head["bias"]).unflatten(0, (-1, n)), None
+    def _headed(self, output: Tensor) -> Tensor:
+        return F.linear(output, self.head["weight"], self.head["bias"]) if self.head else output
 
 
 def _as_rows(x: Tensor) -> Tensor:

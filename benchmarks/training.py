@@ -1,17 +1,19 @@
-"""The outer loop of every learner trained by gradient descent: Adam over meta-steps, as a stream of states."""
+"""The outer loop of every learner trained by gradient descent: an optimiser's meta-steps, as a stream of states."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# The optimiser as a function. Its class imports torch's compiler at the first step: 1.4 s in every process that fits.
+# Optimisers as functions. Their classes import torch's compiler at the first step: 1.4 s in every process that fits.
 from torch.optim.adamw import adamw
+from torch.optim.rmsprop import rmsprop
 
 from benchmarks.api import Diverged, Parameters, State
 
@@ -38,6 +40,7 @@ def descend(
     *,
     gradient: Gradient | None = None,
     learning_rate: float,
+    optimiser: Literal["adam", "rmsprop"] = "adam",
     schedule: Callable[[int], float] | None = None,
     clip_norm: float = 0.0,
     clip_value: float = 0.0,
@@ -45,15 +48,16 @@ def descend(
     buffers: Parameters | None = None,
     start: State | None = None,
 ) -> Iterator[State]:
-    """Yield the state after each step of Adam (Kingma and Ba 2015), for ever.
+    """Yield the state after each step of an optimiser, for ever.
 
     parameters, buffers: initial values; those of ``start`` replace them.
     loss: differentiated here; may change the buffers in place.
     gradient: in place of ``loss``, for a learner that differentiates its own way.
+    optimiser: "adam" (Kingma and Ba 2015), or "rmsprop" with decay 0.95 and momentum 0.9.
     schedule: factor of the learning rate as a function of the step, from 0; None: constant.
     clip_norm: bound on the norm of the whole gradient; 0: none.
     clip_value: bound on each element of the gradient; 0: none.
-    weight_decay: decoupled (Loshchilov and Hutter 2019); 0 is plain Adam.
+    weight_decay: of Adam, decoupled (Loshchilov and Hutter 2019); 0: none.
 
     The yielded state is one object whose tensors the next step changes in place. Raises `Diverged` when a loss is not
     finite."""
@@ -70,23 +74,41 @@ def descend(
         computed = compute(state.parameters, state.buffers, state.step)
         if not math.isfinite(computed.loss):
             raise Diverged(f"training loss is {computed.loss} at meta-step {state.step + 1}")
+        gradients = _clipped(list(computed.gradients), clip_norm, clip_value)
+        rate = learning_rate * (schedule(state.step) if schedule else 1.0)
         with torch.no_grad():
-            adamw(
-                leaves,
-                _clipped(list(computed.gradients), clip_norm, clip_value),
-                first,
-                second,
-                [],
-                counts,
-                fused=True,
-                amsgrad=False,
-                maximize=False,
-                beta1=0.9,
-                beta2=0.999,
-                eps=1e-8,
-                lr=learning_rate * (schedule(state.step) if schedule else 1.0),
-                weight_decay=weight_decay,
-            )
+            if optimiser == "rmsprop":
+                rmsprop(
+                    leaves,
+                    gradients,
+                    second,
+                    [],
+                    first,
+                    counts,
+                    lr=rate,
+                    alpha=0.95,
+                    momentum=0.9,
+                    eps=1e-8,
+                    weight_decay=0.0,
+                    centered=False,
+                )
+            else:
+                adamw(
+                    leaves,
+                    gradients,
+                    first,
+                    second,
+                    [],
+                    counts,
+                    fused=True,
+                    amsgrad=False,
+                    maximize=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    eps=1e-8,
+                    lr=rate,
+                    weight_decay=weight_decay,
+                )
         state.step += 1
         state.loss = computed.loss
         state.examples += computed.examples
@@ -111,7 +133,8 @@ def _clipped(gradients: list[Tensor], norm: float, value: float) -> list[Tensor]
 
 
 def _moments(state: State, name: str, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's moments and step count of a parameter: the tensors of ``state.moments``, zeros at the start."""
+    """A parameter's first and second moment (RMSProp: momentum and mean square) and step count, as they stand in
+    ``state.moments``; zeros at the start."""
     zero = torch.zeros_like(leaf, requires_grad=False)
     first = state.moments.setdefault(f"{name}/exp_avg", zero)
     second = state.moments.setdefault(f"{name}/exp_avg_sq", zero.clone())

@@ -43,8 +43,20 @@ def test_steps_are_those_of_torch(decay: float) -> None:
     assert (found.step, found.examples) == (7, 14)
 
 
+def test_steps_of_rmsprop_are_its_equations() -> None:
+    """Mean squares with decay 0.95, and a momentum of 0.9 over the scaled gradients."""
+    value, square, momentum = torch.zeros(3), torch.zeros(3), torch.zeros(3)
+    for step in range(7):
+        gradient = 2 * (1 + step % 3) * (value - TARGETS["a"])
+        square = 0.95 * square + 0.05 * gradient**2
+        momentum = 0.9 * momentum + gradient / (square.sqrt() + 1e-8)
+        value = value - 0.1 * momentum
+    torch.testing.assert_close(after(7, optimiser="rmsprop").parameters["a"], value)
+
+
 OPTIONS = [
     {},
+    {"optimiser": "rmsprop"},
     {"schedule": lambda step: 1 / (1 + step)},
     {"clip_norm": 0.5},
     {"clip_value": 0.1},

@@ -115,6 +115,11 @@ def test_a_cell_of_ones_own_reads_trains_and_answers_each_query_from_a_copy(task
     assert conformance.complaints(conformance.check_pair(method, tasks)) == []
 
 
+def test_training_sequences_may_be_longer_than_the_tasks_own():
+    _, state = fitted(glyphs(), 1, training_shot=3, meta_batch=2)
+    assert state.examples == 2 * (5 * 3 + 5)
+
+
 def test_it_learns_waves_far_better_than_a_constant():
     tasks = waves()
     method, state = fitted(tasks, 400, hidden=40, meta_lr=5e-3, training_queries=10)
@@ -140,7 +145,7 @@ def test_its_cell_forgets_nothing_at_first():
     assert abs(float(bias[:24].mean())) < 0.2
 
 
-@pytest.mark.parametrize("fields", [{"hidden": 0}, {"meta_lr": 0.0}, {"sequence_weight": -1.0}])
+@pytest.mark.parametrize("fields", [{"hidden": 0}, {"meta_lr": 0.0}, {"sequence_weight": -1.0}, {"training_shot": -1}])
 def test_settings_that_make_no_sense_are_one_line(fields):
     with pytest.raises(registry.MetabenchError, match=next(iter(fields))):
         learner(**fields)
