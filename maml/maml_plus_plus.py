@@ -45,7 +45,7 @@ EPOCHS = 100
 #: an early step keeps this part of an equal weight
 LEAST_WEIGHT = 0.03
 
-_MINIIMAGENET = {"inner_lr": 0.01, "meta_batch": 2, "multi_step_loss": 0.15, "backbone": "conv4-48"}
+_MINIIMAGENET = {"inner_lr": 0.01, "meta_batch": 2, "multi_step_loss": 0.15, "clip": 10.0, "backbone": "conv4-48"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class MAMLPlusPlus(MAML):
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "sinusoid": {"inner_lr": 0.01, "meta_batch": 25},
+        "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "clip": 10.0},
         "miniimagenet/5w1s": {**_MINIIMAGENET, "training_queries": 15},
         "miniimagenet/5w5s": {**_MINIIMAGENET, "training_queries": 15},
     }
@@ -196,8 +196,9 @@ class MAMLPlusPlus(MAML):
         episodes = tasks.episodes("train", indices, queries=self._queries(tasks))
         objective = self._objective(tasks, self.inner_lr, None, second_order=False)
         if not state.buffers:
-            first = objective.network.running_statistics(tasks.device)
-            state.buffers |= {name: torch.stack([value] * (self.inner_steps + 1)) for name, value in first.items()}
+            first, like = objective.network.running_statistics(), next(iter(state.parameters.values()))
+            rows = {name: torch.stack([value] * (self.inner_steps + 1)) for name, value in first.items()}
+            state.buffers |= {name: value.to(like.detach()) for name, value in rows.items()}
         steps = objective.steps(detached(state.parameters), episodes.support)
         for number, theta in enumerate(islice(steps, self.inner_steps + 1)):
             statistics = Statistics(running=_row(state.buffers, number), update=True)
