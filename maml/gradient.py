@@ -38,6 +38,7 @@ class QueryLoss:
     fixed: names of the parameters that take no inner steps.
     regime: batch-norm regime of the queries; "": the network's default.
     weight: of the mean loss of each task in the sum.
+    step_weights: of the loss after each inner step from the first on; empty: the loss after the last step alone.
     """
 
     network: Network
@@ -47,6 +48,7 @@ class QueryLoss:
     fixed: frozenset[str]
     regime: str
     weight: float
+    step_weights: tuple[float, ...] = ()
 
     @property
     def inner(self) -> InnerLoop:
@@ -70,9 +72,15 @@ class QueryLoss:
         """The loss, and its gradient by the initial parameters through all inner steps."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         steps = self.inner.steps(per_task(leaves, len(support)), support)
-        adapted = next(islice(steps, self.inner_steps, None))
-        loss = self.at(adapted, support, query)
+        loss = self._along(steps, support, query)
         return loss.detach(), gradients_of(loss, leaves, graph=False)
+
+    def _along(self, steps: Iterator[Parameters], support: LabelledSet, query: LabelledSet) -> Tensor:
+        if not self.step_weights:
+            return self.at(next(islice(steps, self.inner_steps, None)), support, query)
+        after = islice(steps, 1, self.inner_steps + 1)
+        weighted = zip(self.step_weights, after, strict=True)
+        return torch.stack([weight * self.at(adapted, support, query) for weight, adapted in weighted]).sum()
 
     def checkpointed_gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
@@ -86,18 +94,28 @@ class QueryLoss:
         between = [(theta, self.rule.start(theta))]
         for number in range(self.inner_steps):
             between.append(forwards.step(*between[-1], support, number))
-        leaves = _leaves(between[-1][0])
-        loss = self.at(leaves, support, query)
-        gradients = list(gradients_of(loss, leaves, graph=False))
+        weights = self.step_weights or (*[0.0] * (self.inner_steps - 1), 1.0)
+        loss, gradients = self._locally(between[-1][0], weights[-1], support, query)
         into = [torch.zeros_like(value) for value in between[-1][1].values()]
         for number in reversed(range(self.inner_steps)):
             theta, memory = map(_leaves, between[number])
             after, left = self.inner.step(theta, memory, support, number)
             gradients, into = _pulled_back((theta, memory), (after, left), (gradients, into))
+            if number and (weight := weights[number - 1]):
+                more, own = self._locally(theta, weight, support, query)
+                loss, gradients = loss + more, list(torch._foreach_add(gradients, own))
         if into:
             theta = _leaves(between[0][0])
             gradients, _ = _pulled_back((theta, {}), (theta, self.rule.start(theta)), (gradients, into))
-        return loss.detach(), [gradient.sum(0) for gradient in gradients]
+        return loss, [gradient.sum(0) for gradient in gradients]
+
+    def _locally(
+        self, theta: Parameters, weight: float, support: LabelledSet, query: LabelledSet
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The weighted loss at parameters ``[T, ...]``, and its gradient by them alone."""
+        leaves = _leaves(theta)
+        loss = weight * self.at(leaves, support, query)
+        return loss.detach(), list(gradients_of(loss, leaves, graph=False))
 
 
 def _leaves(tensors: Mapping[str, Tensor]) -> Parameters:

@@ -124,10 +124,13 @@ class MAML(MetaLearner):
         yield from descend(
             self.initial(tasks, seed),
             gradient=meta_gradient,
-            learning_rate=self.meta_lr,
-            clip_value=self.clip,
             start=start,
+            **self.descent(),
         )
+
+    def descent(self) -> dict[str, Any]:
+        """How the meta-gradient is followed: arguments of `benchmarks.training.descend`."""
+        return {"learning_rate": self.meta_lr, "clip_value": self.clip}
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         objective = self._objective(tasks, self.test_lr or self.inner_lr, self.plan, second_order=False)
