@@ -52,16 +52,22 @@ class QueryLoss:
     def inner(self) -> InnerLoop:
         """The inner loop; the support set always has its own statistics."""
         return InnerLoop(
-            lambda theta, step: NetworkPredictor(self.network, theta),
+            lambda theta, step: self.predictor(theta),
             supervised_loss,
             self.rule,
             self.second_order,
             adapted=lambda name: name not in self.fixed,
         )
 
+    def predictor(
+        self, theta: Mapping[str, Tensor], regime: str = "", support: Tensor | None = None
+    ) -> NetworkPredictor:
+        """What parameters ``[T, ...]`` predict under a batch-norm regime; support: the inputs of the support set."""
+        return NetworkPredictor(self.network, theta, regime, support)
+
     def at(self, adapted: Mapping[str, Tensor], support: LabelledSet, query: LabelledSet) -> Tensor:
         """The weighted sum over tasks at adapted parameters ``[T, ...]``, a scalar."""
-        predictor = NetworkPredictor(self.network, adapted, self.regime, support.x)
+        predictor = self.predictor(adapted, self.regime, support.x)
         return self.weight * supervised_loss(predictor, query).sum()
 
     def gradient(

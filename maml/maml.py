@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
 from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
-from benchmarks.models import Network, NetworkPredictor, network_for
+from benchmarks.models import Network, network_for
 from benchmarks.models.network import applied
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
@@ -134,7 +134,7 @@ class MAML(MetaLearner):
         initial = detached(state.parameters)
         plan = self.plan or rule(objective.network, tasks.device, len(support), 0, 0, support.y.shape[1])[0]
         for theta in steps_in_threads(objective.inner, initial, support, plan.threads):
-            yield NetworkPredictor(objective.network, theta, support=support.x)
+            yield objective.predictor(theta, support=support.x)
 
     def _objective(
         self, tasks: TaskDistribution, rate: float, plan: Plan | None, second_order: bool | None = None
