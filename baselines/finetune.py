@@ -50,7 +50,7 @@ from benchmarks.api import (
 )
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
-from benchmarks.models.backbones import linear
+from benchmarks.models.network import last_layer
 from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
@@ -138,8 +138,7 @@ class FineTune(MetaLearner):
 
     def classifier(self, parameters: Mapping[str, Tensor]) -> Predictor:
         """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
-        weight, bias = parameters["head.weight"], parameters["head.bias"]
-        return lambda x, memory=None: (linear(weight, bias, x), None)
+        return last_layer(parameters)
 
     def classifier_from(self, layer: Parameters) -> Parameters:
         """The parameters of the classifier, without ``head.``, that starts from a linear layer's weight and bias."""

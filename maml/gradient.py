@@ -22,7 +22,8 @@ from benchmarks.execution.precision import precision
 from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
-from benchmarks.models.network import applied
+from benchmarks.models.network import applied, last_layer
+from benchmarks.models.parts import PREFIXES
 from maml.inner_loop import InnerLoop, UpdateRule, detached, gradients_of, per_task
 from maml.losses import supervised_loss
 
@@ -38,6 +39,9 @@ class QueryLoss:
     fixed: names of the parameters that take no inner steps.
     regime: batch-norm regime of the queries; "": the network's default.
     weight: of the mean loss of each task in the sum.
+    step_weights: of the loss after each inner step from the first on; empty: the loss after the last step alone.
+
+    If the head alone takes steps, the support set is embedded once for all of them, by a body with a task axis of 1.
     """
 
     network: Network
@@ -47,21 +51,45 @@ class QueryLoss:
     fixed: frozenset[str]
     regime: str
     weight: float
+    step_weights: tuple[float, ...] = ()
 
     @property
     def inner(self) -> InnerLoop:
         """The inner loop; the support set always has its own statistics."""
         return InnerLoop(
-            lambda theta, step: NetworkPredictor(self.network, theta),
+            lambda theta, step: self.predictor(theta),
             supervised_loss,
             self.rule,
             self.second_order,
             adapted=lambda name: name not in self.fixed,
         )
 
+    @property
+    def head_only(self) -> bool:
+        """Whether the last layer takes steps and the backbone none."""
+        *body, head = self.network.layers
+        moves = not self.fixed.issuperset(head) and not hasattr(self.rule, "observe")
+        return moves and all(self.fixed.issuperset(layer) for layer in body)
+
+    def steps(self, parameters: Parameters, support: LabelledSet) -> Iterator[Parameters]:
+        """The parameters after 0, 1, 2 ... inner steps, with a task axis."""
+        if not self.head_only:
+            return self.inner.steps(per_task(parameters, len(support)), support)
+        copies = {name: len(support) if name.startswith(PREFIXES) else 1 for name in parameters}
+        theta = {name: value.expand(copies[name], *value.shape) for name, value in parameters.items()}
+        embedded, _ = dataclasses.replace(self.predictor(theta), embed=True)(support.x)
+        of_head = dataclasses.replace(self.inner, predictor_of=lambda theta, step: last_layer(theta))
+        return of_head.steps(theta, LabelledSet(embedded, support.y))
+
+    def predictor(
+        self, theta: Mapping[str, Tensor], regime: str = "", support: Tensor | None = None
+    ) -> NetworkPredictor:
+        """What parameters ``[T, ...]`` predict under a batch-norm regime; support: the inputs of the support set."""
+        return NetworkPredictor(self.network, theta, regime, support)
+
     def at(self, adapted: Mapping[str, Tensor], support: LabelledSet, query: LabelledSet) -> Tensor:
         """The weighted sum over tasks at adapted parameters ``[T, ...]``, a scalar."""
-        predictor = NetworkPredictor(self.network, adapted, self.regime, support.x)
+        predictor = self.predictor(adapted, self.regime, support.x)
         return self.weight * supervised_loss(predictor, query).sum()
 
     def gradient(
@@ -69,10 +97,15 @@ class QueryLoss:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss, and its gradient by the initial parameters through all inner steps."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        steps = self.inner.steps(per_task(leaves, len(support)), support)
-        adapted = next(islice(steps, self.inner_steps, None))
-        loss = self.at(adapted, support, query)
+        loss = self._along(self.steps(leaves, support), support, query)
         return loss.detach(), gradients_of(loss, leaves, graph=False)
+
+    def _along(self, steps: Iterator[Parameters], support: LabelledSet, query: LabelledSet) -> Tensor:
+        if not self.step_weights:
+            return self.at(next(islice(steps, self.inner_steps, None)), support, query)
+        after = islice(steps, 1, self.inner_steps + 1)
+        weighted = zip(self.step_weights, after, strict=True)
+        return torch.stack([weight * self.at(adapted, support, query) for weight, adapted in weighted]).sum()
 
     def checkpointed_gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
@@ -80,24 +113,36 @@ class QueryLoss:
         """The same with the graph of one inner step at a time.
 
         Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
-        for its vector-Jacobian product."""
+        for its vector-Jacobian product. Steps of the head alone have little to forget."""
+        if self.head_only:
+            return self.gradient(parameters, support, query)
         theta = detached(per_task(parameters, len(support)))
         forwards = dataclasses.replace(self.inner, second_order=False)
         between = [(theta, self.rule.start(theta))]
         for number in range(self.inner_steps):
             between.append(forwards.step(*between[-1], support, number))
-        leaves = _leaves(between[-1][0])
-        loss = self.at(leaves, support, query)
-        gradients = list(gradients_of(loss, leaves, graph=False))
+        weights = self.step_weights or (*[0.0] * (self.inner_steps - 1), 1.0)
+        loss, gradients = self._locally(between[-1][0], weights[-1], support, query)
         into = [torch.zeros_like(value) for value in between[-1][1].values()]
         for number in reversed(range(self.inner_steps)):
             theta, memory = map(_leaves, between[number])
             after, left = self.inner.step(theta, memory, support, number)
             gradients, into = _pulled_back((theta, memory), (after, left), (gradients, into))
+            if number and (weight := weights[number - 1]):
+                more, own = self._locally(theta, weight, support, query)
+                loss, gradients = loss + more, list(torch._foreach_add(gradients, own))
         if into:
             theta = _leaves(between[0][0])
             gradients, _ = _pulled_back((theta, {}), (theta, self.rule.start(theta)), (gradients, into))
-        return loss.detach(), [gradient.sum(0) for gradient in gradients]
+        return loss, [gradient.sum(0) for gradient in gradients]
+
+    def _locally(
+        self, theta: Parameters, weight: float, support: LabelledSet, query: LabelledSet
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The weighted loss at parameters ``[T, ...]``, and its gradient by them alone."""
+        leaves = _leaves(theta)
+        loss = weight * self.at(leaves, support, query)
+        return loss.detach(), list(gradients_of(loss, leaves, graph=False))
 
 
 def _leaves(tensors: Mapping[str, Tensor]) -> Parameters:
@@ -183,14 +228,14 @@ def summed_gradient(
 
 
 def steps_in_threads(
-    inner: InnerLoop, parameters: Parameters, support: LabelledSet, threads: int
+    objective: QueryLoss, parameters: Parameters, support: LabelledSet, threads: int
 ) -> Iterator[Parameters]:
     """The parameters ``[T, ...]`` after 0, 1, 2 ... inner steps, each thread with tasks of its own.
 
     parameters: without a task axis."""
-    size = -(-len(support) // threads)
+    size = len(support) if objective.head_only else -(-len(support) // threads)
     parts = [support[first : first + size] for first in range(0, len(support), size)]
-    loops = [inner.steps(per_task(parameters, len(part)), part) for part in parts]
+    loops = [objective.steps(parameters, part) for part in parts]
     while True:
         thetas = list(in_order(lambda loop: next(loop), loops, threads))
         yield thetas[0] if len(thetas) == 1 else {name: torch.cat([t[name] for t in thetas]) for name in parameters}

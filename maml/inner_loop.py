@@ -49,7 +49,10 @@ class UpdateRule(Protocol):
     """How a gradient changes the parameters. A rule is a frozen dataclass without tensors.
 
     Its memory is a dict of tensors ``[T, ...]``. Parameters that the rule learns belong to the learner's state under
-    the prefix ``rule.``: `start` copies them into the memory, and the meta-gradient reaches them through it."""
+    the prefix ``rule.``: `start` copies them into the memory, and the meta-gradient reaches them through it.
+
+    A rule may also have ``observe(predictor, batch)``, which returns tensors ``[T, ...]`` by name, such as the activity
+    of units. The next `step` finds them in its memory. In first order they carry no graph, nor do the losses."""
 
     def start(self, parameters: Mapping[str, Tensor]) -> Parameters:
         """The memory before the first step; parameters: all of the learner's, ``[T, ...]``."""
@@ -132,10 +135,19 @@ class InnerLoop:
                 if not name.startswith("rule.") and self.adapted(name)
             }
             predictor = self.predictor_of({**parameters, **leaves}, number)
-            losses = self.loss(predictor, support.batch(predictor, number))
+            batch = support.batch(predictor, number)
+            losses = self.loss(predictor, batch)
             found = gradients_of(losses.sum(), leaves, graph=self.second_order)
+            observed = self._observed(predictor, batch)
         gradients = dict(zip(leaves, found, strict=True))
-        stepped, memory = self.rule.step(memory, leaves, gradients, losses, number)
+        seen = losses if self.second_order else losses.detach()
+        stepped, memory = self.rule.step(memory | observed, leaves, gradients, seen, number)
         if not any(value.requires_grad for value in parameters.values()):
             stepped, memory = detached(stepped), detached(memory)
         return {**parameters, **stepped}, memory
+
+    def _observed(self, predictor: Predictor, batch: Any) -> Parameters:
+        """What the rule observes besides gradients; nothing for most."""
+        observe = getattr(self.rule, "observe", None)
+        found: Parameters = observe(predictor, batch) if observe else {}
+        return found if self.second_order else detached(found)
