@@ -65,7 +65,7 @@ def integers(key: int, indices: Index, lanes: int, high: int, first: int = 0) ->
 def choices(key: int, indices: Index, population: int, count: int, sets: int = 1) -> np.ndarray:
     """Draws without replacement, int64 ``[T, sets, count]``: ``count`` different numbers below ``population`` in random
     order; sets: independent draws per index. The first numbers of a draw do not depend on ``count``."""
-    words = bits(key, indices, sets * population).reshape(-1, sets, population)
+    words = bits(key, indices, sets * population).reshape(len(indices), sets, population)
     if count >= population // 2:
         return np.argsort(words, axis=-1)[..., :count]
     smallest = np.argpartition(words, count, axis=-1)[..., :count]

@@ -35,7 +35,7 @@ ARROWS = {
     "images": "api cache checks errors sampling",
     # plug-ins
     "tasks": "api checks environments errors images program registry sampling",
-    "maml": "api checks environments execution models origin registry training",
+    "maml": "api checks environments execution models origin registry sampling training",
     "baselines": "api checks environments maml models origin registry sampling training",
     # what runs, stores, compares and shows: it is handed plug-ins
     "conformance": "api errors models registry",

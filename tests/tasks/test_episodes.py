@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import benchmarks
-from benchmarks import conformance, registry
+from benchmarks import conformance, registry, sampling
 from benchmarks.api import SPLITS, LabelledSet, TaskDistribution
 from benchmarks.errors import MetabenchError, Unavailable
 
@@ -52,6 +52,13 @@ def offline() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METABENCH_OFFLINE", "1")
         yield
+
+
+def test_episodes_may_have_no_queries() -> None:
+    """Reptile trains on support sets alone."""
+    assert sampling.permutations(1, [3, 4], 0).shape == (2, 0)
+    cut = registry.build_task("sinusoid/k5").episodes("train", range(2), queries=0)
+    assert (cut.support.x.shape, cut.query.x.shape) == ((2, 5, 1), (2, 0, 1))
 
 
 def prepared(task_id: str) -> TaskDistribution:
