@@ -21,7 +21,7 @@ SMALLEST = 10.0
 
 def flattened(values: Mapping[str, Tensor]) -> Tensor:
     """The coordinates ``[T, n]`` of parameters ``[T, ...]``, one after another in their order."""
-    return torch.cat([value.flatten(1) for value in values.values()], 1)
+    return torch.cat([value.reshape(len(value), -1) for value in values.values()], 1)
 
 
 def unflattened(coordinates: Tensor, like: Mapping[str, Tensor]) -> Parameters:

@@ -132,7 +132,7 @@ class LearnedRule(TrainedRule):
     def refuses(self, tasks: TaskDistribution) -> str | None:
         backbone = network_for(tasks, self.backbone).backbone
         if isinstance(backbone, MLP) and not backbone.normalised:
-            return None
+            return super().refuses(tasks)
         name = self.backbone or tasks.backbone
         return f"learned-rule is for fully connected layers without batch-norm, not {name}; known: mlp-40-40"
 

@@ -47,9 +47,7 @@ class TrainedRule(MAML):
         super().__post_init__()
         check_fields(self, "at least 0", "inner_lr", "test_lr", "meta_lr", "test_steps")
         if max(self.test_steps) > self.inner_steps:
-            raise ValueError(
-                f"test_steps = {self.test_steps}: the rule is trained for inner_steps = {self.inner_steps}"
-            )
+            raise ValueError(f"test_steps = {self.test_steps}: the rule ends after inner_steps = {self.inner_steps}")
 
     def trained(self, generator: torch.Generator) -> Parameters:
         """The rule's parameters before the first meta-step, by name."""
