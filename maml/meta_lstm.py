@@ -101,7 +101,10 @@ class MetaLearnerLSTM(TrainedRule):
     }
     published_meta_steps: ClassVar[Mapping[str, int]] = {"miniimagenet/5w1s": 75_000, "miniimagenet/5w5s": 50_000}
     origins: ClassVar[Mapping[str, Origin]] = {
-        "miniimagenet": paper("Ravi and Larochelle 2017, section 5; twitter-research/meta-learning-lstm"),
+        **dict.fromkeys(
+            ("miniimagenet/5w1s", "miniimagenet/5w5s"),
+            paper("Ravi and Larochelle 2017, section 5; twitter-research/meta-learning-lstm"),
+        ),
         "": ours("the paper's rate; steps and tasks per meta-step untried"),
     }
 
