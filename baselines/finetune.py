@@ -50,7 +50,7 @@ from benchmarks.api import (
 )
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, network_for
-from benchmarks.models.backbones import linear
+from benchmarks.models.network import last_layer
 from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
@@ -159,12 +159,6 @@ def random_head(support: LabelledSet, network: Network) -> Parameters:
     drawn = sampling.uniform(sampling.stream("finetune"), fingerprints(support), way * (inputs + 1), -1.0, 1.0)
     values = torch.from_numpy(drawn / math.sqrt(inputs)).to(support.x)
     return {"head.weight": values[:, way:].unflatten(1, (way, inputs)), "head.bias": values[:, :way]}
-
-
-def last_layer(parameters: Mapping[str, Tensor]) -> Predictor:
-    """The last layer alone, ``[T, ...]``, on embeddings ``[T, n, d]``."""
-    weight, bias = (parameters[name] for name in HEAD)
-    return lambda x, memory=None: (linear(weight, bias, x), None)
 
 
 class Tuning:

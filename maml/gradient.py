@@ -22,7 +22,8 @@ from benchmarks.execution.precision import precision
 from benchmarks.execution.threads import in_order
 from benchmarks.models import Network, NetworkPredictor
 from benchmarks.models.backbones import MLP, Conv4
-from benchmarks.models.network import applied
+from benchmarks.models.network import applied, last_layer
+from benchmarks.models.parts import PREFIXES
 from maml.inner_loop import InnerLoop, UpdateRule, detached, gradients_of, per_task
 from maml.losses import supervised_loss
 
@@ -39,6 +40,8 @@ class QueryLoss:
     regime: batch-norm regime of the queries; "": the network's default.
     weight: of the mean loss of each task in the sum.
     step_weights: of the loss after each inner step from the first on; empty: the loss after the last step alone.
+
+    If the head alone takes steps, the support set is embedded once for all of them, by a body with a task axis of 1.
     """
 
     network: Network
@@ -53,17 +56,42 @@ class QueryLoss:
     @property
     def inner(self) -> InnerLoop:
         """The inner loop; the support set always has its own statistics."""
+        head_only = self.head_only
         return InnerLoop(
-            lambda theta, step: NetworkPredictor(self.network, theta),
+            lambda theta, step: last_layer(theta) if head_only else self.predictor(theta),
             supervised_loss,
             self.rule,
             self.second_order,
             adapted=lambda name: name not in self.fixed,
         )
 
+    @property
+    def head_only(self) -> bool:
+        """Whether all parameters of the backbone are fixed."""
+        return all(name in self.fixed for layer in self.network.layers[:-1] for name in layer)
+
+    def begin(self, parameters: Parameters, support: LabelledSet) -> tuple[Parameters, LabelledSet]:
+        """The parameters before the first step, with a task axis, and what the steps learn from."""
+        if not self.head_only:
+            return per_task(parameters, len(support)), support
+        copies = {name: len(support) if name.startswith(PREFIXES) else 1 for name in parameters}
+        theta = {name: value.expand(copies[name], *value.shape) for name, value in parameters.items()}
+        embedded, _ = NetworkPredictor(self.network, theta, embed=True)(support.x)
+        return theta, LabelledSet(embedded, support.y)
+
+    def steps(self, parameters: Parameters, support: LabelledSet) -> Iterator[Parameters]:
+        """The parameters after 0, 1, 2 ... inner steps, with a task axis."""
+        return self.inner.steps(*self.begin(parameters, support))
+
+    def predictor(
+        self, theta: Mapping[str, Tensor], regime: str = "", support: Tensor | None = None
+    ) -> NetworkPredictor:
+        """What parameters ``[T, ...]`` predict under a batch-norm regime; support: the inputs of the support set."""
+        return NetworkPredictor(self.network, theta, regime, support)
+
     def at(self, adapted: Mapping[str, Tensor], support: LabelledSet, query: LabelledSet) -> Tensor:
         """The weighted sum over tasks at adapted parameters ``[T, ...]``, a scalar."""
-        predictor = NetworkPredictor(self.network, adapted, self.regime, support.x)
+        predictor = self.predictor(adapted, self.regime, support.x)
         return self.weight * supervised_loss(predictor, query).sum()
 
     def gradient(
@@ -71,8 +99,7 @@ class QueryLoss:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss, and its gradient by the initial parameters through all inner steps."""
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        steps = self.inner.steps(per_task(leaves, len(support)), support)
-        loss = self._along(steps, support, query)
+        loss = self._along(self.steps(leaves, support), support, query)
         return loss.detach(), gradients_of(loss, leaves, graph=False)
 
     def _along(self, steps: Iterator[Parameters], support: LabelledSet, query: LabelledSet) -> Tensor:
@@ -88,7 +115,9 @@ class QueryLoss:
         """The same with the graph of one inner step at a time.
 
         Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
-        for its vector-Jacobian product."""
+        for its vector-Jacobian product. Steps of the head alone have no more to forget than their own small graph."""
+        if self.head_only:
+            return self.gradient(parameters, support, query)
         theta = detached(per_task(parameters, len(support)))
         forwards = dataclasses.replace(self.inner, second_order=False)
         between = [(theta, self.rule.start(theta))]
@@ -201,14 +230,14 @@ def summed_gradient(
 
 
 def steps_in_threads(
-    inner: InnerLoop, parameters: Parameters, support: LabelledSet, threads: int
+    objective: QueryLoss, parameters: Parameters, support: LabelledSet, threads: int
 ) -> Iterator[Parameters]:
     """The parameters ``[T, ...]`` after 0, 1, 2 ... inner steps, each thread with tasks of its own.
 
     parameters: without a task axis."""
-    size = -(-len(support) // threads)
+    size = len(support) if objective.head_only else -(-len(support) // threads)
     parts = [support[first : first + size] for first in range(0, len(support), size)]
-    loops = [inner.steps(per_task(parameters, len(part)), part) for part in parts]
+    loops = [objective.steps(parameters, part) for part in parts]
     while True:
         thetas = list(in_order(lambda loop: next(loop), loops, threads))
         yield thetas[0] if len(thetas) == 1 else {name: torch.cat([t[name] for t in thetas]) for name in parameters}
@@ -259,9 +288,9 @@ def _missing_second_derivative(objective: QueryLoss, episodes: Episodes, paramet
     torch raises only where a dead end lies between the gradient and a leaf. Elsewhere it leaves terms out silently."""
     support, query = episodes.support, episodes.query
     theta = {name: value.to(support.x.dtype) for name, value in parameters.items()}
-    leaves = _leaves(per_task(theta, len(support)))
+    start, seen_by_steps = objective.begin(_leaves(theta), support)
     try:
-        after, _ = objective.inner.step(leaves, objective.rule.start(leaves), support, 0)
+        after, _ = objective.inner.step(start, objective.rule.start(start), seen_by_steps, 0)
         ahead: list[Any] = [value.grad_fn for value in after.values()]
         seen: set[Any] = {None}
         while ahead:

@@ -130,6 +130,8 @@ class LearnedRule(TrainedRule):
     learned_start: bool = True
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
+        if self.adapted_layers == 1:
+            return "adapted_layers = 1 embeds the support set once; learned-rule reads the activities of all layers"
         backbone = network_for(tasks, self.backbone).backbone
         if isinstance(backbone, MLP) and not backbone.normalised:
             return super().refuses(tasks)

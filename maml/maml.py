@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from functools import cache
+from itertools import islice
+from typing import Any, ClassVar, Literal, Self
 
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution, adaptation_field
 from benchmarks.checks import check_fields
 from benchmarks.execution.plans import Plan
-from benchmarks.models import Network, NetworkPredictor, network_for
+from benchmarks.models import Network, network_for
 from benchmarks.models.network import applied
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
@@ -38,12 +40,16 @@ class MAML(MetaLearner):
     """Learn an initialisation from which a few gradient steps on the support set are enough.
 
     inner_lr: the rate alpha of the inner steps, in the units of `loss_scale`.
-    inner_steps, test_steps: gradient steps in training, and the numbers of steps reported at test, headline last.
+    inner_steps, test_steps: gradient steps in training, and the numbers of steps reported at test, headline last; ():
+        those of training.
     second_order: differentiate through the inner steps; False is FOMAML.
     meta_batch, meta_lr: tasks per meta-step, and Adam's rate beta.
     training_queries: queries per class (per task in regression) in training; 0: as many as shots.
     loss_scale: "sum/K" as in the released code, or "mean".
     adapt_normalisation: whether inner steps change batch-norm's scale and shift.
+    adapted_layers: the layers that take inner steps: n, the last n; -n, all but the last n; 0, all.
+    later_rate: factor of the inner rate after the first step, in training and at test; 0.5 halves it, as in the paper's
+        control experiments.
     clip: bound on each element of the meta-gradient; 0: none.
     train_regime: batch-norm regime of the queries in training; the support set always has its own statistics.
     test_lr: rate of the inner steps at test, in the same units; 0: `inner_lr`.
@@ -84,6 +90,8 @@ class MAML(MetaLearner):
     training_queries: int = 0
     loss_scale: LossScale = "sum/K"
     adapt_normalisation: bool = False
+    adapted_layers: int = 0
+    later_rate: float = 1.0
     clip: float = 0.0
     train_regime: Literal["query", "support", "single"] = "query"
     test_lr: float = adaptation_field(0.0)
@@ -92,9 +100,25 @@ class MAML(MetaLearner):
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "inner_steps", "meta_batch")
+        check_fields(self, "above 0", "later_rate")
+
+    def refuses(self, tasks: TaskDistribution) -> str | None:
+        most = self.most_steps()
+        if most is not None and max(self.reported_steps()) > most:
+            return f"test_steps = {self.test_steps}: what it learns is for {most} inner steps, no more"
+        if not self.adapted_layers:
+            return None
+        count = len(network_for(tasks, self.backbone).layers)
+        if -count < self.adapted_layers <= count:
+            return None
+        return f"adapted_layers = {self.adapted_layers}: {self.backbone or tasks.backbone} has {count} layers"
 
     def reported_steps(self) -> tuple[int, ...]:
-        return self.test_steps
+        return self.test_steps or (self.inner_steps,)
+
+    def most_steps(self) -> int | None:
+        """How many steps it may take at test; None: as many as asked."""
+        return None
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
         """The parameters before the first meta-step; a learned update rule adds its own under ``rule.``."""
@@ -102,23 +126,26 @@ class MAML(MetaLearner):
 
     def update_rule(self, rate: float) -> UpdateRule:
         """The rule of the inner steps; rate: for mean losses."""
-        return GradientDescent(rate)
+        return GradientDescent((rate, self.later_rate * rate))
 
     def fixed(self, network: Network) -> frozenset[str]:
         """The names of the parameters that take no inner steps."""
-        return frozenset() if self.adapt_normalisation else network.normalisation
+        last, layers = self.adapted_layers, network.layers
+        resting = layers[last:] if last < 0 else layers[: -last or 0]
+        of_layers = frozenset(name for layer in resting for name in layer)
+        return of_layers if self.adapt_normalisation else of_layers | network.normalisation
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         plan = self.plan or self.planned(tasks, 0)[0].plan
         assert plan is not None
-        gradient = gradient_of(self._objective(tasks, self.inner_lr, plan), plan)
+        gradient = cache(lambda *stage: gradient_of(self._objective(tasks, self.inner_lr, plan, *stage), plan))
         queries, examples = self._queries(tasks), self.meta_batch * self._examples(tasks)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
             passes = (indices[first : first + plan.tasks] for first in range(0, self.meta_batch, plan.tasks))
             episodes = (tasks.episodes("train", some, queries=queries) for some in passes)
-            loss, total = summed_gradient(gradient, parameters, episodes, plan.threads)
+            loss, total = summed_gradient(gradient(*self.stage(step)), parameters, episodes, plan.threads)
             return MetaGradient(loss, total, examples)
 
         yield from descend(
@@ -132,15 +159,27 @@ class MAML(MetaLearner):
         """How the meta-gradient is followed: arguments of `benchmarks.training.descend`."""
         return {"learning_rate": self.meta_lr, "clip_value": self.clip}
 
+    def stage(self, step: int) -> tuple[bool, tuple[float, ...]]:
+        """Of a meta-step: whether it is of second order, and the weights of the losses after each inner step; (): the
+        loss after the last one alone."""
+        return self.second_order, ()
+
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         objective = self._objective(tasks, self.test_lr or self.inner_lr, self.plan, second_order=False)
         initial = detached(state.parameters)
         plan = self.plan or rule(objective.network, tasks.device, len(support), 0, 0, support.y.shape[1])[0]
-        for theta in steps_in_threads(objective.inner, initial, support, plan.threads):
-            yield NetworkPredictor(objective.network, theta, support=support.x)
+        most = self.most_steps()
+        steps = steps_in_threads(objective, initial, support, plan.threads)
+        for theta in steps if most is None else islice(steps, most + 1):
+            yield objective.predictor(theta, support=support.x)
 
     def _objective(
-        self, tasks: TaskDistribution, rate: float, plan: Plan | None, second_order: bool | None = None
+        self,
+        tasks: TaskDistribution,
+        rate: float,
+        plan: Plan | None,
+        second_order: bool | None = None,
+        step_weights: tuple[float, ...] = (),
     ) -> QueryLoss:
         """The scaled loss of a meta-step, a mean over the meta-batch; the plan says how the network is applied."""
         factor = loss_factor(tasks, self.loss_scale)
@@ -153,6 +192,7 @@ class MAML(MetaLearner):
             self.fixed(network),
             self.train_regime,
             factor / self.meta_batch,
+            step_weights,
         )
 
     def _queries(self, tasks: TaskDistribution) -> int:
@@ -163,7 +203,7 @@ class MAML(MetaLearner):
         classes = tasks.outputs if tasks.kind == "classification" else 1
         return int((tasks.config()["shot"] + self._queries(tasks)) * classes)
 
-    def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[MAML, dict[str, Any]]:
+    def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
         indices = training_indices(0, 0, self.meta_batch)
         plan, facts = planned_gradient(
             lambda plan: self._objective(tasks, self.inner_lr, plan),
@@ -187,3 +227,19 @@ class MAML(MetaLearner):
             "mean_loss_inner_lr": factor * (self.test_lr or self.inner_lr),
             "train_regime": self.train_regime,
         }
+
+
+@register_method("maml-no-conv")
+@dataclass(frozen=True)
+class MAMLNoConv(MAML):
+    """MAML with the fully connected network of section 5.2, "no conv"."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        task: fields for task, fields in MAML.published.items() if task.startswith("omniglot")
+    }
+    origins: ClassVar[Mapping[str, Origin]] = {
+        task: origin for task, origin in MAML.origins.items() if task in ("omniglot", "")
+    }
+
+    backbone: str = "mlp-256-128-64-64"

@@ -5,14 +5,13 @@ A trained rule is safe for the number of steps that it was trained with, so adap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import torch
 
-from benchmarks.api import Parameters, Predictor, State, TaskDistribution, adaptation_field
+from benchmarks.api import Parameters, TaskDistribution, adaptation_field
 from benchmarks.checks import check_fields
 from benchmarks.models import join
 from benchmarks.origin import Origin
@@ -25,7 +24,7 @@ class TrainedRule(MAML):
     """Learn an update rule together with the initialisation that it starts from.
 
     inner_lr, test_lr: factor of the rule's step; at test 0 stands for `inner_lr`.
-    inner_steps, test_steps: gradient steps in training, and those reported at test, at most as many.
+    inner_steps, test_steps: gradient steps in training, and those reported at test, at most as many; (): all.
     second_order: whether the gradients that the rule reads depend on the parameters, or are constants.
 
     All other fields: see `maml.maml.MAML`.
@@ -38,7 +37,7 @@ class TrainedRule(MAML):
 
     inner_lr: float = 1.0
     inner_steps: int = 5
-    test_steps: tuple[int, ...] = adaptation_field((1, 5))
+    test_steps: tuple[int, ...] = adaptation_field(())
     second_order: bool = False
     loss_scale: LossScale = "mean"
     adapt_normalisation: bool = True
@@ -46,8 +45,8 @@ class TrainedRule(MAML):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, "at least 0", "inner_lr", "test_lr", "meta_lr", "test_steps")
-        if max(self.test_steps) > self.inner_steps:
-            raise ValueError(f"test_steps = {self.test_steps}: the rule ends after inner_steps = {self.inner_steps}")
+        if self.later_rate != 1:
+            raise ValueError(f"later_rate = {self.later_rate}: the rule says how far each step goes")
 
     def trained(self, generator: torch.Generator) -> Parameters:
         """The rule's parameters before the first meta-step, by name."""
@@ -57,8 +56,8 @@ class TrainedRule(MAML):
         rule = join("rule.", self.trained(torch.Generator().manual_seed(seed)))
         return super().initial(tasks, seed) | {name: value.to(tasks.device) for name, value in rule.items()}
 
-    def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        return islice(super().adapt(state, support, tasks), self.inner_steps + 1)
+    def most_steps(self) -> int | None:
+        return self.inner_steps
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         kept = ("backbone", "inner_steps", "train_regime")

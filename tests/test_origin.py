@@ -32,7 +32,9 @@ def test_every_method_says_where_its_settings_come_from() -> None:
         assert found.why != "the method does not say", method
         seen.add((method, tasks.kind, found.label))
     names = {name: {label for method, _, label in seen if method == name} for name in registry.methods()}
-    assert {name for name, labels in names.items() if "published" in labels} == {"maml", "fomaml", "meta-learner-lstm", "oracle"}
+    assert {name for name, labels in names.items() if "published" in labels} == {
+        *("maml", "fomaml", "maml-no-conv", "maml-plus-plus", "meta-learner-lstm", "oracle")
+    }
 
 
 @pytest.mark.fault("V5")
@@ -41,6 +43,9 @@ def test_every_method_says_where_its_settings_come_from() -> None:
     [
         ("maml", "omniglot/5w1s", "published (MAML"),
         ("maml", "glyphs/5w1s", "ours (the paper's for Omniglot"),
+        ("maml-no-conv", "omniglot/5w1s", "published (MAML"),
+        ("anil", "omniglot/5w1s", "ours (MAML's for the task; untried"),
+        ("maml-plus-plus", "omniglot/5w1s", "ours (the paper's but for the network"),
         ("matching-nets", "omniglot/5w1s", "ours (attention scale: best of 3"),
         ("finetune", "omniglot/5w1s", "ours (the last layer alone"),
         ("rl2", "bandit/k5n10", "ours ("),

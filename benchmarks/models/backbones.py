@@ -178,6 +178,7 @@ BACKBONES: dict[str, Backbone] = {
     "mlp-256-128-64-64": MLP((256, 128, 64, 64), normalised=True),
     "conv4-64-strided": Conv4(64, strided=True),
     "conv4-32": Conv4(32),
+    "conv4-48": Conv4(48),
     "conv4-64": Conv4(64),
     "resnet12": ResNet12(),
 }

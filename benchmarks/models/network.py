@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.api import Memory, Parameters, TaskDistribution
+from benchmarks.api import Memory, Parameters, Predictor, TaskDistribution
 from benchmarks.checks import check_known
 from benchmarks.models.backbones import BACKBONES, Backbone, linear
 from benchmarks.models.normalisation import Statistics
@@ -45,6 +45,16 @@ class Network:
         """The names of batch-norm's scale and shift."""
         layers = self.backbone.batch_norms(self.input_shape)
         return frozenset(f"{layer}.{part}" for layer in layers for part in ("scale", "shift"))
+
+    @property
+    def layers(self) -> list[list[str]]:
+        """The names of each layer's parameters, from the input to the head. Batch-norm belongs to the layer before."""
+        layers: dict[str, list[str]] = {}
+        owner = ""
+        for name, _ in self.backbone.shapes(self.input_shape):
+            owner = owner if name in self.normalisation else name.rpartition(".")[0]
+            layers.setdefault(owner, []).append(name)
+        return [*layers.values(), ["head.weight", "head.bias"]]
 
     def initialise(self, seed: int, device: torch.device | str = "cpu") -> Parameters:
         """Parameters without a task axis, the same for the same seed on every device.
@@ -107,6 +117,12 @@ def network_for(tasks: TaskDistribution, backbone: str | None = None, outputs: i
 def applied(network: Network, how: str) -> Network:
     """The network with its backbone run by "vmap" or in a "loop"; "layers": as it is."""
     return network if how == "layers" else dataclasses.replace(network, per_task=how, why="")
+
+
+def last_layer(parameters: Mapping[str, Tensor]) -> Predictor:
+    """The head alone, with parameters ``[T, ...]``, on embeddings ``[T, n, d]``."""
+    weight, bias = parameters["head.weight"], parameters["head.bias"]
+    return lambda x, memory=None: (linear(weight, bias, x), None)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def batch_norm(
             repeats = x.shape[1] // mean.numel()
             mean, variance = mean.repeat(repeats), variance.repeat(repeats)
         return F.batch_norm(x, mean, variance, scale, shift, statistics.update, MOMENTUM, epsilon)
-    if statistics.groups == 1 and statistics.first is None:
+    alone = x.numel() == x.shape[1]  # torch refuses a single number per channel; it is normalised to 0
+    if statistics.groups == 1 and statistics.first is None and not alone:
         return F.batch_norm(x, None, None, scale, shift, True, MOMENTUM, epsilon)
     sets = x.unflatten(0, (statistics.groups, -1))
     dimensions = [1, *range(3, sets.dim())]

@@ -81,6 +81,9 @@ def test_meta_gradient_is_the_slope_of_the_meta_loss(tasks: TaskDistribution, gi
         {"train_regime": "support", "adapt_normalisation": True},
         {"train_regime": "single"},
         {"loss_scale": "sum/K", "adapt_normalisation": True},
+        {"adapted_layers": 1},
+        {"adapted_layers": 2, "adapt_normalisation": True},
+        {"adapted_layers": -1, "later_rate": 0.5},
     ],
 )
 def test_meta_gradient_is_the_slope_under_every_setting(given: Any, fields: dict) -> None:

@@ -142,7 +142,7 @@ def test_adaptation_ends_after_the_steps_of_training(given: Any, learner: Any) -
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"inner_steps": 3}, "test_steps = (1, 5): the rule ends after inner_steps = 3"),
+        ({"later_rate": 0.5}, "later_rate = 0.5: the rule says how far each step goes"),
         ({"inner_lr": -0.1}, "inner_lr = -0.1 is not at least 0"),
         ({"inner_lr": float("nan")}, "inner_lr = nan"),
         ({"inner_steps": 0}, "inner_steps = 0 is not at least 1"),
@@ -173,6 +173,15 @@ def refused(name: str, fields: dict[str, Any], named: str) -> None:
         build_method(name, **fields)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_steps_than_it_is_trained_for_are_refused(name: str) -> None:
+    tasks = build_task("sinusoid/k10")
+    learner = build_method(name, tasks, inner_steps=3, test_steps=(1, 5))
+    assert mismatch(learner, name, tasks) == "test_steps = (1, 5): what it learns is for 3 inner steps, no more"
+    assert mismatch(learner.replace(test_steps=()), name, tasks) is None
+    assert learner.replace(test_steps=()).reported_steps() == (3,)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,32 +17,7 @@ from benchmarks.models import NetworkPredictor, join, network_for, split
 from maml.inner_loop import GradientDescent, InnerLoop, UpdateRule, per_task
 from maml.losses import supervised_loss
 from maml.maml import MAML
-
-
-@dataclass(frozen=True)
-class RatePerElement:
-    """Li et al., "Meta-SGD", 2017: theta' = theta - a * gradient, with a learned as theta is."""
-
-    def start(self, parameters: Mapping[str, Tensor]) -> Parameters:
-        return split(parameters, "rule.")[0]
-
-    def step(self, memory, values, gradients, losses, number):  # type: ignore[no-untyped-def]
-        return {name: value - memory[name] * gradients[name] for name, value in values.items()}, memory
-
-
-@dataclass(frozen=True)
-class MetaSGD(MAML):
-    """Learn a rate for every number; adaptation ends after the steps of training."""
-
-    def initial(self, tasks, seed):  # type: ignore[no-untyped-def]
-        theta = super().initial(tasks, seed)
-        return theta | join("rule.", {name: torch.full_like(value, self.inner_lr) for name, value in theta.items()})
-
-    def update_rule(self, rate: float) -> UpdateRule:
-        return RatePerElement()
-
-    def adapt(self, state, support, tasks) -> Iterator[Any]:  # type: ignore[no-untyped-def]
-        yield from islice(super().adapt(state, support, tasks), self.inner_steps + 1)
+from maml.meta_sgd import MetaSGD
 
 
 @dataclass(frozen=True)
