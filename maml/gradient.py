@@ -56,9 +56,8 @@ class QueryLoss:
     @property
     def inner(self) -> InnerLoop:
         """The inner loop; the support set always has its own statistics."""
-        head_only = self.head_only
         return InnerLoop(
-            lambda theta, step: last_layer(theta) if head_only else self.predictor(theta),
+            lambda theta, step: self.predictor(theta),
             supervised_loss,
             self.rule,
             self.second_order,
@@ -67,21 +66,20 @@ class QueryLoss:
 
     @property
     def head_only(self) -> bool:
-        """Whether all parameters of the backbone are fixed."""
-        return all(name in self.fixed for layer in self.network.layers[:-1] for name in layer)
-
-    def begin(self, parameters: Parameters, support: LabelledSet) -> tuple[Parameters, LabelledSet]:
-        """The parameters before the first step, with a task axis, and what the steps learn from."""
-        if not self.head_only:
-            return per_task(parameters, len(support)), support
-        copies = {name: len(support) if name.startswith(PREFIXES) else 1 for name in parameters}
-        theta = {name: value.expand(copies[name], *value.shape) for name, value in parameters.items()}
-        embedded, _ = NetworkPredictor(self.network, theta, embed=True)(support.x)
-        return theta, LabelledSet(embedded, support.y)
+        """Whether the last layer takes steps and the backbone none."""
+        *body, head = self.network.layers
+        moves = not self.fixed.issuperset(head) and not hasattr(self.rule, "observe")
+        return moves and all(self.fixed.issuperset(layer) for layer in body)
 
     def steps(self, parameters: Parameters, support: LabelledSet) -> Iterator[Parameters]:
         """The parameters after 0, 1, 2 ... inner steps, with a task axis."""
-        return self.inner.steps(*self.begin(parameters, support))
+        if not self.head_only:
+            return self.inner.steps(per_task(parameters, len(support)), support)
+        copies = {name: len(support) if name.startswith(PREFIXES) else 1 for name in parameters}
+        theta = {name: value.expand(copies[name], *value.shape) for name, value in parameters.items()}
+        embedded, _ = dataclasses.replace(self.predictor(theta), embed=True)(support.x)
+        of_head = dataclasses.replace(self.inner, predictor_of=lambda theta, step: last_layer(theta))
+        return of_head.steps(theta, LabelledSet(embedded, support.y))
 
     def predictor(
         self, theta: Mapping[str, Tensor], regime: str = "", support: Tensor | None = None
@@ -115,7 +113,7 @@ class QueryLoss:
         """The same with the graph of one inner step at a time.
 
         Forwards it keeps only the parameters and the rule's memory between steps. Backwards it takes each step again,
-        for its vector-Jacobian product. Steps of the head alone have no more to forget than their own small graph."""
+        for its vector-Jacobian product. Steps of the head alone have little to forget."""
         if self.head_only:
             return self.gradient(parameters, support, query)
         theta = detached(per_task(parameters, len(support)))
@@ -288,9 +286,9 @@ def _missing_second_derivative(objective: QueryLoss, episodes: Episodes, paramet
     torch raises only where a dead end lies between the gradient and a leaf. Elsewhere it leaves terms out silently."""
     support, query = episodes.support, episodes.query
     theta = {name: value.to(support.x.dtype) for name, value in parameters.items()}
-    start, seen_by_steps = objective.begin(_leaves(theta), support)
+    leaves = _leaves(per_task(theta, len(support)))
     try:
-        after, _ = objective.inner.step(start, objective.rule.start(start), seen_by_steps, 0)
+        after, _ = objective.inner.step(leaves, objective.rule.start(leaves), support, 0)
         ahead: list[Any] = [value.grad_fn for value in after.values()]
         seen: set[Any] = {None}
         while ahead:

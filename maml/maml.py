@@ -12,6 +12,7 @@ Deviations from the paper and its code (cbfinn/maml):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -138,7 +139,8 @@ class MAML(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         plan = self.plan or self.planned(tasks, 0)[0].plan
         assert plan is not None
-        gradient = cache(lambda *stage: gradient_of(self._objective(tasks, self.inner_lr, plan, *stage), plan))
+        objective = self._objective(tasks, self.inner_lr, plan)
+        gradient = cache(lambda *stage: gradient_of(dataclasses.replace(objective, **dict(stage)), plan))
         queries, examples = self._queries(tasks), self.meta_batch * self._examples(tasks)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
@@ -159,10 +161,9 @@ class MAML(MetaLearner):
         """How the meta-gradient is followed: arguments of `benchmarks.training.descend`."""
         return {"learning_rate": self.meta_lr, "clip_value": self.clip}
 
-    def stage(self, step: int) -> tuple[bool, tuple[float, ...]]:
-        """Of a meta-step: whether it is of second order, and the weights of the losses after each inner step; (): the
-        loss after the last one alone."""
-        return self.second_order, ()
+    def stage(self, step: int) -> tuple[tuple[str, Any], ...]:
+        """The fields of the objective that differ in this meta-step, and their values."""
+        return ()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         objective = self._objective(tasks, self.test_lr or self.inner_lr, self.plan, second_order=False)
@@ -174,12 +175,7 @@ class MAML(MetaLearner):
             yield objective.predictor(theta, support=support.x)
 
     def _objective(
-        self,
-        tasks: TaskDistribution,
-        rate: float,
-        plan: Plan | None,
-        second_order: bool | None = None,
-        step_weights: tuple[float, ...] = (),
+        self, tasks: TaskDistribution, rate: float, plan: Plan | None, second_order: bool | None = None
     ) -> QueryLoss:
         """The scaled loss of a meta-step, a mean over the meta-batch; the plan says how the network is applied."""
         factor = loss_factor(tasks, self.loss_scale)
@@ -192,7 +188,6 @@ class MAML(MetaLearner):
             self.fixed(network),
             self.train_regime,
             factor / self.meta_batch,
-            step_weights,
         )
 
     def _queries(self, tasks: TaskDistribution) -> int:

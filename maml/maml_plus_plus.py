@@ -151,9 +151,9 @@ class MAMLPlusPlus(MAML):
     def update_rule(self, rate: float) -> UpdateRule:
         return StepwiseDescent(GradientDescent((rate, self.later_rate * rate)))
 
-    def stage(self, step: int) -> tuple[bool, tuple[float, ...]]:
+    def stage(self, step: int) -> tuple[tuple[str, Any], ...]:
         second_order = self.second_order and step >= self.first_order * self.anneal_over
-        return second_order, self.loss_weights(step)
+        return ("second_order", second_order), ("step_weights", self.loss_weights(step))
 
     def loss_weights(self, step: int) -> tuple[float, ...]:
         """The weights of the losses after each inner step: equal at first, in the end that of the last one alone."""

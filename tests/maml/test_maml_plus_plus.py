@@ -124,7 +124,7 @@ def test_with_one_step_the_losses_of_all_steps_are_that_of_the_last(given: Any) 
 def test_the_order_changes_at_its_step(given: Any) -> None:
     tasks = given.waves()
     learner = plus_plus(given, tasks, first_order=0.5).for_budget(6)
-    assert [learner.stage(step)[0] for step in range(8)] == [False] * 3 + [True] * 5
+    assert [dict(learner.stage(step))["second_order"] for step in range(8)] == [False] * 3 + [True] * 5
     for step in (2, 3):
         found, first, second = (
             next(each.fit(tasks, 0, State(given.state(tasks).parameters, step=step))).moments["layer0.weight/exp_avg"]
@@ -155,7 +155,9 @@ def test_the_rate_of_adam_falls_along_a_cosine_to_the_end_of_the_budget(given: A
 def test_the_budget_is_a_field_where_something_follows_it() -> None:
     assert MAMLPlusPlus().for_budget(70).anneal_over == 70
     assert MAMLPlusPlus(anneal_over=9).for_budget(70).anneal_over == 9
-    assert MAMLPlusPlus().stage(0) == (True, ()), "without a budget the schedules are over"
+    assert dict(MAMLPlusPlus().stage(0)) == {"second_order": True, "step_weights": ()}, (
+        "without a budget the schedules are over"
+    )
 
 
 # --- rates and batch-norm for each step ---
