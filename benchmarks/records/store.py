@@ -57,7 +57,7 @@ class Store:
     def existing(cls, path: str | Path, read_only: bool = True) -> Store:
         """A store that is there; raises MetabenchError where there is none."""
         if not Path(path).is_dir():
-            raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another with --store")
+            raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another folder")
         return cls(path, read_only)
 
     # --- headers ---------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Store:
         if schema == 1 and schema is not True:
             raise MetabenchError(
                 f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
-                "run again into a new --store"
+                "run again into a new folder"
             )
         if schema != SCHEMA:
             raise Damaged(f"is not a record of schema {SCHEMA}")

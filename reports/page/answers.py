@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.stats.comparison import STATES
 from reports import trend, words
 from reports.cost import frames
 from reports.cost.worth import worth_rows
 from reports.results import Results
 from reports.scores import findings, reproduced
+from reports.scores.verdict_sentences import UNNAMED, about
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,23 @@ def answers(results: Results) -> list[Answer]:
     return [answer for answer in found if answer.said]
 
 
-#: verdict -> how it is said: for which models or methods, and then (method and test)
+#: verdict on a column -> how it is said, in the words of its badge: for which models or methods, and then the methods
+#: and their test
 SAID = {
     "winner": "Better than every other at this budget, {}: {{}}.",
-    "starved": "Ahead, {}, but training was too short or unequal for a winner: {{}}.",
     "tied": "No single winner, {}: {{}}.",
+    "starved": f"No winner named, {{}} ({UNNAMED['starved']}). Best means: {{{{}}}}.",
 }
 
 
 def best(leading: Sequence[findings.Finding]) -> list[str]:
     """One sentence per kind of verdict, with its tests."""
-    of = {verdict: [one for one in leading if one.verdict == verdict] for verdict in findings.BADGES}
+    of = {state: [one for one in leading if one.verdict == state] for state in STATES}
     alone = [one.test for one in of["single"]]
     others = findings.unranked(entry.result.row.role for one in of["single"] for entry in one.entries)
     said = [
         *((form.format(about), names) for verdict, form in SAID.items() for about, names in _tops(of[verdict])),
+        (f"No winner named ({UNNAMED['unstable']}): {{}}.", [one.test for one in of["unstable"]]),
         (f"Only one learner ran on {{}}.{others}", alone),
         ("No learner to rank on {}.", [one.test for one in of["none"]]),
     ]
@@ -62,8 +66,8 @@ def _tops(found: Sequence[findings.Finding]) -> Iterable[tuple[str, list[str]]]:
     groups: dict[str, list[str]] = {}
     for one in found:
         if one.comparison is not None:
-            told = f"{words.listed(one.comparison.top)} on {one.test}"
-            groups.setdefault(findings.about(one.comparison), []).append(told)
+            names = one.comparison.bold or one.comparison.names[:1]
+            groups.setdefault(about(one.comparison), []).append(f"{words.listed(names)} on {one.test}")
     return groups.items()
 
 

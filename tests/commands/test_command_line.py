@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from whole_runs import Answer, profile
 
 ROOT = Path(__file__).parents[2]
@@ -139,12 +141,15 @@ MISTAKES = [
     ((*RUN, "-m", "./broken.py"), ("broken.py", "can't be imported", "SyntaxError")),
     ((*RUN, "-m", "./empty.py"), ("empty.py", "registers no method and no task", "@register_method")),
     ((*RUN, "--set", "maml.inner_rate=1"), ("unknown field of 'maml' 'inner_rate'", "inner_lr")),
-    ((*RUN, "--set", "mamel.inner_lr=1"), ("--set 'mamel'", "did you mean 'maml'?")),
+    ((*RUN, "--set", "mamel.inner_lr=1"), ("in settings 'mamel'", "did you mean 'maml'?")),
     ((*RUN, "--set", "maml.inner_lr=fast"), ("maml.inner_lr = 'fast'", "not float")),
     ((*RUN, "--set", "maml.second_order=3"), ("maml.second_order = 3", "not bool")),
     ((*RUN, "--set", "sinusoid.shot=0"), ("sinusoid", "shot", "0")),
     ((*RUN, "--set", "inner_lr"), ("--set 'inner_lr'", "name.field=value")),
-    ((*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"), ("--set finetune.weight_decay", "no finetune", "maml")),
+    (
+        (*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"),
+        ("setting finetune.weight_decay", "no finetune", "maml"),
+    ),
     (("run", "--profile", "quickly", "--store", "store"), ("unknown profile 'quickly'", "did you mean 'quick'?")),
     (("run", "--profile", "./nowhere.toml"), ("no such file of profiles", "nowhere.toml")),
     (("run", "--profile", "./esc.toml"), ("'../../esc'", "letters, digits")),
@@ -276,3 +281,32 @@ class Wordy(Episodic):
     def fit(self, tasks, seed, start=None):
         raise ValueError("one\\n   two")
 """
+
+
+def test_a_folder_is_no_plug_in(metabench, folder):
+    (folder / "own").mkdir()
+    answer = metabench("check", "own")
+    assert (answer.code, answer.err) == (
+        2,
+        "metabench: own is a folder: name the Python file in it, as in own/mine.py\n",
+    )
+
+
+def test_prepare_and_episodes_take_fields_of_the_task(metabench, folder):
+    for way in range(5):
+        for split in ("train", "val", "test"):
+            (folder / "birds" / split / f"{split}{way}").mkdir(parents=True)
+            for number in range(4):
+                noise = np.random.default_rng([way, number, len(split), ord(split[1])]).integers(
+                    0, 256, (16, 16), "uint8"
+                )
+                Image.fromarray(noise).save(folder / "birds" / split / f"{split}{way}" / f"{number}.png")
+    fields = ("image-folder.root=birds", "image-folder.size=16", "image-folder.queries=2")
+    given = [word for field in fields for word in ("--set", field)]
+    answer = metabench("prepare", "-t", "image-folder", *given)
+    assert (answer.code, answer.out.splitlines()[-1]) == (0, "image-folder: ready")
+    answer = metabench("episodes", "image-folder/5w1s", "-n", "3", "-o", "list.csv", *given)
+    assert (answer.code, answer.err) == (0, "")
+    assert "image-folder-v1/5w1s[queries=2, root=birds" in Path("list.csv").read_text()
+    answer = metabench("prepare", "-t", "sinusoid", "--set", "maml.inner_lr=1")
+    assert (answer.code, answer.err) == (2, "metabench: unknown task in settings 'maml'; known: sinusoid\n")

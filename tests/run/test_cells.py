@@ -9,6 +9,8 @@ from benchmarks.errors import MetabenchError
 from benchmarks.run import cells, code_hash, profiles, resolution
 from benchmarks.run.cells import Cell
 from benchmarks.run.resolution import Request
+from benchmarks.stats import TestProtocol
+from reports import words
 
 TINY = """
 [tiny]
@@ -181,6 +183,25 @@ def test_a_changed_field_of_a_task_changes_its_title(tiny):
     assert {cell.task for cell in usual} == {"sinusoid-v1/k5"}, "the variant's own value is no change"
 
 
+@pytest.mark.fault("K5")
+def test_the_title_of_an_image_task_has_the_way_and_the_shots_that_it_has():
+    def title(variant, **fields):
+        return registry.build_task(f"glyphs/{variant}", **fields).title
+
+    assert title("5w1s") == "glyphs-v1/5w1s"
+    assert title("5w1s", way=2) == "glyphs-v1/2w1s[of 5w1s]"
+    assert title("5w1s", way=2, queries=3) == "glyphs-v1/2w1s[of 5w1s, queries=3]"
+    assert title("5w1s", queries=3) == "glyphs-v1/5w1s[queries=3]"
+    assert title("5w1s", shot=5) != title("5w5s")
+
+
+def test_a_control_task_has_trajectories_in_place_of_shots():
+    one = TestProtocol("run-v1/far", "", 0, 20, 1, "test", "none", control=True)
+    assert one.title == "run-v1/far, 20 trajectories"
+    assert words.title(one, [one, dataclasses.replace(one, shots=5)]) == "run-v1/far, 20 trajectories"
+    assert dataclasses.replace(one, control=False).title == "run-v1/far, 20-shot"
+
+
 def test_quick_takes_glyphs_where_omniglot_is_not_here():
     quick = profiles.load("quick")
     absent = {"omniglot-v1/5w1s": "no Omniglot", "miniimagenet-v1/5w1s": "no photographs"}
@@ -210,7 +231,7 @@ def test_a_task_that_the_profile_does_not_list_takes_its_common_settings(tiny):
         ({"settings": {"maml.inner_rate": 1}}, "unknown field of 'maml' 'inner_rate'"),
         ({"settings": {"maml.inner_lr": "fast"}}, "maml.inner_lr = 'fast' is str, not float"),
         ({"settings": {"maml.meta_batch": 1.5}}, "maml.meta_batch = 1.5 is float, not int"),
-        ({"settings": {"sinus.shot": 1}}, "unknown method or task in --set 'sinus'"),
+        ({"settings": {"sinus.shot": 1}}, "unknown method or task in settings 'sinus'"),
         ({"methods": ["maml"], "settings": {"finetune.weight_decay": 0.1}}, "this run has no finetune; it has maml"),
     ],
 )
