@@ -26,6 +26,7 @@ from reports.scores import (
     curves,
     exhibits,
     forest,
+    heat,
     layout,
     pairs,
     reproduced,
@@ -52,6 +53,11 @@ class Section:
 def in_short(results: Results, looks: Looks) -> Context | None:
     said = answers.answers(results)
     return {"answers": said} if said else None
+
+
+def overview(results: Results, looks: Looks) -> Context | None:
+    table = heat.heat(results)
+    return {"heat": table} if table.tests else None
 
 
 def findings(results: Results, looks: Looks) -> Context | None:
@@ -158,13 +164,13 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     if frame.empty:
         return None
     leading, further = forest.forest_panels(results, looks)
-    heat = pairs.heat_panels(results, looks)
+    matrices = pairs.heat_panels(results, looks)
     return {
-        "heat": heat,
+        "heat": matrices,
         "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
         "leading": leading,
         "further": further,
-        "panels": leading + further + heat,
+        "panels": leading + further + matrices,
     }
 
 
@@ -241,7 +247,8 @@ def data(results: Results, looks: Looks) -> Context | None:
 SECTIONS: Sequence[Section] = (
     # the first screen: the answers
     Section("answers", "", in_short),
-    Section("findings", "", findings),
+    Section("overview", "", overview),
+    Section("findings", "Verdicts", findings),
     Section("second-order", "Second order", sections.second_order),
     Section("published", "Published", published),
     Section("changes", "", changes),

@@ -10,13 +10,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
       headings.forEach(other => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const numeric = heading.classList.contains("number");
-      const value = row => row.cells[index].dataset.value;
+      const value = row => row.cells[index].dataset.value ?? row.cells[index].textContent.trim();
       const compare = (a, b) => numeric ? Number(a) - Number(b) : a.localeCompare(b);
-      const rows = [...table.tBodies[0].rows];
       // rows without a value stay at the end in both directions
       const empty = row => value(row) === "" || (numeric && Number.isNaN(Number(value(row))));
-      rows.sort((a, b) => empty(a) - empty(b) || (empty(a) ? 0 : (descending ? -1 : 1) * compare(value(a), value(b))));
-      table.tBodies[0].append(...rows);
+      const order = (a, b) => empty(a) - empty(b) || (empty(a) ? 0 : (descending ? -1 : 1) * compare(value(a), value(b)));
+      // each group of rows keeps its place
+      for (const body of table.tBodies) body.append(...[...body.rows].sort(order));
     });
   });
 }
@@ -68,6 +68,9 @@ for (const tools of document.querySelectorAll(".tools")) {
     });
   }
 }
+document.getElementById("further-tests")?.addEventListener("change", event => {
+  document.querySelector("table.heat").classList.toggle("all", event.target.checked);
+});
 addEventListener("keydown", event => {
   if (event.key === "Escape") document.querySelectorAll(".columns[open]").forEach(one => { one.open = false; });
 });
