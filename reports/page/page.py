@@ -68,7 +68,7 @@ def render(results: Results) -> tuple[str, list[Panel]]:
         trim_blocks=True,
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
-    environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=sections.downloads)
+    environment.globals.update(words=words, Markup=Markup, looks=looks)
     built = {section: context for section in sections.SECTIONS if (context := section.build(results, looks))}
     shown = [
         {

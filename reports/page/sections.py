@@ -79,7 +79,12 @@ def published(results: Results, looks: Looks) -> Context | None:
 
 
 def score_tables(results: Results, looks: Looks) -> Context | None:
-    return {"tables": layout.score_tables(results, looks)} if results.results else None
+    """The tests that a method was trained for, and (folded) the further conditions."""
+    if not results.results:
+        return None
+    own = {words.title(results.leading(test), results.columns) for test in results.tests if results.own(test)}
+    tables_ = layout.score_tables(results, looks)
+    return {"tables": [one for one in tables_ if one.title in own], "further": [t for t in tables_ if t.title not in own]}
 
 
 ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
@@ -115,7 +120,9 @@ def shots(results: Results, looks: Looks) -> Context | None:
 
 
 def learning(results: Results, looks: Looks) -> Context | None:
-    return _panels(curves.learning_panels(results, looks))
+    panels = curves.learning_panels(results, looks)
+    folded = [panel for panel in panels if panel.name.endswith("-seconds")]
+    return {"panels": panels, "shown": [one for one in panels if one not in folded], "folded": folded} if panels else None
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
@@ -163,14 +170,13 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     frame = pairs.pairs_table(results)
     if frame.empty:
         return None
-    leading, further = forest.forest_panels(results, looks)
+    leading = forest.forest_panels(results, looks)
     matrices = pairs.heat_panels(results, looks)
     return {
         "heat": matrices,
         "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
         "leading": leading,
-        "further": further,
-        "panels": leading + further + matrices,
+        "panels": leading + matrices,
     }
 
 
@@ -232,16 +238,11 @@ def failures(results: Results, looks: Looks) -> Context:
 def protocol(results: Results, looks: Looks) -> Context:
     main, regimes = tables.main_table(results), {column.regime for column in results.columns}
     return {
-        "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
+        "csv": data_uri(main.convert_dtypes().to_csv(index=False).encode()) if len(main) else "",
         "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
         "machines": tables.machines_table(results.measured).to_dict("records"),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
-
-
-def data(results: Results, looks: Looks) -> Context | None:
-    main = tables.main_table(results)
-    return {"csv": data_uri(main.convert_dtypes().to_csv(index=False).encode())} if len(main) else None
 
 
 SECTIONS: Sequence[Section] = (
@@ -268,7 +269,6 @@ SECTIONS: Sequence[Section] = (
     Section("trend", "Trend", timed),
     Section("failures", "Failures and skips", failures),
     Section("protocol", "Protocol and machine", protocol),
-    Section("data", "Data", data),
 )
 
 
@@ -279,16 +279,6 @@ def _panels(found: Sequence[Panel]) -> Context | None:
 def _table(name: str, title: str, frame: pd.DataFrame, forms: Mapping[str, Any] | None = None) -> layout.Table:
     """A frame as a table, without empty columns."""
     return layout.frame_table(name, title, frame.dropna(axis="columns", how="all"), forms or {})
-
-
-def downloads(table: layout.Table) -> list[tuple[str, str]]:
-    """The table as CSV, Markdown and LaTeX: name and data URI."""
-    stem = words.slug(table.name.removesuffix(".csv"))
-    return [
-        (f"{stem}.csv", data_uri(table.frame.to_csv(index=False).encode())),
-        (f"{stem}.md", data_uri(table.markdown().encode(), "text/markdown;charset=utf-8")),
-        (f"{stem}.tex", data_uri(table.latex().encode(), "text/x-tex;charset=utf-8")),
-    ]
 
 
 def data_uri(content: bytes, media: str = "text/csv;charset=utf-8") -> str:
