@@ -171,7 +171,7 @@ def _compact(text: str) -> str:
         return tag[0] if kept[-1] else ""
 
     text = re.sub(r"<g>|<g [^>/]*>|</g>", unwrapped, re.sub(r"<g ?/>", "", text))
-    return text.replace("<svg ", '<svg font-family="Arial, \'DejaVu Sans\', sans-serif" ', 1)
+    return text.replace("<svg ", "<svg font-family=\"Arial, 'DejaVu Sans', sans-serif\" ", 1)
 
 
 def _variable(colour: str, variables: Mapping[str, str]) -> str:

@@ -55,7 +55,13 @@ def best(results: Results) -> tuple[str, str, str] | None:
 
 
 #: verdict -> how tests without a winner are counted
-OTHERS = {"tied": "tied", "starved": "too early", "unstable": "unstable", "single": "with one learner", "none": "without a number"}
+OTHERS = {
+    "tied": "tied",
+    "starved": "too early",
+    "unstable": "unstable",
+    "single": "with one learner",
+    "none": "without a number",
+}
 
 
 def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str]) -> str:
@@ -139,4 +145,8 @@ def changed(results: Results) -> tuple[str, str, str]:
     if slower.empty:
         return "NO", "winner", f"None of {words.count(len(levels), 'timed step')} is slower than before."
     worst = slower.sort_values("latest_change").iloc[-1]
-    return "YES", "starved", f"{worst['step']} takes {worst['latest_change']:.1%} more time since {worst['since_commit']}."
+    return (
+        "YES",
+        "starved",
+        f"{worst['step']} takes {worst['latest_change']:.1%} more time since {worst['since_commit']}.",
+    )

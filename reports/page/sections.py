@@ -84,7 +84,10 @@ def score_tables(results: Results, looks: Looks) -> Context | None:
         return None
     own = {words.title(results.leading(test), results.columns) for test in results.tests if results.own(test)}
     tables_ = layout.score_tables(results, looks)
-    return {"tables": [one for one in tables_ if one.title in own], "further": [t for t in tables_ if t.title not in own]}
+    return {
+        "tables": [one for one in tables_ if one.title in own],
+        "further": [t for t in tables_ if t.title not in own],
+    }
 
 
 ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
@@ -122,7 +125,9 @@ def shots(results: Results, looks: Looks) -> Context | None:
 def learning(results: Results, looks: Looks) -> Context | None:
     panels = curves.learning_panels(results, looks)
     folded = [panel for panel in panels if panel.name.endswith("-seconds")]
-    return {"panels": panels, "shown": [one for one in panels if one not in folded], "folded": folded} if panels else None
+    return (
+        {"panels": panels, "shown": [one for one in panels if one not in folded], "folded": folded} if panels else None
+    )
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:

@@ -24,7 +24,14 @@ BADGES = {
 }
 
 #: verdict -> the word of the overview
-CHIPS = {"winner": "WINNER", "tied": "TIE", "starved": "TOO EARLY", "unstable": "UNSTABLE", "single": "ALONE", "none": "NO NUMBER"}
+CHIPS = {
+    "winner": "WINNER",
+    "tied": "TIE",
+    "starved": "TOO EARLY",
+    "unstable": "UNSTABLE",
+    "single": "ALONE",
+    "none": "NO NUMBER",
+}
 
 #: scope of an interval -> what else the difference would hold for
 SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}

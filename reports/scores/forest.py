@@ -30,11 +30,7 @@ MARKERS = dict.fromkeys(MARKS, "o") | dict.fromkeys(WITHIN_MARGIN, "s")
 
 def forest_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """A panel per leading column of the tests that a method was trained for."""
-    return [
-        _panel(results, protocol, judged, looks)
-        for protocol, judged in leading_columns(results)
-        if drawn(judged)
-    ]
+    return [_panel(results, protocol, judged, looks) for protocol, judged in leading_columns(results) if drawn(judged)]
 
 
 def drawn(judged: Comparison) -> list[Verdict]:

@@ -79,7 +79,9 @@ class Heat:
 def heat(results: Results, further: bool = True) -> Heat:
     """The overview of all results. further: with the tests that no method was trained for."""
     leading = [regimes[0] for regimes in findings_of(results)]
-    tests = sorted((one for one in leading if one.own or further), key=lambda one: (not one.own, KINDS.index(_kind(one))))
+    tests = sorted(
+        (one for one in leading if one.own or further), key=lambda one: (not one.own, KINDS.index(_kind(one)))
+    )
     entries = [{entry.result.name: entry for entry in one.entries} for one in tests]
     scales = [_scale(one.entries) for one in tests]
     reasons = _reasons(results)
@@ -157,9 +159,7 @@ def frame(table: Heat) -> Any:
 
     rows = [
         {"method": line.name, "group": group}
-        | {
-            test.test: cell.value for test, cell in zip(table.tests, line.cells, strict=True)
-        }
+        | {test.test: cell.value for test, cell in zip(table.tests, line.cells, strict=True)}
         for group, lines in table.groups
         for line in lines
     ]
