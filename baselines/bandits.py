@@ -183,7 +183,7 @@ class _ByPosterior(Player):
 @register_method("thompson")
 @dataclass(frozen=True)
 class Thompson(_ByPosterior):
-    """Play each arm with the posterior probability that it is the best: Thompson sampling, without the sample."""
+    """Play each arm with the posterior probability that it is the best (Thompson sampling)."""
 
     def log_probabilities(self, counts: Tensor, trial: Counting, pull: int) -> Tensor:
         return self.best_arm_probabilities(counts, trial).log()

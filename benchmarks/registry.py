@@ -242,8 +242,9 @@ def check_method_setting(name: str, field: str, value: Any) -> None:
 
 
 def for_task(table: Mapping[str, Any], tasks: TaskDistribution) -> Any:
-    """The row of a table keyed by "task/variant" or "task" that fits best, or None."""
-    return table.get(f"{tasks.name}/{tasks.variant}", table.get(tasks.name))
+    """The row of a table keyed by "task/variant", "task" or a kind of tasks that fits best, or None."""
+    keys = (f"{tasks.name}/{tasks.variant}", tasks.name, tasks.kind)
+    return next((table[key] for key in keys if key in table), None)
 
 
 def origin(method: MetaLearner, name: str, tasks: TaskDistribution) -> Origin:

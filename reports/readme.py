@@ -17,6 +17,7 @@ from reports.cost import frames
 from reports.cost.picture import drawn
 from reports.results import Results, load
 from reports.scores import findings, layout, tables
+from reports.scores.verdict_sentences import UNNAMED, about
 
 ROOT = Path(__file__).parents[1]
 #: documents, from the top of the checkout
@@ -38,7 +39,7 @@ TRAINED = 2
 ORDER = ("quick", "standard", "paper")
 #: columns next to the scores
 DETAILS = (
-    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of published", "examples"),
+    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of budget", "examples"),
     *("environment steps", "training"),
 )
 
@@ -78,16 +79,19 @@ def _overview(results: Results) -> str:
     table = words.pipe_table(titles, (bool(index) for index, _ in enumerate(titles)), rows)
     profiles = words.listed(sorted({result.first.record.profile for result in results.results}))
     return (
-        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. Bold: {_bold(columns)}. "
+        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. {_bold(columns)}. "
         f"{words.UNDER_TRAINED}: under-trained at this budget ([protocol](docs/protocol.md)). "
         "Every test and condition: [results](docs/results.md)."
     )
 
 
 def _bold(columns: Sequence[findings.Finding]) -> str:
-    """What bold means, in the words of the verdicts."""
-    abouts = dict.fromkeys(findings.about(one.comparison) for one in columns if one.comparison)
-    return f"none is significantly better, {words.listed(list(abouts))}" if abouts else "none is significantly better"
+    """What bold means, or why nothing is, in the words of the verdicts."""
+    judged = [one.comparison for one in columns if one.comparison]
+    abouts = words.listed(list(dict.fromkeys(about(one) for one in judged if one.bold)))
+    named = [f"Bold: none is significantly better, {abouts}"] if abouts else []
+    unnamed = words.listed(list(dict.fromkeys(UNNAMED[one.state] for one in judged if one.state in UNNAMED)))
+    return ". ".join([*named, *([f"No bold where no winner is named ({unnamed})"] if unnamed else [])])
 
 
 def _column_title(finding: findings.Finding) -> str:
@@ -96,7 +100,7 @@ def _column_title(finding: findings.Finding) -> str:
 
 
 def _score(entry: findings.Entry | None) -> str:
-    """A score: bold where no method is better; empty where there is none."""
+    """A score: bold as the verdict on its column says; empty where there is none."""
     if entry is None:
         return ""
     text = f"**{entry.number}**" if entry.top else entry.number

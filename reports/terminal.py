@@ -21,7 +21,7 @@ from reports.scores.findings import Entry, Finding, findings_of
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
 #: details next to the scores of a full table, if there is room
-SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of published", "training")
+SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of budget", "training")
 #: columns between two tables
 GAP = 3
 NOTHING = "No evaluation has finished yet."
@@ -149,7 +149,7 @@ def _title(finding: Finding) -> str:
 
 
 def _number(entry: Entry | None) -> Text:
-    """A score; bold for the top group."""
+    """A score; bold as the verdict on its column says."""
     if entry is None:
         return Text("")
     return _marked(Text(entry.number, style="bold" if entry.top else ""), entry.result.under_trained)
@@ -230,7 +230,10 @@ def _failures(results: Results, most: int | None = None, more: str = "") -> list
 
 
 def _legend(results: Results) -> list[RenderableType]:
-    told = ["Bold: none is significantly better; with fewer than 5 seeds this holds for these trained models."]
+    bold = (
+        "Bold: none is significantly better (below 5 seeds: for these trained models); nowhere bold: no winner named."
+    )
+    told = [bold]
     if any(result.under_trained for result in results.results):
         told.append(f"{words.UNDER_TRAINED} rests on an under-trained fit.")
     shares = {f"{one.name} on {one.column.task}": share for one in results.results if (share := results.failed(one))}

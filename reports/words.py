@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from benchmarks.records.record import Training
 from benchmarks.stats import Interval, TestProtocol
 
 #: metric -> (factor to the unit shown, decimals, unit after a mean, name of the axis)
@@ -135,6 +136,17 @@ def percent(share: float | None) -> str:
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
+def of_budgets(training: Iterable[Training]) -> str:
+    """``0.8 % to 21 % of the published budget, 40 % of this suite's``; empty where fits have no budget."""
+    shares: dict[str, list[float]] = {}
+    for fit in training:
+        if fit.share is not None:
+            whose = "of the published budget" if fit.of_published else "of this suite's budget"
+            shares.setdefault(whose, []).append(fit.share)
+    ends = {whose: dict.fromkeys(map(percent, (min(some), max(some)))) for whose, some in shares.items()}
+    return ", ".join(f"{' to '.join(both)} {whose}" for whose, both in sorted(ends.items()))
+
+
 def grouped(value: int | str) -> str:
     """A whole number as in 60,000; a range of such numbers as it is."""
     return value if isinstance(value, str) else f"{value:,}"
@@ -145,7 +157,7 @@ def title(column: TestProtocol, columns: Iterable[TestProtocol]) -> str:
     same_task = [other for other in columns if other.task == column.task]
     parts = [column.task]
     if len({other.shots for other in same_task}) > 1:
-        parts.append(f"{column.shots}-shot test")
+        parts.append(column.support if column.control else f"{column.support or 'no-shot'} test")
     if len({other.queries for other in same_task}) > 1:
         parts.append(count(column.queries, "query").replace("querys", "queries"))
     if len({other.split for other in same_task}) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -83,3 +84,14 @@ def test_pretrained_policies_adapt_at_the_rate_of_maml() -> None:
         for name in ("pretrained", "random"):
             assert registry.build_method(name, tasks).config()["test_rates"] == (alpha,)
     assert alpha == 0.1
+
+
+def test_the_default_rate_of_regression_is_that_of_the_sinusoid(given: Any) -> None:
+    """0.4 explodes on targets of some tens; tasks with settings of their own keep them."""
+    lines = given.waves()
+    for name in ("maml", "fomaml"):
+        learner = registry.build_method(name, lines)
+        assert learner.config()["inner_lr"] == 0.01
+        assert str(registry.origin(learner, name, lines)).startswith("ours (the rate is the paper's for the sinusoid")
+        sinusoid, glyphs = (registry.build_method(name, registry.build_task(t)) for t in ("sinusoid/k5", "glyphs/5w1s"))
+        assert (sinusoid.config()["meta_batch"], glyphs.config()["inner_lr"]) == (25, 0.4)

@@ -19,7 +19,7 @@ CELLS = [code for name, code in BLOCKS if not name]
 
 
 def test_the_cells_run_as_one_script(tmp_path: Path) -> None:
-    assert len(CELLS) == 4
+    assert len(CELLS) == 3
     assert max(len(code.splitlines()) for code in CELLS) < 15
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import gc
-import io
 import json
 import logging
 import sys
@@ -14,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from benchmarks.commands import options, stores
+from benchmarks.commands import options, stores, streams
 from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.cost import cost
@@ -31,9 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-#: what stands for characters that the encoding of the output lacks
-PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."}
 
 #: the parser's exit code for Ctrl-C, and the commands that resume
 INTERRUPTED, RESUMED = 130, ("run", "cost")
@@ -130,26 +125,14 @@ def doctor() -> None:
     examination.examine()
 
 
-def _write_anywhere() -> None:
-    """Let stdout and stderr of any encoding take any text: ``±`` is "+-" where it is ASCII."""
-
-    def plainer(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeEncodeError)
-        return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
-
-    codecs.register_error("plainer", plainer)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plainer")
-
-
 def main() -> None:
     """The entry point: a mistake is one line and exit code 2."""
     logging.basicConfig(format="metabench: %(message)s")
-    _write_anywhere()
+    streams.prepare()
     mistake, code = "", 0
     try:
         code = app(prog_name="metabench", standalone_mode=False)
+        sys.stdout.flush()
     except _UsageError as error:
         if len(sys.argv) == 1:
             error.show()
@@ -158,12 +141,13 @@ def main() -> None:
     except MetabenchError as error:
         mistake = str(error)
     except OSError as error:
-        mistake = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        mistake = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        mistake += streams.unwritten()
     if code == INTERRUPTED:
         again = ": run the same command again to resume" if sys.argv[1] in RESUMED else ""
-        typer.echo(f"metabench: interrupted{again}", err=True)
+        streams.tell(f"interrupted{again}")
     if mistake:
         code = 2
-        typer.echo(f"metabench: {one_line(mistake)}", err=True)
+        streams.tell(one_line(mistake))
     gc.freeze()  # the system takes everything back at once
     sys.exit(code)

@@ -22,6 +22,8 @@ def check(
     """Check a plug-in against the contract: what was tried, what to change, and notes."""
     from benchmarks.run.isolate import SUITE, Job, run
 
+    if path.is_dir():
+        raise MetabenchError(f"{path} is a folder: name the Python file in it, as in {path / 'mine.py'}")
     if not path.is_file():
         raise MetabenchError(f"no such plug-in file: {path}")
     call = ("benchmarks.conformance.files:check_in_job", {"path": str(path.resolve())})

@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from benchmarks.checks import check_output
 from benchmarks.commands import options
-from benchmarks.commands.options import MethodsOption, ProfileOption, StoreOption
+from benchmarks.commands.options import MethodsOption, ProfileOption, SettingsOption, StoreOption
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api.places import store_of
 from benchmarks.records import formats
@@ -136,6 +136,7 @@ def episodes(
     task: Annotated[str, Argument(metavar="TASK", help="A task with its variant, as in omniglot-v1/5w1s.")],
     count: Annotated[int, Option("-n", "--episodes", metavar="N", help="How many, from the first on.")] = 600,
     shots: Annotated[int | None, Option(metavar="N", help="Test shots. [default: the task's]")] = None,
+    setting: SettingsOption = None,
     output: Annotated[Path | None, options.table_option("A .parquet or .csv file. [default: TASK-N.parquet]")] = None,
 ) -> None:
     """Export the frozen test episodes of a task with their digest, to score them with any other method.
@@ -147,7 +148,8 @@ def episodes(
         raise MetabenchError(f"--episodes {count}: {MOST_EPISODES:,} is the most")
     path = output or Path(f"{task.replace('/', '-')}-{count}.parquet")
     check_output(path)
-    frame = episode_lists.export_episodes(task, count, shots)
+    fields = options.of_tasks(options.settings(setting), [task])
+    frame = episode_lists.export_episodes(task, count, shots, fields.get(task))
     formats.write_table(path, [frame])
     typer.echo(f"wrote {path.absolute()}: {count:,} episodes, digest {frame['episodes_digest'].iloc[0]}")
 

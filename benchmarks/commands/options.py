@@ -4,14 +4,15 @@ for Python callers as well."""
 from __future__ import annotations
 
 import ast
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from benchmarks.checks import check_output, listed
+from benchmarks.checks import check_known, check_output, listed
 from benchmarks.errors import MetabenchError
 from benchmarks.records import formats
 
@@ -61,6 +62,10 @@ _TASKS = "Tasks, as in omniglot/5w1s,bandit; or a path to your own file."
 TasksOption = Annotated[
     list[str] | None, Option("-t", "--task", metavar="NAMES", help=_TASKS, autocompletion=_completed("tasks"))
 ]
+SettingsOption = Annotated[
+    list[str] | None,
+    Option("--set", metavar="NAME.FIELD=VALUE", help="A field, as in maml.inner_lr=0.1 or image-folder.root=./birds."),
+]
 DeviceOption = Annotated[str, Option(metavar="NAME", help="cpu, cuda or cuda:N.")]
 
 
@@ -104,6 +109,18 @@ def settings(given: Sequence[str] | None) -> dict[str, Any]:
         if not equals or not key.partition(".")[2]:
             raise MetabenchError(f"--set {text!r}: write name.field=value, as in maml.inner_lr=0.1")
         found[key] = _value(value)
+    return found
+
+
+def of_tasks(settings: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of each of these tasks; raises `MetabenchError` for those of anything else."""
+    bare = {task: re.sub(r"(-v\d+)?(/.*)?$", "", task) for task in tasks}
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        name, _, field = key.partition(".")
+        check_known("task in --set", name, bare.values())
+        for task in (task for task in tasks if bare[task] == name):
+            found.setdefault(task, {})[field] = value
     return found
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from benchmarks.commands import options
-from benchmarks.commands.options import DeviceOption, MethodsOption, ProfileOption, StoreOption, TasksOption
+from benchmarks.commands.options import (
+    DeviceOption,
+    MethodsOption,
+    ProfileOption,
+    SettingsOption,
+    StoreOption,
+    TasksOption,
+)
 
 if TYPE_CHECKING:
     from benchmarks.python_api.run import Run
@@ -31,10 +39,7 @@ def run(
         float | None, Option(metavar="S", help="Time limit of each training. [default: the profile's]")
     ] = None,
     shots: Annotated[str | None, Option(metavar="N", help="Further test shots, as in 1,5,10.")] = None,
-    setting: Annotated[
-        list[str] | None,
-        Option("--set", metavar="NAME.FIELD=VALUE", help="A hyper-parameter, as in maml.inner_lr=0.1."),
-    ] = None,
+    setting: SettingsOption = None,
     plan: Annotated[
         str, Option(metavar="WORDS", help="Execution plan of fits, as in compiled or eager,tasks=4. [default: a rule]")
     ] = "",
@@ -77,7 +82,10 @@ def run(
         verbose=True,
     )
     where = options.where(store, profile)
-    _show_scores(done, where)
+    found = _evaluations(done)
+    _show_scores(found, where)
+    for line in failed_adaptations(found):
+        typer.echo(line)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
     typer.echo(f"records in {options.near(done.store)}{failed}")
     typer.echo(f"next: metabench show{where}, metabench report{where}")
@@ -85,18 +93,42 @@ def run(
         raise typer.Exit(1)
 
 
-def _show_scores(done: Run, where: str) -> None:
+def _evaluations(done: Run) -> list[tuple[str, tuple[Tested, ...]]]:
+    """The tests of a run by row."""
+    from benchmarks.records.store import Store
+    from benchmarks.stats.grouping import grouped
+
+    store = Store(done.store, read_only=True)
+    found = (store.get(cell.key) for cell in done.cells if cell.kind == "evaluation" and cell.skip is None)
+    return grouped(filter(None, found))
+
+
+def failed_adaptations(found: Sequence[tuple[str, Sequence[Tested]]]) -> Iterator[str]:
+    """A line per row whose adaptations failed, with a smaller inner rate to try where the method has one."""
+    from benchmarks.stats.grouping import protocol_of
+    from reports.words import percent
+
+    for name, tests in found:
+        failed = sum((row.failed or 0) if (row := one.test.at(one.test.headline_step)) else 0 for one in tests)
+        if not failed:
+            continue
+        method, episodes = tests[0].method, sum(one.conditions.episodes for one in tests)
+        rate = next((rate for field in ("test_lr", "inner_lr") if (rate := method.fields.get(field))), None)
+        advice = f": try --set {method.name}.inner_lr={rate / 10:g}" if isinstance(rate, float) else ""
+        test = protocol_of(tests[0]).title
+        yield f"{percent(failed / episodes)} of the adaptations of {name} failed on {test}{advice}"
+
+
+def _show_scores(found: Sequence[tuple[str, Sequence[Tested]]], where: str) -> None:
     """The mean scores of a run, a row per method and test, best first. Reads no scores of single queries."""
     from rich.table import Table
     from rich.text import Text
 
     from benchmarks.commands.console import screen
-    from benchmarks.records.store import Store
-    from benchmarks.stats.grouping import grouped, protocol_of
+    from benchmarks.stats.grouping import protocol_of
 
-    store, rows = Store(done.store, read_only=True), []
-    found = [store.get(cell.key) for cell in done.cells if cell.kind == "evaluation" and cell.skip is None]
-    for name, tests in grouped(filter(None, found)):
+    rows = []
+    for name, tests in found:
         task, mean = tests[0].task, statistics.fmean(map(_mean, tests))
         score = f"{100 * mean:.2f} % {task.metric}" if task.metric == "accuracy" else f"{mean:.4g} {task.metric}"
         rows.append((protocol_of(tests[0]).title, -mean if task.higher_is_better else mean, name, score, len(tests)))
@@ -115,15 +147,17 @@ def _mean(tested: Tested) -> float:
     return math.nan if summary is None or summary.mean is None else summary.mean
 
 
-def prepare(task: TasksOption = None) -> None:
+def prepare(task: TasksOption = None, setting: SettingsOption = None) -> None:
     """Find, download and decode the data of tasks; by default of all of them."""
     from benchmarks import registry
     from benchmarks.errors import Unavailable
     from benchmarks.python_api.names import imported
 
-    for name in imported([], options.names(task))[1] or registry.tasks():
+    names = imported([], options.names(task))[1] or [*registry.tasks()]
+    fields = options.of_tasks(options.settings(setting), names)
+    for name in names:
         try:
-            prepare_one(name)
+            prepare_one(name, fields.get(name, {}))
         except Unavailable as reason:
             if task:
                 raise
@@ -132,8 +166,8 @@ def prepare(task: TasksOption = None) -> None:
             typer.echo(f"{name}: ready")
 
 
-def prepare_one(name: str) -> None:
-    """Prepare the data of a task, with a line for each step."""
+def prepare_one(name: str, fields: Mapping[str, Any] = {}) -> None:
+    """Prepare the data of a task with these field values, with a line for each step."""
     from benchmarks import registry
 
-    registry.build_task(name).prepare(lambda line: typer.echo(f"{name}: {line}"))
+    registry.build_task(name, **fields).prepare(lambda line: typer.echo(f"{name}: {line}"))

@@ -6,6 +6,7 @@ says that two score tables are about the same queries. For images it is the ``ep
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ _EXAMPLES = ("episode", "query", "class", "item")
 _AT_ONCE = 20
 
 
-def export_episodes(task_id: str, episodes: int, shots: int | None = None) -> pd.DataFrame:
-    """The first test episodes of a task, one row per support and query example.
+def export_episodes(
+    task_id: str, episodes: int, shots: int | None = None, fields: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The first test episodes of a task, one row per support and query example. fields: of the task, that are set.
 
     Columns task, episodes_digest (the same in all rows), episode, role ("support" or "query"), query (the number of the
     example within its role), label; for images class, class_name and item (numbers in the whole data set, as in the
@@ -31,7 +34,7 @@ def export_episodes(task_id: str, episodes: int, shots: int | None = None) -> pd
 
     if episodes < 1:
         raise MetabenchError(f"{episodes} episodes can't be listed")
-    tasks = registry.build_task(task_id)
+    tasks = registry.build_task(task_id, **(fields or {}))
     if "/" not in task_id and len(tasks.variants) > 1:
         variants = ", ".join(f"{tasks.name}/{variant}" for variant in tasks.variants)
         raise MetabenchError(f"{task_id} has several variants: name one of {variants}")
@@ -45,7 +48,7 @@ def export_episodes(task_id: str, episodes: int, shots: int | None = None) -> pd
         parts += [_rows(numbers, role, getattr(cut, role), tasks) for role in ("support", "query")]
     frame = pd.concat(parts, ignore_index=True).sort_values(["episode", "role", "query"], ignore_index=True)
     frame.insert(0, "episodes_digest", episodes_digest(frame[frame["role"] == "query"]))
-    frame.insert(0, "task", tasks.id)
+    frame.insert(0, "task", tasks.title)
     return frame
 
 

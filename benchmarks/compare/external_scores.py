@@ -23,12 +23,10 @@ FOREIGN_ALSO = ("method", "seed", "shots", "regime")
 
 def read(path: Path) -> pd.DataFrame:
     """The scores, with columns method (the name of the file, if there is none) and seed added where missing."""
+    if not path.is_file():
+        raise MetabenchError(f"{path} is no parquet file: name one with scores, or a second method, commit or store")
     try:
         frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise MetabenchError(
-            f"no file {path}: compare two methods, commits or stores, or name a parquet file"
-        ) from None
     except Exception as error:  # pyarrow has many kinds of error for a file that is none of its own
         raise MetabenchError(f"{path} can't be read as parquet: {type(error).__name__}") from None
     frame = frame.reset_index(

@@ -46,6 +46,8 @@ def compare(first: str, second: str, store: Path) -> pd.DataFrame:
 
     One row per test and pair, told from the side of ``first``; see `_table` for the columns. Stores and commits: each
     method of one side against the same method of the other."""
+    if first == second or (Path(first).is_dir() and Path(second).is_dir() and Path(first).samefile(second)):
+        raise MetabenchError(f"{first!r} and {second!r} are the same: name another to compare it with")
     # a folder that only happens to be called like a method has no records
     folders = [name for name in (first, second) if (Path(name) / "records").is_dir()]
     if len(folders) == 1:

@@ -109,6 +109,7 @@ def check_pair(learner: MetaLearner, tasks: TaskDistribution) -> Iterator[Findin
         yield complaint("adapt yields no predictor: yield one before the first step")
         return
     yield from _check_answers(answers, learner, state, tasks)
+    yield from _check_other_shots(learner, state, tasks)
     if trainer.fits and used is None:
         yield from _check_fit(trainer, tasks, trained)
     # other episodes and more training lie between the two calls
@@ -200,6 +201,23 @@ def _check_answers(answers: Answers, learner: MetaLearner, state: State, tasks: 
             yield complaint(f"a task's predictions depend on the other tasks of the batch (regime {regime})")
         if step == last and regime != "query" and fewer and not _close(fewer[step, regime], answer[:, :1]):
             yield complaint(f"a query's prediction depends on the other queries, which regime {regime!r} forbids")
+
+
+def _check_other_shots(learner: MetaLearner, state: State, tasks: TaskDistribution) -> Iterator[Finding]:
+    """Two shots where the task has one: as many examples as classes hide an answer with a column per example."""
+    if tasks.kind == "control" or _cut(tasks).support.x.shape[1] != tasks.outputs:
+        return
+    yield tried(f"adaptation to two shots ({tasks.kind})")
+    episodes = tasks.episodes("test", INDICES, shots=2, queries=QUERIES)
+    expected = (*episodes.query.x.shape[:2], tasks.outputs)
+    for (step, _), answer in _answers(learner, state, episodes, tasks).items():
+        if tuple(answer.shape) != expected:
+            k, found = episodes.support.x.shape[1], tuple(answer.shape)
+            yield complaint(
+                f"step {step} predicts shape {found} from {k} support examples, expected {expected}: "
+                "one column per output, not per example"
+            )
+            return
 
 
 def _shape(answers: Answers, tasks: TaskDistribution) -> tuple[int, ...]:

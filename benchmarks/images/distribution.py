@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -126,6 +127,15 @@ class ImageTasks(TaskDistribution):
     def turns(self, split: str) -> int:
         """Rotations of an image that count as classes, 4 or 1."""
         return 4 if self.rotations else 1
+
+    @property
+    def title(self) -> str:
+        """With the way and the shots that it has: ``omniglot-v1/7w1s[of 5w1s]`` is the variant 5w1s with way = 7."""
+        shown = re.sub(r"^\d+w\d+s", f"{self.way}w{self.shot}s", self.variant)
+        if shown == self.variant:
+            return super().title
+        rest = [f"{name}={value}" for name, value in self.changed.items() if name not in ("way", "shot")]
+        return f"{self.name}-v{self.version}/{shown}[{', '.join([f'of {self.variant}', *rest])}]"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

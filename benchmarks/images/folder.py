@@ -1,4 +1,4 @@
-"""Tasks of the labelled pictures in a folder: one's own data set."""
+"""Tasks of the labelled pictures in a folder: your own data set."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def load(
 
     method: a name as `metabench show` prints it ("maml", "maml (inner_lr=0.1)", "pretrained [tuned]"), or the path of
         the plug-in file that defines the method. Fields chosen on validation tasks are set.
-    task: ``omniglot-v1/5w1s`` or ``omniglot/5w1s``; or ``omniglot`` where the store has one variant of it.
+    task: ``omniglot-v1/5w1s`` or ``omniglot/5w1s``; or ``omniglot`` where the store has one variant of it. A task of
+        your own needs its file: "./lines.py" or "./lines.py/k5".
     seed: of the fit. Methods without a fit have an empty state for every seed.
     checkpoint: "best" on validation episodes, or "last".
     device: where the state goes, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -99,12 +100,18 @@ def _one(what: str, where: str, given: str, known: Mapping[str, Sequence[str]]) 
     return found[0]
 
 
+def _own(what: str, variant: str) -> str:
+    return f"give the path of its file as `{what}`, as in {what}='./mine.py{variant}'"
+
+
 def _built(record: Record, checkpoint: str, device: str) -> tuple[MetaLearner, TaskDistribution]:
     """Learner and tasks as the record describes them, with the fields that were chosen for this checkpoint."""
     assert record.method is not None
     assert record.task is not None
     if record.method.name not in registry.methods():
-        raise MetabenchError(f"{record.method.name} is no method of the suite: give the path of its file as `method`")
+        raise MetabenchError(f"{record.method.name} is no method of the suite: {_own('method', '')}")
+    if record.task.name not in registry.tasks():
+        raise MetabenchError(f"{record.task.name} is no task of the suite: {_own('task', '/' + record.task.variant)}")
     try:
         tasks = registry.task_from(vars(record.task), device)
         learner = registry.method_from(vars(record.method), tasks.kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ MOST_SEEDS = 1_000
 #: training episodes are numbered by seed and meta-step in 64 bits (`benchmarks.training.training_indices`)
 LARGEST_SEED = 2**23 - 1
 
-#: one name or several, also as a comma list; a path to a Python file stands for the names that it registers
+#: one name or several, also as a comma list; a path to a Python file stands for the names that it registers, and
+#: ``own.py/k2`` for this variant of its tasks
 Names = str | Path | Sequence[str | Path]
 
 
@@ -32,7 +34,7 @@ def named(methods: Names, tasks: Names, memory_bytes: int | None = None) -> tupl
         if os.path.isdir(name) and ("/" in name or name.startswith(".")):
             raise MetabenchError(f"{name} is a folder: name the Python file in it, as in {Path(name) / 'mine.py'}")
     tables = {"methods": registry.methods(), "tasks": registry.tasks()}
-    files = dict.fromkeys(_file(name) for names in given for name in names if name.endswith(".py"))
+    files = dict.fromkeys(_file(name) for names in given for name in names if _parts(name)[0])
     foreign = (_foreign(name, table) for names, table in zip(given, tables.values(), strict=True) for name in names)
     files |= dict.fromkeys(path for paths in foreign for path in paths)
     own = registered([*files], memory_bytes)
@@ -40,10 +42,13 @@ def named(methods: Names, tasks: Names, memory_bytes: int | None = None) -> tupl
     def names(given: list[str], kind: str) -> list[str]:
         found: list[str] = []
         for name in given:
-            path = str(Path(name).resolve()) if name.endswith(".py") else ""
+            file, variant = _parts(name)
+            path = str(Path(file).resolve()) if file else ""
             if path and not own.of(path, kind) and not own.of(path, "backbones"):
-                raise MetabenchError(f"{name} registers no {kind.removesuffix('s')}")
-            found += own.of(path, kind) if path else [name]
+                raise MetabenchError(f"{file} registers no {kind.removesuffix('s')}")
+            if variant and kind == "methods":
+                raise MetabenchError(f"{name}: a method has no variants: write {file}")
+            found += [f"{one}/{variant}" if variant else one for one in own.of(path, kind)] if path else [name]
         return list(dict.fromkeys(found))
 
     return names(given[0], "methods"), names(given[1], "tasks"), own
@@ -58,10 +63,17 @@ def imported(methods: Names, tasks: Names) -> tuple[list[str], list[str]]:
     return methods_found, tasks_found
 
 
+def _parts(name: str) -> tuple[str, str]:
+    """``own.py/k2``: the file and the variant; two empty texts for a name."""
+    found = re.fullmatch(r"(.*\.py)(?:/([^/]+))?", name)
+    return (found[1], found[2] or "") if found else ("", "")
+
+
 def _file(name: str) -> str:
-    if not Path(name).is_file():
-        raise MetabenchError(f"no such plug-in file: {name}")
-    return str(Path(name).resolve())
+    file, _ = _parts(name)
+    if not Path(file).is_file():
+        raise MetabenchError(f"no such plug-in file: {file}")
+    return str(Path(file).resolve())
 
 
 def _texts(names: Names) -> list[str]:

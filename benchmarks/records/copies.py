@@ -21,10 +21,17 @@ def keep(source: Store, target: Store) -> tuple[int, int]:
     """Copy every record without its trained states and without pictures that may not be passed on.
 
     Returns how many records the copy has of the source, and how many of them lost pictures. A record that ``target``
-    holds with its states stays as it is. Raises `MetabenchError` where both are one folder."""
+    holds with its states stays as it is. Raises `MetabenchError` where both are one folder, and for a target with other
+    records than the source's: a copy is of one store."""
     _apart([source], target)
     bare = 0
     records = _records(source)
+    others = {record.key for record in target.records()} - {record.key for record in records}
+    if others:
+        raise MetabenchError(
+            f"{target.path} holds {len(others)} record{'s' * (len(others) > 1)} that {source.path} lacks: name another "
+            "folder, or join stores with `metabench merge`"
+        )
     for record in records:
         own = target.get(record.key)
         if own is not None and own.ok and "state" in own.files:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -117,6 +118,12 @@ class Training:
         if self.share is None:
             return self.still_improving or (self.examples or self.environment_steps) < LEAST_SEEN
         return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
+
+    @property
+    def of_published(self) -> bool:
+        """Whether `share` is of the published budget, not of the one that this suite states for the task."""
+        published, share = self.published_meta_steps, self.share
+        return bool(published and share is not None and math.isclose(share, self.meta_steps / published))
 
     @property
     def failed_validations(self) -> int:

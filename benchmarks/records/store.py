@@ -57,7 +57,7 @@ class Store:
     def existing(cls, path: str | Path, read_only: bool = True) -> Store:
         """A store that is there; raises MetabenchError where there is none."""
         if not Path(path).is_dir():
-            raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another with --store")
+            raise MetabenchError(f"no store at {path}: run `metabench run` first, or name another folder")
         return cls(path, read_only)
 
     # --- headers ---------------------------------------------------------------------------------------------------

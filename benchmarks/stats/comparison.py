@@ -18,6 +18,9 @@ from benchmarks.stats.contrasts import SCOPES, Contrast, checked, contrast, marg
 from benchmarks.stats.families import letters, ranks, top_group
 from benchmarks.stats.verdicts import ALPHA, DECIDED, Verdict, judge
 
+#: verdicts on a column: better than every other; no single winner; no winner named, since a few episodes carry a mean
+#: or training was too short or unequal; one method; none
+STATES = ("winner", "tied", "unstable", "starved", "single", "none")
 #: methods whose training differs by more than this factor in examples are not comparable
 MOST_EXAMPLES_RATIO = 2.0
 
@@ -116,10 +119,33 @@ class Comparison:
                 beaten[pair.first if pair.kind == "better" else pair.second] += 1
         return next((name for name, count in beaten.items() if count == len(self.names) - 1 > 0), None)
 
+    @cached_property
+    def state(self) -> str:
+        """The verdict on the column, one of `STATES`: what the pairs of the best mean come to."""
+        if len(self.names) < 2:
+            return "single" if self.names else "none"
+        if self.winner:
+            return "winner"
+        return "unstable" if self.unstable else "starved" if self.starved else "tied"
+
+    @property
+    def bold(self) -> list[str]:
+        """The methods shown in bold: the top group; none where training or means allow no verdict."""
+        return self.top if self.state in ("winner", "tied") else []
+
+    @property
+    def unstable(self) -> list[Verdict]:
+        """The pairs of the best mean in which a few episodes carry a mean."""
+        return [pair for pair in self._of_the_best if pair.kind == "unstable"]
+
     @property
     def starved(self) -> list[Verdict]:
         """The pairs of the best mean whose training was too unequal for a verdict."""
-        return [pair for pair in self.pairs if pair.starved and self.names[0] in (pair.first, pair.second)]
+        return [pair for pair in self._of_the_best if pair.starved]
+
+    @property
+    def _of_the_best(self) -> list[Verdict]:
+        return [pair for pair in self.pairs if self.names[0] in (pair.first, pair.second)]
 
     def pair(self, first: str, second: str) -> Verdict:
         """The verdict on two methods, in stored order; raises `MetabenchError` if there is none."""

@@ -14,7 +14,7 @@ from benchmarks.records.record import Record, Tested
 
 @dataclass(frozen=True, order=True)
 class TestProtocol:
-    """The conditions that the numbers of a column share."""
+    """The conditions that the numbers of a column share. control: its shots are trajectories of a task."""
 
     task: str
     data: str
@@ -24,6 +24,7 @@ class TestProtocol:
     split: str
     regime: str
     model: str = "best"
+    control: bool = False
 
     __test__ = False  # not a test case of pytest's
 
@@ -33,15 +34,22 @@ class TestProtocol:
         return self.task, self.data, self.way, self.shots, self.queries, self.split, self.model
 
     @property
+    def support(self) -> str:
+        """``5-shot``; ``20 trajectories`` of a control task; empty where a task has none."""
+        if not self.control:
+            return f"{self.shots}-shot" if self.shots else ""
+        return f"{self.shots} trajector{'y' if self.shots == 1 else 'ies'}" if self.shots else ""
+
+    @property
     def title(self) -> str:
         """``omniglot-v1/5w1s, 1-shot, batch-norm: query``."""
-        parts = [self.task, f"{self.shots}-shot" if self.shots else ""]
+        parts = [self.task, self.support]
         parts += ["" if self.regime == "none" else f"batch-norm: {self.regime}"]
         return ", ".join(filter(None, [*parts, "last checkpoint" if self.model == "last" else ""]))
 
     def __str__(self) -> str:
-        last = ", last checkpoint" if self.model == "last" else ""
-        return f"{self.task} ({self.shots}-shot test, batch-norm: {self.regime}{last})"
+        parts = [self.support, f"batch-norm: {self.regime}", "last checkpoint" if self.model == "last" else ""]
+        return f"{self.task} ({', '.join(filter(None, parts))})"
 
 
 def protocol_of(tested: Tested) -> TestProtocol:
@@ -56,6 +64,7 @@ def protocol_of(tested: Tested) -> TestProtocol:
         split=where.split,
         regime=tested.test.regime,
         model=tested.test.model,
+        control=tested.task.kind == "control",
     )
 
 
@@ -110,7 +119,8 @@ def _size(record: Record) -> tuple[int, int]:
 
 def _test_of(record: Record) -> str:
     """The method, its fields and its test, without the sizes."""
-    assert record.evaluation is not None and record.method is not None
+    assert record.evaluation is not None
+    assert record.method is not None
     names = ("split", "task_id", "trained_on", "way", "shots", "queries", "selection")
     where = [getattr(record.evaluation, name) for name in names]
     return json.dumps([record.label, record.method.fields, where], sort_keys=True)

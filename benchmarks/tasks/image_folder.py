@@ -1,4 +1,4 @@
-"""A folder of one's own pictures, named on the command line."""
+"""A folder of your own pictures, named on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A control task of one's own: a cart on a track has to stop at a hidden place."""
+"""A control task as an example: a cart on a track has to stop at a hidden place."""
 
 from dataclasses import dataclass
 

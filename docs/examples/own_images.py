@@ -1,4 +1,4 @@
-"""Few-shot classification of one's own photographs: a folder with train/, validation/ and test/, each with one folder
+"""Few-shot classification of your own photographs: a folder with train/, validation/ and test/, each with one folder
 per class."""
 
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ from reports.cost import frames
 from reports.cost.worth import worth_rows
 from reports.results import Results
 from reports.scores import findings, reproduced
+from reports.scores.verdict_sentences import CHIPS
 
 #: words of an answer, at most
 LENGTH = 15
@@ -51,7 +52,7 @@ def best(results: Results) -> tuple[str, str, str] | None:
     won = [one for one in leading if one.verdict == "winner"]
     verdict = "winner" if won else max(("starved", "tied", "unstable", "single", "none"), key=lambda name: counts[name])
     others = [f"{counts[name]} {said}" for name, said in OTHERS.items() if counts[name]]
-    return findings.CHIPS[verdict], verdict, f"{_winners(won, len(leading), others)}."
+    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others)}."
 
 
 #: verdict -> how tests without a winner are counted

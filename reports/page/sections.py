@@ -213,7 +213,7 @@ def timed(results: Results, looks: Looks) -> Context | None:
 PROTOCOL: dict[str, Callable[[Any], str]] = {
     "mean": words.fixed,
     "half_width_95": words.fixed,
-    "share_of_published": words.percent,
+    "share_of_budget": words.percent,
     "training_seconds": "{:,.1f}".format,
     "examples_seen": "{:,.0f}".format,
     "inner_rate_mean_loss": "{:.3g}".format,

@@ -12,26 +12,7 @@ from dataclasses import dataclass
 from benchmarks.stats import Column, Comparison, Verdict
 from reports import words
 from reports.results import Result, Results
-from reports.scores.verdict_sentences import ABOUT, ends, sentence
-
-#: verdict -> its badge
-BADGES = {
-    "winner": "better than every other",
-    "tied": "no single winner",
-    "starved": "no winner named: short or unequal training",
-    "single": "only one learner",
-    "none": "no finite number",
-}
-
-#: verdict -> the word of the overview
-CHIPS = {
-    "winner": "WINNER",
-    "tied": "TIE",
-    "starved": "TOO EARLY",
-    "unstable": "UNSTABLE",
-    "single": "ALONE",
-    "none": "NO NUMBER",
-}
+from reports.scores.verdict_sentences import BADGES, ends, headline, sentence
 
 #: scope of an interval -> what else the difference would hold for
 SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
@@ -41,7 +22,7 @@ SCOPES = {"models": "other episodes", "methods": "other training seeds", "classe
 class Entry:
     """A line of a card: a method with its number.
 
-    top: whether no method is separated from it upwards
+    top: whether it is shown in bold (`Comparison.bold`)
     rank, groups: among methods, so only where seeds are enough for that; groups are letters, and two methods that share
         one can't be told apart (a compact letter display). Floor and ceiling have none."""
 
@@ -56,8 +37,7 @@ class Entry:
 class Finding:
     """The verdict on a test in one batch-norm regime.
 
-    verdict: "winner" (better than every other), "tied", "starved" (training too short or unequal), "single"
-    (one learner) or "none" (no finite number).
+    verdict: one of `benchmarks.stats.comparison.STATES`.
     leader: the best mean among the ranked entries.
     pair: the leader and the next.
     entries: ranked ones by their means, then ceiling, floor and what can't be compared.
@@ -139,8 +119,8 @@ def _finding(results: Results, column: Column) -> Finding:
     names = comparison.names if comparison else ()
     leader = known[names[0]] if names else None
     pair = _first_pair(comparison) if comparison else None
-    verdict = _verdict(comparison)
-    headline, said = _say(verdict, comparison, pair)
+    verdict = comparison.state if comparison else "none"
+    said = _say(comparison, pair)
     if not isinstance(judged, Comparison):
         said = f"{judged}."
     if verdict == "single":
@@ -152,7 +132,7 @@ def _finding(results: Results, column: Column) -> Finding:
         leader,
         pair,
         comparison,
-        headline,
+        headline(comparison),
         said,
         _context([known[name] for name in names]),
         _entries(here, comparison),
@@ -174,43 +154,21 @@ def _first_pair(comparison: Comparison) -> Verdict | None:
     return comparison.pair(*comparison.names[:2])
 
 
-def _verdict(comparison: Comparison | None) -> str:
+def _say(comparison: Comparison | None, pair: Verdict | None) -> str:
+    """The sentences below the headline."""
     if comparison is None or not comparison.names:
-        return "none"
-    if len(comparison.names) == 1:
-        return "single"
-    if comparison.winner:
-        return "winner"
-    return "starved" if comparison.starved else "tied"
-
-
-def _say(verdict: str, comparison: Comparison | None, pair: Verdict | None) -> tuple[str, str]:
-    """The headline and the sentences below it."""
-    if comparison is None or verdict == "none":
-        return "No finite number", "No learner has a finished evaluation with scores to compare."
+        return "No learner has a finished evaluation with scores to compare."
     left = "".join(f" Left out: {why}." for why in comparison.left_out.values())
-    if verdict == "single":
-        return f"Only {comparison.names[0]} was measured", f"Only one learner ran on this task.{left}"
-    told = f"{sentence(pair) if pair else _unpaired(comparison)}{_why(comparison, pair)}{left}"
-    where = about(comparison)
-    if verdict == "winner":
-        return f"{comparison.winner} is best at this budget, {where}", told
-    if verdict == "starved":
-        verb = "leads" if len(comparison.top) == 1 else "lead"
-        return f"{words.listed(comparison.top)} {verb} at this budget, {where}", told
-    if len(comparison.top) == 1:
-        return f"{comparison.top[0]} leads, but not clearly ahead of every other, {where}", told
-    return f"{words.listed(comparison.top)} can't be told apart, {where}", told
-
-
-def about(comparison: Comparison) -> str:
-    """The models or methods that ranks and groups hold for."""
-    trained = any(scores.trained for scores in comparison.scores.values())
-    return ABOUT[comparison.scope] if trained else "for methods that train nothing"
+    if comparison.state == "single":
+        return f"Only one learner ran on this task.{left}"
+    return f"{sentence(pair) if pair else _unpaired(comparison)}{_why(comparison, pair)}{left}"
 
 
 def _why(comparison: Comparison, pair: Verdict | None) -> str:
     """Why no winner is named, beyond what the sentence on the leading pair says."""
+    if comparison.state == "unstable":
+        carried = dict.fromkeys(one.unstable for one in comparison.unstable if pair not in comparison.unstable)
+        return f" No winner is named: {'; '.join(carried)}." if carried else ""
     others = [one for one in comparison.starved if one is not pair]
     short = comparison.under_trained
     who = words.listed(short) if len(short) < 4 else f"{len(short)} of {len(comparison.names)} methods"
@@ -227,13 +185,13 @@ def _unpaired(comparison: Comparison) -> str:
 
 def _entries(here: list[Result], comparison: Comparison | None) -> tuple[Entry, ...]:
     ranks, groups = comparison.ranking if comparison else ({}, {})
-    top = comparison.top if comparison else []
+    bold = comparison.bold if comparison else []
     order = {name: place for place, name in enumerate(comparison.names if comparison else ())}
     return tuple(
         Entry(
             result,
             words.plus_minus(result.interval, result.metric),
-            result.name in top,
+            result.name in bold,
             ranks.get(result.name),
             groups.get(result.name, "" if result.row.role == "learner" else result.row.role),
         )
@@ -247,16 +205,12 @@ def _best_first(result: Result) -> tuple[float, str]:
 
 
 def _context(ranked: list[Result]) -> str:
-    """Seeds, episodes and share of the published budget of the ranked entries."""
+    """Seeds, episodes and shares of the budgets of the ranked entries."""
     parts = []
     if ranked:
         seeds = sorted({len(result.tested) for result in ranked})
         parts.append(words.spread(seeds) + (" seed" if seeds == [1] else " seeds"))
         episodes = words.spread(sorted({r.row.values.shape[1] for r in ranked}))
         parts.append(f"{episodes} test episode{'' if episodes == '1' else 's'}")
-    shares = [training.share for result in ranked for training in result.training]
-    known = [share for share in shares if share is not None]
-    if known:
-        low, high = words.percent(min(known)), words.percent(max(known))
-        parts.append(f"{low if low == high else f'{low} to {high}'} of the published budget")
-    return " · ".join(parts)
+    parts.append(words.of_budgets(training for result in ranked for training in result.training))
+    return " · ".join(filter(None, parts))

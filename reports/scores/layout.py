@@ -129,9 +129,9 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
     "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", words.grouped),
-    "share_of_published": (
-        "of published",
-        "share of the published budget, or of the task's in examples",
+    "share_of_budget": (
+        "of budget",
+        "share of the published budget; where none is published, of this suite's for the task",
         words.percent,
     ),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),

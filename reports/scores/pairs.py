@@ -40,8 +40,10 @@ def chief(judged: Comparison) -> list[Verdict]:
 
 
 def pairs_table(results: Results) -> pd.DataFrame:
-    """One row per pair with the best or with the reference, of each leading column of a test that was trained for: advantage of the first (points of accuracy, a factor of mean errors, or score
-    units) and the interval that decided, adjusted for all pairs or (equivalent, non-inferior) of 90 %."""
+    """One row per pair with the best or with the reference, of each leading column of a test that was trained for.
+
+    Advantage of the first (points of accuracy, a factor of mean errors, or score units), and the interval that decided:
+    adjusted for all pairs, or of 90 % (equivalent, non-inferior)."""
     rows = []
     for protocol, judged in leading_columns(results):
         title = words.title(protocol, results.columns)

@@ -114,8 +114,12 @@ def sentences(results: Results) -> list[str]:
     """How many published numbers are reached, the differences of the protocol, and each number that is far off; rows
     "[tuned]" do not count."""
     judged, _ = _counted(results)
-    apart = Counter(what for _, one in judged if not one.far for what in one.differences)
-    said = [f"Protocols differ: {'; '.join(f'{what} ({n})' for what, n in apart.items())}."] if apart else []
+    apart: dict[str, dict[str, None]] = {}
+    for result, one in judged:
+        for what in () if one.far else one.differences:
+            apart.setdefault(what, {})[result.name] = None
+    differ = "; ".join(f"{words.listed(list(names))}: {what}" for what, names in apart.items())
+    said = [f"Protocols differ. {differ}."] if apart else []
     return [*_counts(results), *said, *(_flag(result, one, results) for result, one in judged if one.far)]
 
 
@@ -144,9 +148,8 @@ def _counts(results: Results) -> list[str]:
         ways = [f"{counts[way]} {'agree' if way == 'agrees' else way}" for way in published.OUTCOMES if counts[way]]
         said.append(f"Of {words.count(len(judged), 'published number')}: {', '.join(ways)}.")
     if waiting:
-        shares = [fit.share for result, _ in waiting for fit in result.training if fit.share is not None]
-        ends = list(dict.fromkeys(words.percent(share(shares)) for share in (min, max))) if shares else []
-        spent = f" ({' to '.join(ends)} of the published budget)" if ends else ""
+        spent = words.of_budgets(fit for result, _ in waiting for fit in result.training)
+        spent = f" ({spent})" if spent else ""
         said.append(f"{len(waiting)} not yet, with under-trained fits{spent}.")
     return said
 

@@ -65,7 +65,7 @@ def _row(results: Results, result: Result, test: str, judged: Comparison | None)
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
         "meta_steps": _shared(one.meta_steps for one in training),
         "published_meta_steps": _shared(one.published_meta_steps for one in training),
-        "share_of_published": _least(one.share for one in training),
+        "share_of_budget": _least(one.share for one in training),
         "training_seconds": _mean(one.seconds for one in training),
         "pace": max((one.pace for one in training if one.pace), default=None),
         "examples_seen": _mean(one.examples for one in training),
@@ -83,11 +83,12 @@ def _row(results: Results, result: Result, test: str, judged: Comparison | None)
     }
 
 
-def settings_of(result: Result) -> str:
-    """Where the settings come from: "published", "ours", or chosen on validation tasks from so many trials."""
+def settings_of(result: Result) -> str | None:
+    """Where the settings come from: "published", "ours", or chosen on validation tasks from so many trials; None in
+    older records."""
     if result.first.conditions.selection == "validation":
         return f"validation ({words.count(max(tested.test.trials for tested in result.tested), 'trial')})"
-    return str(result.first.method.facts.get("settings") or "not recorded")
+    return result.first.method.facts.get("settings") or None
 
 
 def failures_table(results: Results) -> pd.DataFrame:
@@ -137,7 +138,7 @@ def under_trained_table(results: Results) -> pd.DataFrame:
                 "seed": record.seed,
                 "meta_steps": training.meta_steps,
                 "published_meta_steps": training.published_meta_steps,
-                "share_of_published": training.share,
+                "share_of_budget": training.share,
                 "examples": training.examples or training.environment_steps,
                 "still_improving": training.still_improving,
                 "stopped_by": training.stopped_by,

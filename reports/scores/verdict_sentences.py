@@ -1,12 +1,14 @@
-"""The wording of verdicts, for page, terminal and claims. Every sentence says that it holds at this budget, and for
-which models or methods."""
+"""The wording of verdicts on pairs and on columns, for page, README, terminal and claims. Every sentence says that it
+holds at this budget, and for which models or methods."""
 
 from __future__ import annotations
 
 import math
 
+from benchmarks.stats.comparison import Comparison
 from benchmarks.stats.contrasts import SEEDS_FOR_METHODS, Interval
 from benchmarks.stats.verdicts import WITHIN_MARGIN, Verdict
+from reports.words import listed
 
 #: scope -> what a verdict holds for
 ABOUT = {
@@ -14,6 +16,53 @@ ABOUT = {
     "methods": "for the methods, over training seeds",
     "classes": "for these trained models, over classes",
 }
+
+#: verdict on a column -> why no winner is named
+UNNAMED = {"unstable": "a few episodes carry a mean", "starved": "short or unequal training"}
+#: verdict on a column -> its badge on a card; headlines and answers begin with the same words
+BADGES = {
+    "winner": "better than every other",
+    "tied": "no single winner",
+    **{state: f"no winner named: {why}" for state, why in UNNAMED.items()},
+    "single": "only one learner",
+    "none": "no finite number",
+}
+#: verdict on a column -> its word in the overview
+CHIPS = {
+    "winner": "WINNER",
+    "tied": "TIE",
+    "unstable": "UNSTABLE",
+    "starved": "TOO EARLY",
+    "single": "ALONE",
+    "none": "NO NUMBER",
+}
+
+
+def headline(comparison: Comparison | None) -> str:
+    """The verdict on a column in one line; only "winner" says better, and no other word stands for a winner."""
+    if comparison is None or comparison.state == "none":
+        return "No finite number"
+    first, state = comparison.names[0], comparison.state
+    if state == "single":
+        return f"Only {first} was measured"
+    said = {
+        "winner": f"{first} is better than every other at this budget",
+        "tied": f"No single winner at this budget: {_top(comparison)}",
+        "unstable": f"No winner named: {UNNAMED['unstable']}",
+        "starved": f"No winner named: {first} has the best mean at this budget",
+    }
+    return f"{said[state]}, {about(comparison)}"
+
+
+def about(comparison: Comparison) -> str:
+    """The models or methods that the verdict on a column holds for."""
+    trained = any(scores.trained for scores in comparison.scores.values())
+    return ABOUT[comparison.scope] if trained else "for methods that train nothing"
+
+
+def _top(comparison: Comparison) -> str:
+    top = comparison.top
+    return f"{listed(top)} can't be told apart" if len(top) > 1 else f"{top[0]} is not better than every other"
 
 
 def sentence(verdict: Verdict) -> str:

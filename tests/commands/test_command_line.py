@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from whole_runs import Answer, profile
 
 ROOT = Path(__file__).parents[2]
@@ -276,3 +278,32 @@ class Wordy(Episodic):
     def fit(self, tasks, seed, start=None):
         raise ValueError("one\\n   two")
 """
+
+
+def test_a_folder_is_no_plug_in(metabench, folder):
+    (folder / "own").mkdir()
+    answer = metabench("check", "own")
+    assert (answer.code, answer.err) == (
+        2,
+        "metabench: own is a folder: name the Python file in it, as in own/mine.py\n",
+    )
+
+
+def test_prepare_and_episodes_take_fields_of_the_task(metabench, folder):
+    for way in range(5):
+        for split in ("train", "val", "test"):
+            (folder / "birds" / split / f"{split}{way}").mkdir(parents=True)
+            for number in range(4):
+                noise = np.random.default_rng([way, number, len(split), ord(split[1])]).integers(
+                    0, 256, (16, 16), "uint8"
+                )
+                Image.fromarray(noise).save(folder / "birds" / split / f"{split}{way}" / f"{number}.png")
+    fields = ("image-folder.root=birds", "image-folder.size=16", "image-folder.queries=2")
+    given = [word for field in fields for word in ("--set", field)]
+    answer = metabench("prepare", "-t", "image-folder", *given)
+    assert (answer.code, answer.out.splitlines()[-1]) == (0, "image-folder: ready")
+    answer = metabench("episodes", "image-folder/5w1s", "-n", "3", "-o", "list.csv", *given)
+    assert (answer.code, answer.err) == (0, "")
+    assert "image-folder-v1/5w1s[queries=2, root=birds" in Path("list.csv").read_text()
+    answer = metabench("prepare", "-t", "sinusoid", "--set", "maml.inner_lr=1")
+    assert (answer.code, answer.err) == (2, "metabench: unknown task in --set 'maml'; known: sinusoid\n")

@@ -46,7 +46,9 @@ def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_l
     ("arguments", "named"),
     [
         (("compare", "nobody", "maml"), "'nobody' is no store, no commit and no method"),
-        (("compare", "theirs.parquet"), "theirs.parquet"),
+        (("compare", "theirs.parquet"), "theirs.parquet is no parquet file: name one with scores, or a second method"),
+        (("compare", "maml"), "maml is no parquet file: name one with scores, or a second method"),
+        (("compare", "maml", "maml"), "'maml' and 'maml' are the same"),
         (("power", "--delta", "-1"), "--delta -1: a difference is a finite number above 0"),
         (("power", "--delta", "inf"), "--delta inf: a difference is a finite number above 0"),
         (("power", "--delta", "1", "-m", "nobody"), "unknown method in"),

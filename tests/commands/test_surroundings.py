@@ -8,7 +8,7 @@ import sys
 
 import made_up_records
 import pytest
-from whole_runs import ROOT, metabench, profile
+from whole_runs import ROOT, metabench, profile, start
 
 from benchmarks.records.store import Store
 
@@ -95,3 +95,29 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_later(folder):
     store = Store(folder / "store")
     assert len(store.records()) == 2
     assert store.problems == []
+
+
+def test_a_reader_that_leaves_does_not_end_a_run(folder):
+    (folder / "tiny.toml").write_text(profile())
+    process = start(folder, "run", "--profile", "tiny.toml", "--store", "store")
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(timeout=400), process.stderr.read()) == (0, "")
+    process.stderr.close()
+    assert [record.status for record in Store(folder / "store").records()] == ["ok", "ok"]
+    process = start(folder, "show", "--store", "store")
+    process.stdout.close()
+    assert (process.wait(timeout=400), process.stderr.read()) == (0, "")
+    process.stderr.close()
+
+
+@pytest.mark.fault("E5")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("command", ["list", "--help"])
+def test_output_onto_a_full_disk_is_one_line(folder, command):
+    line = [sys.executable, "-m", "benchmarks", command]
+    with open("/dev/full", "w") as full:
+        where = {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False, **where)
+    assert done.returncode == 2
+    assert done.stderr == "metabench: No space left on device (while writing the output)\n"

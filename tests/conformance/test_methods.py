@@ -145,3 +145,32 @@ def test_a_method_that_fits_no_task_at_hand_is_told_so(findings: Findings) -> No
     text = HONEST.replace("    kinds", "    needs: ClassVar = frozenset({'classes'})\n    kinds")
     (line,) = conformance.complaints(findings(text))
     assert "fits no task that is at hand (mine needs classes, which sinusoid does not offer)" in line
+
+
+COLUMNS = """\
+from dataclasses import dataclass
+import torch
+import torch.nn.functional as F
+from baselines.episodic import Episodic
+from benchmarks.registry import register_method
+
+@register_method("mine")
+@dataclass(frozen=True)
+class Mine(Episodic):
+    '''Answers with similarities.'''
+
+    def answer(self, parameters, support, query, y, outputs):
+        near = -torch.cdist(query, support)
+        return ANSWER
+"""
+
+
+@pytest.mark.parametrize(("answer", "holds"), [("near", False), ("near @ F.one_hot(y, outputs).to(near)", True)])
+def test_a_column_per_example_is_caught_where_there_are_as_many_as_classes(
+    findings: Findings, answer: str, holds: bool
+) -> None:
+    said = conformance.complaints(findings(COLUMNS.replace("ANSWER", answer)))
+    assert (said == []) == holds
+    if not holds:
+        (complaint,) = said
+        assert "predicts shape (3, 10, 10) from 10 support examples, expected (3, 10, 5)" in complaint

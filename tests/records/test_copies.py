@@ -159,3 +159,14 @@ def test_forgetting(full: Store) -> None:
     assert 1 <= copies.forget(full, ["chance"]) <= 2
     assert full.records() == []
     assert {path.parent.name for path in files(full)} == {"episodes"}
+
+
+def test_a_copy_does_not_mix_two_stores(full: Store, tmp_path: Path) -> None:
+    other, target = Store(tmp_path / "other"), Store(tmp_path / "kept")
+    other.write(dataclasses.replace(evaluation(content_key("else")), status="error", reason="it broke"))
+    copies.keep(full, target)
+    before = files(target)
+    with pytest.raises(MetabenchError, match=r"kept holds 3 records that .*other lacks: name another folder"):
+        copies.keep(other, target)
+    assert files(target) == before
+    assert copies.keep(full, target) == (3, 0)

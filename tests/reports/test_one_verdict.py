@@ -5,7 +5,9 @@ Scores are planted, so that each contradiction that a page once had would come b
 from __future__ import annotations
 
 import dataclasses
+import html
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from rich.console import Console
 from benchmarks.compare import stores
 from benchmarks.records.record import Budget
 from benchmarks.stats import Comparison
-from reports import style, terminal, words
+from reports import readme, style, terminal, words
 from reports.cost.worth import worth_rows
 from reports.page.answers import answers
 from reports.page.page import write_report
@@ -40,13 +42,15 @@ CASES: Mapping[str, tuple[float, float, bool]] = {
 }
 
 
-def planted(folder: Path, shift: float, spread: float, short: bool) -> Results:
-    """MAML, FOMAML and a method far behind, with differences of exactly this mean and deviation."""
+def planted(folder: Path, shift: float, spread: float, short: bool, exploding: bool = False) -> Results:
+    """MAML, FOMAML and a method far behind, with differences of exactly this mean and deviation. exploding: one episode
+    carries the mean of FOMAML."""
     make = Maker(folder, episodes=EPISODES)
     shape = np.random.default_rng(5).normal(size=EPISODES)
     shape = (shape - shape.mean()) / shape.std(ddof=1)
     hardness = np.random.default_rng(6).normal(100, 5, EPISODES)
     means = {"maml": hardness, "fomaml": hardness + shift + spread * shape, "late": hardness - 90 + shape}
+    means["fomaml"][0] += 1e6 * exploding
     for label, values in means.items():
         make.scores = lambda *rest, own=values: [np.repeat(own[:, None], 2, 1)]  # type: ignore[method-assign]
         make.evaluation(label, RUN, under_trained=short and label == "maml")
@@ -102,6 +106,42 @@ def test_all_places_say_the_same_of_a_pair(tmp_path: Path, kind: str) -> None:
     assert told in shown
     for answer in answers(results):
         assert all(one in shown for one in answer.said)
+
+
+#: state of a column -> (mean of FOMAML less MAML, deviation, whether a fit is under-trained), what is bold
+STATES: Mapping[str, tuple[tuple[float, float, bool], set[str]]] = {
+    "winner": ((12.0, 4.0, False), {"fomaml"}),
+    "tied": ((3.0, 60.0, False), {"maml", "fomaml"}),
+    "starved": ((12.0, 4.0, True), set()),
+    "unstable": ((12.0, 4.0, False), set()),
+}
+
+
+@pytest.mark.fault("V4", "V10")
+@pytest.mark.parametrize("state", STATES)
+def test_all_places_say_the_same_of_a_column(tmp_path: Path, state: str) -> None:
+    """Bold, badge, headline, answer, terminal and README: one verdict, in the same words."""
+    case, bold = STATES[state]
+    results = planted(tmp_path / "store", *case, exploding=state == "unstable")
+    ((finding,),) = findings_of(results)
+    assert finding.verdict == state
+    assert {entry.result.name for entry in finding.entries if entry.top} == bold
+    assert {e.result.name for e in finding.entries if terminal._number(e).style == "bold"} == bold
+    table = readme.overview([results])
+    assert set(re.findall(r"^\| (\S+) \| \*\*", table, re.MULTILINE)) == bold
+    page = html.unescape(write_report(tmp_path / "store", tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert finding.headline in page
+    assert f'<p class="badge">{finding.badge}</p>' in page
+    answer = answers(results)[0].said[0]
+    words_of = finding.badge.partition(":")[0]
+    for place in (finding.badge, finding.headline, answer):
+        assert words_of in place.lower()
+    assert ("no winner named" in (table + answer).lower()) == (not bold)
+    for word in ("leads", "ahead", "is best"):
+        assert word not in finding.headline + finding.badge + answer
+    if state == "unstable":
+        assert "fomaml" not in answer
+        assert "unstable" in finding.sentence
 
 
 @pytest.mark.fault("V10")
@@ -213,7 +253,7 @@ def test_no_winner_over_a_rival_with_less_than_half_of_the_examples(tmp_path: Pa
         make.evaluation(label, GLYPHS, regime="query", level=level, training=training)
     ((finding,),) = findings_of(load(tmp_path))
     assert finding.verdict == "starved"
-    assert finding.headline.startswith("nearest-neighbour-embedding leads at this budget")
+    assert finding.headline.startswith("No winner named: nearest-neighbour-embedding has the best mean at this budget")
     assert "matching-nets trained on 48,000 examples and nearest-neighbour-embedding on 128,000" in finding.sentence
     assert finding.comparison is not None
     assert finding.comparison.winner is None

@@ -239,3 +239,12 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str, match: str) -> Non
         load(path)
     with pytest.raises(MetabenchError, match="can't be read"):
         load(tmp_path / "absent.csv")
+
+
+def test_methods_whose_protocol_differs_are_named(tmp_path: Path) -> None:
+    make = made_up.Maker(tmp_path)
+    omniglot = dataclasses.replace(made_up.GLYPHS, id="omniglot-v1/5w1s", name="omniglot", fields={"shot": 1})
+    whole = dataclasses.replace(make.training("maml", omniglot, 0), meta_steps=7000, share=1.0)
+    make.evaluation("maml", omniglot, regime="query", level=0.987, training=whole)
+    (said,) = (one for one in reproduced.sentences(load_results(tmp_path)) if one.startswith("Protocols differ"))
+    assert said.startswith("Protocols differ. maml: queries per class 1, here 10")

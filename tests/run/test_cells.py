@@ -9,6 +9,8 @@ from benchmarks.errors import MetabenchError
 from benchmarks.run import cells, code_hash, profiles, resolution
 from benchmarks.run.cells import Cell
 from benchmarks.run.resolution import Request
+from benchmarks.stats import TestProtocol
+from reports import words
 
 TINY = """
 [tiny]
@@ -176,6 +178,25 @@ def test_a_changed_field_of_a_task_changes_its_title(tiny):
     assert {cell.task for cell in found} == {"sinusoid-v1/k5[queries=7]"}
     usual = expand(tiny, methods=["maml"], tasks=["sinusoid"], settings={"sinusoid.queries": 20})
     assert {cell.task for cell in usual} == {"sinusoid-v1/k5"}, "the variant's own value is no change"
+
+
+@pytest.mark.fault("K5")
+def test_the_title_of_an_image_task_has_the_way_and_the_shots_that_it_has():
+    def title(variant, **fields):
+        return registry.build_task(f"glyphs/{variant}", **fields).title
+
+    assert title("5w1s") == "glyphs-v1/5w1s"
+    assert title("5w1s", way=2) == "glyphs-v1/2w1s[of 5w1s]"
+    assert title("5w1s", way=2, queries=3) == "glyphs-v1/2w1s[of 5w1s, queries=3]"
+    assert title("5w1s", queries=3) == "glyphs-v1/5w1s[queries=3]"
+    assert title("5w1s", shot=5) != title("5w5s")
+
+
+def test_a_control_task_has_trajectories_in_place_of_shots():
+    one = TestProtocol("run-v1/far", "", 0, 20, 1, "test", "none", control=True)
+    assert one.title == "run-v1/far, 20 trajectories"
+    assert words.title(one, [one, dataclasses.replace(one, shots=5)]) == "run-v1/far, 20 trajectories"
+    assert dataclasses.replace(one, control=False).title == "run-v1/far, 20-shot"
 
 
 def test_quick_takes_glyphs_where_omniglot_is_not_here():

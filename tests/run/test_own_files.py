@@ -13,6 +13,7 @@ import pytest
 import torch
 from whole_runs import Answer, profile, start, wait_until
 
+import benchmarks as mb
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.python_api.names import named
@@ -53,6 +54,17 @@ class Witness(MetaLearner):
     def adapt(self, state, support, tasks):
         note("adapt")
         yield lambda x, memory=None: (x.new_full((*x.shape[:2], tasks.outputs), self.value), None)
+"""
+WAVES = """
+from typing import ClassVar
+from dataclasses import dataclass
+from benchmarks.registry import register_task
+from benchmarks.tasks.sinusoid import Sinusoid
+
+@register_task("own-waves")
+@dataclass(frozen=True)
+class Waves(Sinusoid):
+    variants: ClassVar = {"k1": {"shot": 1}, "k2": {"shot": 2}}
 """
 RUDE = """
 import os, signal, sys, torch
@@ -246,3 +258,20 @@ def test_a_name_that_two_files_register_is_refused(folder: Path) -> None:
     methods, tasks, own = named([write(folder, "mine"), "./again.py"], "sinusoid/k5")
     with pytest.raises(MetabenchError, match=r"'mine' is registered twice: in .*again.py and in .*mine.py"):
         own_files.resolve_with(own, profiles.load("tiny.toml"), Request(methods, tasks))
+
+
+def test_a_variant_of_an_own_task_follows_its_file(folder: Path) -> None:
+    path = folder / "waves.py"
+    path.write_text(WAVES)
+    assert named("maml", "./waves.py/k2")[1] == ["own-waves/k2"]
+    with pytest.raises(MetabenchError, match=r"no such plug-in file: \./gone\.py$"):
+        named("maml", "./gone.py/k2")
+    with pytest.raises(MetabenchError, match=r"mine\.py/k2: a method has no variants: write .*mine\.py$"):
+        named(f"{write(folder, 'mine')}/k2", "sinusoid")
+    mb.run("nearest-neighbour", "./waves.py/k2", profile="tiny.toml", store="runs")
+    with pytest.raises(MetabenchError, match=r"own-waves is no task of the suite: .* task='\./mine\.py/k2'"):
+        mb.load("runs", "nearest-neighbour", "own-waves/k2")
+    try:
+        assert mb.load("runs", "nearest-neighbour", "./waves.py/k2")[2].id == "own-waves-v1/k2"
+    finally:
+        registry.forget_file(path.resolve())

@@ -1,6 +1,6 @@
 """Every interval, by simulation: how often it covers the truth that was planted.
 
-``python tests/stats/test_stats_coverage.py`` prints the table of docs/statistics.md (20 times as many repetitions).
+``python tests/stats/test_stats_coverage.py`` prints the table of docs/simulations.md (20 times as many repetitions).
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def test_the_simpler_interval_does_not(case: str) -> None:
 
 
 def test_the_documented_numbers_are_those_of_the_simulations() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "simulations.md").read_text(encoding="utf-8")
     documented = {name: float(number) for name, number in re.findall(r"^\| (.+) \| ([\d.]+) % \|$", text, re.MULTILINE)}
     assert list(documented) == [*CASES, *TOO_NARROW]
     for name, (_, _, (least, most)) in CASES.items():

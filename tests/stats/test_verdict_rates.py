@@ -1,6 +1,6 @@
-"""The error rate of every verdict rule, by simulation; docs/statistics.md states the bounds.
+"""The error rate of every verdict rule, by simulation; docs/simulations.md states the bounds.
 
-``python tests/stats/test_verdict_rates.py`` prints the table of docs/statistics.md (ten times as many repetitions).
+``python tests/stats/test_verdict_rates.py`` prints the table of docs/simulations.md (ten times as many repetitions).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def test_strata_hold_through_comparison_and_seeds() -> None:
 
 
 def test_the_documents_state_these_rates() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "simulations.md").read_text(encoding="utf-8")
     stated = re.findall(r"^\| (.+) \| ([\d.]+) % \(at most ([\d.]+) %\) \|$", text, re.MULTILINE)
     assert [name for name, *_ in stated] == list(RATES)
     for name, found, most in stated:

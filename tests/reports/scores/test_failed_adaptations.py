@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker
 
-from benchmarks.records.record import CurvePoint
-from reports import words
+from benchmarks.commands.run import failed_adaptations
+from benchmarks.records.record import CurvePoint, Method
+from benchmarks.stats.grouping import grouped
+from reports import readme, style, words
 from reports.results import load
+from reports.scores import layout
 from reports.scores.tables import main_table
 from reports.terminal import _legend
 
@@ -72,3 +75,43 @@ def test_a_mean_that_exploded_has_no_24_digits() -> None:
         "123456.700",
         "-2.0e+09",
     ]
+
+
+@pytest.mark.fault("V1")
+def test_a_run_with_failed_adaptations_says_what_to_try(make: Maker) -> None:
+    for name, fields in (("maml", {"inner_lr": 0.4}), ("recurrent", {})):
+        for seed, count in ((0, 12), (1, 0)):
+            method = Method(name, fields)
+            record = make.store.get(make.evaluation(name, SINUSOID, seed, level=0.5, method=method))
+            (test,) = record.tests
+            summary = tuple(dataclasses.replace(row, failed=count) for row in test.summary)
+            record = dataclasses.replace(record, tests=(dataclasses.replace(test, summary=summary),))
+            make.store.write(record, scores=dict(make.store.scores(record)))
+    make.evaluation("fomaml", SINUSOID, level=0.5)
+    said = sorted(failed_adaptations(grouped(make.store.records("evaluation"))))
+    where = f"failed on {SINUSOID.id}, 10-shot"
+    assert said == [
+        f"10 % of the adaptations of maml {where}: try --set maml.inner_lr=0.04",
+        f"10 % of the adaptations of recurrent {where}",
+    ]
+
+
+@pytest.mark.fault("V5")
+def test_settings_of_older_records_are_left_out(make: Maker) -> None:
+    for name in ("maml", "fomaml"):
+        make.evaluation(name, SINUSOID, level=0.5)
+    results = load(make.store.path)
+    (table,) = layout.score_tables(results, style.looks(results.labels))
+    assert "settings" not in dict(table.common) | dict.fromkeys(header.title for header in table.headers)
+    assert "not recorded" not in readme.section([results], make.store.path)
+
+
+def test_a_budget_says_whose_it_is(make: Maker) -> None:
+    paper = make.training("maml", SINUSOID, 0)
+    ours = dataclasses.replace(paper, share=0.5)
+    free = dataclasses.replace(paper, share=None, published_meta_steps=None)
+    assert words.of_budgets([paper, free]) == "29 % of the published budget"
+    assert words.of_budgets([dataclasses.replace(paper, meta_steps=70, share=0.01), paper, ours]) == (
+        "1 % to 29 % of the published budget, 50 % of this suite's budget"
+    )
+    assert words.of_budgets([free]) == ""

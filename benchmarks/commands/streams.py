@@ -1,0 +1,75 @@
+"""stdout and stderr of the command line: any encoding, a reader that leaves, a full disk."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from typing import Any
+
+import typer
+
+#: what stands for characters that the encoding of the output lacks
+PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."}
+
+
+class _Unclosed(io.FileIO):
+    """An output whose reader may leave, as `head` does: the rest goes nowhere, and the command goes on."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _discard(self.fileno())
+            return len(data)
+
+
+def prepare() -> None:
+    """Let stdout and stderr take any text, ``±`` as "+-" where they are ASCII, also after their reader has left."""
+    codecs.register_error("plainer", _plainer)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
+            if stream is getattr(sys, f"__{name}__"):
+                setattr(sys, name, _unclosed(stream))
+            else:
+                stream.reconfigure(errors="plainer")
+
+
+def _plainer(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+def _unclosed(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Unclosed(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, "plainer", line_buffering=stream.line_buffering)
+
+
+def unwritten() -> str:
+    """Whether what was printed can't be written, as on a full disk; it is then given up."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout.fileno())
+        return " (while writing the output)"
+    return ""
+
+
+def tell(text: str) -> None:
+    """Print a line to stderr, if it can be written."""
+    try:
+        typer.echo(f"metabench: {text}", err=True)
+    except OSError:
+        _discard(sys.stderr.fileno())
+
+
+def _discard(number: int) -> None:
+    """Send what is written to an open file nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
