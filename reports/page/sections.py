@@ -21,6 +21,7 @@ from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
     across,
+    cards,
     claims,
     control,
     curves,
@@ -197,6 +198,15 @@ def changes(results: Results, looks: Looks) -> Context:
     return {"sentences": trend.sentences(times), "known": not times.empty}
 
 
+def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context | None]:
+    """The section of method cards. methods: the registered ones."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        return {"cards": cards.cards(results, heat.heat(results), methods)} if results.records else None
+
+    return build
+
+
 LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
 
 
@@ -248,6 +258,12 @@ def protocol(results: Results, looks: Looks) -> Context:
         "machines": tables.machines_table(results.measured).to_dict("records"),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
+
+
+def of(methods: cards.Described) -> Sequence[Section]:
+    """All sections. methods: the registered ones, for their cards."""
+    place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
+    return [*SECTIONS[:place], Section("methods", "Methods", method_cards(methods)), *SECTIONS[place:]]
 
 
 SECTIONS: Sequence[Section] = (

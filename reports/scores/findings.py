@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.stats import Column, Comparison, Verdict
 from reports import words
 from reports.results import Result, Results
-from reports.scores.verdict_sentences import BADGES, ends, headline, sentence
+from reports.scores.verdict_sentences import BADGES, CHIPS, ends, headline, sentence
 
 #: scope of an interval -> what else the difference would hold for
 SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
