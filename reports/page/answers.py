@@ -66,17 +66,17 @@ OTHERS = {
 
 
 def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str]) -> str:
-    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``; counts where names would be too long."""
+    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``: the longest form of at most `LENGTH` words."""
     rest = ", ".join(others)
     if not won:
         return f"No winner on {words.count(tests, 'test')}: {rest}"
-    names = Counter(one.leader.name for one in won if one.leader)
-    told = "; ".join([words.listed([f"{one.leader.name} on {one.test}" for one in won if one.leader]), rest])
-    if len(told.split()) <= LENGTH:
-        return told.removesuffix("; ")
-    top, count = names.most_common(1)[0]
-    most = f"{top} wins {count}" if len(names) > 1 else f"{top} wins them"
-    return f"{words.count(len(won), 'winner')} on {words.count(tests, 'test')} ({most})" + (f"; {rest}" if rest else "")
+    names = [one.leader.name for one in won if one.leader]
+    top, count = Counter(names).most_common(1)[0]
+    full = words.listed([f"{name} on {one.test}" for name, one in zip(names, won, strict=True)])
+    brief = f"{words.count(len(won), 'winner')} on {words.count(tests, 'test')}, most often {top} ({count})"
+    without = f"{tests - len(won)} without a winner" if others else ""
+    forms = ("; ".join(filter(None, (who, what))) for who in (full, brief) for what in (rest, without))
+    return next((form for form in forms if len(form.split()) <= LENGTH), brief)
 
 
 #: verdict on MAML against FOMAML -> how it is counted, decided ones first
@@ -124,7 +124,7 @@ def _price(results: Results) -> str:
 def reached(results: Results) -> tuple[str, str, str] | None:
     """The published numbers that agree, and those that do not."""
     judged, waiting = reproduced.counts(results)
-    if not judged and not waiting:
+    if not judged.total() and not waiting:
         return None
     told = [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in judged if judged[way]]
     told += [f"{waiting} too early"] if waiting else []

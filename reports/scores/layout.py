@@ -86,7 +86,9 @@ class Table:
 
     def _row_id(self, row: list[Cell]) -> str:
         """The id of a row with a method, which the overview links to."""
-        return f' id="row-{slug(f"{self.title} {row[0].text}")}"' if row[0].look else ""
+        return (
+            f' id="row-{slug(f"{self.title} {row[0].text}")}"' if row[0].look and row[0].look.kind == "method" else ""
+        )
 
     def markdown(self) -> str:
         """As a Markdown table."""

@@ -46,7 +46,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
 def test_winners_ties_and_tests_without_a_winner_are_counted(said: dict[str, Answer]) -> None:
     best = said["Which is best?"]
     assert (best.chip, best.verdict) == ("WINNER", "winner")
-    assert best.said == "maml on glyphs-v1/won; 1 tied, 2 too early, 1 with one learner, 1 without a number."
+    assert best.said == "maml on glyphs-v1/won; 5 without a winner."
 
 
 def test_an_under_trained_pair_has_no_verdict(said: dict[str, Answer]) -> None:
