@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.errors import MetabenchError
 
 #: placeholders for colours of the page
-INK, QUIET, RULE, PAPER, GOOD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d"
-PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper", GOOD: "--good"}
+INK, QUIET, RULE, PAPER, GOOD, BAD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d", "#b3261e"
+PAGE_COLOURS = {INK: "--ink", QUIET: "--quiet", RULE: "--rule", PAPER: "--paper", GOOD: "--good", BAD: "--bad"}
 
 #: inches from the axes to the x label, and from the figure's left edge to the y label
 X_LABEL, Y_LABEL = 0.27, 0.22

@@ -30,6 +30,7 @@ from reports.scores import (
     heat,
     layout,
     pairs,
+    published_figures,
     reproduced,
     tables,
     trade_offs,
@@ -76,7 +77,8 @@ def published(results: Results, looks: Looks) -> Context | None:
     if frame.empty:
         return None
     table = _table("published.csv", "Published numbers", frame, AGAINST)
-    return {"sentences": reproduced.sentences(results), "published": table}
+    panels = published_figures.published_panels(results, looks)
+    return {"sentences": reproduced.sentences(results), "published": table, "panels": panels}
 
 
 def score_tables(results: Results, looks: Looks) -> Context | None:
