@@ -118,7 +118,7 @@ def of_tasks(settings: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dic
     found: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         name, _, field = key.partition(".")
-        check_known("task in --set", name, bare.values())
+        check_known("task in settings", name, bare.values())
         for task in (task for task in tasks if bare[task] == name):
             found.setdefault(task, {})[field] = value
     return found

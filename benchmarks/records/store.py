@@ -159,7 +159,7 @@ class Store:
         if schema == 1 and schema is not True:
             raise MetabenchError(
                 f"{self.path} holds records of schema 1, this version reads {SCHEMA}: read them with metabench 0.1, or "
-                "run again into a new --store"
+                "run again into a new folder"
             )
         if schema != SCHEMA:
             raise Damaged(f"is not a record of schema {SCHEMA}")

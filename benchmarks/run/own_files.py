@@ -74,7 +74,7 @@ def resolve_with(own: OwnFiles, profile: Profile, request: Request, memory_bytes
     if not own.files:
         return resolve(profile, request)
     for key in request.settings:
-        check_known("method or task in --set", key.partition(".")[0], own.known(own.files))
+        check_known("method or task in settings", key.partition(".")[0], own.known(own.files))
     shared = _of_backbones(own, request.settings)
     pairs = [
         (sorted({*files, *others, *shared}), names, tasks)

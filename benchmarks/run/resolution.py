@@ -234,7 +234,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if instead or (isinstance(value, float) and not math.isfinite(value)):
             hint = f"the run itself takes it, as in {instead}" if instead else "it is not finite"
             raise MetabenchError(f"{key} = {value!r} is no setting: {hint}")
-        check_known("method or task in --set", name, [*registry.methods(), *registry.tasks()])
+        check_known("method or task in settings", name, [*registry.methods(), *registry.tasks()])
         if name in registry.methods():
             registry.check_method_setting(name, field_name, value)
         else:
@@ -252,9 +252,9 @@ def check_that_settings_matter(found: Resolution) -> None:
     for key in found.request.settings:
         name, _, field_name = key.partition(".")
         if name not in fields and name not in tasks:
-            raise MetabenchError(f"--set {key}: this run has no {name}; it has {', '.join([*fields, *tasks])}")
+            raise MetabenchError(f"setting {key}: this run has no {name}; it has {', '.join([*fields, *tasks])}")
         if name in fields and field_name not in fields[name]:
-            raise MetabenchError(f"--set {key}: on the tasks of this run, {name} has no {field_name}")
+            raise MetabenchError(f"setting {key}: on the tasks of this run, {name} has no {field_name}")
 
 
 def _meta_steps(block: Block, name: str, learner: MetaLearner, tasks: TaskDistribution) -> int:

@@ -141,12 +141,15 @@ MISTAKES = [
     ((*RUN, "-m", "./broken.py"), ("broken.py", "can't be imported", "SyntaxError")),
     ((*RUN, "-m", "./empty.py"), ("empty.py", "registers no method and no task", "@register_method")),
     ((*RUN, "--set", "maml.inner_rate=1"), ("unknown field of 'maml' 'inner_rate'", "inner_lr")),
-    ((*RUN, "--set", "mamel.inner_lr=1"), ("--set 'mamel'", "did you mean 'maml'?")),
+    ((*RUN, "--set", "mamel.inner_lr=1"), ("in settings 'mamel'", "did you mean 'maml'?")),
     ((*RUN, "--set", "maml.inner_lr=fast"), ("maml.inner_lr = 'fast'", "not float")),
     ((*RUN, "--set", "maml.second_order=3"), ("maml.second_order = 3", "not bool")),
     ((*RUN, "--set", "sinusoid.shot=0"), ("sinusoid", "shot", "0")),
     ((*RUN, "--set", "inner_lr"), ("--set 'inner_lr'", "name.field=value")),
-    ((*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"), ("--set finetune.weight_decay", "no finetune", "maml")),
+    (
+        (*RUN, "-m", "maml", "--set", "finetune.weight_decay=1"),
+        ("setting finetune.weight_decay", "no finetune", "maml"),
+    ),
     (("run", "--profile", "quickly", "--store", "store"), ("unknown profile 'quickly'", "did you mean 'quick'?")),
     (("run", "--profile", "./nowhere.toml"), ("no such file of profiles", "nowhere.toml")),
     (("run", "--profile", "./esc.toml"), ("'../../esc'", "letters, digits")),
@@ -306,4 +309,4 @@ def test_prepare_and_episodes_take_fields_of_the_task(metabench, folder):
     assert (answer.code, answer.err) == (0, "")
     assert "image-folder-v1/5w1s[queries=2, root=birds" in Path("list.csv").read_text()
     answer = metabench("prepare", "-t", "sinusoid", "--set", "maml.inner_lr=1")
-    assert (answer.code, answer.err) == (2, "metabench: unknown task in --set 'maml'; known: sinusoid\n")
+    assert (answer.code, answer.err) == (2, "metabench: unknown task in settings 'maml'; known: sinusoid\n")

@@ -228,7 +228,7 @@ def test_a_task_that_the_profile_does_not_list_takes_its_common_settings(tiny):
         ({"settings": {"maml.inner_rate": 1}}, "unknown field of 'maml' 'inner_rate'"),
         ({"settings": {"maml.inner_lr": "fast"}}, "maml.inner_lr = 'fast' is str, not float"),
         ({"settings": {"maml.meta_batch": 1.5}}, "maml.meta_batch = 1.5 is float, not int"),
-        ({"settings": {"sinus.shot": 1}}, "unknown method or task in --set 'sinus'"),
+        ({"settings": {"sinus.shot": 1}}, "unknown method or task in settings 'sinus'"),
         ({"methods": ["maml"], "settings": {"finetune.weight_decay": 0.1}}, "this run has no finetune; it has maml"),
     ],
 )

@@ -242,7 +242,7 @@ def test_only_methods_with_an_own_backbone_import_its_file(folder: Path) -> None
     [
         ({"mine.valu": 1.0}, "unknown field of 'mine' 'valu' (did you mean 'value'?)"),
         ({"mine.value": "big"}, "mine.value = 'big' is str, not float"),
-        ({"mien.value": 1.0}, "unknown method or task in --set 'mien' (did you mean 'mine'?)"),
+        ({"mien.value": 1.0}, "unknown method or task in settings 'mien' (did you mean 'mine'?)"),
         ({"maml.inner_lr": 1.0}, "--set maml.inner_lr: this run has no maml; it has mine, sinusoid"),
     ],
 )
