@@ -23,6 +23,7 @@ from benchmarks.stats import (
     arranged,
     at_step,
     distinct,
+    fullest,
     grouped,
     protocol_of,
     row_of,
@@ -260,6 +261,8 @@ class Results:
 def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Results:
     """The records of one store or several, which stay untouched; raises `MetabenchError` where there are none.
 
+    Where several stores test the same method, the largest budget counts, and then the most episodes.
+
     older: whether older code of a method makes rows too."""
     folders = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     found: dict[str, Record] = {}
@@ -275,8 +278,9 @@ def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Resul
         damaged = sum(len(store.problems) for store in opened)
         hint = f"{damaged} files can't be read" if damaged else "run `metabench run` first"
         raise MetabenchError(f"no records in {', '.join(map(str, folders))}: {hint}")
+    measured = list(found.values()) if len(folders) == 1 else fullest(list(found.values()))
     return Results(
-        sorted((r for r in found.values() if r.cell != "cost"), key=lambda record: (record.started, record.key)),
+        sorted((r for r in measured if r.cell != "cost"), key=lambda record: (record.started, record.key)),
         folders,
         holders=holders,
         costs=sorted((r for r in found.values() if r.cell == "cost"), key=lambda r: (r.finished, r.key)),

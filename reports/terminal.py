@@ -207,7 +207,7 @@ def _name(name: str, look: style.Look) -> Text:
 
 def _answers(results: Results) -> list[RenderableType]:
     return [
-        Text(f"{answer.question} ", style="bold").append(" ".join(answer.said), style="not bold")
+        Text(f"{answer.question} {answer.chip}. ", style="bold").append(answer.said, style="not bold")
         for answer in answers.answers(results)
     ]
 

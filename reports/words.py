@@ -33,6 +33,7 @@ REGIME_MEANINGS = {
 
 UNDER_TRAINED = "†"
 MISSING = "–"
+MINUS = "−"
 
 
 def factor(metric: str) -> float:
@@ -64,6 +65,18 @@ def plus_minus(interval: Interval, metric: str) -> str:
     return f"{number(interval.estimate, metric)} ± {number(interval.half_width, metric)}"
 
 
+def short(interval: Interval, metric: str) -> str:
+    """Three significant digits of a mean, and as many decimals of its interval: ``94.0 ±0.7``."""
+    mean, half_width = (value * factor(metric) for value in (interval.estimate, interval.half_width))
+    if not math.isfinite(mean):
+        return "not a number"
+    if not 1e-3 <= abs(mean) < 1e6:
+        return f"{mean:.1e}".replace("-", MINUS) if mean else "0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(mean))))
+    told = f"{mean:.{decimals}f}".replace("-", MINUS)
+    return f"{told} ±{half_width:.{decimals}f}" if interval.known else told
+
+
 def mean_with_unit(interval: Interval, metric: str) -> str:
     """``91.30 % ± 0.42``."""
     unit = METRICS.get(metric, METRICS["return"])[2]
@@ -81,7 +94,7 @@ def published(value: float, half_width: float | None, metric: str) -> str:
 def signed(value: float, metric: str) -> str:
     """A difference with its sign, a true minus."""
     text = number(abs(value), metric)
-    return text if not math.isfinite(value) else ("−" if value < 0 else "+") + text
+    return text if not math.isfinite(value) else (MINUS if value < 0 else "+") + text
 
 
 def count(value: float | None, what: str, form: str = "{:,.0f}") -> str:

@@ -91,7 +91,10 @@ def show(
 @app.command(short_help="Write the HTML page.")
 def report(
     profile: ProfileOption = "quick",
-    store: StoreOption = None,
+    stores: Annotated[
+        list[Path] | None,
+        Option("--store", metavar="FOLDER", parser=options.path, help="Folder of the records; several make one page."),
+    ] = None,
     output: Annotated[Path | None, options.output_option("The page. [default: reports/index.html]")] = None,
     figures: Annotated[
         Path | None,
@@ -99,9 +102,15 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page from the records; it opens offline."""
+    from benchmarks.commands import catalogue
     from reports.page import page
 
-    written = page.write_report(store_of(store, profile), output or home() / "index.html", figures)
+    written = page.write_report(
+        [store_of(one, profile) for one in stores] if stores else store_of(None, profile),
+        output or home() / "index.html",
+        figures,
+        catalogue.load()["methods"],
+    )
     typer.echo(f"wrote {options.near(written)}")
 
 

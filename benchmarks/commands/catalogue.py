@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -64,11 +67,25 @@ def _facts(entry: Entry, names: Iterable[str]) -> dict[str, Any]:
     """The summary, the file, these attributes of the class, and its fields."""
     values = {name: getattr(entry.cls, name) for name in names}
     plain = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
-    return {"summary": _summary(entry.cls), "file": str(entry.path), **plain, "fields": _fields(entry)}
+    about = {"summary": _summary(entry.cls), "paper": _paper(entry.cls), "file": _file(entry)}
+    return {**about, **plain, "fields": _fields(entry)}
 
 
 def _summary(cls: type) -> str:
     return " ".join((cls.__doc__ or "").strip().partition("\n\n")[0].split())
+
+
+def _file(entry: Entry) -> str:
+    """Its path from the top of the checkout, or in full elsewhere."""
+    path = Path(entry.path)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _paper(cls: type) -> str:
+    """The first citation in the docstring of its module: authors, "title", and so on up to the year; else empty."""
+    text = " ".join((sys.modules[cls.__module__].__doc__ or "").split())
+    found = re.search(r'(?:^|[.:;] )([A-Z][^".;:]*, "[^"]+",?[^".:;]*\b(?:19|20)\d\d)', text)
+    return found[1] if found else ""
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

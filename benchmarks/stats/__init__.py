@@ -11,6 +11,6 @@ from benchmarks.stats.columns import Column, Row, arranged, at_step, columns, di
 from benchmarks.stats.comparison import Comparison, Scores, compare, paired_contrast, starved
 from benchmarks.stats.contrasts import Contrast, Interval, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
-from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of, superseded
+from benchmarks.stats.grouping import TestProtocol, fullest, grouped, protocol_of, superseded
 from benchmarks.stats.power import Components, components, equivalence_power, needed, power
 from benchmarks.stats.verdicts import Verdict, judge

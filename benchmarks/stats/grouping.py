@@ -99,6 +99,33 @@ def superseded(records: Iterable[Record]) -> set[str]:
     }
 
 
+def fullest(records: Sequence[Record]) -> list[Record]:
+    """The records without the tests that another one repeats with more training, or else with more episodes.
+
+    For several stores: the same method on the same test, once with a small budget and once with a large one."""
+    sizes: dict[str, tuple[int, int]] = {}
+    where: dict[str, str] = {}
+    for record in records:
+        if record.ok and record.evaluation is not None:
+            where[record.key] = _test_of(record)
+            sizes[where[record.key]] = max(_size(record), sizes.get(where[record.key], (0, 0)))
+    return [one for one in records if one.key not in where or _size(one) == sizes[where[one.key]]]
+
+
+def _size(record: Record) -> tuple[int, int]:
+    assert record.evaluation is not None
+    return record.budget.meta_steps if record.budget else 0, record.evaluation.episodes
+
+
+def _test_of(record: Record) -> str:
+    """The method, its fields and its test, without the sizes."""
+    assert record.evaluation is not None
+    assert record.method is not None
+    names = ("split", "task_id", "trained_on", "way", "shots", "queries", "selection")
+    where = [getattr(record.evaluation, name) for name in names]
+    return json.dumps([record.label, record.method.fields, where], sort_keys=True)
+
+
 def _by_age(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (record.started, record.key))
 

@@ -1,101 +1,153 @@
-"""The first screen: a short answer to each question, with a link to the section that it summarises.
+"""The first screen: a chip and one line for each question, with a link to the section that it summarises.
 
 Every number comes from that section; nothing is judged here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from benchmarks.stats.comparison import STATES
 from reports import trend, words
 from reports.cost import frames
 from reports.cost.worth import worth_rows
 from reports.results import Results
 from reports.scores import findings, reproduced
-from reports.scores.verdict_sentences import UNNAMED, about
+from reports.scores.verdict_sentences import CHIPS
+
+#: words of an answer, at most
+LENGTH = 15
 
 
 @dataclass(frozen=True)
 class Answer:
-    """question: a heading of the page. section: the id of its section. said: sentences."""
+    """question: a heading of the page. section: the id of its section. chip: the answer in a word or two.
+    verdict: "winner", "tied", "starved" or "", for the colour. said: one line."""
 
     question: str
     section: str
-    said: tuple[str, ...]
+    chip: str
+    verdict: str
+    said: str
 
 
 def answers(results: Results) -> list[Answer]:
     """The questions that these records can answer."""
+    asked: tuple[tuple[str, str, Callable[[Results], tuple[str, str, str] | None]], ...] = (
+        ("Which is best?", "findings", best),
+        ("Is second order worth it?", "second-order" if results.costs else "claims", worth),
+        ("Are published numbers reached?", "published", reached),
+        ("Did a change hurt?", "changes", changed),
+    )
+    found = [(question, section, answer(results)) for question, section, answer in asked]
+    return [Answer(question, section, *said) for question, section, said in found if said is not None]
+
+
+def best(results: Results) -> tuple[str, str, str] | None:
+    """The winners, where there are any, and the number of tests without one."""
     leading = [regimes[0] for regimes in findings.findings_of(results) if regimes[0].own]
-    found = [
-        Answer("Which is best?", "findings", tuple(best(leading))),
-        Answer("Is second order worth it?", "second-order" if results.costs else "claims", tuple(worth(results))),
-        Answer("Are published numbers reached?", "published", tuple(reproduced.summary(results))),
-        Answer("Did a change hurt?", "changes", tuple(changed(results))),
-    ]
-    return [answer for answer in found if answer.said]
+    if not leading:
+        return None
+    counts = Counter(one.verdict for one in leading)
+    won = [one for one in leading if one.verdict == "winner"]
+    verdict = "winner" if won else max(("starved", "tied", "unstable", "single", "none"), key=lambda name: counts[name])
+    others = [f"{counts[name]} {said}" for name, said in OTHERS.items() if counts[name]]
+    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others)}."
 
 
-#: verdict on a column -> how it is said, in the words of its badge: for which models or methods, and then the methods
-#: and their test
-SAID = {
-    "winner": "Better than every other at this budget, {}: {{}}.",
-    "tied": "No single winner, {}: {{}}.",
-    "starved": f"No winner named, {{}} ({UNNAMED['starved']}). Best means: {{{{}}}}.",
+#: verdict -> how tests without a winner are counted
+OTHERS = {
+    "tied": "tied",
+    "starved": "too early",
+    "unstable": "unstable",
+    "single": "with one learner",
+    "none": "without a number",
 }
 
 
-def best(leading: Sequence[findings.Finding]) -> list[str]:
-    """One sentence per kind of verdict, with its tests."""
-    of = {state: [one for one in leading if one.verdict == state] for state in STATES}
-    alone = [one.test for one in of["single"]]
-    others = findings.unranked(entry.result.row.role for one in of["single"] for entry in one.entries)
-    said = [
-        *((form.format(about), names) for verdict, form in SAID.items() for about, names in _tops(of[verdict])),
-        (f"No winner named ({UNNAMED['unstable']}): {{}}.", [one.test for one in of["unstable"]]),
-        (f"Only one learner ran on {{}}.{others}", alone),
-        ("No learner to rank on {}.", [one.test for one in of["none"]]),
-    ]
-    return [form.replace("{}", "; ".join(names)) for form, names in said if names]
+def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str]) -> str:
+    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``: the longest form of at most `LENGTH` words."""
+    rest = ", ".join(others)
+    if not won:
+        return f"No winner on {words.count(tests, 'test')}: {rest}"
+    names = [one.leader.name for one in won if one.leader]
+    top, count = Counter(names).most_common(1)[0]
+    full = words.listed([f"{name} on {one.test}" for name, one in zip(names, won, strict=True)])
+    brief = f"{words.count(len(won), 'winner')} on {words.count(tests, 'test')}, most often {top} ({count})"
+    without = f"{tests - len(won)} without a winner" if others else ""
+    forms = ("; ".join(filter(None, (who, what))) for who in (full, brief) for what in (rest, without))
+    return next((form for form in forms if len(form.split()) <= LENGTH), brief)
 
 
-def _tops(found: Sequence[findings.Finding]) -> Iterable[tuple[str, list[str]]]:
-    """``a and b on a-test``, by the models or methods that this holds for."""
-    groups: dict[str, list[str]] = {}
-    for one in found:
-        if one.comparison is not None:
-            names = one.comparison.bold or one.comparison.names[:1]
-            groups.setdefault(about(one.comparison), []).append(f"{words.listed(names)} on {one.test}")
-    return groups.items()
+#: verdict on MAML against FOMAML -> how it is counted, decided ones first
+WORTH = {
+    "better": "better",
+    "worse": "worse",
+    "equivalent": "equivalent",
+    "non-inferior": "as good",
+    "no better": "no better",
+    "undecided": "undecided",
+    "unstable": "unstable",
+}
 
 
-def worth(results: Results) -> list[str]:
-    """MAML's gain over FOMAML by test, and the price of a meta-step by device."""
-    rows = [row for row in worth_rows(results) if row["leading"]]
-    judged = _placed((str(row["verdict"]), row) for row in rows)
-    said = [f"MAML against FOMAML: {judged}."] if judged else []
-    if {row["verdict"] for row in rows} & {"ahead", "behind", "not comparable"}:
-        said.append("Ahead, behind and not comparable are no verdicts.")
-    ratios, spans = frames.ratios(results.costs), []
-    for (machine, device), group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"], sort=False):
-        ends = dict.fromkeys(f"{value:.2f}" for value in (group["time"].min(), group["time"].max()))
-        where, unstable = frames.device_name(results.costs, machine, device), frames.unstable(group)
-        spans.append(f"{' to '.join(ends)} times as long on {where}")
-        spans[-1] += f" ({unstable} of {len(group)} settings unstable)" if unstable else ""
-    return [*said, *([f"A second-order meta-step takes {words.listed(spans)}."] if spans else [])]
+def worth(results: Results) -> tuple[str, str, str] | None:
+    """MAML against FOMAML over the tests, and the price of a meta-step."""
+    verdicts = Counter(str(row["verdict"]) for row in worth_rows(results) if row["leading"])
+    price = _price(results)
+    if not verdicts:
+        return None if not price else ("MEASURED", "", f"A second-order meta-step takes {price} the time.")
+    counts = [f"{said} on {verdicts[name]}" for name, said in WORTH.items() if verdicts[name]]
+    early = sum(verdicts[name] for name in ("ahead", "behind", "not comparable"))
+    counts += [f"too early on {early}"] if early else []
+    at = f", at {price} the time" if price else ""
+    return *_worth_chip(verdicts), f"MAML is {', '.join(counts)}{at}."
 
 
-def _placed(found: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """``better on a; b, worse on c``."""
-    places: dict[str, list[str]] = {}
-    for verdict, row in found:
-        places.setdefault(verdict, []).append(str(row["test"]))
-    return ", ".join(f"{verdict} on {'; '.join(tests)}" for verdict, tests in places.items())
+def _worth_chip(verdicts: Counter[str]) -> tuple[str, str]:
+    if verdicts["better"] and verdicts["worse"]:
+        return "DEPENDS", "tied"
+    if verdicts["better"]:
+        return "YES", "winner"
+    if verdicts["worse"] or verdicts["equivalent"] or verdicts["no better"]:
+        return "NO", "winner"
+    return ("TIE", "tied") if verdicts["undecided"] or verdicts["non-inferior"] else ("TOO EARLY", "starved")
 
 
-def changed(results: Results) -> list[str]:
+def _price(results: Results) -> str:
+    """``1.39–2.58 times``, over the settings of all machines and devices."""
+    ratios = frames.ratios(results.costs)
+    times = ratios[ratios["label"] == frames.OURS]["time"]
+    return f"{words.spread(times, '{:.2f}')} times" if len(times) else ""
+
+
+def reached(results: Results) -> tuple[str, str, str] | None:
+    """The published numbers that agree, and those that do not."""
+    judged, waiting = reproduced.counts(results)
+    if not judged.total() and not waiting:
+        return None
+    told = [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in judged if judged[way]]
+    told += [f"{waiting} too early"] if waiting else []
+    total = sum(judged.values())
+    if not total:
+        return "TOO EARLY", "starved", f"{words.listed(told)}."
+    chip = ("YES", "winner") if not judged["below"] else ("MOSTLY", "tied")
+    chip = ("NO", "starved") if 2 * judged["below"] > total else chip
+    return *chip, f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}."
+
+
+def changed(results: Results) -> tuple[str, str, str]:
     """The largest slowdown in the history of the regression gate."""
     times = trend.history(results.stores)
-    return trend.sentences(times)[:1] if len(times) else ["No regression history yet: run `make gate`."]
+    if times.empty:
+        return "NO HISTORY", "", "No regression history yet: run `make gate`."
+    levels = trend.level_table(times)
+    slower = levels[levels["latest_change"].fillna(0) > 0]
+    if slower.empty:
+        return "NO", "winner", f"None of {words.count(len(levels), 'timed step')} is slower than before."
+    worst = slower.sort_values("latest_change").iloc[-1]
+    return (
+        "YES",
+        "starved",
+        f"{worst['step']} takes {worst['latest_change']:.1%} more time since {worst['since_commit']}.",
+    )

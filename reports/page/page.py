@@ -14,23 +14,29 @@ from benchmarks.records import formats
 if TYPE_CHECKING:
     from reports.panels import Panel
     from reports.results import Results
+    from reports.scores.cards import Described
 
 TEMPLATES = Path(__file__).parent / "templates"
+NOTHING: Mapping[str, Any] = {}
 #: compiled templates
 CACHE = TEMPLATES / "__pycache__"
 
 
 def write_report(
-    store_path: Path | str | Iterable[Path | str], output: Path | str, figure_folder: Path | str | None = None
+    store_path: Path | str | Iterable[Path | str],
+    output: Path | str,
+    figure_folder: Path | str | None = None,
+    methods: Described = NOTHING,
 ) -> Path:
     """Write the page about the records of one store or several; returns its path.
 
-    figure_folder: where to write every figure as SVG and PNG too. Raises `MetabenchError` where there are no records.
+    figure_folder: where to write every figure as SVG and PNG too. methods: the summary, paper and file of each
+    registered method, for its card. Raises `MetabenchError` where there are no records.
     """
     with _uncollected():
         from reports.results import load
 
-        html, panels = render(load(store_path))
+        html, panels = render(load(store_path), methods)
         if figure_folder is not None:
             Path(figure_folder).mkdir(parents=True, exist_ok=True)
             for panel in panels:
@@ -52,7 +58,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(results: Results) -> tuple[str, list[Panel]]:
+def render(results: Results, methods: Described = NOTHING) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it."""
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -68,8 +74,8 @@ def render(results: Results) -> tuple[str, list[Panel]]:
         trim_blocks=True,
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
-    environment.globals.update(words=words, Markup=Markup, looks=looks, downloads=sections.downloads)
-    built = {section: context for section in sections.SECTIONS if (context := section.build(results, looks))}
+    environment.globals.update(words=words, Markup=Markup, looks=looks)
+    built = {section: context for section in sections.of(methods) if (context := section.build(results, looks))}
     shown = [
         {
             "name": section.name,

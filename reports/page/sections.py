@@ -21,13 +21,16 @@ from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
     across,
+    cards,
     claims,
     control,
     curves,
     exhibits,
     forest,
+    heat,
     layout,
     pairs,
+    published_figures,
     reproduced,
     tables,
     trade_offs,
@@ -54,6 +57,11 @@ def in_short(results: Results, looks: Looks) -> Context | None:
     return {"answers": said} if said else None
 
 
+def overview(results: Results, looks: Looks) -> Context | None:
+    table = heat.heat(results)
+    return {"heat": table} if table.tests else None
+
+
 def findings(results: Results, looks: Looks) -> Context | None:
     """None for a store of costs alone."""
     if not results.records:
@@ -69,11 +77,20 @@ def published(results: Results, looks: Looks) -> Context | None:
     if frame.empty:
         return None
     table = _table("published.csv", "Published numbers", frame, AGAINST)
-    return {"sentences": reproduced.sentences(results), "published": table}
+    panels = published_figures.published_panels(results, looks)
+    return {"sentences": reproduced.sentences(results), "published": table, "panels": panels}
 
 
 def score_tables(results: Results, looks: Looks) -> Context | None:
-    return {"tables": layout.score_tables(results, looks)} if results.results else None
+    """The tests that a method was trained for, and (folded) the further conditions."""
+    if not results.results:
+        return None
+    own = {words.title(results.leading(test), results.columns) for test in results.tests if results.own(test)}
+    tables_ = layout.score_tables(results, looks)
+    return {
+        "tables": [one for one in tables_ if one.title in own],
+        "further": [t for t in tables_ if t.title not in own],
+    }
 
 
 ACROSS = dict.fromkeys(("interquartile_mean", "low", "high"), "{:.3f}".format)
@@ -109,7 +126,11 @@ def shots(results: Results, looks: Looks) -> Context | None:
 
 
 def learning(results: Results, looks: Looks) -> Context | None:
-    return _panels(curves.learning_panels(results, looks))
+    panels = curves.learning_panels(results, looks)
+    folded = [panel for panel in panels if panel.name.endswith("-seconds")]
+    return (
+        {"panels": panels, "shown": [one for one in panels if one not in folded], "folded": folded} if panels else None
+    )
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
@@ -157,14 +178,13 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     frame = pairs.pairs_table(results)
     if frame.empty:
         return None
-    leading, further = forest.forest_panels(results, looks)
-    heat = pairs.heat_panels(results, looks)
+    leading = forest.forest_panels(results, looks)
+    matrices = pairs.heat_panels(results, looks)
     return {
-        "heat": heat,
+        "heat": matrices,
         "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
         "leading": leading,
-        "further": further,
-        "panels": leading + further + heat,
+        "panels": leading + matrices,
     }
 
 
@@ -178,6 +198,15 @@ def changes(results: Results, looks: Looks) -> Context:
     """The history of the regression gate, in a few sentences."""
     times = trend.history(results.stores)
     return {"sentences": trend.sentences(times), "known": not times.empty}
+
+
+def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context | None]:
+    """The section of method cards. methods: the registered ones."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        return {"cards": cards.cards(results, heat.heat(results), methods)} if results.records else None
+
+    return build
 
 
 LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
@@ -226,22 +255,24 @@ def failures(results: Results, looks: Looks) -> Context:
 def protocol(results: Results, looks: Looks) -> Context:
     main, regimes = tables.main_table(results), {column.regime for column in results.columns}
     return {
-        "protocol": _table("protocol.csv", "Protocol of every number", main, PROTOCOL) if len(main) else None,
+        "csv": data_uri(main.convert_dtypes().to_csv(index=False).encode()) if len(main) else "",
         "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
         "machines": tables.machines_table(results.measured).to_dict("records"),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
 
 
-def data(results: Results, looks: Looks) -> Context | None:
-    main = tables.main_table(results)
-    return {"csv": data_uri(main.convert_dtypes().to_csv(index=False).encode())} if len(main) else None
+def of(methods: cards.Described) -> Sequence[Section]:
+    """All sections. methods: the registered ones, for their cards."""
+    place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
+    return [*SECTIONS[:place], Section("methods", "Methods", method_cards(methods)), *SECTIONS[place:]]
 
 
 SECTIONS: Sequence[Section] = (
     # the first screen: the answers
     Section("answers", "", in_short),
-    Section("findings", "", findings),
+    Section("overview", "", overview),
+    Section("findings", "Verdicts", findings),
     Section("second-order", "Second order", sections.second_order),
     Section("published", "Published", published),
     Section("changes", "", changes),
@@ -261,7 +292,6 @@ SECTIONS: Sequence[Section] = (
     Section("trend", "Trend", timed),
     Section("failures", "Failures and skips", failures),
     Section("protocol", "Protocol and machine", protocol),
-    Section("data", "Data", data),
 )
 
 
@@ -272,16 +302,6 @@ def _panels(found: Sequence[Panel]) -> Context | None:
 def _table(name: str, title: str, frame: pd.DataFrame, forms: Mapping[str, Any] | None = None) -> layout.Table:
     """A frame as a table, without empty columns."""
     return layout.frame_table(name, title, frame.dropna(axis="columns", how="all"), forms or {})
-
-
-def downloads(table: layout.Table) -> list[tuple[str, str]]:
-    """The table as CSV, Markdown and LaTeX: name and data URI."""
-    stem = words.slug(table.name.removesuffix(".csv"))
-    return [
-        (f"{stem}.csv", data_uri(table.frame.to_csv(index=False).encode())),
-        (f"{stem}.md", data_uri(table.markdown().encode(), "text/markdown;charset=utf-8")),
-        (f"{stem}.tex", data_uri(table.latex().encode(), "text/x-tex;charset=utf-8")),
-    ]
 
 
 def data_uri(content: bytes, media: str = "text/csv;charset=utf-8") -> str:

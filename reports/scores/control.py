@@ -23,8 +23,8 @@ from reports.words import slug
 PATH_ARRAYS = {"paths", "goals", "steps"}
 FILM_ARRAYS = {"frames", "steps"}
 
-#: the most frames of a film (films are most of a page's size), and the time of each
-FRAMES, FRAME_MILLISECONDS = 17, 150
+#: pictures in a row of a filmstrip
+FRAMES = 6
 #: a field of tasks with simulated robots
 ROBOT_FIELD = "simulator"
 #: the method that learns a strategy for bandits
@@ -240,7 +240,7 @@ def _draw_paths(axes: Any, frame: pd.DataFrame, look: Look) -> None:
 
 
 def films(results: Results) -> list[Mapping[str, Any]]:
-    """A film per method: frames before and after adaptation side by side, as an animated picture (data URI)."""
+    """A filmstrip per method: frames of an episode before and after adaptation, one row each (data URI)."""
     found: list[Mapping[str, Any]] = []
     for result, arrays in exhibited(results, FILM_ARRAYS):
         if result.column.model != "best":
@@ -248,11 +248,9 @@ def films(results: Results) -> list[Mapping[str, Any]]:
         steps, frames = [int(step) for step in arrays["steps"]], arrays["frames"]
         places = [0, len(steps) - 1] if len(steps) > 1 else [0]
         said = " and ".join(f"after {words.count(steps[place], 'step')}" for place in places)
-        joined = np.concatenate([frames[place] for place in places], axis=-2)
         title = words.title(result.column, results.columns)
-        found.append(
-            {"title": result.name, "caption": f"{title}: {said}", "uri": film(joined[:: -(-len(joined) // FRAMES)])}
-        )
+        strip = filmstrip([frames[place] for place in places])
+        found.append({"title": result.name, "caption": f"{title}: {said}", "uri": strip})
     return found
 
 
@@ -270,16 +268,14 @@ def unfilmed(results: Results) -> str:
     return f"No film of {', '.join(missing)}: the machine of these records could not draw robots."
 
 
-def film(frames: np.ndarray) -> str:
-    """Frames ``[F, H, W, 3]`` of uint8 as an animated GIF, a data URI."""
+def filmstrip(films: Sequence[np.ndarray]) -> str:
+    """Frames ``[F, H, W, 3]`` of uint8, a row per film, as one PNG picture (data URI)."""
     from PIL import Image
 
-    pictures = [Image.fromarray(frame).quantize(32) for frame in frames]
+    rows = [np.concatenate(list(film[np.linspace(0, len(film) - 1, FRAMES).astype(int)]), axis=1) for film in films]
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0, optimize=True
-    )
-    return f"data:image/gif;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    Image.fromarray(np.concatenate(rows)).quantize(32).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

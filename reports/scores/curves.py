@@ -18,9 +18,11 @@ from reports.words import slug
 
 
 def steps_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """A panel per column in which a method takes inner steps."""
+    """A panel per test, in its leading column, in which a method takes inner steps."""
     panels = []
-    for column in results.columns:
+    for column in (results.leading(test) for test in results.tests):
+        if column.model == "last":
+            continue
         here = [result for result in results.results if result.column == column]
         if any(len(result.by_step) > 1 for result in here):
             without = [
@@ -71,14 +73,14 @@ AMOUNTS = {
 
 
 def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """For each training task, validation score against meta-steps, examples (environment steps) and seconds."""
+    """For each training task, validation score against examples (environment steps) and seconds."""
     tasks: dict[str, list[Fit]] = {}
     for fit in fits_with_curves(results):
         tasks.setdefault(fit[1].id, []).append(fit)
     panels = []
     for task, fits in sorted(tasks.items()):
         points, about = _validations(fits), fits[0][1]
-        for amount in ("step", "environment_steps" if about.kind == "control" else "examples", "seconds"):
+        for amount in ("environment_steps" if about.kind == "control" else "examples", "seconds"):
             panels.append(_learning_panel(task, points, amount, about.metric, looks))
     return panels
 

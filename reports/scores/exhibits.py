@@ -75,12 +75,14 @@ def _arrays(results: Results, result: Result) -> Mapping[str, np.ndarray]:
 
 
 def function_panels(results: Results, looks: Mapping[str, Look]) -> dict[str, list[Panel]]:
-    """For each regression test (trained ones first), a panel per method: f before and after adaptation.
+    """For each regression test that a method was trained for, a panel per method: f before and after adaptation.
 
     All methods show the exhibited episode with the largest range of f."""
     order = {words.title(column, results.columns): None for column in results.columns}
     found: dict[str, list[Panel]] = {}
     for result, arrays in exhibited(results, FUNCTION_ARRAYS):
+        if not results.own(result.column.test):
+            continue
         test = words.title(result.column, results.columns)
         found.setdefault(test, []).append(_function_panel(result, arrays, test, looks))
     return {test: found[test] for test in order if test in found}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from benchmarks.stats import Column, Comparison, Verdict
 from reports import words
 from reports.results import Result, Results
-from reports.scores.verdict_sentences import BADGES, ends, headline, sentence
+from reports.scores.verdict_sentences import BADGES, CHIPS, ends, headline, sentence
 
 #: scope of an interval -> what else the difference would hold for
 SCOPES = {"models": "other episodes", "methods": "other training seeds", "classes": "other classes"}
@@ -75,6 +75,21 @@ class Finding:
         scopes = [scope for scope in self.pair.contrast.scopes() if self.pair.contrast.trained or scope != "methods"]
         found = [(SCOPES[scope], self.pair.interval(scope)) for scope in scopes]
         return [(over, ends(interval, self.leader.metric)) for over, interval in found if interval.known]
+
+    @property
+    def chip(self) -> str:
+        """The verdict in one word."""
+        return CHIPS[self.verdict]
+
+    @property
+    def unit(self) -> str:
+        """The metric with its unit, and the batch-norm regime where there is one."""
+        metric = words.axis(self.entries[0].result.metric)
+        return metric if self.regime == "none" else f"{metric}, {words.REGIME_TITLES[self.regime]}"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.entries[0].result.higher_is_better
 
     @property
     def badge(self) -> str:

@@ -18,36 +18,24 @@ from benchmarks.stats.verdicts import WITHIN_MARGIN
 from reports import svg, words
 from reports.panels import WIDTH, Panel
 from reports.results import Results
-from reports.scores.pairs import MARKS, axis, judged_columns, shown
+from reports.scores.pairs import MARKS, REFERENCE, axis, chief, leading_columns, shown
 from reports.style import Look
 from reports.words import slug
 
-#: the most pairs that are all drawn
-MOST = 28
 ROW = 0.31
 
 #: markers of the pairs without a winner (grey)
 MARKERS = dict.fromkeys(MARKS, "o") | dict.fromkeys(WITHIN_MARGIN, "s")
 
 
-def forest_panels(results: Results, looks: Mapping[str, Look]) -> tuple[list[Panel], list[Panel]]:
-    """A panel per column of the tests that a method was trained for: the leading columns, and the others."""
-    leading: list[Panel] = []
-    further: list[Panel] = []
-    for protocol, judged in judged_columns(results):
-        if results.own(protocol.test) and drawn(judged):
-            panels = leading if protocol == results.leading(protocol.test) else further
-            panels.append(_panel(results, protocol, judged, looks))
-    return leading, further
+def forest_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
+    """A panel per leading column of the tests that a method was trained for."""
+    return [_panel(results, protocol, judged, looks) for protocol, judged in leading_columns(results) if drawn(judged)]
 
 
 def drawn(judged: Comparison) -> list[Verdict]:
-    """The pairs drawn: all, or (of more than `MOST`) those with the best mean and those of neighbours."""
-    known = [pair for pair in judged.pairs if pair.shown.known]
-    if len(known) <= MOST:
-        return known
-    place = {name: number for number, name in enumerate(judged.names)}
-    return [p for p in known if place[p.first] == 0 or abs(place[p.first] - place[p.second]) == 1]
+    """The pairs drawn: those with the best mean or with the reference, where they have an interval."""
+    return [pair for pair in chief(judged) if pair.shown.known]
 
 
 def _panel(results: Results, protocol: TestProtocol, judged: Comparison, looks: Mapping[str, Look]) -> Panel:
@@ -57,7 +45,7 @@ def _panel(results: Results, protocol: TestProtocol, judged: Comparison, looks: 
     margin = shown(kept[0].margin, metric)
     caption = f"Grey band: the margin of equivalence, {_margin(margin, metric)}."
     if len(kept) < len(judged.pairs):
-        caption += f" {len(kept)} of {len(judged.pairs)} pairs: those with the best mean and those of neighbours."
+        caption += f" {len(kept)} of {len(judged.pairs)} pairs: those with {judged.names[0]} or {REFERENCE}."
     rows = [
         (
             f"{pair.first} against {pair.second}: {pair.word}",

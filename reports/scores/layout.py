@@ -81,8 +81,14 @@ class Table:
                 shown = f"{markers(cell.look) if cell.look else ''}{escape(cell.text)}{dagger if cell.mark else ''}"
                 how = f'class="{_classes(header, cell)}"' if cells else 'scope="row"'
                 cells.append(f"<{kind} {how}{said}>{shown}</{kind}>")
-            rows.append(f"<tr>{''.join(cells)}</tr>\n")
+            rows.append(f"<tr{self._row_id(row)}>{''.join(cells)}</tr>\n")
         return Markup("".join(rows))
+
+    def _row_id(self, row: list[Cell]) -> str:
+        """The id of a row with a method, which the overview links to."""
+        return (
+            f' id="row-{slug(f"{self.title} {row[0].text}")}"' if row[0].look and row[0].look.kind == "method" else ""
+        )
 
     def markdown(self) -> str:
         """As a Markdown table."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.stats import Comparison, TestProtocol
+from benchmarks.stats import Comparison, TestProtocol, Verdict
 from reports import svg, words
 from reports.panels import WIDTH, Panel
 from reports.results import Results
@@ -30,14 +30,25 @@ SIGNS = "; ".join(f"{mark}: {word}" for word, mark in MARKS.items())
 ROW, MOST = 0.24, 14
 
 
+#: the method that every other is also compared with, next to the best
+REFERENCE = "maml"
+
+
+def chief(judged: Comparison) -> list[Verdict]:
+    """The pairs with the best mean or with the reference."""
+    return [pair for pair in judged.pairs if {pair.first, pair.second} & {judged.names[0], REFERENCE}]
+
+
 def pairs_table(results: Results) -> pd.DataFrame:
-    """One row per pair of each column: advantage of the first (points of accuracy, a factor of mean errors, or score
-    units) and the interval that decided, adjusted for all pairs or (equivalent, non-inferior) of 90 %."""
+    """One row per pair with the best or with the reference, of each leading column of a test that was trained for.
+
+    Advantage of the first (points of accuracy, a factor of mean errors, or score units), and the interval that decided:
+    adjusted for all pairs, or of 90 % (equivalent, non-inferior)."""
     rows = []
-    for protocol, judged in judged_columns(results):
+    for protocol, judged in leading_columns(results):
         title = words.title(protocol, results.columns)
         metric = results.metric(protocol)
-        for pair in judged.pairs:
+        for pair in chief(judged):
             values = (pair.contrast.estimate, pair.shown.low, pair.shown.high)
             size, low, high = (shown(value, metric) for value in values)
             rows.append(
@@ -66,9 +77,10 @@ def pairs_table(results: Results) -> pd.DataFrame:
 
 
 def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """A heat map per column: every entry against those with a worse mean, coloured where the difference is real."""
+    """A heat map per leading column of a test that a method was trained for: every entry against those with a worse
+    mean, coloured where the difference is real."""
     found = []
-    for protocol, judged in judged_columns(results):
+    for protocol, judged in leading_columns(results):
         metric, test = results.metric(protocol), words.title(protocol, results.columns)
         title = test + words.in_regime(protocol, results.columns)
         rows = [(pair.first, pair.second, shown(pair.contrast.estimate, metric), pair.word) for pair in judged.pairs]
@@ -127,9 +139,10 @@ def axis(metric: str) -> str:
     return f"advantage of the first ({'points of accuracy' if metric == 'accuracy' else metric})"
 
 
-def judged_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:
-    """The columns with pairs, in the order of the page."""
-    found = [(column.protocol, results.verdicts[column.protocol]) for column in results.compared]
+def leading_columns(results: Results) -> list[tuple[TestProtocol, Comparison]]:
+    """The leading columns, with pairs, of the tests that a method was trained for, in the order of the page."""
+    own = [results.leading(test) for test in results.tests if results.own(test)]
+    found = [(protocol, results.verdicts[protocol]) for protocol in own]
     return [(protocol, judged) for protocol, judged in found if isinstance(judged, Comparison) and judged.pairs]
 
 

@@ -123,19 +123,11 @@ def sentences(results: Results) -> list[str]:
     return [*_counts(results), *said, *(_flag(result, one, results) for result, one in judged if one.far)]
 
 
-def summary(results: Results) -> list[str]:
-    """The same without the reasons, which stand with the numbers."""
-    judged, _ = _counted(results)
-    far = [
-        f"{result.name} ({one.distance.z:+.0f}{'' if one.differences else ', no reason known'})"
-        for result, one in judged
-        if one.far and one.distance and one.distance.z
-    ]
-    counts = _counts(results)
-    differ = sum(bool(one.differences) for _, one in judged)
-    if differ:
-        counts[0] = f"{counts[0][:-1]}; protocols differ in {differ}."
-    return [*counts, *([f"Far off, in standard errors: {words.listed(far)}."] if far else [])]
+def counts(results: Results) -> tuple[Counter[str], int]:
+    """The comparisons by outcome, and the number that waits for more training."""
+    judged, waiting = _counted(results)
+    found = Counter(one.outcome for _, one in judged)
+    return Counter({way: found[way] for way in published.OUTCOMES}), len(waiting)
 
 
 Pair = tuple[Result, Reproduction]

@@ -27,6 +27,15 @@ BADGES = {
     "single": "only one learner",
     "none": "no finite number",
 }
+#: verdict on a column -> its word in the overview
+CHIPS = {
+    "winner": "WINNER",
+    "tied": "TIE",
+    "unstable": "UNSTABLE",
+    "starved": "TOO EARLY",
+    "single": "ALONE",
+    "none": "NO NUMBER",
+}
 
 
 def headline(comparison: Comparison | None) -> str:

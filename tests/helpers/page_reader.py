@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.commands import catalogue
 from benchmarks.records.store import Store
 from benchmarks.stats import columns, protocol_of
 from reports import words
@@ -139,7 +140,7 @@ class Made:
 
     def __init__(self, folder: Path) -> None:
         self.results = load(folder)
-        html, panels = render(self.results)
+        html, panels = render(self.results, catalogue.load()["methods"])
         self.page = Page(html)
         self.panels = {panel.name: panel for panel in panels}
         assert len(self.panels) == len(panels), "two figures share a name"
@@ -171,7 +172,6 @@ class Made:
             "claims-csv": claims.claims_table(results),
             "under-trained-csv": tables.under_trained_table(results),
         }
-        frames_ |= {"protocol-csv": self.main}
         return {name: frame.dropna(axis="columns", how="all") for name, frame in frames_.items() if len(frame)}
 
 

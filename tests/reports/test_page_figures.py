@@ -105,15 +105,17 @@ def test_heat_maps_and_forests_show_the_table_of_pairs(store: str) -> None:
     table = pairs.pairs_table(this.results)
     for (task, regime), group in table.groupby(["task", "batch_norm"]):
         heat = this.panels[words.slug(f"heat {task} {regime}")]
-        assert list(heat.frame["value"]) == list(group["advantage"])
-        assert list(heat.frame["verdict"]) == list(group["verdict"])
+        drawn_ = heat.frame.set_index(["first", "second"]).loc[list(zip(group["first"], group["second"], strict=True))]
+        assert list(drawn_["value"]) == list(group["advantage"])
+        assert list(drawn_["verdict"]) == list(group["verdict"])
         texts = sorted(text.get_text() for text in heat.svg.figure.axes[0].texts)
         marks = pairs.MARKS
         numbers = sorted(text for text in texts if text not in ("", *marks.values()))
-        decided = [row for row in group.itertuples() if row.verdict not in marks]
-        assert [texts.count(mark) for mark in marks.values()] == [(group["verdict"] == word).sum() for word in marks]
+        decided = [row for row in heat.frame.itertuples() if row.verdict not in marks]
+        counted = [(heat.frame["verdict"] == word).sum() for word in marks]
+        assert [texts.count(mark) for mark in marks.values()] == counted
         assert len(numbers) == len(decided)
-        assert all(any(float(n) == pytest.approx(row.advantage, rel=0.06) for n in numbers) for row in decided)
+        assert all(any(float(n) == pytest.approx(row.value, rel=0.06) for n in numbers) for row in decided)
         if forest := this.panels.get(words.slug(f"forest {task} {regime}")):
             rows = {f"{row.first} against {row.second}: {row.verdict}": row for row in group.itertuples()}
             for mark in forest.frame.itertuples():

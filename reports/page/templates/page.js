@@ -10,18 +10,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
       headings.forEach(other => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const numeric = heading.classList.contains("number");
-      const value = row => row.cells[index].dataset.value;
+      const value = row => row.cells[index].dataset.value ?? row.cells[index].textContent.trim();
       const compare = (a, b) => numeric ? Number(a) - Number(b) : a.localeCompare(b);
-      const rows = [...table.tBodies[0].rows];
       // rows without a value stay at the end in both directions
       const empty = row => value(row) === "" || (numeric && Number.isNaN(Number(value(row))));
-      rows.sort((a, b) => empty(a) - empty(b) || (empty(a) ? 0 : (descending ? -1 : 1) * compare(value(a), value(b))));
-      table.tBodies[0].append(...rows);
+      const order = (a, b) => empty(a) - empty(b) || (empty(a) ? 0 : (descending ? -1 : 1) * compare(value(a), value(b)));
+      // each group of rows keeps its place
+      for (const body of table.tBodies) body.append(...[...body.rows].sort(order));
     });
   });
 }
 
-const shown = cell => !cell.hidden;
+const shown = cell => !cell.hidden && getComputedStyle(cell).display !== "none";
+const rowsOf = table => [...table.tBodies].filter(body => !body.classList.contains("group")).flatMap(body => [...body.rows]);
 
 // numbers in full precision; a score takes three columns: mean, half-width, and whether it is under-trained
 function csv(table) {
@@ -33,7 +34,7 @@ function csv(table) {
     const title = heading.textContent.trim();
     return scores[index] ? [title, `${title} ± 95 %`, `${title} under-trained`] : [title];
   });
-  const rows = [...table.tBodies[0].rows].filter(shown).map(row => [...row.cells].flatMap((cell, index) => {
+  const rows = rowsOf(table).filter(shown).map(row => [...row.cells].flatMap((cell, index) => {
     if (!shown(cell)) return [];
     const value = cell.dataset.value ?? cell.textContent.trim();
     if (!scores[index]) return [value];
@@ -49,15 +50,24 @@ function latex(table) {
   const line = row => [...row.cells].filter(shown).map(cell => escape(cell.textContent.trim())).join(" & ") + " \\\\";
   const head = table.tHead.rows[0];
   const align = [...head.cells].filter(shown).map(cell => cell.classList.contains("number") ? "r" : "l").join("");
-  const rows = [...table.tBodies[0].rows].filter(shown).map(line);
+  const rows = rowsOf(table).filter(shown).map(line);
   return ["\\begin{tabular}{" + align + "}", "\\toprule", line(head), "\\midrule", ...rows, "\\bottomrule", "\\end{tabular}", ""].join("\n");
 }
+
+function markdown(table) {
+  const line = cells => `| ${cells.join(" | ")} |`;
+  const texts = row => [...row.cells].filter(shown).map(cell => cell.textContent.trim().replaceAll("|", "\\|"));
+  const head = table.tHead.rows[0];
+  const rule = [...head.cells].filter(shown).map(cell => cell.classList.contains("number") ? "---:" : "---");
+  return [line(texts(head)), line(rule), ...rowsOf(table).filter(shown).map(row => line(texts(row)))].join("\n") + "\n";
+}
+const FORMS = {csv, latex, md: markdown};
 
 for (const tools of document.querySelectorAll(".tools")) {
   const table = document.getElementById(tools.dataset.table);
   tools.querySelector(".filter").addEventListener("input", event => {
     const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of table.tBodies[0].rows) {
+    for (const row of rowsOf(table)) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every(word => text.includes(word));
     }
@@ -68,6 +78,9 @@ for (const tools of document.querySelectorAll(".tools")) {
     });
   }
 }
+document.getElementById("further-tests")?.addEventListener("change", event => {
+  document.querySelector("table.heat").classList.toggle("all", event.target.checked);
+});
 addEventListener("keydown", event => {
   if (event.key === "Escape") document.querySelectorAll(".columns[open]").forEach(one => { one.open = false; });
 });
@@ -90,7 +103,7 @@ for (const button of document.querySelectorAll("button.copy")) {
   const title = button.textContent;
   button.addEventListener("click", async () => {
     const table = document.getElementById(button.closest(".tools").dataset.table);
-    await copy(button.dataset.form === "latex" ? latex(table) : csv(table));
+    await copy(FORMS[button.dataset.form](table));
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = title; }, 1500);
   });

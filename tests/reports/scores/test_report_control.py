@@ -56,7 +56,7 @@ def test_the_section_is_there_with_every_part(store: Maker, tmp_path: Path) -> N
     assert "adaptation-navigation-2d-v1-maml2017.svg" in names
     assert "adaptation-navigation-2d-v1-maml2017-last-checkpoint.png" in names
     assert "paths-navigation-2d-v1-maml2017-maml.svg" in names
-    assert text.count("data:image/gif;base64") == 1
+    assert text.count("data:image/png;base64") == 1
 
 
 def test_returns_are_those_of_the_records(store: Maker) -> None:
@@ -93,11 +93,15 @@ def test_a_column_of_zeros_is_left_out(store: Maker) -> None:
         assert all(value != "–" for _, value in table.common)
 
 
-def test_a_film_holds_its_frames() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (5, 12, 20, 3), dtype=np.uint8)
-    uri = control.film(frames)
-    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert (picture.n_frames, picture.size) == (5, (20, 12))
+def test_a_filmstrip_holds_the_first_and_the_last_frame_of_each_film() -> None:
+    films = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (2, 9, 12, 20, 3))
+    uri = control.filmstrip(list(films))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+    assert picture.shape == (2 * 12, control.FRAMES * 20, 3)
+    for row, film in enumerate(films):
+        strip = picture[row * 12 : (row + 1) * 12]
+        np.testing.assert_allclose(strip[:, :20], film[0], atol=8)
+        np.testing.assert_allclose(strip[:, -20:], film[-1], atol=8)
 
 
 def test_scores_are_headed_by_what_they_are_where_nobody_has_batch_norm(store: Maker, tmp_path: Path) -> None:
