@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -124,7 +124,7 @@ class ContextLoss(QueryLoss):
 
     layer: the batch-norm that the context modulates; "": it stands next to the input."""
 
-    layer: str
+    layer: str = field(kw_only=True)
 
     @property
     def inner(self) -> InnerLoop:

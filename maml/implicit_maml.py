@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -107,8 +107,8 @@ class Proximal:
 class ImplicitLoss(QueryLoss):
     """The loss on the queries after proximal inner steps, differentiated where they end."""
 
-    proximal: float
-    cg_steps: int
+    proximal: float = field(kw_only=True)
+    cg_steps: int = field(kw_only=True)
 
     def gradient(
         self, parameters: Parameters, support: LabelledSet, query: LabelledSet
