@@ -71,8 +71,9 @@ class EmbeddingLearner(MetaLearner):
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         extra, others = split(detached(state.parameters), "extra.")
-        kept, running = split(state.buffers, "extra.")
-        yield Compared(self, network_for(tasks, self.backbone), extra | kept, per_task(others, 1), running, support)
+        kept, _ = split(state.buffers, "extra.")
+        network, shared = network_for(tasks, self.backbone), per_task(others, 1)
+        yield Compared(self, network, extra | kept, shared, state.buffers, support)
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
         return {"backbone": self.backbone or tasks.backbone, "train_regime": "running"}
