@@ -24,7 +24,7 @@ LEARNERS = [
 ORDERED = {"matching-nets-fce", "memory-module", "snail"}
 #: learners that read labels as inputs
 LABELLED = {"conditional-neural-process", "snail"}
-#: learners whose first step has another objective, draws noise, or stores values without a gradient; own tests have them
+#: learners with tests of their own: another objective in the first step, noise, or values stored without a gradient
 OTHERWISE = {"meta-baseline", "memory-module", "neural-statistician", "neural-statistician-reduced"}
 each_learner = pytest.mark.parametrize(("name", "kind"), LEARNERS)
 
