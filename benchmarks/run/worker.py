@@ -174,14 +174,16 @@ def _record(
 ) -> Record:
     """A record with what every one has: identity, configuration, machine."""
     learner = registry.method_from(spec["method"], tasks.kind)
+    budget = Budget(**spec["budget"]) if spec.get("budget") else None
+    meta_steps = budget.meta_steps if budget else 0
     known = Record(
         *(key, kind, spec["label"]),
-        method=describe_method(**spec["method"], learner=learner, tasks=tasks),
+        method=describe_method(**spec["method"], learner=learner, tasks=tasks, meta_steps=meta_steps),
         task=dataclasses.replace(describe_task(tasks).facts, data=spec["data"]),
         seed=spec["seed"],
         profile=spec["profile"],
         device=spec["device"],
-        budget=Budget(**spec["budget"]) if spec.get("budget") else None,
+        budget=budget,
         code=spec.get("code"),
     )
     return _measured(known, started, **found)
