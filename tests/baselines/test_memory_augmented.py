@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -139,6 +139,16 @@ def test_memory_is_in_the_gradient_and_usage_is_not() -> None:
     with torch.no_grad():
         up, down = (CELL.read(found, x + sign * step)[0][:, -1, 6:].square().sum() for sign in (1, -1))
     assert float(gradient[0, 0, 0]) == pytest.approx(float(up - down) / 2e-6, rel=1e-5)
+
+
+def test_it_learns_waves_better_than_a_constant() -> None:
+    tasks = registry.build_task("sinusoid/k10")
+    small = {"hidden": 24, "slots": 16, "width": 8, "heads": 2, "meta_batch": 16, "training_queries": 10}
+    learner = registry.build_method("memory-augmented", tasks, **small, optimiser="adam", meta_lr=5e-3)
+    state = next(islice(learner.fit(tasks, 0), 149, None)).copy()
+    cut = tasks.episodes("test", range(100))
+    errors = tasks.score(next(learner.adapt(state, cut.support, tasks)), cut.query)
+    assert float(errors.mean()) < 0.85 * float(cut.query.y.square().mean())
 
 
 @pytest.mark.parametrize(
