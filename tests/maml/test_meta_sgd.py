@@ -73,7 +73,7 @@ def test_adaptation_ends_after_the_steps_of_training_and_more_are_refused(given:
     assert learner.reported_steps() == (2,)
     waves = registry.build_task("sinusoid/k5")
     asked = registry.build_method("meta-sgd", waves, test_steps=(1, 3))
-    line = "test_steps = (1, 3): what it learns is for 1 inner steps, no more"
+    line = "test_steps = (1, 3): adaptation ends after step 1, as in training"
     assert registry.mismatch(asked, "meta-sgd", waves) == line
     assert registry.mismatch(registry.build_method("meta-sgd", waves), "meta-sgd", waves) is None
 
