@@ -265,7 +265,8 @@ def planned_gradient(
             parameters = {name: value.to(episodes.support.x.dtype) for name, value in initial().items()}
             gradient(parameters, episodes.support, episodes.query)
 
-    chosen, why = rule(plain.network, device, tasks, plain.inner_steps, meta_steps, examples)
+    passes = 0 if plain.head_only else plain.inner_steps
+    chosen, why = rule(plain.network, device, tasks, passes, meta_steps, examples)
     plan, facts = rehearsed(chosen, why, forced, device, rehearse)
     if (used := applied(plain.network, plan.per_task)).per_task != "layers":
         if plan.threads > 1:

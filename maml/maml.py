@@ -111,7 +111,7 @@ class MAML(MetaLearner):
     def refuses(self, tasks: TaskDistribution) -> str | None:
         most = self.most_steps()
         if most is not None and max(self.reported_steps()) > most:
-            return f"test_steps = {self.test_steps}: what it learns is for {most} inner steps, no more"
+            return f"test_steps = {self.test_steps}: adaptation ends after step {most}, as in training"
         if not self.adapted_layers:
             return None
         count = len(network_for(tasks, self.backbone).layers)

@@ -61,11 +61,11 @@ class MetaSGD(MAML):
 
     test_steps: tuple[int, ...] = adaptation_field(())
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def refuses(self, tasks: TaskDistribution) -> str | None:
         if self.later_rate != 1 or self.test_lr:
             given = f"test_lr = {self.test_lr}" if self.test_lr else f"later_rate = {self.later_rate}"
-            raise ValueError(f"{given}: the rates of all steps are learned")
+            return f"{given}: the rates of all steps are learned"
+        return super().refuses(tasks)
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
         theta, fixed = super().initial(tasks, seed), self.fixed(network_for(tasks, self.backbone))

@@ -278,7 +278,7 @@ def test_training_resumes_bit_for_bit_with_its_statistics(given: Any) -> None:
         ({"test_lr": 0.1}, "test_lr = 0.1: the rates are learned"),
         ({"adapt_normalisation": True}, "adapt_normalisation and per_step_norm exclude each other"),
         ({"adapted_layers": 1}, "adapted_layers = 1 embeds the support set once"),
-        ({"test_steps": (6,)}, "test_steps = (6,): what it learns is for 5 inner steps, no more"),
+        ({"test_steps": (6,)}, "test_steps = (6,): adaptation ends after step 5, as in training"),
         ({"adapted_layers": 7}, "adapted_layers = 7: conv4-64-strided has 5 layers"),
     ],
 )

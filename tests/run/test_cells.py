@@ -119,6 +119,8 @@ def test_what_only_matters_when_adapting_needs_no_new_fit(name, tiny):
         # () stands for the steps of training; some learners take no more
         longer = (*value, 9) if value and isinstance(value, tuple) else (1,)
         another = longer if isinstance(value, tuple) else type(value)(2 * value + 1)
+        if learner.replace(**{field.name: another}).refuses(registry.build_task("sinusoid/k5")):
+            continue
         after = keys(tiny, methods=[name], settings={f"{name}.{field.name}": another})
         assert before.keys() == after.keys()
         assert {cell for cell in before if before[cell] == after[cell]} == fits.keys(), field.name
