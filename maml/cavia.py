@@ -58,7 +58,9 @@ class CAVIA(MAML):
     published_meta_steps: ClassVar[Mapping[str, int]] = {"sinusoid": 50_000, "miniimagenet": 60_000}
     origins: ClassVar[Mapping[str, Origin]] = {
         **dict.fromkeys(("sinusoid", "miniimagenet"), paper("the defaults of lmzintgraf/cavia")),
-        "": ours("the paper's for mini-ImageNet; untried"),
+        "": ours(
+            "the paper's for mini-ImageNet; on Omniglot at chance after 120 meta-steps of 8 tasks, all else untried"
+        ),
     }
 
     context: int = 100
