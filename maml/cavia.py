@@ -58,7 +58,9 @@ class CAVIA(MAML):
     published_meta_steps: ClassVar[Mapping[str, int]] = {"sinusoid": 50_000, "miniimagenet": 60_000}
     origins: ClassVar[Mapping[str, Origin]] = {
         **dict.fromkeys(("sinusoid", "miniimagenet"), paper("the defaults of lmzintgraf/cavia")),
-        "": ours("the paper's for mini-ImageNet; untried"),
+        "": ours(
+            "the paper's for mini-ImageNet; on Omniglot at chance after 120 meta-steps of 8 tasks, all else untried"
+        ),
     }
 
     context: int = 100
@@ -78,16 +80,14 @@ class CAVIA(MAML):
         network, name = network_for(tasks, self.backbone), self.backbone or tasks.backbone
         if not network.normalised:
             fits = isinstance(network.backbone, MLP) and len(network.input_shape) == 1
-            return (
-                None if fits else f"cavia: backbone {name!r} has no batch-norm to modulate and no vector as its input"
-            )
+            return None if fits else f"backbone {name!r} has no batch-norm to modulate and no vector as its input"
         layers = list(network.backbone.batch_norms(network.input_shape))
         if self.film_layer > len(layers):
-            return f"cavia.film_layer = {self.film_layer}: backbone {name!r} has {len(layers)} batch-norm layers"
+            return f"film_layer = {self.film_layer}: backbone {name!r} has {len(layers)} batch-norm layers"
         layer = layers[self.film_layer - 1]
         known = {part for part, _ in network.backbone.shapes(network.input_shape)}
         missing = {f"{layer}.scale", f"{layer}.shift"} - known
-        return f"cavia: batch-norm {layer!r} of backbone {name!r} has no scale and shift" if missing else None
+        return f"batch-norm {layer!r} of backbone {name!r} has no scale and shift" if missing else None
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
         """The network, and W ``[units, context]``, uniform as a linear layer is."""

@@ -141,7 +141,7 @@ def test_every_regime_of_batch_norm_is_answered(given: Any) -> None:
     [
         ("navigation-2d", {}, "cavia is for classification and regression"),
         ("glyphs/5w1s", {"backbone": "mlp-40-40"}, "backbone 'mlp-40-40' has no batch-norm to modulate"),
-        ("glyphs/5w1s", {"film_layer": 5}, "cavia.film_layer = 5: backbone '.*' has 4 batch-norm layers"),
+        ("glyphs/5w1s", {"film_layer": 5}, "film_layer = 5: backbone '.*' has 4 batch-norm layers"),
     ],
 )
 def test_what_the_context_can_not_reach_is_refused(task: str, fields: dict[str, Any], said: str) -> None:
