@@ -114,10 +114,10 @@ def test_what_only_matters_when_adapting_needs_no_new_fit(name, tiny):
         value = getattr(learner, field.name)
         if isinstance(value, str):  # a choice; other tests have the regimes
             continue
-        if isinstance(value, tuple):  # () stands for the steps of training; some learners take no more
-            another = (*value, 9) if value else (1,)
+        if value == ():  # the steps of training; some learners take no more
+            another: object = (1,)
         else:
-            another = type(value)(2 * value + 1)
+            another = (*value, 9) if isinstance(value, tuple) else type(value)(2 * value + 1)
         after = keys(tiny, methods=[name], settings={f"{name}.{field.name}": another})
         assert before.keys() == after.keys()
         assert {cell for cell in before if before[cell] == after[cell]} == fits.keys(), field.name
