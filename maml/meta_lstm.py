@@ -18,8 +18,8 @@ Deviations from the paper and its code (twitter-research/meta-learning-lstm):
 
 Every number of the network has a memory of 42 numbers per task; the meta-gradient keeps several hundred for each step.
 The 1,761 coordinates of the sinusoid's network take milliseconds on a CPU. The 112,000 of the convolutional network for
-Omniglot take an estimated 1.2 s and 2 GB per task of 12 steps: train it on a GPU, or with the plan "checkpointed", which
-keeps one step at a time.
+Omniglot take an estimated 1.2 s and 2 GB per task of 12 steps: train it on a GPU, or with the plan "checkpointed",
+which keeps one step at a time.
 """
 
 from __future__ import annotations
