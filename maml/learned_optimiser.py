@@ -12,10 +12,8 @@ Deviations from the paper:
 - Adam takes one step after a whole run of `inner_steps`, whose windows of `window` steps are differentiated apart. The
   paper takes a step after each window of 20.
 
-Every number of the network needs a memory of 80 numbers per task, and about 600 for the meta-gradient of each step. On
-a CPU a task of 1,800 coordinates (the sinusoid) takes milliseconds per step; a convolutional network for Omniglot
-(112,000) takes about 0.2 s and 300 MB: train it on a GPU, or with the plan "checkpointed", which keeps one step at a
-time.
+Every number of the network has a memory of 80 numbers per task; the meta-gradient keeps several hundred for each step.
+As for `maml.meta_lstm`, a convolutional network is slow on a CPU: train it on a GPU, or with the plan "checkpointed".
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class LearnedRule(TrainedRule):
     All other fields: see `maml.trained_rule.TrainedRule`.
     """
 
-    origins: ClassVar[Mapping[str, Origin]] = {"": ours("untried")}
+    origins: ClassVar[Mapping[str, Origin]] = {"": ours("starts as gradient descent; rate and steps untried")}
 
     inner_lr: float = 0.01
     second_order: bool = True
