@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.stats.comparison import STATES
 from reports import trend, words
 from reports.cost import frames
 from reports.cost.worth import worth_rows
 from reports.results import Results
 from reports.scores import findings, reproduced
-from reports.scores.verdict_sentences import UNNAMED, about
+from reports.scores.verdict_sentences import BADGES, UNNAMED, about
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ SAID = {
 
 def best(leading: Sequence[findings.Finding]) -> list[str]:
     """One sentence per kind of verdict, with its tests."""
-    of = {state: [one for one in leading if one.verdict == state] for state in STATES}
+    of = {state: [one for one in leading if one.verdict == state] for state in BADGES}
     alone = [one.test for one in of["single"]]
     others = findings.unranked(entry.result.row.role for one in of["single"] for entry in one.entries)
     said = [
