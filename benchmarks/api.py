@@ -197,15 +197,10 @@ class TaskDistribution(Configured):
     @property
     def title(self) -> str:
         """The id and the fields that differ from the variant's, for records: ``sinusoid-v1/k10[shot=7]``."""
-        changed = [f"{name}={value}" for name, value in self.changed.items()]
-        return self.id + (f"[{', '.join(changed)}]" if changed else "")
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The fields that differ from the variant's."""
         fields = getattr(self, "variants", {}).get(self.variant, {})
         usual = type(self)(**{"variant": self.variant, **fields}).config()
-        return {name: value for name, value in self.config().items() if value != usual[name]}
+        changed = [f"{name}={value}" for name, value in self.config().items() if value != usual[name]]
+        return self.id + (f"[{', '.join(changed)}]" if changed else "")
 
     def identity(self) -> list[Any]:
         """The id and the fields that decide a result, for keys: those of `config` without the places of data (metadata

@@ -132,10 +132,11 @@ class ImageTasks(TaskDistribution):
     def title(self) -> str:
         """With the way and the shots that it has: ``omniglot-v1/7w1s[of 5w1s]`` is the variant 5w1s with way = 7."""
         shown = re.sub(r"^\d+w\d+s", f"{self.way}w{self.shot}s", self.variant)
+        fields = super().title.removeprefix(self.id)
         if shown == self.variant:
-            return super().title
-        rest = [f"{name}={value}" for name, value in self.changed.items() if name not in ("way", "shot")]
-        return f"{self.name}-v{self.version}/{shown}[{', '.join([f'of {self.variant}', *rest])}]"
+            return self.id + fields
+        rest = re.sub(r"^\[(way=\d+(, )?)?(shot=\d+(, )?)?|\]$", "", fields)
+        return f"{self.name}-v{self.version}/{shown}[{', '.join(filter(None, (f'of {self.variant}', rest)))}]"
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -48,7 +48,8 @@ class TestProtocol:
         return ", ".join(filter(None, [*parts, "last checkpoint" if self.model == "last" else ""]))
 
     def __str__(self) -> str:
-        parts = [self.support, f"batch-norm: {self.regime}", "last checkpoint" if self.model == "last" else ""]
+        shots = self.support if self.control or not self.shots else f"{self.support} test"
+        parts = [shots, f"batch-norm: {self.regime}", "last checkpoint" if self.model == "last" else ""]
         return f"{self.task} ({', '.join(filter(None, parts))})"
 
 

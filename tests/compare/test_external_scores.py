@@ -123,7 +123,7 @@ def test_foreign_files_that_are_no_table_of_scores(store: Path, tmp_path: Path) 
     frame.iloc[:-1].to_parquet(tmp_path / "cut.parquet")
     for name, match in (
         ("text", r"text\.parquet can't be read as parquet"),
-        ("absent", "no file .*absent"),
+        ("absent", "absent.* is no parquet file"),
         ("few", "has no columns episodes_digest, episode, query"),
         ("empty", "has no scores"),
         ("cut", "one score for each of 10 queries"),

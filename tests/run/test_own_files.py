@@ -243,7 +243,7 @@ def test_only_methods_with_an_own_backbone_import_its_file(folder: Path) -> None
         ({"mine.valu": 1.0}, "unknown field of 'mine' 'valu' (did you mean 'value'?)"),
         ({"mine.value": "big"}, "mine.value = 'big' is str, not float"),
         ({"mien.value": 1.0}, "unknown method or task in settings 'mien' (did you mean 'mine'?)"),
-        ({"maml.inner_lr": 1.0}, "--set maml.inner_lr: this run has no maml; it has mine, sinusoid"),
+        ({"maml.inner_lr": 1.0}, "setting maml.inner_lr: this run has no maml; it has mine, sinusoid"),
     ],
 )
 def test_a_setting_that_an_own_method_lacks_is_named(folder: Path, settings: dict[str, object], said: str) -> None:
