@@ -251,9 +251,10 @@ def origin(method: MetaLearner, name: str, tasks: TaskDistribution, meta_steps: 
     """Where the settings of a method, registered as ``name``, come from on these tasks.
 
     meta_steps: those that `MetaLearner.for_budget` was told; 0: none."""
-    usual_method = build_method(name, tasks)
-    usual = (usual_method.for_budget(meta_steps) if meta_steps else usual_method).config()
-    config = method.config()
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    usual, config = {**defaults, **_settings(method_entry(name, tasks.kind), tasks)}, method.config()
+    if meta_steps and any(value != usual[field] for field, value in config.items()):
+        usual = build_method(name, tasks).for_budget(meta_steps).config()
     changed = [f"{field}={value}" for field, value in config.items() if value != usual[field]]
     if changed:
         return ours(f"set for this run: {', '.join(changed)}")
