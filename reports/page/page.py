@@ -61,9 +61,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(
-    results: Results, methods: Described = NOTHING, tasks: Described = NOTHING
-) -> tuple[str, list[Panel]]:
+def render(results: Results, methods: Described = NOTHING, tasks: Described = NOTHING) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it."""
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -105,7 +105,11 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
     found = across.groups(results)
     several = sum(one.across is not None for one in found) > 1
     shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
-    return {"groups": shown, "folded": not any(one["panels"] for one in shown), "panels": [panel for one in shown for panel in one["panels"]]}
+    return {
+        "groups": shown,
+        "folded": not any(one["panels"] for one in shown),
+        "panels": [panel for one in shown for panel in one["panels"]],
+    }
 
 
 def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def heat(results: Results, further: bool = True) -> Heat:
     """The overview of all results. further: with the tests that no method was trained for."""
     leading = [regimes[0] for regimes in findings_of(results)]
     tests = sorted(
-        (one for one in leading if one.own or (further and _new(one, results))), key=lambda one: (not one.own, KINDS.index(_kind(one)))
+        (one for one in leading if one.own or (further and _new(one, results))),
+        key=lambda one: (not one.own, KINDS.index(_kind(one))),
     )
     entries = [{entry.result.name: entry for entry in one.entries} for one in tests]
     scales = [_scale(one.entries) for one in tests]
