@@ -81,8 +81,10 @@ def _told(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
         return []
     if "label" not in frame and ("x" in frame or "name" not in frame):
         return []
-    who = frame["name"] if "name" in frame else frame["label"]
-    who = who + ", " + frame["order"] + " order" if "order" in frame and "x" in frame else who
+    if "name" in frame:
+        who = frame["name"]
+    else:
+        who = frame["label"] + ", " + frame["order"] + " order" if "order" in frame else frame["label"]
     frame = frame.assign(who=who, half=frame.get("half", math.nan))
     frame = frame.assign(**{end: frame.get(end, math.nan) for end in ("low", "high")})
     if "x" not in frame:
