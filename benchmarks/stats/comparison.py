@@ -115,8 +115,8 @@ class Comparison:
         """The method that is better than every other; None if there is none or one of its pairs has no verdict."""
         beaten = dict.fromkeys(self.names, 0)
         for pair in self.pairs:
-            if pair.kind in DECIDED:
-                beaten[pair.first if pair.kind == "better" else pair.second] += 1
+            if pair.kind in DECIDED or pair.outdone:
+                beaten[pair.second if pair.kind == "worse" else pair.first] += 1
         return next((name for name, count in beaten.items() if count == len(self.names) - 1 > 0), None)
 
     @cached_property
@@ -135,8 +135,9 @@ class Comparison:
 
     @property
     def unstable(self) -> list[Verdict]:
-        """The pairs of the best mean in which a few episodes carry a mean."""
-        return [pair for pair in self._of_the_best if pair.kind == "unstable"]
+        """The pairs of the best mean in which a few episodes carry a mean, but for rivals that are outdone all the
+        same."""
+        return [pair for pair in self._of_the_best if pair.kind == "unstable" and not pair.outdone]
 
     @property
     def starved(self) -> list[Verdict]:

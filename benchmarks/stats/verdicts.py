@@ -83,6 +83,14 @@ class Verdict:
         return self.kind
 
     @property
+    def outdone(self) -> bool:
+        """Whether the second is behind in both ways: by a mean that a few of its own episodes carry, and by the share
+        of episodes won. The first's mean is carried by none, and training was equal."""
+        if self.kind != "unstable" or self.starved or self.contrast.carried[0]:
+            return False
+        return self.ahead == "better" and not self.contrast.estimate < 0
+
+    @property
     def reason(self) -> str:
         """Why there is no verdict on the methods; empty where there is one."""
         return self.unstable or self.starved or ("" if self.adjusted.known else "no interval")
