@@ -184,7 +184,7 @@ PAIRS = dict.fromkeys(("advantage", "low", "high"), words.fixed) | {"p_holm": "{
 
 
 def pairwise(results: Results, looks: Looks) -> Context | None:
-    frame = pairs.pairs_table(results)
+    frame = pairs.page_table(results)
     if frame.empty:
         return None
     leading = forest.forest_panels(results, looks)

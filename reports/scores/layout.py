@@ -97,8 +97,7 @@ class Table:
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
                 shown = (str(markers(cell.look)) if cell.look else "") + _content(header, cell)
                 shown += words.UNDER_TRAINED * cell.mark
-                how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
-                how = how if cells else ' scope="row"'
+                how = f' class="{_classes(header, cell)}"' if cells else ' scope="row"'
                 cells.append(f"<{kind}{how}{said}>{shown}</{kind}>")
             rows.append(f'<tr id="{self._row_id(place)}">{"".join(cells)}</tr>\n')
         return Markup("".join(rows))
@@ -135,7 +134,6 @@ def _content(header: Header, cell: Cell) -> str:
 
 
 def _classes(header: Header, cell: Cell) -> str:
-    """The CSS classes of a cell."""
     kinds = {"missing": cell.value is None, "text": len(cell.text) > LONG and not cell.links, "short": cell.mark}
     return " ".join(filter(None, (header.classes, *(name for name, true in kinds.items() if true))))
 

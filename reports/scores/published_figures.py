@@ -45,9 +45,11 @@ def _row(result: Result, one: Reproduction, several: bool) -> dict[str, Any]:
         "name": f"{result.name}{steps}{share}",
         "outcome": one.outcome,
         "value": mine.estimate * scale,
-        "half": mine.half_width * scale,
+        "low": mine.low * scale,
+        "high": mine.high * scale,
         "published": one.published.value * scale,
-        "published_half": math.nan if half is None else half * scale,
+        "published_low": math.nan if half is None else (one.published.value - half) * scale,
+        "published_high": math.nan if half is None else (one.published.value + half) * scale,
         "metric": result.metric,
     }
 
@@ -68,11 +70,13 @@ def _panel(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Panel:
 
 def _draw(axes: Any, frame: pd.DataFrame, xlabel: str) -> None:
     for place, row in enumerate(frame.itertuples()):
-        bar = None if np.isnan(row.published_half) else row.published_half
+        bar = None if np.isnan(row.published_low) else row.published_high - row.published
         style: dict[str, Any] = {"marker": "o", "capsize": 2, "elinewidth": 1.2, "linestyle": "none"}
         there = {"color": svg.QUIET, "markerfacecolor": svg.PAPER, "markersize": 6}
         axes.errorbar([row.published], [place - 0.14], xerr=bar, **style, **there)
-        axes.errorbar([row.value], [place + 0.14], xerr=row.half, color=COLOURS[row.outcome], markersize=5, **style)
+        axes.errorbar(
+            [row.value], [place + 0.14], xerr=row.high - row.value, color=COLOURS[row.outcome], markersize=5, **style
+        )
     axes.set_yticks(range(len(frame)), frame["name"], fontsize=8)
     axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=xlabel)
     axes.grid(visible=False, axis="y")

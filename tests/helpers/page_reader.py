@@ -167,7 +167,7 @@ class Made:
             if one.across
         }
         frames_ |= {"returns-csv": control.steps_table(results), "totals-csv": control.totals_table(results)}
-        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
+        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.page_table(results)}
         frames_ |= {
             "claims-csv": claims.claims_table(results),
             "under-trained-csv": tables.under_trained_table(results),

@@ -37,7 +37,7 @@ def drawn(axes: Any) -> list[tuple[str, np.ndarray]]:
 
 
 #: figures with names along the y axis
-FLAT = ("forest-", "across-means", "cost-times-")
+FLAT = ("forest-", "published-", "across-means", "cost-times-")
 #: figures whose marks are statistics of the rows of their frame
 SUMMARISED = ("learning-", "cost-times-", "trend-")
 
@@ -77,7 +77,7 @@ def assert_colours(panel: Panel, marks: list[tuple[str, np.ndarray]], flat: bool
     """What is drawn in the colour of one label alone is of that label."""
     labels: dict[str, list[str]] = {}
     for label in panel.labels:
-        labels.setdefault(panel.looks[label].light, []).append(label)
+        labels.setdefault(panel.looks[label].tone, []).append(label)
     if panel.name.startswith("cost-times-"):
         return
     assert set(labels) <= {colour for colour, _ in marks}, panel.name

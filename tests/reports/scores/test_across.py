@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker
 
 from reports.page.page import render
@@ -37,6 +38,12 @@ def test_control_is_averaged_apart(tmp_path: Path) -> None:
     assert set(labelled.across.found.methods) == {"maml", "fomaml", "finetune"}
     assert set(controlled.across.found.methods) == {"maml", "fomaml"}
     assert controlled.across.left_out == ("finetune: no number on walk-v1/2",)
+    table = across.across_table(labelled.across).set_index("method")
+    for task in labelled.across.tasks:
+        runs = task.normalised(task.methods["maml"].mean(axis=1))
+        assert table.loc["maml", task.name] == pytest.approx(runs.mean())
+    assert (table["low"] < table["interquartile_mean"]).all()
+    assert (table["interquartile_mean"] < table["high"]).all()
     html = render(load(tmp_path))[0]
     assert all(
         f'<table id="{name}"' in html for name in ("across-classification-and-regression-csv", "across-control-csv")
