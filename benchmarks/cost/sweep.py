@@ -27,8 +27,7 @@ from benchmarks.run import isolate
 from benchmarks.run.code_hash import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome
 
-#: methods and modules from which all code that decides a cost is reached
-METHODS = ("maml", "fomaml")
+#: modules from which all code that decides a cost is reached, besides the learner's
 ENTRIES = (
     *("benchmarks.cost.measurement", "benchmarks.cost.batches"),
     *(f"benchmarks.cost.peers.{name}" for name in peers.names()),
@@ -242,11 +241,12 @@ def context(device: str) -> dict[str, Any]:
 def key_of(setting: Setting, device: str, facts: Mapping[str, Any]) -> str:
     """The content key: setting, code, device, machine, and the versions of the libraries that are compared."""
     libraries = {name: _version(name) for name in ("torch", *peers.names()) if name not in ("ours", "loop")}
+    timed = sorted({variant.learner for variant in setting.variants})
     return content_key(
         {
             "cell": "cost",
             "setting": {name: value for name, value in grid.plain(setting).items() if name != "limit"},
-            "code": code_hash([registry.method_entry(name).cls for name in METHODS], ENTRIES),
+            "code": code_hash([registry.method_entry(name).cls for name in timed], ENTRIES),
             "device": device.partition(":")[0],
             "machine": facts["machine"].id,
             "versions": libraries,
