@@ -59,7 +59,14 @@ def cost(
 
     check_budget("memory", memory)
     asked = grid.Choice(
-        backbone or (), inner_steps or (), meta_batch or (), order or (), implementation or (), plan, work, learner or ()
+        backbone or (),
+        inner_steps or (),
+        meta_batch or (),
+        order or (),
+        implementation or (),
+        plan,
+        work,
+        learner or (),
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(check_device(device), 1, memory).memory_bytes

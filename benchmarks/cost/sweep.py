@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
-from benchmarks.cost import PRELOAD, batches, control_steps, grid, peers, recurrent_steps
+from benchmarks.cost import PRELOAD, batches, control_steps, gradient_agreement, grid, peers, recurrent_steps
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.workloads import WORKLOADS
@@ -49,7 +49,8 @@ Line = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """Environment steps per second on a task: the module that measures them, and what its results depend on."""
+    """Environment steps per second on a task, or another measurement of a task: the module that measures them, and what
+    its results depend on."""
 
     work: str
     module: str
@@ -59,12 +60,17 @@ class Throughput:
 
     @property
     def label(self) -> str:
-        return f"{self.module.replace('_', ' ')} per second, {self.task}"
+        unit = "" if self.work == "agreement" else " per second"
+        return f"{self.module.replace('_', ' ')}{unit}, {self.task}"
 
 
 THROUGHPUTS = (
     Throughput("environment", "control_steps", control_steps.TASK, ("mujoco", "gymnasium")),
     *(Throughput("recurrent", "recurrent_steps", task, ("jax",), ("rl2",)) for task in recurrent_steps.TASKS),
+)
+#: of first with second order, by `benchmarks.cost.gradient_agreement`
+AGREEMENTS = tuple(
+    Throughput("agreement", "gradient_agreement", task, (), ("maml",)) for task in gradient_agreement.BUDGETS
 )
 
 
@@ -176,12 +182,17 @@ def _run_alone(
 
 
 def throughputs(
-    store: Store, profile: str, line: Line, seconds: float = THROUGHPUT_SECONDS, again: bool = False
+    store: Store,
+    profile: str,
+    line: Line,
+    seconds: float = THROUGHPUT_SECONDS,
+    again: bool = False,
+    which: Sequence[Throughput] = THROUGHPUTS,
 ) -> list[Record]:
     """The records of environment steps per second (`benchmarks.cost.throughput`), each measured if there is none.
     Their rows have columns of their own."""
     facts = context("cpu")
-    kept = (_throughput(each, store, profile, line, seconds, again, facts) for each in THROUGHPUTS)
+    kept = (_throughput(each, store, profile, line, seconds, again, facts) for each in which)
     return [record for record in kept if record is not None]
 
 
