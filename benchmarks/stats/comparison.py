@@ -204,9 +204,18 @@ def compare(
 
 
 def starved(sides: Mapping[str, Scores], metric: str) -> str:
-    """Why two methods are not comparable: one is under-trained, or one saw more than twice the other's examples."""
-    if short := [name for name, scores in sides.items() if scores.under_trained]:
-        return f"{' and '.join(short)} {'is' if len(short) == 1 else 'are'} under-trained"
+    """Why two methods are not comparable; empty if they are."""
+    return short(sides) or unequal(sides, metric)
+
+
+def short(sides: Mapping[str, Scores]) -> str:
+    """Which methods are under-trained; empty if none is."""
+    names = [name for name, scores in sides.items() if scores.under_trained]
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} under-trained" if names else ""
+
+
+def unequal(sides: Mapping[str, Scores], metric: str) -> str:
+    """How much two methods saw, where one saw more than `MOST_EXAMPLES_RATIO` times the other's examples."""
     known = sorted((scores.examples, name) for name, scores in sides.items() if scores.examples)
     if len(known) < 2 or known[1][0] <= MOST_EXAMPLES_RATIO * known[0][0]:
         return ""
