@@ -13,4 +13,4 @@ from benchmarks.stats.contrasts import Contrast, Interval, contrast, margin_on_s
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.grouping import TestProtocol, fullest, grouped, protocol_of, superseded
 from benchmarks.stats.power import Components, components, equivalence_power, needed, power
-from benchmarks.stats.verdicts import Verdict, judge
+from benchmarks.stats.verdicts import Unequal, Verdict, judge

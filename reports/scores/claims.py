@@ -1,7 +1,7 @@
 """Claims of the papers, each judged from the records: it holds, fails, or is undecided.
 
-A claim is a family of paired comparisons, one or more per test, with Holm's test over the family. Methods that saw
-different amounts are not compared: the claim is undecided, and the row says why.
+A claim is a family of paired comparisons, one or more per test, with Holm's test over the family. Where methods saw
+different amounts, the claim is undecided, and the row says why, unless the one that saw less is ahead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from benchmarks.records.record import Record
 from benchmarks.stats import (
     Contrast,
     Scores,
+    Unequal,
     Verdict,
     judge,
     margin_on_scale,
@@ -110,7 +111,10 @@ def _outcome(claim: Claim, verdict: Verdict, first: Side, second: Side) -> tuple
     """The outcome, and why it is undecided where the sides have not seen alike."""
     if claim.equal == "examples":
         why = unequal({side.result.name: _scores(side) for side in (first, second)}, verdict.metric)
-        return ("undecided", why) if why else (verdict.claim(claim.as_good), "")
+        leader = {"better": first, "worse": second}.get(verdict.ahead)
+        if why.reason and (leader is None or leader.result.name != why.fewer):
+            return "undecided", why.reason
+        return verdict.claim(claim.as_good), ""
     # with fewer tasks, as good is enough
     outcome = verdict.claim(as_good=first.tasks < second.tasks)
     ahead, behind = (second, first) if outcome.startswith("fails") else (first, second)
@@ -146,15 +150,22 @@ def _of_column(results: Results, first: Side, second: Side) -> Verdict | None:
 
 
 def _family(
-    couples: Sequence[tuple[Side, Side]], reason: Callable[[dict[str, Scores], str], str]
+    couples: Sequence[tuple[Side, Side]], reason: Callable[[dict[str, Scores], str], Unequal]
 ) -> dict[tuple[Side, Side], Verdict]:
     """The verdicts of pairs that are in no column: one family. reason: why a pair is not comparable."""
     found = {couple: one for couple in couples if (one := _contrast(*couple)) is not None}
     tasks = [(first.result.first.task.equivalence_margin, first.result.metric) for first, _ in found]
-    why = [reason({side.result.name: _scores(side) for side in couple}, couple[0].result.metric) for couple in found]
+    why = [_why(couple, reason) for couple in found]
     names = [(first.name, second.name) for first, second in found]
     margins, metrics = [margin_on_scale(*task) for task in tasks], [metric for _, metric in tasks]
     return dict(zip(found, judge(names, list(found.values()), metrics, margins, starved=why), strict=True))
+
+
+def _why(couple: tuple[Side, Side], reason: Callable[[dict[str, Scores], str], Unequal]) -> Unequal:
+    """Why a pair is not comparable, in the names of the methods; `fewer` is that of the side."""
+    names = {side.result.name: side.name for side in couple}
+    found = reason({side.result.name: _scores(side) for side in couple}, couple[0].result.metric)
+    return found._replace(fewer=names.get(found.fewer, ""))
 
 
 def _scores(side: Side, episodes: int | None = None) -> Scores:

@@ -63,7 +63,9 @@ def place_of(claim: Paired) -> Task:
         ("first", 500_000, False, "holds"),
         ("second", 500_000, False, "fails"),
         ("first", 1_000_001, False, "undecided"),
-        ("second", 1_000_001, True, "undecided"),
+        ("first", 1_000_001, True, "undecided"),
+        # the one with fewer examples leads all the same
+        ("second", 1_000_001, False, "fails"),
         ("first", 1_000_000, True, "holds at this budget"),
     ],
 )
