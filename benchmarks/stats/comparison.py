@@ -206,8 +206,18 @@ def compare(
 
 def starved(sides: Mapping[str, Scores], metric: str) -> Unequal:
     """Why two methods are not comparable: one is under-trained, or one saw more than twice the other's examples."""
-    if short := [name for name, scores in sides.items() if scores.under_trained]:
-        return Unequal(f"{' and '.join(short)} {'is' if len(short) == 1 else 'are'} under-trained")
+    found = short(sides)
+    return found if found.reason else unequal(sides, metric)
+
+
+def short(sides: Mapping[str, Scores]) -> Unequal:
+    """Which methods are under-trained."""
+    names = [name for name, scores in sides.items() if scores.under_trained]
+    return Unequal(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} under-trained" if names else "")
+
+
+def unequal(sides: Mapping[str, Scores], metric: str) -> Unequal:
+    """How much two methods saw, where one saw more than `MOST_EXAMPLES_RATIO` times the other's examples."""
     known = sorted((scores.examples, name) for name, scores in sides.items() if scores.examples)
     if len(known) < 2 or known[1][0] <= MOST_EXAMPLES_RATIO * known[0][0]:
         return Unequal()
