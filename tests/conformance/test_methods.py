@@ -13,7 +13,6 @@ import torch
 from baselines.neural_statistician import MAPS, encoder
 from benchmarks import conformance, registry
 from benchmarks.models import BACKBONES
-from benchmarks.models.backbones import MLP, Conv4
 from benchmarks.models.modules import OwnBackbone
 from benchmarks.registry import Entry
 
@@ -62,21 +61,14 @@ ANSWER = "w.expand(*x.shape[:2], tasks.outputs)"
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backbones with the same layers and a few units in each."""
-    for name, backbone in BACKBONES.items():
-        if isinstance(backbone, Conv4):
-            monkeypatch.setitem(BACKBONES, name, dataclasses.replace(backbone, filters=4))
-        if isinstance(backbone, MLP):
-            widths = tuple(range(9, 9 - len(backbone.widths), -1))
-            monkeypatch.setitem(BACKBONES, name, dataclasses.replace(backbone, widths=widths))
+def small_statistician(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in MAPS:
         monkeypatch.setitem(MAPS, name, (4, 6, 8))
         monkeypatch.setitem(BACKBONES, name, OwnBackbone(name, lambda shape: encoder(shape, (4, 6, 8))))
 
 
 @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: f"{entry.name}-{min(entry.cls.kinds)}")
-def test_every_method_holds_the_contract(entry: Entry, narrow: None) -> None:
+def test_every_method_holds_the_contract(entry: Entry, narrow: None, small_statistician: None) -> None:
     usual = {field.name: field.default for field in dataclasses.fields(entry.cls)}
     cheap = SMALL if "control" in entry.cls.kinds else SMALL | SUPERVISED
     small = {name: min(value, usual[name]) for name, value in cheap.items() if name in usual}
