@@ -95,13 +95,15 @@ def _further(tests: int, more: str) -> Text:
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
     """Tables in lines, next to each other where there is room; the first fit in their order."""
     lines: list[list[tuple[Table, int]]] = []
+    used: list[int] = []
     for part in parts:
-        widths = [sum(console.measure(table).maximum + GAP for table, _ in (*line, part)) for line in lines]
-        fitting = [line for line, width in zip(lines, widths, strict=True) if width - GAP <= console.width]
-        if fitting:
-            fitting[0].append(part)
-        else:
-            lines.append([part])
+        width = console.measure(part[0]).maximum
+        place = next((number for number, taken in enumerate(used) if taken + width <= console.width), len(lines))
+        if place == len(lines):
+            lines.append([])
+            used.append(0)
+        lines[place].append(part)
+        used[place] += width + GAP
     return lines
 
 

@@ -151,7 +151,7 @@ def main() -> None:
         mistake = str(error)
     except OSError as error:
         mistake = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        mistake += streams.unwritten()
+        streams.give_up()
     if code == INTERRUPTED:
         again = ": run the same command again to resume" if sys.argv[1] in RESUMED else ""
         streams.tell(f"interrupted{again}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import shlex
@@ -20,10 +21,11 @@ from whole_runs import profile
 
 from benchmarks.commands.app import app
 from benchmarks.python_api import view
-from reports import words
+from reports import terminal, words
 from reports.results import load
 
 ROOT = Path(__file__).parents[2]
+loaded = functools.cache(load)
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
@@ -79,14 +81,15 @@ def test_list_is_whole(command_line, screen, columns):
 @pytest.mark.parametrize("columns", [80, 100])
 @pytest.mark.parametrize("choice", [(), ("--all",), ("--test", "sinusoid")])
 @pytest.mark.parametrize("name", ["made up", "quick"])
-def test_show_cuts_no_number(command_line, screen, store, columns, choice, name):
+def test_show_cuts_no_number(command_line, screen, store, columns, choice, name, monkeypatch):
     screen(columns)
+    monkeypatch.setattr(terminal, "load", loaded)
     place = store if name == "made up" else ROOT / "reports" / "reference" / name
     answer = command_line("show", "--store", place, *choice)
     assert answer.code == 0
     assert max(map(len, answer.out.splitlines())) <= columns
     assert "…" not in answer.out
-    results = load(place)
+    results = loaded(place)
     shown = [result for result in results.results if "sinusoid" in result.column.task or choice == ("--all",)]
     if not choice:
         shown = [of for of in shown if of.row.own and of.column == results.leading(of.column.test)]
@@ -108,7 +111,7 @@ def test_show_of_the_committed_stores_has_at_most_60_lines(command_line, screen,
 def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_line, screen, tmp_path):
     screen(100)
     tmp_path = tmp_path / "my records"
-    make = made_up.Maker(tmp_path)
+    make = made_up.Maker(tmp_path, episodes=4)
     for number in range(40):
         for method in ("maml", f"own-{number}", f"other-{number}"):
             make.evaluation(method, dataclasses.replace(made_up.SINUSOID, id=f"sinusoid-v1/k{number}"), level=0.4)
