@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,8 @@ WIDTH, HEIGHT = 4.6, 3.2
 
 #: an axis of amounts that differ by more than this factor is logarithmic
 WIDE = 12
+#: a figure of more marks says no values under a pointer
+MOST_TIPS = 600
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,47 @@ class Panel:
         """The figure, drawn on first use."""
         with svg.drawing(self.name, *self.size, self.above, self.left) as (figure, axes):
             self.draw(axes, self.frame)
-            colours = {look.light: look.variable for look in reversed(list(self.looks.values()))}
+            colours = {look.tone: look.variable for look in reversed(list(self.looks.values()))}
             return svg.render(figure, colours, self.description)
+
+    @functools.cached_property
+    def tips(self) -> str:
+        """What the marks say under a pointer, as JSON: the titles of the axes, and of each mark its place in the SVG,
+        name, value and amount; empty where the figure says it itself."""
+        axes, marks = self.svg.figure.axes[0], _told(self.frame)
+        if not marks:
+            return ""
+        places = svg.places(axes, [(mark[0], mark[1]) for mark in marks])
+        told = [[*place, *mark[2:]] for place, mark in zip(places, marks, strict=True)]
+        upright = "x" in self.frame
+        titles = {"x": axes.get_xlabel() if upright else "", "y": axes.get_ylabel() if upright else axes.get_xlabel()}
+        return json.dumps({**titles, "marks": told}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _told(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """(x, y, name, value, amount) of each mark: of points in a plane, or of a row per name."""
+    if "value" not in frame or len(frame) > MOST_TIPS or not {"x", "low", "half"} & {*frame}:
+        return []
+    if "label" not in frame and ("x" in frame or "name" not in frame):
+        return []
+    who = frame["name"] if "name" in frame else frame["label"]
+    who = who + ", " + frame["order"] + " order" if "order" in frame and "x" in frame else who
+    frame = frame.assign(who=who, half=frame["half"] if "half" in frame else math.nan)
+    frame = frame.assign(**{end: frame[end] if end in frame else math.nan for end in ("low", "high")})
+    if "x" not in frame:
+        rows = enumerate(frame.itertuples())
+        return [(row.value, place, row.who, _value(row), "") for place, row in rows if math.isfinite(row.value)]
+    means = frame.groupby(["who", "x"], sort=False)[["value", "low", "high", "half"]].mean().reset_index()
+    means = means[np.isfinite(means["value"])]
+    return [(row.x, row.value, row.who, _value(row), words.digits(row.x, 4)) for row in means.itertuples()]
+
+
+def _value(row: Any) -> str:
+    """``93.2 (92.1 to 94.0)``, or with ± where that is what the frame holds."""
+    value = words.digits(row.value)
+    if math.isfinite(row.low):
+        return f"{value} ({words.digits(row.low)} to {words.digits(row.high)})"
+    return f"{value} ± {words.digits(row.half)}" if math.isfinite(row.half) else value
 
 
 def marks(result: Result, curve: pd.DataFrame, x: str) -> pd.DataFrame:
@@ -85,26 +128,26 @@ def curves(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], alpha: flo
     for (_, label), own in frame.groupby(["name", "label"], sort=False):
         look = looks[str(label)]
         axes.plot(
-            own["x"], own["value"], **{"color": look.light, "linestyle": look.dash, "marker": look.marker, **style}
+            own["x"], own["value"], **{"color": look.tone, "linestyle": look.dash, "marker": look.marker, **style}
         )
-        svg.band(axes, own["x"], own["low"], own["high"], color=look.light, alpha=alpha)
+        svg.band(axes, own["x"], own["low"], own["high"], color=look.tone, alpha=alpha)
 
 
 def levels(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], last: float) -> None:
     """Marks as horizontal lines from 0 to ``last`` that end in a marker with its bar."""
     for row in frame.itertuples():
         look = looks[row.label]
-        style = {"color": look.light, "linestyle": look.dash, "linewidth": 1.2}
+        style = {"color": look.tone, "linestyle": look.dash, "linewidth": 1.2}
         axes.plot([0, last], [row.value] * 2, marker=look.marker, markevery=[1], **style)
         half = [row.high - row.value]
-        axes.errorbar([last], [row.value], half, color=look.light, elinewidth=1.2, capsize=2.5)
+        axes.errorbar([last], [row.value], half, color=look.tone, elinewidth=1.2, capsize=2.5)
 
 
 def points(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     """Marks as points with vertical bars."""
     for row in frame.itertuples():
         look, known = looks[row.label], np.isfinite(row.low)
-        style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 6, "capsize": 2}
+        style = {"color": look.tone, "marker": look.marker, "linestyle": "none", "markersize": 6, "capsize": 2}
         axes.errorbar([row.x], [row.value], [row.high - row.value] if known else None, **style)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -128,7 +130,8 @@ class Results:
     holders: key -> the store of the record's side files.
     costs: what `metabench cost` measured, which has tables of its own.
     complaints: lists that grow, a line per file of a store that could not be read.
-    older: whether older code of a method makes rows too."""
+    older: whether older code of a method makes rows too.
+    page: the folder of the page that links to the records."""
 
     records: list[Record]
     stores: list[Path]
@@ -136,6 +139,15 @@ class Results:
     costs: list[Record] = field(default_factory=list)
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
     older: bool = False
+    page: Path = field(default_factory=Path)
+
+    def link(self, path: Path | str) -> str:
+        """A file's address from the page."""
+        return quote(Path(os.path.relpath(path, self.page)).as_posix())
+
+    def file(self, record: Record) -> str:
+        """The address of a record's file from the page."""
+        return self.link(self.holders[record.key].record_path(record.key))
 
     def arrays(self, record: Record) -> Mapping[str, np.ndarray] | None:
         return self.holders[record.key].arrays(record)
@@ -197,6 +209,14 @@ class Results:
     def metric(self, protocol: TestProtocol) -> str:
         """The metric of a column."""
         return next(column.metric for column in self.compared if column.protocol == protocol)
+
+    def repeated(self, result: Result) -> bool:
+        """Whether the last checkpoint of a method scores as its best one does."""
+        if result.column.model != "last":
+            return False
+        best = replace(result.column, model="best")
+        twins = (one for one in self.results if one.column == best and one.name == result.name)
+        return any(one.interval.estimate == result.interval.estimate for one in twins)
 
     def judged(self, result: Result) -> Comparison | None:
         """The comparison that ranks a result: of its own column, or of the leading one where only others have

@@ -7,7 +7,7 @@ fallback, so one SVG serves both and also works as a file. Markers and dashes se
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,17 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Look:
-    """The look of a method, or of an implementation in the cost benchmark."""
+    """The look of a method, or of an implementation in the cost benchmark.
+
+    tone: ``light``, nudged so little that nobody sees it, so that the marks of a method in a figure have a colour of
+    their own."""
 
     index: int
     light: str
     dark: str
     marker: str
     dash: str | tuple
+    tone: str
     kind: str = "method"
 
     @property
@@ -164,14 +168,15 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     ordered = sorted(set(labels))
     strangers = [name for name in dict.fromkeys(map(_family, ordered)) if name not in KNOWN]
     relatives: dict[str, int] = {}
-    table = {}
+    table: dict[str, Look] = {}
     for index, label in enumerate(ordered):
         family = _family(label)
         generation = relatives.get(family, 0)
         relatives[family] = generation + 1
         (light, dark), shape, line = _known(family) if family in KNOWN else _strange(strangers.index(family))
         marker, dash = MARKERS[(shape + generation) % len(MARKERS)], DASHES[(line + generation) % len(DASHES)]
-        table[label] = Look(index, light, dark, marker, dash)
+        tone = _own_tone(light, {look.tone for look in table.values()})
+        table[label] = Look(index, light, dark, marker, dash, tone)
     return table
 
 
@@ -185,6 +190,12 @@ def _strange(number: int) -> tuple[tuple[str, str], int, int]:
     """The same for a method from elsewhere. At most three colours share a dash, for figures without markers."""
     line, column = divmod(number % PLACES, len(STRANGE))
     return STRANGE[column], column + 3 * line, column // 3 + line
+
+
+def _own_tone(colour: str, taken: Collection[str]) -> str:
+    """The colour nearest to this one that is not taken."""
+    value = int(colour[1:], 16)
+    return next(tone for step in range(256) if (tone := f"#{value ^ step:06x}") not in taken)
 
 
 def _family(label: str) -> str:
@@ -209,13 +220,13 @@ def implementation(label: str) -> Look:
     light, dark = COLOURS[place]
     known = PLANS.index(plan) if plan in PLANS else 1 + zlib.crc32(plan.encode()) % (len(MARKERS) - 1)
     other = known if plan else 0
-    return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], "cost")
+    return Look(place, light, dark, MARKERS[(place + other) % len(MARKERS)], DASHES[other % len(DASHES)], light, "cost")
 
 
 def mapped(table: Mapping[str, Look]) -> dict[str, Any]:
     """Looks as seaborn takes them: palette, markers and dashes by label."""
     return {
-        "palette": {label: look.light for label, look in table.items()},
+        "palette": {label: look.tone for label, look in table.items()},
         "markers": {label: look.marker for label, look in table.items()},
         "dashes": {label: "" if look.dash == "-" else look.dash[1] for label, look in table.items()},
         "markeredgewidth": 0,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import MetabenchError
+from reports.compact import compact
 
 #: placeholders for colours of the page
 INK, QUIET, RULE, PAPER, GOOD, BAD = "#1b1f24", "#5b6570", "#d9dee3", "#fdfdfe", "#1b7f4d", "#b3261e"
@@ -50,6 +51,12 @@ class Drawing(str):
     """The text of an ``<svg>`` element that knows the figure it was made from."""
 
     figure: Any
+
+    @property
+    def inline(self) -> str:
+        """As a part of a page, which has every colour variable and a width of its own."""
+        text = re.sub(r"var\((--[\w-]+), #[0-9a-f]{6}\)", r"var(\1)", self)
+        return re.sub(r' (?:width|height)="[\d.]*pt"| xmlns="[^"]*"| version="[^"]*"', "", text)
 
     def write(self, folder: Path, name: str) -> None:
         """As NAME.svg and NAME.png (on white, 200 dots per inch) into a folder."""
@@ -111,6 +118,14 @@ def band(axes: Any, x: Any, low: Any, high: Any, **style: Any) -> None:
         axes.fill(np.concatenate([x[there], x[there][::-1]]), edge, linewidth=0, **style)
 
 
+def places(axes: Any, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where points of the data are in the SVG."""
+    width, height = axes.figure.get_size_inches() * 72
+    box = axes.get_position()
+    inside = axes.transAxes.inverted().transform(axes.transData.transform(list(points)))
+    return [(round(width * (box.x0 + x * box.width)), round(height * (1 - box.y0 - y * box.height))) for x, y in inside]
+
+
 def legend_above(axes: Any) -> None:
     """A legend above the axes, three names a line."""
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.8, columnspacing=1)
@@ -133,45 +148,10 @@ def render(figure: Any, colours: Mapping[str, str], description: str) -> Drawing
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     variables = {**PAGE_COLOURS, **colours}
     text = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda found: _variable(found[0], variables), text)
-    text = _compact(text)
+    text = compact(text)
     found = Drawing(text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(description)}" ', 1))
     found.figure = figure
     return found
-
-
-#: in the order in which they are applied: what matplotlib writes at length -> the same in short
-SHORTER = (
-    (r"\s*\n\s*", " "),
-    (r"(?<=\d\.\d)\d+", ""),
-    (r"(?<=\d)\.0(?=[ \",)])", ""),
-    (r' transform="rotate\(-0 [^)]*\)"', ""),
-    (r" font-family: [^;]*;", ""),
-    (r"; stroke-linecap: (?:round|butt|square)", ""),
-    (r"stroke-linejoin: (?:miter|round);? ?", ""),
-    (r'<path d="[^"]*" (?:clip-path="[^"]*" )?style="fill: none" ?/>', ""),
-    (r" xmlns:xlink=[^ ]*", ""),
-    (r"xlink:href", "href"),
-    (r"> +<", "><"),
-    (r' "', '"'),
-    (r"; ", ";"),
-    (r": (?=[^<>]*\")", ":"),
-)
-
-
-def _compact(text: str) -> str:
-    """The same picture in half as many bytes and elements: one decimal, one font, no groups without attributes."""
-    for pattern, short in SHORTER:
-        text = re.sub(pattern, short, text)
-    kept: list[bool] = []
-
-    def unwrapped(tag: re.Match[str]) -> str:
-        if tag[0] == "</g>":
-            return tag[0] if kept.pop() else ""
-        kept.append(tag[0] != "<g>")
-        return tag[0] if kept[-1] else ""
-
-    text = re.sub(r"<g>|<g [^>/]*>|</g>", unwrapped, re.sub(r"<g ?/>", "", text))
-    return text.replace("<svg ", "<svg font-family=\"Arial, 'DejaVu Sans', sans-serif\" ", 1)
 
 
 def _variable(colour: str, variables: Mapping[str, str]) -> str:

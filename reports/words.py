@@ -55,7 +55,21 @@ def number(value: float, metric: str) -> str:
 
 def fixed(value: float, decimals: int = 3) -> str:
     """``0.381``; ``5.9e+20`` from a million on."""
-    return f"{value:.1e}" if abs(value) >= 1e6 else f"{value:.{decimals}f}"
+    return minus(f"{value:.1e}" if abs(value) >= 1e6 else f"{value:.{decimals}f}")
+
+
+def minus(text: str) -> str:
+    """A number with a true minus."""
+    return text.replace("-", MINUS)
+
+
+def digits(value: float, count: int = 3) -> str:
+    """A number in so many significant digits at most: ``0.0431``, ``94``, ``15,000``."""
+    if not math.isfinite(value):
+        return MISSING
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return minus(f"{value:.1e}")
+    return minus(f"{value:,.0f}" if abs(value) >= 10**count else f"{value:.{count}g}")
 
 
 def plus_minus(interval: Interval, metric: str) -> str:
@@ -71,9 +85,9 @@ def short(interval: Interval, metric: str) -> str:
     if not math.isfinite(mean):
         return "not a number"
     if not 1e-3 <= abs(mean) < 1e6:
-        return f"{mean:.1e}".replace("-", MINUS) if mean else "0"
+        return minus(f"{mean:.1e}") if mean else "0"
     decimals = max(0, 2 - math.floor(math.log10(abs(mean))))
-    told = f"{mean:.{decimals}f}".replace("-", MINUS)
+    told = minus(f"{mean:.{decimals}f}")
     return f"{told} ±{half_width:.{decimals}f}" if interval.known else told
 
 

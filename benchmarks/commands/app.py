@@ -110,6 +110,7 @@ def report(
         output or home() / "index.html",
         figures,
         catalogue.load()["methods"],
+        catalogue.load()["tasks"],
     )
     typer.echo(f"wrote {options.near(written)}")
 

@@ -104,7 +104,7 @@ def _draw_memory(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> N
     for (label, order), line in frame.groupby(["label", "order"], sort=False):
         look, ours = looks[str(label)], label == frames.OURS
         style = {"linewidth": 2.2 if ours else 1.1, "marker": look.marker, "markersize": 6 if ours else 4}
-        axes.plot(line["x"], line["value"], color=look.light, linestyle="-" if order == "second" else "--", **style)
+        axes.plot(line["x"], line["value"], color=look.tone, linestyle="-" if order == "second" else "--", **style)
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
     axes.set(xlabel="inner steps", ylabel="peak of a step (MiB)")

@@ -183,7 +183,7 @@ def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str
         look = looks[row.label]
         along = [[row.time - row.low], [row.high - row.time]]
         up = [[row.advantage - row.advantage_low], [row.advantage_high - row.advantage]]
-        style_of = {"color": look.light, "marker": look.marker, "linestyle": "none", "capsize": 2}
+        style_of = {"color": look.tone, "marker": look.marker, "linestyle": "none", "capsize": 2}
         axes.errorbar([row.time], [row.advantage], up, along, **style_of)
     axes.set_xlim(min(0.9, frame["low"].min()), 1.1 * frame["high"].max())
     _named(axes, frame.to_dict("records"))

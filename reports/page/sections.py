@@ -16,7 +16,7 @@ import pandas as pd
 
 from reports import trend, words
 from reports.cost import frames, sections
-from reports.page import answers
+from reports.page import answers, glossary
 from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
@@ -45,11 +45,13 @@ Context = Mapping[str, Any]
 @dataclass(frozen=True)
 class Section:
     """name: of its template, and its id on the page. link: its name in the navigation, "" on the first screen.
-    build: the values of the template; None leaves the section out."""
+    title: its heading. build: the values of the template; None leaves the section out. folded: closed at first."""
 
     name: str
     link: str
+    title: str
     build: Callable[[Results, Looks], Context | None]
+    folded: bool = False
 
 
 def in_short(results: Results, looks: Looks) -> Context | None:
@@ -86,7 +88,7 @@ def score_tables(results: Results, looks: Looks) -> Context | None:
     if not results.results:
         return None
     own = {words.title(results.leading(test), results.columns) for test in results.tests if results.own(test)}
-    tables_ = layout.score_tables(results, looks)
+    tables_ = layout.score_tables(results, looks, linked=True)
     return {
         "tables": [one for one in tables_ if one.title in own],
         "further": [t for t in tables_ if t.title not in own],
@@ -103,7 +105,7 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
     found = across.groups(results)
     several = sum(one.across is not None for one in found) > 1
     shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
-    return {"groups": shown, "panels": [panel for one in shown for panel in one["panels"]]}
+    return {"groups": shown, "folded": not any(one["panels"] for one in shown), "panels": [panel for one in shown for panel in one["panels"]]}
 
 
 def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:
@@ -128,13 +130,16 @@ def shots(results: Results, looks: Looks) -> Context | None:
 def learning(results: Results, looks: Looks) -> Context | None:
     panels = curves.learning_panels(results, looks)
     folded = [panel for panel in panels if panel.name.endswith("-seconds")]
-    return (
-        {"panels": panels, "shown": [one for one in panels if one not in folded], "folded": folded} if panels else None
-    )
+    shown = [one for one in panels if one not in folded]
+    return {"panels": panels, "shown": shown, "folded": folded} if panels else None
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
-    return _panels(trade_offs.cost_panels(results, looks))
+    """Against seconds, and (folded) against examples or environment steps."""
+    panels = trade_offs.cost_panels(results, looks)
+    shown = [one for one in panels if one.name.endswith("-seconds")]
+    folded = [one for one in panels if one not in shown]
+    return {"panels": panels, "shown": shown, "folded": folded} if panels else None
 
 
 def functions(results: Results, looks: Looks) -> Context | None:
@@ -204,7 +209,20 @@ def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context
     """The section of method cards. methods: the registered ones."""
 
     def build(results: Results, looks: Looks) -> Context | None:
-        return {"cards": cards.cards(results, heat.heat(results), methods)} if results.records else None
+        if not results.records:
+            return None
+        found = cards.cards(results, heat.heat(results), methods)
+        return {"cards": [one for one in found if one.lines], "others": [one for one in found if not one.lines]}
+
+    return build
+
+
+def task_sheets(tasks: cards.Described) -> Callable[[Results, Looks], Context | None]:
+    """The data sheets of the tasks of the records. tasks: the registered ones."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        found = cards.sheets(results, tasks)
+        return {"sheets": found} if found else None
 
     return build
 
@@ -253,45 +271,52 @@ def failures(results: Results, looks: Looks) -> Context:
 
 
 def protocol(results: Results, looks: Looks) -> Context:
-    main, regimes = tables.main_table(results), {column.regime for column in results.columns}
+    main = tables.main_table(results)
+    machines = tables.machines_table(results.measured)
+    same = [name for name in machines if machines[name].astype(str).nunique() == 1 and len(machines) > 1]
     return {
         "csv": data_uri(main.convert_dtypes().to_csv(index=False).encode()) if len(main) else "",
-        "regimes": [name for name in words.REGIME_MEANINGS if name in regimes],
-        "machines": tables.machines_table(results.measured).to_dict("records"),
+        "common": {name: machines[name].iloc[0] for name in same if machines[name].iloc[0]},
+        "machines": _table("machines.csv", "Machines and versions", machines.drop(columns=same)),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
 
 
-def of(methods: cards.Described) -> Sequence[Section]:
-    """All sections. methods: the registered ones, for their cards."""
+def of(methods: cards.Described, tasks: cards.Described) -> Sequence[Section]:
+    """All sections. methods, tasks: the registered ones, for their cards."""
     place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
-    return [*SECTIONS[:place], Section("methods", "Methods", method_cards(methods)), *SECTIONS[place:]]
+    described = (
+        Section("methods", "Methods", "Methods", method_cards(methods)),
+        Section("tasks", "Tasks", "Tasks", task_sheets(tasks)),
+    )
+    return [*SECTIONS[:place], *described, *SECTIONS[place:]]
 
 
 SECTIONS: Sequence[Section] = (
     # the first screen: the answers
-    Section("answers", "", in_short),
-    Section("overview", "", overview),
-    Section("findings", "Verdicts", findings),
-    Section("second-order", "Second order", sections.second_order),
-    Section("published", "Published", published),
-    Section("changes", "", changes),
+    Section("answers", "", "", in_short),
+    Section("overview", "", "Methods and tests", overview),
+    Section("findings", "Verdicts", "Which meta-learner is best, and is the difference real?", findings),
+    Section("second-order", "Second order", "Is second order worth it?", sections.second_order),
+    Section("published", "Published", "Are the published numbers reached?", published),
+    Section("changes", "", "Did a change make anything slower or worse?", changes),
     # what they rest on
-    Section("results", "Results", score_tables),
-    Section("across", "Across tasks", across_tasks),
-    Section("steps", "Inner steps", steps),
-    Section("shots", "Shots", shots),
-    Section("learning", "Learning curves", learning),
-    Section("cost", "Cost", training_cost),
-    Section("implementations", "Implementations", sections.implementations),
-    Section("functions", "Fits", functions),
-    Section("control", "Control", controlled),
-    Section("episodes", "Episodes", episodes),
-    Section("pairs", "Pairs", pairwise),
-    Section("claims", "Claims", claimed),
-    Section("trend", "Trend", timed),
-    Section("failures", "Failures and skips", failures),
-    Section("protocol", "Protocol and machine", protocol),
+    Section("results", "Results", "Results", score_tables),
+    Section("across", "Across tasks", "Across tasks", across_tasks),
+    Section("steps", "Inner steps", "Score against inner steps", steps),
+    Section("shots", "Shots", "Score against test shots", shots, folded=True),
+    Section("learning", "Learning curves", "Learning curves", learning),
+    Section("cost", "Cost", "Score against training cost", training_cost),
+    Section("implementations", "Implementations", "Implementations", sections.implementations, folded=True),
+    Section("functions", "Fits", "Fits before and after adaptation", functions, folded=True),
+    Section("control", "Control", "Control", controlled),
+    Section("episodes", "Episodes", "Sample episodes", episodes, folded=True),
+    Section("pairs", "Pairs", "Pairwise differences", pairwise, folded=True),
+    Section("claims", "Claims", "Claims of the papers", claimed, folded=True),
+    Section("trend", "Trend", "Times of the regression gate", timed, folded=True),
+    Section("failures", "Failures and skips", "Failures and skips", failures, folded=True),
+    Section("protocol", "Protocol and machine", "Protocol and machine", protocol),
+    Section("glossary", "Glossary", "Glossary", lambda results, looks: {"terms": glossary.TERMS}),
 )
 
 

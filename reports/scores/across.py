@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.stats import Aggregate, Column, TaskScores, aggregate, task_scores
+from benchmarks.stats.contrasts import SEEDS_FOR_METHODS
 from reports import words
 from reports.panels import WIDTH, Panel
 from reports.results import REGIMES, Results
@@ -52,6 +53,8 @@ class Group:
     why: tuple[str, ...] = ()
 
 
+#: the fewest tasks of an aggregate
+TASKS = 3
 #: averaged separately: hardly any method is for both
 GROUPS = {False: "Classification and regression", True: "Control"}
 
@@ -122,12 +125,14 @@ def _gather(results: Results, own: Sequence[Column], regime: str) -> _Gathered:
 def _across(results: Results, here: _Gathered) -> Across | tuple[str, ...]:
     """The aggregate of one regime, or why there is none."""
     left_out = (*here.lacking, *here.left_out)
-    if len(here.tasks) < 2:
-        needed = f"an aggregate needs two tasks with a floor, a ceiling and two learners; here {len(here.tasks)}"
+    if len(here.tasks) < TASKS:
+        needed = f"an aggregate needs {TASKS} tasks with a floor, a ceiling and two learners; here {len(here.tasks)}"
         return (needed, *here.left_out)
     if len(here.shared) < 2:
         who = f"only {words.listed(sorted(here.shared))}" if here.shared else "no method"
         return (f"{who} has a result on every task", *left_out)
+    if (seeds := min(task.seeds for task in here.tasks)) < SEEDS_FOR_METHODS:
+        return (f"an aggregate needs {SEEDS_FOR_METHODS} training seeds; here {seeds}", *left_out)
     found = aggregate(here.tasks)
     shown = [one for one in results.results if here.title.get(str(one.column)) in found.tasks]
     under_trained = frozenset(one.name for one in shown if one.under_trained)
@@ -195,7 +200,7 @@ def across_panels(results: Results, across: Across, looks: Mapping[str, Look], g
 def _draw_means(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     for row in frame.itertuples():
         look = looks[row.label]
-        style = {"color": look.light, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
+        style = {"color": look.tone, "marker": look.marker, "linestyle": "none", "markersize": 7, "capsize": 3}
         bars = np.maximum([[row.value - row.low], [row.high - row.value]], 0)
         axes.errorbar([row.value], [row.Index], xerr=bars if np.isfinite(row.low) else None, elinewidth=2, **style)
     axes.set(xlabel="interquartile mean", ylim=(len(frame) - 0.4, -0.6))
@@ -206,6 +211,6 @@ def _draw_means(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> No
 def _draw_profile(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     for label, own in frame.groupby("label", sort=False):
         look = looks[str(label)]
-        axes.plot(own["x"], own["value"], color=look.light, linestyle=look.dash, drawstyle="steps-post")
-        axes.fill_between(own["x"], own["low"], own["high"], step="post", color=look.light, alpha=0.12, lw=0)
+        axes.plot(own["x"], own["value"], color=look.tone, linestyle=look.dash, drawstyle="steps-post")
+        axes.fill_between(own["x"], own["low"], own["high"], step="post", color=look.tone, alpha=0.12, lw=0)
     axes.set(xlabel="normalised score τ", ylabel="share of runs above τ", xlim=(0, 1), ylim=(-0.03, 1.03))

@@ -228,7 +228,7 @@ def _path_panel(result: Result, arrays: Mapping[str, np.ndarray], test: str, loo
 def _draw_paths(axes: Any, frame: pd.DataFrame, look: Look) -> None:
     goals = frame[frame["name"] == "goals"]
     for (name, task), path in frame.groupby(["name", "task"], sort=False):
-        style = {"color": look.light, "linewidth": 1.8}
+        style = {"color": look.tone, "linewidth": 1.8}
         if name == "before":
             style = {"color": svg.QUIET, "linewidth": 1.0, "linestyle": (0, (2, 1))}
         axes.plot(path["x"], path["value"], label=name if task == 0 else None, **style)

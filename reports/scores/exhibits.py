@@ -119,7 +119,7 @@ def _draw_function(axes: Any, frame: pd.DataFrame, look: Look) -> None:
     axes.plot(*truth, color=svg.QUIET, linewidth=1.4, label="truth")
     for name, line in lines.items():
         thin = {"linewidth": 1.3, "linestyle": (0, (1, 1.5)) if name == "before" else (0, (4, 2)), "alpha": 0.8}
-        axes.plot(*line, color=look.light, label=name, **({"linewidth": 2.0} if name == last else thin))
+        axes.plot(*line, color=look.tone, label=name, **({"linewidth": 2.0} if name == last else thin))
     axes.plot(*support, label="support", linestyle="none", marker="^", markersize=6, color=svg.INK, zorder=5)
     axes.set(xlabel="x", ylim=_limits(truth[1].to_numpy()))
     svg.legend_above(axes)

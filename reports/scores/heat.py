@@ -80,7 +80,7 @@ def heat(results: Results, further: bool = True) -> Heat:
     """The overview of all results. further: with the tests that no method was trained for."""
     leading = [regimes[0] for regimes in findings_of(results)]
     tests = sorted(
-        (one for one in leading if one.own or further), key=lambda one: (not one.own, KINDS.index(_kind(one)))
+        (one for one in leading if one.own or (further and _new(one, results))), key=lambda one: (not one.own, KINDS.index(_kind(one)))
     )
     entries = [{entry.result.name: entry for entry in one.entries} for one in tests]
     scales = [_scale(one.entries) for one in tests]
@@ -90,7 +90,11 @@ def heat(results: Results, further: bool = True) -> Heat:
         own = [column.get(name) for column in entries]
         results_of = [entry.result for entry in own if entry]
         cells = tuple(
-            Cell(entry, _place(entry, scale)) if entry else Cell(why=_why(reasons, results_of[0].label, test))
+            Cell(why="the last checkpoint is the best one")
+            if entry and results.repeated(entry.result)
+            else Cell(entry, _place(entry, scale))
+            if entry
+            else Cell(why=_why(reasons, results_of[0].label, test))
             for entry, scale, test in zip(own, scales, tests, strict=True)
         )
         groups[_group(results_of)].append(Line(name, results_of[0].label, cells))
@@ -98,6 +102,11 @@ def heat(results: Results, further: bool = True) -> Heat:
         tuple(tests),
         tuple((name, tuple(sorted(lines, key=lambda line: line.standing))) for name, lines in groups.items() if lines),
     )
+
+
+def _new(test: Finding, results: Results) -> bool:
+    """Whether a test has a score that no other test has: a last checkpoint may be the best one for every method."""
+    return not all(results.repeated(entry.result) for entry in test.entries)
 
 
 def _kind(test: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,8 @@ LONG = 60
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell. value: to sort by. half_width: of a score's 95 % interval. mark: under-trained. look: of a method."""
+    """A cell. value: to sort by. half_width: of a score's 95 % interval. mark: under-trained. look: of a method.
+    links: text and address of each. command: what a button copies."""
 
     text: str
     value: Any = None
@@ -36,6 +38,8 @@ class Cell:
     mark: bool = False
     look: Look | None = None
     note: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,18 @@ class Header:
 
 @dataclass(frozen=True)
 class Table:
-    """name: of its CSV file. common: facts shared by all rows, printed once above the table."""
+    """name: of its CSV file. common: facts shared by all rows, printed once above the table. task: its name."""
 
     name: str
     title: str
     headers: list[Header]
     rows: list[list[Cell]]
     common: list[tuple[str, str]] = field(default_factory=list)
+    task: str = ""
+
+    @property
+    def id(self) -> str:
+        return slug(self.name)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -71,24 +80,26 @@ class Table:
         """Its rows as HTML, ten times as fast as by a template. marker, dagger: macros of the templates."""
         markers = functools.cache(marker)
         rows = []
-        for row in self.rows:
+        for place, row in enumerate(self.rows):
             cells: list[str] = []
             for header, cell in zip(self.headers, row, strict=True):
                 kind = "td" if cells else "th"
-                said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"'
+                sorts = header.numeric or bool(cell.links) or cell.value != cell.text
+                said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"' if sorts else ""
                 said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
-                shown = f"{markers(cell.look) if cell.look else ''}{escape(cell.text)}{dagger if cell.mark else ''}"
-                how = f'class="{_classes(header, cell)}"' if cells else 'scope="row"'
-                cells.append(f"<{kind} {how}{said}>{shown}</{kind}>")
-            rows.append(f"<tr{self._row_id(row)}>{''.join(cells)}</tr>\n")
+                shown = f"{markers(cell.look) if cell.look else ''}{_content(header, cell)}{dagger if cell.mark else ''}"
+                how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
+                how = how if cells else ' scope="row"'
+                cells.append(f"<{kind}{how}{said}>{shown}</{kind}>")
+            rows.append(f'<tr id="{self._row_id(place)}">{"".join(cells)}</tr>\n')
         return Markup("".join(rows))
 
-    def _row_id(self, row: list[Cell]) -> str:
-        """The id of a row with a method, which the overview links to."""
-        return (
-            f' id="row-{slug(f"{self.title} {row[0].text}")}"' if row[0].look and row[0].look.kind == "method" else ""
-        )
+    def _row_id(self, place: int) -> str:
+        """The id of a row; the overview links to those of methods."""
+        first = self.rows[place][0]
+        method = first.look is not None and first.look.kind == "method"
+        return f"row-{slug(f'{self.title} {first.text}')}" if method else f"{self.id}-{place + 1}"
 
     def markdown(self) -> str:
         """As a Markdown table."""
@@ -105,6 +116,14 @@ class Table:
         return "\n".join(
             [rf"\begin{{tabular}}{{{align}}}", r"\toprule", first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
         )
+
+
+def _content(header: Header, cell: Cell) -> str:
+    """The text of a cell, its links, and the button that copies its command."""
+    text = escape(words.minus(cell.text) if header.numeric else cell.text)
+    linked = " ".join(f'<a href="{escape(href)}">{escape(name)}</a>' for name, href in cell.links)
+    button = f' <button type="button" class="copy" title="{escape(cell.command)}">command</button>'
+    return (linked or text) + (button if cell.command else "")
 
 
 def _classes(header: Header, cell: Cell) -> str:
@@ -128,7 +147,6 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "backbone": ("backbone", "the network", str),
     "settings": ("settings", "published, this suite's own (and what they were chosen on), or validation tasks", str),
     "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
-    "best_step": ("best step", "meta-step of the state that is tested: the best on validation episodes", str),
     "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", words.grouped),
     "share_of_budget": (
@@ -154,19 +172,31 @@ ON_SCREEN = (
     *("published", "reproduced", "training_inner_steps", "inner_rate_mean_loss", "backbone", "meta_steps"),
     *("examples_seen", "environment_steps_seen", "training_batch_norm", "best_step", "pace"),
 )
+#: not told again where the same fits are tested under other conditions
+OF_FITS = (
+    *("training_inner_steps", "inner_rate_mean_loss", "backbone", "settings", "best_step", "failed_validations"),
+    *("meta_steps", "share_of_budget", "training_seconds", "pace", "examples_seen", "environment_steps_seen"),
+    "training_batch_norm",
+)
 TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 
 
-def score_tables(results: Results, looks: Mapping[str, Look]) -> list[Table]:
-    """One table per test: methods in rows, best first in the regime that most of them have."""
+def score_tables(results: Results, looks: Mapping[str, Look], linked: bool = False) -> list[Table]:
+    """One table per test: methods in rows, best first in the regime that most of them have.
+
+    linked: with a last column of links to the records of a row."""
     frame = main_table(results).assign(result=ordered(results))
-    return [_score_table(title, group, results, looks) for title, group in frame.groupby("task", sort=False)]
+    frame = frame[[not results.repeated(result) for result in frame["result"]]]
+    return [_score_table(title, group, results, looks, linked) for title, group in frame.groupby("task", sort=False)]
 
 
-def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look]) -> Table:
+def _score_table(
+    title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look], linked: bool
+) -> Table:
     told = [name for name in DETAILS if frame[name].notna().any() and not (name in COUNTS and not frame[name].any())]
     common = [name for name in COMMON if name in told and frame[name].nunique(dropna=False) == 1]
-    details = [name for name in told if name not in common]
+    own = results.own(frame["result"].iloc[0].column.test)
+    details = [name for name in told if name not in common and (own or name not in OF_FITS)]
     counts = frame["batch_norm"].value_counts()
     regimes = sorted(counts.index, key=lambda name: (name == "none", -counts[name], REGIMES.index(name)))
     first: Result = frame["result"].iloc[0]
@@ -188,16 +218,59 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
             for name in regimes
         ),
         *(Header(*DETAILS[name][:2], name not in TEXTS, screen=name in ON_SCREEN) for name in details),
+        *([Header("record", numeric=False, screen=True)] if linked else []),
     ]
     rows = [
-        [Cell(name, name, look=looks[rows[0]["result"].label])]
+        [_method(name, rows[0]["result"].label, looks)]
         + (_rank(name, ranked) if ranked else [])
         + [_score([row for row in rows if row["batch_norm"] == regime]) for regime in regimes]
         + [_detail([row[detail] for row in rows], detail) for detail in details]
+        + ([_record([row["result"] for row in rows], results)] if linked else [])
         for name, rows in best_first
     ]
     said = [(DETAILS[name][0], _detail(frame[name], name).text) for name in common]
-    return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said])
+    said += [("commit", words.listed(commits))] if linked and (commits := _commits(frame["result"])) else []
+    task = first.first.task.name
+    return Table(f"{slug(title)}.csv", title, headers, rows, [("score", words.axis(first.metric)), *said], task)
+
+
+def _method(name: str, label: str, looks: Mapping[str, Look]) -> Cell:
+    return Cell(name, name, look=looks[label], links=((name, f"#method-{slug(label)}"),))
+
+
+def _record(found: Sequence[Result], results: Results) -> Cell:
+    """The files of a row's records, a link per training seed (and regime), and the command that makes them."""
+    records = {tested.record.key: (result, tested.record) for result in found for tested in result.tested}
+    several = len(found) > 1
+    links = tuple(
+        (
+            f"{result.column.regime} {record.seed}" if several and record.seed is not None
+            else result.column.regime if several
+            else "record" if record.seed is None
+            else f"seed {record.seed}",
+            results.file(record),
+        )
+        for result, record in records.values()
+    )  # fmt: skip
+    return Cell(" ".join(name for name, _ in links), " ".join(records), links=links, command=_command(found))
+
+
+def _command(found: Sequence[Result]) -> str:
+    """``metabench run --profile quick -m maml -t sinusoid-v1/k10 --seeds 0,1``: makes the records of a row."""
+    first = found[0].first
+    record, task = first.record, first.conditions.trained_on or first.task.id
+    seeds = sorted({one for result in found for one in result.seeds if one is not None})
+    parts = ["metabench", "run", *(["--profile", record.profile] if record.profile else [])]
+    parts += ["-m", first.method.name, "-t", task]
+    parts += ["--seeds", ",".join(map(str, seeds)) + "," * (len(seeds) == 1)] if seeds else []
+    parts += ["--device", record.device] if record.device != "cpu" else []
+    return shlex.join(parts)
+
+
+def _commits(found: Iterable[Result]) -> list[str]:
+    """The commits of the records, in short."""
+    gits = (tested.record.git for result in found for tested in result.tested)
+    return list(dict.fromkeys(git.commit[:8] + "+" * git.dirty for git in gits if git))
 
 
 def _heading(regime: str, plain: bool, metric: str) -> tuple[str, str]:
@@ -236,7 +309,7 @@ def _score(rows: Sequence[Row]) -> Cell:
         return Cell(words.MISSING)
     row, result = rows[0], rows[0]["result"]
     note = "" if result.interval.known else "one episode: no interval"
-    text = words.plus_minus(result.interval, result.metric)
+    text = words.short(result.interval, result.metric)
     half_width = float(row["half_width_95"]) if result.interval.known else None
     return Cell(text, float(row["mean"]), half_width, result.under_trained, note=note)
 
@@ -271,5 +344,5 @@ def _plain(value: Any, form: Callable[[Any], str] | None) -> Cell:
     if form is not None:
         return Cell(form(value), value)
     return Cell(
-        f"{value:.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value
+        words.digits(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value
     )

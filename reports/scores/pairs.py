@@ -65,11 +65,6 @@ def pairs_table(results: Results) -> pd.DataFrame:
                     "interval": "adjusted" if pair.shown is pair.adjusted else "90 %",
                     "unit": {"accuracy": "points", "squared error": "factor"}.get(metric, metric),
                     "p_holm": pair.p_holm,
-                    "within_margin": pair.equivalent,
-                    "survives_new_classes": pair.survives_new_classes,
-                    "about": pair.scope,
-                    "seeds": pair.contrast.seeds,
-                    "episodes": pair.contrast.episodes,
                     "would_decide": str(pair.need) if pair.need else None,
                 }
             )

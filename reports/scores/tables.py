@@ -128,24 +128,28 @@ def _where(records: Iterable[Record]) -> list[str]:
 
 
 def under_trained_table(results: Results) -> pd.DataFrame:
-    """The fits that are marked as under-trained, and why."""
-    rows: dict[str, dict[str, Any]] = {}
+    """The fits that are marked as under-trained, and why: a row per method and task, with means over its seeds."""
+    fits: dict[tuple[str, str], dict[str, Record]] = {}
     for record in sorted(results.records, key=lambda record: record.cell != "fit"):
-        if (training := record.training) and training.under_trained and record.ok and record.task:
-            row = {
-                "method": record.label,
-                "task": record.task.id,
-                "seed": record.seed,
-                "meta_steps": training.meta_steps,
-                "published_meta_steps": training.published_meta_steps,
-                "share_of_budget": training.share,
-                "examples": training.examples or training.environment_steps,
-                "still_improving": training.still_improving,
-                "stopped_by": training.stopped_by,
-                "training_seconds": training.seconds,
-            }
-            rows.setdefault(training.fit, row)
-    return pd.DataFrame(sorted(rows.values(), key=lambda row: (row["task"], row["method"], row["seed"])))
+        if record.training and record.training.under_trained and record.ok and record.task:
+            fits.setdefault((record.task.id, record.label), {}).setdefault(record.training.fit, record)
+    return pd.DataFrame([_under_trained(task, label, list(found.values())) for (task, label), found in sorted(fits.items())])
+
+
+def _under_trained(task: str, label: str, records: list[Record]) -> dict[str, Any]:
+    trained = [record.training for record in records if record.training]
+    return {
+        "method": label,
+        "task": task,
+        "seeds": ", ".join(str(seed) for seed in sorted(_known(record.seed for record in records))),
+        "meta_steps": _shared(one.meta_steps for one in trained),
+        "published_meta_steps": _shared(one.published_meta_steps for one in trained),
+        "share_of_budget": _least(one.share for one in trained),
+        "examples": _mean(one.examples or one.environment_steps for one in trained),
+        "still_improving": any(one.still_improving for one in trained),
+        "stopped_by": _shared(one.stopped_by for one in trained),
+        "training_seconds": _mean(one.seconds for one in trained),
+    }
 
 
 def machines_table(records: Iterable[Record]) -> pd.DataFrame:

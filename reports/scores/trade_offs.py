@@ -76,7 +76,8 @@ def _cost_panel(
 
 def _draw_costs(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], kept: list[int], **titles: str) -> None:
     best = frame.iloc[kept]
-    axes.plot(best["x"], best["value"], color=svg.QUIET, linewidth=1, linestyle=(0, (3, 2)))
+    dashed = {"linestyle": (0, (3, 2)), "drawstyle": "steps-post"}
+    axes.plot(best["x"], best["value"], color=svg.QUIET, linewidth=1, **dashed)
     points(axes, frame, looks)
     axes.set(**titles)
     from_zero(axes, frame["x"])
