@@ -27,16 +27,18 @@ def write_report(
     output: Path | str,
     figure_folder: Path | str | None = None,
     methods: Described = NOTHING,
+    against: Path | None = None,
 ) -> Path:
     """Write the page about the records of one store or several; returns its path.
 
     figure_folder: where to write every figure as SVG and PNG too. methods: the summary, paper and file of each
-    registered method, for its card. Raises `MetabenchError` where there are no records.
+    registered method, for its card. against: another store, for a section on what changed since. Raises
+    `MetabenchError` where there are no records.
     """
     with _uncollected():
         from reports.results import load
 
-        html, panels = render(load(store_path), methods)
+        html, panels = render(load(store_path), methods, load(against) if against else None)
         if figure_folder is not None:
             Path(figure_folder).mkdir(parents=True, exist_ok=True)
             for panel in panels:
@@ -58,7 +60,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(results: Results, methods: Described = NOTHING) -> tuple[str, list[Panel]]:
+def render(results: Results, methods: Described = NOTHING, other: Results | None = None) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it."""
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -75,7 +77,7 @@ def render(results: Results, methods: Described = NOTHING) -> tuple[str, list[Pa
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
     environment.globals.update(words=words, Markup=Markup, looks=looks)
-    built = {section: context for section in sections.of(methods) if (context := section.build(results, looks))}
+    built = {section: context for section in sections.of(methods, other) if (context := section.build(results, looks))}
     shown = [
         {
             "name": section.name,

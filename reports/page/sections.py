@@ -22,6 +22,7 @@ from reports.results import Results
 from reports.scores import (
     across,
     cards,
+    changed,
     claims,
     control,
     curves,
@@ -200,6 +201,21 @@ def changes(results: Results, looks: Looks) -> Context:
     return {"sentences": trend.sentences(times), "known": not times.empty}
 
 
+TIMES = {"before": "{:.3g}".format, "now": "{:.3g}".format, "ratio": "{:.2f}".format}
+
+
+def against(other: Results) -> Callable[[Results, Looks], Context | None]:
+    """The section of what changed since other records."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        found = changed.changed(results, other)
+        named = {"Scores": found.scores, "New and gone runs": found.runs, "Milliseconds per meta-step": found.times}
+        tables = [_table(f"{words.slug(name)}.csv", name, one, TIMES) for name, one in named.items() if len(one)]
+        return {"other": words.listed([str(path) for path in other.stores]), "found": found, "tables": tables}
+
+    return build
+
+
 def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context | None]:
     """The section of method cards. methods: the registered ones."""
 
@@ -262,10 +278,14 @@ def protocol(results: Results, looks: Looks) -> Context:
     }
 
 
-def of(methods: cards.Described) -> Sequence[Section]:
-    """All sections. methods: the registered ones, for their cards."""
-    place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
-    return [*SECTIONS[:place], Section("methods", "Methods", method_cards(methods)), *SECTIONS[place:]]
+def of(methods: cards.Described, other: Results | None = None) -> Sequence[Section]:
+    """All sections. methods: the registered ones, for their cards. other: records to compare with."""
+    found = list(SECTIONS)
+    names = [section.name for section in found]
+    found.insert(names.index("failures"), Section("methods", "Methods", method_cards(methods)))
+    if other is not None:
+        found.insert(names.index("changes"), Section("against", "What changed", against(other)))
+    return found
 
 
 SECTIONS: Sequence[Section] = (
