@@ -41,7 +41,7 @@ def compact(text: str) -> str:
     text = USES.sub(lambda found: _markers(found, shapes), SHAPE.sub("", text))
     text = re.sub(r'(<text )style="([^"]*)" ?', _text, _one_grid(text))
     text = re.sub(r' d="([^"]*)"', _path, text)
-    root = f"<svg font-family=\"Arial, 'DejaVu Sans', sans-serif\" style=\"{';'.join(TEXT)}\" "
+    root = f'<svg font-family="Arial, \'DejaVu Sans\', sans-serif" style="{";".join(TEXT)}" '
     return text.replace("<svg ", root, 1)
 
 

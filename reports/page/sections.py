@@ -22,6 +22,7 @@ from reports.results import Results
 from reports.scores import (
     across,
     cards,
+    changed,
     claims,
     control,
     curves,
@@ -105,7 +106,11 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
     found = across.groups(results)
     several = sum(one.across is not None for one in found) > 1
     shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
-    return {"groups": shown, "folded": not any(one["panels"] for one in shown), "panels": [panel for one in shown for panel in one["panels"]]}
+    return {
+        "groups": shown,
+        "folded": not any(one["panels"] for one in shown),
+        "panels": [panel for one in shown for panel in one["panels"]],
+    }
 
 
 def _across_group(results: Results, looks: Looks, group: across.Group, name: str) -> dict[str, Any]:
@@ -205,6 +210,21 @@ def changes(results: Results, looks: Looks) -> Context:
     return {"sentences": trend.sentences(times), "known": not times.empty}
 
 
+TIMES = {"before": "{:.3g}".format, "now": "{:.3g}".format, "ratio": "{:.2f}".format}
+
+
+def against(other: Results) -> Callable[[Results, Looks], Context | None]:
+    """The section of what changed since other records."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        found = changed.changed(results, other)
+        named = {"Scores": found.scores, "New and gone runs": found.runs, "Milliseconds per meta-step": found.times}
+        tables = [_table(f"{words.slug(name)}.csv", name, one, TIMES) for name, one in named.items() if len(one)]
+        return {"other": words.listed([str(path) for path in other.stores]), "found": found, "tables": tables}
+
+    return build
+
+
 def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context | None]:
     """The section of method cards. methods: the registered ones."""
 
@@ -282,14 +302,18 @@ def protocol(results: Results, looks: Looks) -> Context:
     }
 
 
-def of(methods: cards.Described, tasks: cards.Described) -> Sequence[Section]:
-    """All sections. methods, tasks: the registered ones, for their cards."""
-    place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
-    described = (
+def of(methods: cards.Described, tasks: cards.Described, other: Results | None = None) -> Sequence[Section]:
+    """All sections. methods, tasks: the registered ones, for their cards. other: records to compare with."""
+    found = list(SECTIONS)
+    names = [section.name for section in found]
+    place = names.index("failures")
+    found[place:place] = [
         Section("methods", "Methods", "Methods", method_cards(methods)),
         Section("tasks", "Tasks", "Tasks", task_sheets(tasks)),
-    )
-    return [*SECTIONS[:place], *described, *SECTIONS[place:]]
+    ]
+    if other is not None:
+        found.insert(names.index("changes"), Section("against", "What changed", "What changed", against(other)))
+    return found
 
 
 SECTIONS: Sequence[Section] = (

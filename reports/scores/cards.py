@@ -89,8 +89,10 @@ def sheets(results: Results, described: Described) -> list[Sheet]:
 
 def _sheet(name: str, tasks: Mapping[str, Task], about: Mapping[str, Any], results: Results) -> Sheet:
     first, file = next(iter(tasks.values())), str(about.get("file", ""))
-    margin = f"a factor of {first.equivalence_margin:g}" if first.metric == "squared error" else (
-        f"{first.equivalence_margin * words.factor(first.metric):g}"
+    margin = (
+        f"a factor of {first.equivalence_margin:g}"
+        if first.metric == "squared error"
+        else (f"{first.equivalence_margin * words.factor(first.metric):g}")
     )
     facts = (("kind", first.kind), ("score", words.axis(first.metric)), ("margin of equivalence", margin))
     data = sorted({task.data[:8] for task in tasks.values() if task.data})

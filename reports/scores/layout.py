@@ -88,7 +88,9 @@ class Table:
                 said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"' if sorts else ""
                 said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
-                shown = f"{markers(cell.look) if cell.look else ''}{_content(header, cell)}{dagger if cell.mark else ''}"
+                shown = (
+                    f"{markers(cell.look) if cell.look else ''}{_content(header, cell)}{dagger if cell.mark else ''}"
+                )
                 how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
                 how = how if cells else ' scope="row"'
                 cells.append(f"<{kind}{how}{said}>{shown}</{kind}>")
@@ -190,9 +192,7 @@ def score_tables(results: Results, looks: Mapping[str, Look], linked: bool = Fal
     return [_score_table(title, group, results, looks, linked) for title, group in frame.groupby("task", sort=False)]
 
 
-def _score_table(
-    title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look], linked: bool
-) -> Table:
+def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mapping[str, Look], linked: bool) -> Table:
     told = [name for name in DETAILS if frame[name].notna().any() and not (name in COUNTS and not frame[name].any())]
     common = [name for name in COMMON if name in told and frame[name].nunique(dropna=False) == 1]
     own = results.own(frame["result"].iloc[0].column.test)
@@ -344,5 +344,6 @@ def _plain(value: Any, form: Callable[[Any], str] | None) -> Cell:
     if form is not None:
         return Cell(form(value), value)
     return Cell(
-        words.digits(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value), value
+        words.digits(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value),
+        value,
     )

@@ -133,7 +133,9 @@ def under_trained_table(results: Results) -> pd.DataFrame:
     for record in sorted(results.records, key=lambda record: record.cell != "fit"):
         if record.training and record.training.under_trained and record.ok and record.task:
             fits.setdefault((record.task.id, record.label), {}).setdefault(record.training.fit, record)
-    return pd.DataFrame([_under_trained(task, label, list(found.values())) for (task, label), found in sorted(fits.items())])
+    return pd.DataFrame(
+        [_under_trained(task, label, list(found.values())) for (task, label), found in sorted(fits.items())]
+    )
 
 
 def _under_trained(task: str, label: str, records: list[Record]) -> dict[str, Any]:
