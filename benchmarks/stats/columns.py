@@ -73,6 +73,13 @@ class Row:
         return any(each.record.training.under_trained for each in self.tested if each.record.training)
 
     @property
+    def reach(self) -> float:
+        """`Training.reach` of its fits, the largest, on the scale of contrasts."""
+        task = self.first.task
+        fits = [each.record.training for each in self.tested if each.record.training]
+        return max((fit.reach(task.higher_is_better, task.metric == "squared error") for fit in fits), default=0.0)
+
+    @property
     def examples(self) -> float | None:
         """Seen in training (of control tasks: environment steps), mean over seeds; None without training."""
         seen = [fit.examples or fit.environment_steps for each in self.tested if (fit := each.record.training)]
@@ -130,7 +137,7 @@ class Row:
     def scores(self, episodes: np.ndarray) -> Scores:
         """Episode means, as `compare` takes them."""
         values = self.on(episodes).mean(axis=2)
-        return Scores(values, self.seeds, self.trained, self.under_trained, self.examples)
+        return Scores(values, self.seeds, self.trained, self.under_trained, self.examples, self.reach)
 
 
 @dataclass(frozen=True, eq=False)

@@ -170,7 +170,7 @@ def _why(couple: tuple[Side, Side], reason: Callable[[dict[str, Scores], str], U
 
 def _scores(side: Side, episodes: int | None = None) -> Scores:
     row = side.result.row
-    return Scores(side.scores[:, :episodes], row.seeds, row.trained, row.under_trained, row.examples)
+    return Scores(side.scores[:, :episodes], row.seeds, row.trained, row.under_trained, row.examples, row.reach)
 
 
 def _contrast(first: Side, second: Side) -> Contrast | None:
