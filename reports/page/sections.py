@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from reports import trend, words
-from reports.cost import frames, sections
+from reports.cost import frames, learners, sections
 from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
@@ -274,6 +274,7 @@ SECTIONS: Sequence[Section] = (
     Section("overview", "", overview),
     Section("findings", "Verdicts", findings),
     Section("second-order", "Second order", sections.second_order),
+    Section("agreement", "First order", learners.agreement),
     Section("published", "Published", published),
     Section("changes", "", changes),
     # what they rest on
@@ -284,6 +285,7 @@ SECTIONS: Sequence[Section] = (
     Section("learning", "Learning curves", learning),
     Section("cost", "Cost", training_cost),
     Section("implementations", "Implementations", sections.implementations),
+    Section("learners", "Learners' cost", learners.learner_costs),
     Section("functions", "Fits", functions),
     Section("control", "Control", controlled),
     Section("episodes", "Episodes", episodes),
