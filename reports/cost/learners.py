@@ -147,4 +147,4 @@ def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.set(xlabel="meta-steps", ylabel="cosine, and ratio of norms")
-    axes.set_ylim(min(-0.1, frame["value"].min()), min(2.0, 1.1 * max(1.0, frame["value"].max())))
+    axes.set_ylim(min(-0.1, frame["value"].min()), 1.1 * max(1.0, frame["value"].max()))
