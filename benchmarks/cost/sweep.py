@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import registry
-from benchmarks.cost import PRELOAD, batches, control_steps, gradient_agreement, grid, peers, recurrent_steps
+from benchmarks.cost import PRELOAD, batches, control_steps, grid, peers, recurrent_steps
 from benchmarks.cost.grid import Setting
 from benchmarks.cost.measurement import LEAST_ROUNDS
 from benchmarks.cost.workloads import WORKLOADS
@@ -67,10 +67,6 @@ class Throughput:
 THROUGHPUTS = (
     Throughput("environment", "control_steps", control_steps.TASK, ("mujoco", "gymnasium")),
     *(Throughput("recurrent", "recurrent_steps", task, ("jax",), ("rl2",)) for task in recurrent_steps.TASKS),
-)
-#: of first with second order, by `benchmarks.cost.gradient_agreement`
-AGREEMENTS = tuple(
-    Throughput("agreement", "gradient_agreement", task, (), ("maml",)) for task in gradient_agreement.BUDGETS
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from reports import trend, words
-from reports.cost import frames, sections
+from reports.cost import frames, learners, sections
 from reports.page import answers, glossary
 from reports.panels import Panel
 from reports.results import Results
@@ -322,6 +322,7 @@ SECTIONS: Sequence[Section] = (
     Section("overview", "", "Methods and tests", overview),
     Section("findings", "Verdicts", "Which meta-learner is best, and is the difference real?", findings),
     Section("second-order", "Second order", "Is second order worth it?", sections.second_order),
+    Section("agreement", "First order", "Where first order suffices", learners.agreement),
     Section("published", "Published", "Are the published numbers reached?", published),
     Section("changes", "", "Did a change make anything slower or worse?", changes),
     # what they rest on
@@ -332,6 +333,7 @@ SECTIONS: Sequence[Section] = (
     Section("learning", "Learning curves", "Learning curves", learning),
     Section("cost", "Cost", "Score against training cost", training_cost),
     Section("implementations", "Implementations", "Implementations", sections.implementations, folded=True),
+    Section("learners", "Learners' cost", "Cost of the learners", learners.learner_costs, folded=True),
     Section("functions", "Fits", "Fits before and after adaptation", functions, folded=True),
     Section("control", "Control", "Control", controlled),
     Section("episodes", "Episodes", "Sample episodes", episodes, folded=True),

@@ -1,4 +1,4 @@
-"""The learners in the cost benchmark: the same gradient by every plan and by learn2learn, and costs that are counted."""
+"""The learners in the cost benchmark: the same gradient by our plans and by learn2learn, and counted costs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_learner_has_the_same_gradient_task_by_task(learner: str, backbone: st
     arguments = given(learner, backbone)
     one, together = peers.load("ours", "one"), peers.load("ours", "all")
     if learner == "learned-rule" and backbone == "narrow":
-        with pytest.raises(Unavailable, match="^learned-rule is for fully connected layers"):
+        with pytest.raises(Unavailable, match=r"^learned-rule is for fully connected layers"):
             one.meta_gradient(*arguments)
         return
     found, expected = together.meta_gradient(*arguments), one.meta_gradient(*arguments)
