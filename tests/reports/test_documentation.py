@@ -258,7 +258,10 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
     assert [name for _, name in said] == ["quick", "standard", "paper"]
     for number, name in said:
         blocks = [each for each in profiles.load(name).blocks if registry.build_task(each.task).kind != "control"]
-        assert {each.episodes for each in blocks} == {int(number.replace(",", ""))}
+        others = {"quick": {"sinusoid/k10": 400}}.get(name, {})
+        assert {each.task: each.episodes for each in blocks} == {
+            each.task: others.get(each.task, int(number.replace(",", ""))) for each in blocks
+        }
 
 
 # --- the tables of README and results ----------------------------------------------------------------------------
