@@ -20,7 +20,7 @@ from reports.cost.picture import drawn
 from reports.cost.worth import worth_rows
 from reports.page.answers import WORTH, answers
 from reports.results import Results, load
-from reports.scores import heat, layout, reproduced, tables
+from reports.scores import claims, heat, layout, reproduced, tables
 from reports.scores.findings import findings_of
 from reports.scores.verdict_sentences import CHIPS
 
@@ -39,6 +39,8 @@ TESTS, METHODS = 10, 20
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "standard", "paper")
+#: verdicts on a published number
+WAYS = ("agrees", "above", "below")
 #: columns next to the scores
 DETAILS = (
     *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of budget", "examples"),
@@ -117,10 +119,44 @@ def _store(results: Results, root: Path) -> str:
     scores = layout.score_tables(results, style.looks(results.labels)) if own else []
     said = {regimes[0].test: regimes[0].headline for regimes in findings_of(results)} if own else {}
     parts = [_in_full(table, said[table.title]) for table in scores if table.title in titles] or [_costs(results)]
+    judged = [_published(results), _claims(results, path, root)]
     notes = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."] if own else []
     if any(result.under_trained for result in own):
         notes.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
-    return "\n\n".join([f"## {path.name}", *parts, " ".join([*notes, _origin(results, path, root)])])
+    return "\n\n".join(
+        [f"## {path.name}", *parts, *filter(None, judged), " ".join([*notes, _origin(results, path, root)])]
+    )
+
+
+def _published(results: Results) -> str:
+    """Our numbers next to those of the papers, with the differences of the protocol where the two disagree."""
+    frame = reproduced.published_table(results)
+    if frame.empty:
+        return ""
+    frame["protocol_differs"] = frame["protocol_differs"].fillna("none known")
+    rows = [
+        [row.method, row.task, _regime(row.batch_norm), str(row.step), row.published, row.ours]
+        + ([f"{row.z:+.1f}".replace("-", "−"), row.reproduced] if row.reproduced in WAYS else ["", row.reproduced])
+        + [row.protocol_differs if row.reproduced in ("above", "below") else ""]
+        for row in frame.itertuples()
+    ]
+    titles = ["method", "test", "batch-norm", "steps", "published", "ours", "z", "verdict", "why it may differ"]
+    table = words.pipe_table(titles, (3 < place < 7 for place, _ in enumerate(titles)), rows)
+    return f"**Published numbers** (z: difference in standard errors)\n\n{table}"
+
+
+def _regime(name: str) -> str:
+    return "–" if name == "none" else name
+
+
+def _claims(results: Results, path: Path, root: Path) -> str:
+    """How often each claim of a paper holds; the page has each case with its records."""
+    if (table := claims.claims_table(results)).empty:
+        return ""
+    page = path.parent / f"{path.name}.html"
+    link = f" ([each case and its records]({Path(os.path.relpath(page, root)).as_posix()}#claims))" * page.is_file()
+    lines = "\n".join(f"- {claim}: {said}." for claim, said in claims.summary(table))
+    return f"**Claims of the papers**{link}\n\n{lines}"
 
 
 def _in_full(table: layout.Table, headline: str) -> str:

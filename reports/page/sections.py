@@ -135,8 +135,18 @@ def shots(results: Results, looks: Looks) -> Context | None:
 def learning(results: Results, looks: Looks) -> Context | None:
     panels = curves.learning_panels(results, looks)
     folded = [panel for panel in panels if panel.name.endswith("-seconds")]
+    if not panels:
+        return None
+    answered = _table("equal.csv", "Validation scores from one curve", curves.answers_table(results), EQUAL)
     shown = [one for one in panels if one not in folded]
-    return {"panels": panels, "shown": shown, "folded": folded} if panels else None
+    return {"panels": panels, "shown": shown, "folded": folded, "answered": answered}
+
+
+#: forms of the amounts that methods saw
+EQUAL = dict.fromkeys(
+    ("equal_examples", "equal_environment_steps", "best_after_examples", "best_after_environment_steps"),
+    "{:,.0f}".format,
+)
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:

@@ -19,7 +19,7 @@ from benchmarks.stats import columns, protocol_of
 from reports import words
 from reports.page.page import render
 from reports.results import load
-from reports.scores import across, claims, control, pairs, reproduced, tables
+from reports.scores import across, claims, control, curves, pairs, reproduced, tables
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 
@@ -170,6 +170,7 @@ class Made:
         frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
         frames_ |= {
             "claims-csv": claims.claims_table(results),
+            "equal-csv": curves.answers_table(results),
             "under-trained-csv": tables.under_trained_table(results),
         }
         return {name: frame.dropna(axis="columns", how="all") for name, frame in frames_.items() if len(frame)}
