@@ -28,6 +28,8 @@ TEXT = ("font-size:10px", "text-anchor:middle", "fill:var(--ink, #1b1f24)")
 
 SHAPE = re.compile(r'<defs><path id="(\w+)" d="([^"]*)"(?: style="([^"]*)")?/></defs>')
 USES = re.compile(r'(?:<g(?: clip-path="([^"]*)")?>)?((?:<use href="#(\w+)"[^>]*/>)(?:<use href="#\3"[^>]*/>)*)(</g>)?')
+#: paths that follow one another with the same attributes, and no transparency
+ALIKE = re.compile(r'<path d="[^"]*"((?: clip-path="[^"]*")? style="(?:(?!opacity)[^"])*")/>(?:<path d="[^"]*"\1/>)+')
 GRID = re.compile(r'<path d="([^"]*)"( clip-path="[^"]*")? style="(fill:none;stroke:var\(--(?:rule|quiet), [^"]*)"/>')
 
 
@@ -39,7 +41,9 @@ def compact(text: str) -> str:
     text = _unwrapped(text)
     shapes = {name: (shape, style) for name, shape, style in SHAPE.findall(text)}
     text = USES.sub(lambda found: _markers(found, shapes), SHAPE.sub("", text))
-    text = re.sub(r'(<text )style="([^"]*)" ?', _text, _one_grid(text))
+    text = _one_grid(text)
+    text = ALIKE.sub(_joined, text.replace("<defs><clipPath", "<clipPath").replace("</clipPath></defs>", "</clipPath>"))
+    text = re.sub(r'(<text )style="([^"]*)" ?', _text, text)
     text = re.sub(r' d="([^"]*)"', _path, text)
     root = f'<svg font-family="Arial, \'DejaVu Sans\', sans-serif" style="{";".join(TEXT)}" '
     return text.replace("<svg ", root, 1)
@@ -110,6 +114,11 @@ def _one_grid(text: str) -> str:
         return f'<path d="{" ".join(paths)}"{found[2] or ""} style="{found[3]}"/>'
 
     return GRID.sub(first, text)
+
+
+def _joined(found: re.Match[str]) -> str:
+    together = " ".join(re.findall(r' d="([^"]*)"', found[0]))
+    return f'<path d="{together}"{found[1]}/>'
 
 
 def _text(found: re.Match[str]) -> str:

@@ -83,8 +83,8 @@ def _told(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
         return []
     who = frame["name"] if "name" in frame else frame["label"]
     who = who + ", " + frame["order"] + " order" if "order" in frame and "x" in frame else who
-    frame = frame.assign(who=who, half=frame["half"] if "half" in frame else math.nan)
-    frame = frame.assign(**{end: frame[end] if end in frame else math.nan for end in ("low", "high")})
+    frame = frame.assign(who=who, half=frame.get("half", math.nan))
+    frame = frame.assign(**{end: frame.get(end, math.nan) for end in ("low", "high")})
     if "x" not in frame:
         rows = enumerate(frame.itertuples())
         return [(row.value, place, row.who, _value(row), "") for place, row in rows if math.isfinite(row.value)]

@@ -94,7 +94,11 @@ def _sheet(name: str, tasks: Mapping[str, Task], about: Mapping[str, Any], resul
         if first.metric == "squared error"
         else (f"{first.equivalence_margin * words.factor(first.metric):g}")
     )
-    facts = (("kind", first.kind), ("score", words.axis(first.metric)), ("margin of equivalence", margin))
+    facts: tuple[tuple[str, str], ...] = (
+        ("kind", first.kind),
+        ("score", words.axis(first.metric)),
+        ("margin of equivalence", margin),
+    )
     data = sorted({task.data[:8] for task in tasks.values() if task.data})
     facts += (("data", ", ".join(data)),) if data else ()
     return Sheet(name, str(about.get("summary", "")), file, source(file, results), tuple(sorted(tasks)), facts)

@@ -25,7 +25,7 @@ from reports.words import slug
 FUNCTION_ARRAYS = {"x", "truth", "predicted", "steps", "support_x", "support_y"}
 IMAGE_ARRAYS = {"support_images", "support_labels", "query_images", "query_labels", "predicted", "steps"}
 
-SHOWN_EPISODES = 2
+SHOWN_EPISODES = 1
 SHOWN_SUPPORT = 25
 SHOWN_QUERIES = 10
 

@@ -53,6 +53,13 @@ class Header:
     score: bool = False
     descending: bool = True
     screen: bool = False
+    record: bool = False
+
+    @property
+    def classes(self) -> str:
+        """Its CSS classes."""
+        kinds = {"number": self.numeric, "score": self.score, "screen": self.screen, "record": self.record}
+        return " ".join(name for name, true in kinds.items() if true)
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ class Table:
         rows = [[cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in row] for row in self.rows]
         return pd.DataFrame(rows, columns=[header.title for header in self.headers])
 
-    def body(self, marker: Callable[[Look], str], dagger: str) -> Markup:
-        """Its rows as HTML, ten times as fast as by a template. marker, dagger: macros of the templates."""
+    def body(self, marker: Callable[[Look], str]) -> Markup:
+        """Its rows as HTML, ten times as fast as by a template. marker: a macro of the templates."""
         markers = functools.cache(marker)
         rows = []
         for place, row in enumerate(self.rows):
@@ -88,9 +95,8 @@ class Table:
                 said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"' if sorts else ""
                 said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
-                shown = (
-                    f"{markers(cell.look) if cell.look else ''}{_content(header, cell)}{dagger if cell.mark else ''}"
-                )
+                shown = (markers(cell.look) if cell.look else "") + _content(header, cell)
+                shown += words.UNDER_TRAINED * cell.mark
                 how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
                 how = how if cells else ' scope="row"'
                 cells.append(f"<{kind}{how}{said}>{shown}</{kind}>")
@@ -130,11 +136,8 @@ def _content(header: Header, cell: Cell) -> str:
 
 def _classes(header: Header, cell: Cell) -> str:
     """The CSS classes of a cell."""
-    found = "number" if header.numeric else ""
-    found += " score" if header.score else ""
-    found += " missing" if cell.value is None else ""
-    found += " text" if len(cell.text) > LONG else ""
-    return found + (" screen" if header.screen else "")
+    kinds = {"missing": cell.value is None, "text": len(cell.text) > LONG and not cell.links, "short": cell.mark}
+    return " ".join(filter(None, (header.classes, *(name for name, true in kinds.items() if true))))
 
 
 #: column of `main_table` -> (header, explanation, how a value is shown)
@@ -218,7 +221,7 @@ def _score_table(title: str, frame: pd.DataFrame, results: Results, looks: Mappi
             for name in regimes
         ),
         *(Header(*DETAILS[name][:2], name not in TEXTS, screen=name in ON_SCREEN) for name in details),
-        *([Header("record", numeric=False, screen=True)] if linked else []),
+        *([Header("record", numeric=False, screen=True, record=True)] if linked else []),
     ]
     rows = [
         [_method(name, rows[0]["result"].label, looks)]

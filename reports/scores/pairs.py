@@ -46,7 +46,7 @@ def pairs_table(results: Results) -> pd.DataFrame:
     adjusted for all pairs, or of 90 % (equivalent, non-inferior)."""
     rows = []
     for protocol, judged in leading_columns(results):
-        title = words.title(protocol, results.columns)
+        title = words.title(protocol, results.columns) + words.in_regime(protocol, results.columns)
         metric = results.metric(protocol)
         for pair in chief(judged):
             values = (pair.contrast.estimate, pair.shown.low, pair.shown.high)
@@ -54,7 +54,6 @@ def pairs_table(results: Results) -> pd.DataFrame:
             rows.append(
                 {
                     "task": title,
-                    "batch_norm": protocol.regime,
                     "first": pair.first,
                     "second": pair.second,
                     "verdict": pair.word,
@@ -62,7 +61,6 @@ def pairs_table(results: Results) -> pd.DataFrame:
                     "advantage": size,
                     "low": low,
                     "high": high,
-                    "interval": "adjusted" if pair.shown is pair.adjusted else "90 %",
                     "unit": {"accuracy": "points", "squared error": "factor"}.get(metric, metric),
                     "p_holm": pair.p_holm,
                     "would_decide": str(pair.need) if pair.need else None,

@@ -2,8 +2,8 @@
 document.documentElement.classList.add("script");
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 const shown = cell => !cell.hidden && getComputedStyle(cell).display !== "none";
+const valueOf = cell => cell.dataset.value ?? cell.textContent.trim();
 const rowsOf = table => [...table.tBodies].filter(body => !body.classList.contains("group")).flatMap(body => [...body.rows]);
-
 // the reader's choices stand in the address: #anchor&sort.TABLE=COLUMN&filter.TABLE=WORDS&only=METHOD&all=1
 const parts = () => location.hash.slice(1).split("&").filter(Boolean);
 const anchor = () => parts().find(part => !part.includes("=")) ?? "";
@@ -23,14 +23,13 @@ addEventListener("hashchange", () => {
   reveal();
   keep("");
 });
-
 // sorting: a click on a heading, best first; again, the other way round
 function sort(table, index, descending) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach(other => other.removeAttribute("aria-sort"));
   headings[index].setAttribute("aria-sort", descending ? "descending" : "ascending");
   const numeric = headings[index].classList.contains("number");
-  const value = row => row.cells[index].dataset.value ?? row.cells[index].textContent.trim();
+  const value = row => valueOf(row.cells[index]);
   const compare = (a, b) => numeric ? Number(a) - Number(b) : a.localeCompare(b);
   // rows without a value stay at the end in both directions
   const empty = row => value(row) === "" || (numeric && Number.isNaN(Number(value(row))));
@@ -38,41 +37,35 @@ function sort(table, index, descending) {
   // each group of rows keeps its place
   for (const body of table.tBodies) body.append(...[...body.rows].sort(order));
 }
-for (const table of all("table.sortable")) {
-  table.tHead.addEventListener("click", event => {
-    const button = event.target.closest("button");
-    if (!button) return;
-    const heading = button.closest("th"), current = heading.getAttribute("aria-sort");
-    const descending = current ? current === "ascending" : button.dataset.descending === "true";
-    sort(table, heading.cellIndex, descending);
-    keep(`sort.${table.id}`, `${heading.cellIndex}${descending ? "-" : "+"}`);
-  });
-  const before = /^(\d+)([+-])$/.exec(chosen.get(`sort.${table.id}`));
-  if (before && table.tHead.rows[0].cells[before[1]]) sort(table, Number(before[1]), before[2] === "-");
+function sortable(table) {
+  for (const heading of table.tHead.rows[0].cells) {
+    const button = document.createElement("button"), words = heading.querySelector("span");
+    button.type = "button";
+    button.append(...(words ?? heading).childNodes);
+    (words ?? heading).append(button);
+    button.addEventListener("click", () => {
+      const current = heading.getAttribute("aria-sort"), numeric = heading.classList.contains("number");
+      const descending = current ? current === "ascending" : numeric && heading.dataset.first !== "up";
+      sort(table, heading.cellIndex, descending);
+      keep(`sort.${table.id}`, `${heading.cellIndex}${descending ? "-" : "+"}`);
+    });
+  }
 }
-
 // numbers in full precision; a score takes three columns: mean, half-width, and whether it is under-trained
 function csv(table) {
   const quote = text => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  const headings = [...table.tHead.rows[0].cells];
-  const scores = headings.map(heading => heading.classList.contains("score"));
-  const first = headings.flatMap((heading, index) => {
-    if (!shown(heading)) return [];
-    const title = heading.textContent.trim();
-    return scores[index] ? [title, `${title} ± 95 %`, `${title} under-trained`] : [title];
-  });
-  const rows = rowsOf(table).filter(shown).map(row => [...row.cells].flatMap((cell, index) => {
-    if (!shown(cell)) return [];
-    const value = cell.dataset.value ?? cell.textContent.trim();
-    if (!scores[index]) return [value];
-    return [value, cell.dataset.halfWidth ?? "", value === "" ? "" : cell.querySelector(".mark") ? "yes" : "no"];
-  }));
-  return [first, ...rows].map(cells => cells.map(quote).join(",")).join("\n") + "\n";
+  const scores = [...table.tHead.rows[0].cells].map(heading => heading.classList.contains("score"));
+  const line = (row, three) => [...row.cells].flatMap((cell, index) =>
+    !shown(cell) ? [] : scores[index] ? three(valueOf(cell), cell) : [valueOf(cell)]);
+  const head = line(table.tHead.rows[0], title => [title, `${title} ± 95 %`, `${title} under-trained`]);
+  const rows = rowsOf(table).filter(shown).map(row => line(row, (value, cell) =>
+    [value, cell.dataset.halfWidth ?? "", value === "" ? "" : cell.classList.contains("short") ? "yes" : "no"]));
+  return [head, ...rows].map(cells => cells.map(quote).join(",")).join("\n") + "\n";
 }
-
 // the rows and columns that are shown, as they read
-const texts = row => [...row.cells].filter(shown).map(cell => cell.textContent.trim());
-const aligned = (table, right, left) => [...table.tHead.rows[0].cells].filter(shown).map(cell => cell.classList.contains("number") ? right : left);
+const told = row => [...row.cells].filter(cell => shown(cell) && !cell.classList.contains("record"));
+const texts = row => told(row).map(cell => cell.textContent.trim());
+const aligned = (table, right, left) => told(table.tHead.rows[0]).map(cell => cell.classList.contains("number") ? right : left);
 function latex(table) {
   const names = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "†": "$\\dagger$", "−": "$-$", "–": "--"};
   const escape = text => text.replace(/[\\~^±†−–&%$#_{}]/g, one => names[one] ?? `\\${one}`);
@@ -84,33 +77,49 @@ function markdown(table) {
   const line = cells => `| ${cells.map(text => text.replaceAll("|", "\\|")).join(" | ")} |`;
   return [texts(table.tHead.rows[0]), aligned(table, "---:", "---"), ...rowsOf(table).filter(shown).map(texts)].map(line).join("\n") + "\n";
 }
-const FORMS = {csv, latex, md: markdown};
-
-for (const tools of all(".tools")) {
-  const table = document.getElementById(tools.dataset.table), input = tools.querySelector(".filter");
-  const filter = () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of rowsOf(table)) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
-  };
+const FORMS = {CSV: csv, Markdown: markdown, LaTeX: latex};
+function filter(table, text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of rowsOf(table)) row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+}
+function tools(table) {
+  const bar = document.createElement("div"), titles = [...table.tHead.rows[0].cells].slice(1);
+  bar.className = "tools";
+  bar.innerHTML = `<label>Filter <input type="search" class="filter" placeholder="text in a row"></label>
+    <details class="columns"><summary>Columns</summary><div></div></details>
+    ${Object.keys(FORMS).map(form => `<button type="button" class="copy" data-form="${form}">${form}</button>`).join("")}`;
+  bar.dataset.table = table.id;
+  table.parentElement.before(bar);
+  const input = bar.querySelector("input");
   input.value = chosen.get(`filter.${table.id}`) ?? "";
-  if (input.value) filter();
   input.addEventListener("input", () => {
-    filter();
+    filter(table, input.value);
     keep(`filter.${table.id}`, input.value);
   });
-  tools.querySelector(".columns").addEventListener("toggle", event => {
-    const boxes = [...table.tHead.rows[0].cells].slice(1).map(heading => {
-      const label = document.createElement("label"), box = document.createElement("input");
-      Object.assign(box, {type: "checkbox", checked: true});
-      box.addEventListener("change", () => { for (const row of table.rows) row.cells[heading.cellIndex].hidden = !box.checked; });
-      label.append(box, heading.textContent.trim());
-      return label;
-    });
-    event.target.querySelector("div").append(...boxes);
-  }, {once: true});
+  bar.querySelector("details").addEventListener("toggle", event => event.target.querySelector("div").append(...titles.map(heading => {
+    const label = document.createElement("label"), box = document.createElement("input");
+    Object.assign(box, {type: "checkbox", checked: true});
+    box.addEventListener("change", () => { for (const row of table.rows) row.cells[heading.cellIndex].hidden = !box.checked; });
+    label.append(box, heading.textContent.trim());
+    return label;
+  })), {once: true});
 }
-const further = document.getElementById("further-tests");
-if (further) {
+// a table gets its buttons when it is first seen
+const seen = new IntersectionObserver(entries => {
+  for (const {target, isIntersecting} of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    sortable(target);
+    if (target.classList.contains("tooled")) tools(target);
+  }
+});
+for (const table of all("table.sortable")) {
+  const [, column, way] = /^(\d+)([+-])$/.exec(chosen.get(`sort.${table.id}`)) ?? [];
+  if (table.tHead.rows[0].cells[column]) sort(table, Number(column), way === "-");
+  filter(table, chosen.get(`filter.${table.id}`) ?? "");
+  seen.observe(table);
+}
+for (const further of all("#further-tests")) {
   const show = () => document.querySelector("table.heat").classList.toggle("all", further.checked);
   further.checked = chosen.has("all");
   show();
@@ -119,61 +128,56 @@ if (further) {
     keep("all", further.checked ? "1" : "");
   });
 }
-addEventListener("keydown", event => {
-  if (event.key === "Escape") all(".columns[open]").forEach(one => { one.open = false; });
-});
-
+addEventListener("keydown", event => { if (event.key === "Escape") for (const one of all(".columns[open]")) one.open = false; });
 // an entry of a legend dims all other methods on the page: every mark and row has the colour variable of its method
 const dimming = document.head.appendChild(document.createElement("style"));
-const variableOf = button => button.querySelector("path").getAttribute("fill").slice(4, -1);
 function dim(name) {
-  all(".legend button").forEach(one => one.setAttribute("aria-pressed", String(one.textContent.trim() === name)));
-  const pressed = document.querySelector('.legend button[aria-pressed="true"]');
-  if (!pressed) return dimming.replaceChildren();
-  const one = variableOf(pressed), any = one.replace(/\d+$/, "");
-  const marks = `figure svg [style*="(${any}"]:not([style*="(${one})"])`;
-  const rows = `tbody tr:has(> th path[fill^="var(${any}"]):not(:has(> th path[fill="var(${one})"]))`;
-  dimming.textContent = `@media screen { ${marks} { opacity: .1 !important; } ${rows} { opacity: .35; } }`;
+  const buttons = all(".legend button"), pressed = buttons.find(button => button.textContent === name);
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === name));
+  const one = /--\w+-\d+/.exec(pressed?.firstChild.getAttribute("style"))?.[0], any = one?.replace(/\d+$/, "");
+  const others = `[style*="(${any}"]:not([style*="(${one})"])`;
+  dimming.textContent = pressed ? `@media screen { figure svg ${others}, tr:has(> th > .marker${others}) { opacity: .12 !important; } }` : "";
 }
-for (const entry of all(".legend li")) {
+for (const entry of all(".legend span")) {
   const button = document.createElement("button");
   Object.assign(button, {type: "button", title: "Dim the others"});
   button.append(...entry.childNodes);
-  entry.append(button);
+  entry.replaceWith(button);
   button.addEventListener("click", () => {
-    const name = button.getAttribute("aria-pressed") === "true" ? "" : button.textContent.trim();
+    const name = button.getAttribute("aria-pressed") === "true" ? "" : button.textContent;
     dim(name);
     keep("only", name);
   });
 }
 dim(chosen.get("only") ?? "");
-
 // the values of the mark nearest to the pointer; in a figure with the focus, arrow keys go from mark to mark
 const tip = document.body.appendChild(document.createElement("div"));
 Object.assign(tip, {className: "tip", hidden: true, role: "status"});
 for (const figure of all("figure[data-tips]")) {
   const svg = figure.querySelector("svg"), {x, y, marks} = JSON.parse(figure.dataset.tips);
   let place = -1;
+  const places = () => {
+    const at = svg.getBoundingClientRect(), scale = at.width / svg.viewBox.baseVal.width;
+    return marks.map(([left, top]) => [at.left + left * scale, at.top + top * scale]);
+  };
   const tell = number => {
-    const [left, top, name, value, amount] = marks[place = number], at = svg.getBoundingClientRect();
-    const scale = at.width / svg.viewBox.baseVal.width;
+    const [, , name, value, amount] = marks[place = number], [left, top] = places()[number];
     tip.textContent = [name, `${y}: ${value}`, ...(amount ? [`${x}: ${amount}`] : [])].join("\n");
     tip.hidden = false;
-    tip.style.left = `${Math.max(4, Math.min(at.left + left * scale + 10, innerWidth - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${at.top + top * scale + 12}px`;
+    tip.style.left = `${Math.max(4, Math.min(left + 10, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${top + 12}px`;
   };
   const hide = () => { tip.hidden = true; };
   svg.tabIndex = 0;
   svg.addEventListener("pointermove", event => {
-    const at = svg.getBoundingClientRect(), scale = at.width / svg.viewBox.baseVal.width;
-    const away = marks.map(([left, top]) => Math.hypot(left * scale - event.clientX + at.left, top * scale - event.clientY + at.top));
-    const nearest = away.indexOf(Math.min(...away));
-    if (away[nearest] < 24) tell(nearest);
+    const away = places().map(([left, top]) => Math.hypot(left - event.clientX, top - event.clientY));
+    const nearest = Math.min(...away);
+    if (nearest < 24) tell(away.indexOf(nearest));
     else hide();
   });
   svg.addEventListener("pointerleave", hide);
-  svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) tell(Math.max(place, 0)); });
   svg.addEventListener("blur", hide);
+  svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) tell(Math.max(place, 0)); });
   svg.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
     if (!step) return;
@@ -181,29 +185,15 @@ for (const figure of all("figure[data-tips]")) {
     tell((place + step + marks.length) % marks.length);
   });
 }
-
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    // some browsers refuse the clipboard to a page opened from a file
-    const area = document.createElement("textarea");
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
-}
 addEventListener("click", async event => {
   const button = event.target.closest?.("button.copy");
   if (!button || button.textContent === "Copied") return;
-  const title = button.textContent, tools = button.closest(".tools");
-  await copy(tools ? FORMS[button.dataset.form](document.getElementById(tools.dataset.table)) : button.title);
+  const title = button.textContent, table = document.getElementById(button.closest(".tools")?.dataset.table);
+  const text = table ? FORMS[button.dataset.form](table) : button.title;
+  await navigator.clipboard.writeText(text).catch(() => prompt("This browser copies nothing by itself:", text));
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = title; }, 1500);
 });
-
 // folded parts are printed too
 addEventListener("beforeprint", () => all("details:not(.columns, .screen)").forEach(one => { one.open = true; }));
 reveal();
