@@ -98,13 +98,15 @@ def _further(tests: int, more: str) -> Text:
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
     """Tables in lines, next to each other where there is room; the first fit in their order."""
     lines: list[list[tuple[Table, int]]] = []
+    room: list[int] = []
     for part in parts:
-        widths = [sum(console.measure(table).maximum + GAP for table, _ in (*line, part)) for line in lines]
-        fitting = [line for line, width in zip(lines, widths, strict=True) if width - GAP <= console.width]
-        if fitting:
-            fitting[0].append(part)
-        else:
-            lines.append([part])
+        width = console.measure(part[0]).maximum + GAP
+        place = next((place for place, left in enumerate(room) if width - GAP <= left), len(lines))
+        if place == len(lines):
+            lines.append([])
+            room.append(console.width)
+        lines[place].append(part)
+        room[place] -= width
     return lines
 
 
@@ -182,7 +184,7 @@ def _heated(cell: heat.Cell) -> Text:
     short = cell.result.under_trained
     bold = "bold " if cell.top else ""
     ground = f"{QUIET if short else INK} on {_mixed(SHORT if short else FULL, cell.heat)}" if cell.heat else ""
-    return Text(cell.text + (words.UNDER_TRAINED if short else " "), style=f"{bold}{ground or (short and 'dim') or ''}")
+    return Text(cell.text + (words.UNDER_TRAINED if short else ""), style=f"{bold}{ground or (short and 'dim') or ''}")
 
 
 def _mixed(colour: str, share: float) -> str:

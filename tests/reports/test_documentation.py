@@ -18,8 +18,10 @@ from benchmarks.commands import options
 from benchmarks.commands.app import app
 from benchmarks.run import profiles
 from benchmarks.run.resolution import check_settings
-from reports import readme, words
+from reports import picture, readme, words
+from reports.page.answers import answers
 from reports.results import Results, load
+from reports.scores import heat
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -264,27 +266,24 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
 # --- the tables of README and results ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def committed() -> list[Results]:
-    return [load(path) for path in readme.stores()]
+def test_what_is_written_is_that_of_the_committed_records() -> None:
+    for (name, marker), text in readme.parts(readme.stores(), ROOT).items():
+        assert readme.current(DOCUMENTS[name], marker) == text
 
 
-def test_the_tables_are_those_of_the_committed_records(committed: list[Results]) -> None:
-    assert readme.current(DOCUMENTS[readme.README]) == readme.overview(committed)
-    assert readme.current(DOCUMENTS[readme.RESULTS]) == readme.section(committed, ROOT / "docs")
-
-
-def test_the_picture_of_the_readme_is_that_of_the_committed_records(committed: list[Results]) -> None:
-    drawing = readme.picture(committed)
-    assert (ROOT / readme.PICTURE).is_file() == (drawing is not None)
-    if drawing is None:
-        return
-    kept = (ROOT / readme.PICTURE).read_text(encoding="utf-8")
-    # not byte for byte: another version of matplotlib writes the same picture otherwise
-    words, outlines = re.compile(r"<text[^>]*>([^<]*)<"), re.compile(r' d="([^"]*)"')
-    assert words.findall(kept) == words.findall(drawing)
-    numbers = [[float(one) for one in re.findall(r"-?[\d.]+", " ".join(outlines.findall(x)))] for x in (kept, drawing)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
+def test_the_pictures_are_those_of_the_committed_records() -> None:
+    drawings = readme.pictures(load(readme.stores()))
+    for name in (readme.COST, *map(readme.OVERVIEW.format, picture.THEMES)):
+        assert (ROOT / name).is_file() == (name in drawings)
+    for name, drawing in drawings.items():
+        kept = (ROOT / name).read_text(encoding="utf-8")
+        # not byte for byte: another version of matplotlib writes the same picture otherwise
+        words, outlines = re.compile(r"<text[^>]*>([^<]*)<"), re.compile(r' d="([^"]*)"')
+        assert words.findall(kept) == words.findall(drawing)
+        numbers = [
+            [float(one) for one in re.findall(r"-?[\d.]+", " ".join(outlines.findall(x)))] for x in (kept, drawing)
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -295,39 +294,78 @@ def made_up_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_documents_are_updated_and_keep_the_rest(tmp_path: Path, made_up_results: Results) -> None:
-    paths = [tmp_path / name for name in (readme.README, readme.RESULTS)]
-    paths[1].parent.mkdir()
     (path,) = made_up_results.stores
-    for document in paths:
-        document.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    blocks = [f"{begin}old{end}" for begin, end in map(readme.markers, ("findings", "table"))]
+    for name in (readme.README, readme.RESULTS):
+        (tmp_path / name).write_text("\n\n".join(["before", *blocks, "after\n"]), encoding="utf-8")
     assert readme.stores(path.parent) == [path]
+
+    def texts() -> dict[str, str]:
+        return {name: (tmp_path / name).read_text(encoding="utf-8") for name in (readme.README, readme.RESULTS)}
+
     readme.update(tmp_path, [path])
-    texts = [document.read_text(encoding="utf-8") for document in paths]
-    for text, begin in zip(texts, ("| method |", "## quick\n"), strict=True):
-        assert text.startswith(f"before\n\n<!-- table -->\n{begin}")
-        assert text.endswith("<!-- /table -->\n\nafter\n")
-    assert f"({Path(os.path.relpath(path, paths[1].parent)).as_posix()})" in texts[1]
+    first = texts()
+    begins = {
+        (readme.README, "findings"): "- **Which is best? ",
+        (readme.README, "table"): "| method |",
+        (readme.RESULTS, "table"): "## quick\n",
+    }
+    for (name, marker), begin in begins.items():
+        assert first[name].startswith("before\n\n<!-- findings -->\n")
+        assert readme.current(first[name], marker).startswith(begin)
+        assert first[name].endswith("<!-- /table -->\n\nafter\n")
+    link = Path(os.path.relpath(path, tmp_path / "docs")).as_posix()
+    assert f"({link})" in first[readme.RESULTS]
+    assert {one.name for one in tmp_path.glob("docs/*.svg")} == {"overview-light.svg", "overview-dark.svg"}
     readme.update(tmp_path, [path])
-    assert [document.read_text(encoding="utf-8") for document in paths] == texts
+    assert texts() == first
     readme.update(tmp_path, [])
-    assert {readme.current(document.read_text(encoding="utf-8")) for document in paths} == {readme.NOTHING}
+    assert {readme.current(texts()[name], marker) for name, marker in begins} == {readme.NOTHING}
 
 
-def test_every_score_of_the_overview_is_that_of_its_column(made_up_results: Results) -> None:
-    head, _, *rows = [line for line in readme.overview([made_up_results]).splitlines() if line.startswith("|")]
-    tests = [cell.strip().partition("<br>")[0] for cell in head.strip("|").split("|")[1:]]
-    expected: dict[tuple[str, str], set[str]] = {}
-    for result in made_up_results.results:
-        place = (result.name, words.title(result.column, made_up_results.columns))
-        expected.setdefault(place, set()).add(words.plus_minus(result.interval, result.metric))
-    shown = {}
+def test_every_score_of_the_readmes_table_is_that_of_its_column(made_up_results: Results) -> None:
+    head, _, *rows = [line for line in readme.table(made_up_results).splitlines() if line.startswith("|")]
+    shown = heat.heat(made_up_results, further=False)
+    assert head == "| method | " + " | ".join(f"{test.test}, {test.unit}" for test in shown.tests) + " |"
+    expected = {}
+    for line in shown.lines:
+        results = [cell.result for cell in line.cells]
+        texts = [words.short(one.interval, one.metric) if one else words.MISSING for one in results]
+        expected[line.name] = texts
+    found = {}
     for row in rows:
         name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
-        shown |= {(name, test): cell.strip("*†") for test, cell in zip(tests, cells, strict=True) if cell}
-    assert len(shown) > 3
-    for place, cell in shown.items():
-        assert cell.replace("*", "") in expected[place]
-    assert {place for place in expected if place[1] in tests} == shown.keys()
+        if not name.startswith("**"):
+            found[name] = [cell.replace("*", "").removesuffix(words.UNDER_TRAINED) for cell in cells]
+    assert found == expected
+    assert sum(text != words.MISSING for texts in expected.values() for text in texts) > 3
+
+
+def test_the_readme_has_at_most_ten_tests_and_twenty_methods_and_no_bold_one_is_left_out(tmp_path: Path) -> None:
+    make = made_up.Maker(tmp_path / "store")
+    for number in range(12):
+        task = dataclasses.replace(made_up.GLYPHS, id=f"glyphs-v1/{number}")
+        for method in range(25):
+            make.evaluation(f"method-{method:02}", task, level=0.1 + 0.01 * method)
+        make.evaluation("late", task, level=0.99) if number == 11 else None
+    results = load(tmp_path / "store")
+    shown = heat.fewer(heat.heat(results), readme.TESTS, readme.METHODS)
+    assert (len(shown.tests), len(shown.lines)) == (10, 20)
+    assert "glyphs-v1/11" in {test.test for test in shown.tests}, "it has one method more"
+    assert "late" in {line.name for line in shown.lines}, "the winner of one test"
+    text = readme.table(results)
+    assert "Left out: 2 tests and 6 methods." in text
+    assert text.count("\n| method-") + text.count("\n| late") == 20
+
+
+def test_each_finding_has_an_answer_and_its_evidence(made_up_results: Results) -> None:
+    lines = readme.findings(made_up_results).splitlines()
+    said = [answer for answer in answers(made_up_results) if answer.section != "changes"]
+    assert len(lines) == len(said) >= 2
+    for line, answer in zip(lines, said, strict=True):
+        assert line.startswith(f"- **{answer.question} {answer.chip}.** {answer.said} ")
+        assert re.search(r"interval [−+\d]|± \d", line), "an interval"
 
 
 def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_results: Results) -> None:
