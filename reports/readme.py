@@ -38,7 +38,7 @@ OVERVIEW, COST = "docs/overview-{}.svg", "docs/second-order.svg"
 TESTS, METHODS = 10, 20
 
 #: stores in the order of their budgets; others follow by name
-ORDER = ("quick", "standard", "paper")
+ORDER = ("quick", "learners", "standard", "paper")
 #: verdicts on a published number
 WAYS = ("agrees", "above", "below")
 #: columns next to the scores

@@ -184,7 +184,7 @@ def _heated(cell: heat.Cell) -> Text:
     short = cell.result.under_trained
     bold = "bold " if cell.top else ""
     ground = f"{QUIET if short else INK} on {_mixed(SHORT if short else FULL, cell.heat)}" if cell.heat else ""
-    return Text(cell.text + (words.UNDER_TRAINED if short else " "), style=f"{bold}{ground or (short and 'dim') or ''}")
+    return Text(cell.text + (words.UNDER_TRAINED if short else ""), style=f"{bold}{ground or (short and 'dim') or ''}")
 
 
 def _mixed(colour: str, share: float) -> str:

@@ -82,8 +82,9 @@ def test_a_folder_of_pictures_is_a_task(tmp_path: Path, monkeypatch, command_lin
             Image.fromarray(pixels).save(tmp_path / "birds" / str(bird) / f"{number}.png")
     (words,) = commands("Your own images")
     smaller = [f"--set=image-folder.{field}" for field in ("size=16", "queries=1")]
-    short = ["--profile=smoke", "--seeds=1", "--meta-steps=1", "--episodes=2", "--jobs=1", *smaller]
-    answer = command_line(*words, *short)
+    untrained = {"maml": "nearest-neighbour", "finetune": "chance"}  # in the place of a minute of training
+    words = [untrained.get(word, word) for word in words]
+    answer = command_line(*words, "--profile=smoke", "--episodes=2", "--jobs=1", *smaller)
     assert answer.code == 0, answer.out + answer.err
-    assert re.search(r"^maml +\d", answer.out, re.MULTILINE)
-    assert re.search(r"^finetune +\d", answer.out, re.MULTILINE)
+    assert re.search(r"^nearest-neighbour +\d", answer.out, re.MULTILINE)
+    assert re.search(r"^chance +\d", answer.out, re.MULTILINE)

@@ -220,7 +220,7 @@ def changes(results: Results, looks: Looks) -> Context:
     return {"sentences": trend.sentences(times), "known": not times.empty}
 
 
-TIMES = {"before": "{:.3g}".format, "now": "{:.3g}".format, "ratio": "{:.2f}".format}
+TIMES = {"before (ms)": "{:.3g}".format, "now (ms)": "{:.3g}".format, "ratio": "{:.2f}".format}
 
 
 def against(other: Results) -> Callable[[Results, Looks], Context | None]:
@@ -228,7 +228,7 @@ def against(other: Results) -> Callable[[Results, Looks], Context | None]:
 
     def build(results: Results, looks: Looks) -> Context | None:
         found = changed.changed(results, other)
-        named = {"Scores": found.scores, "New and gone runs": found.runs, "Milliseconds per meta-step": found.times}
+        named = {"Scores": found.scores, "New and gone runs": found.runs, "Times of a meta-step": found.times}
         tables = [_table(f"{words.slug(name)}.csv", name, one, TIMES) for name, one in named.items() if len(one)]
         return {"other": words.listed([str(path) for path in other.stores]), "found": found, "tables": tables}
 

@@ -91,7 +91,7 @@ def _times(now: Results, before: Results) -> pd.DataFrame:
     """Milliseconds per meta-step, means over seeds, of the trainings that both sides have on one machine."""
     sides = [_milliseconds(results) for results in (before, now)]
     rows = [
-        {"method": key[0], "task": key[1], BEFORE: old, NOW: new, "ratio": new / old}
+        {"method": key[0], "task": key[1], f"{BEFORE} (ms)": old, f"{NOW} (ms)": new, "ratio": new / old}
         for key, values in sides[0].items()
         if key in sides[1] and (old := statistics.fmean(values)) and (new := statistics.fmean(sides[1][key]))
     ]
