@@ -147,7 +147,7 @@ class Results:
 
     def file(self, record: Record) -> str:
         """The address of a record's file from the page."""
-        return self.link(self.holders[record.key].record_path(record.key))
+        return self.link(self.holders[record.key].path / "records" / f"{record.key}.json")
 
     def arrays(self, record: Record) -> Mapping[str, np.ndarray] | None:
         return self.holders[record.key].arrays(record)

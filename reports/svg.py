@@ -103,7 +103,7 @@ def drawing(name: str, width: float, height: float, above: float = 0.1, left: fl
         # fixed, as matplotlib would place all tick labels twice more to find their ends
         axes.xaxis.set_label_coords(0.5, -X_LABEL / height / (top - bottom))
         axes.yaxis.set_label_coords((Y_LABEL - left) / width / (right - start), 0.5)
-        axes.yaxis.get_major_locator().set_params(nbins=6)
+        axes.locator_params(axis="y", nbins=6)
         yield figure, axes
 
 

@@ -22,8 +22,6 @@ Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged
 #: a fit with less of its budget (without one: with fewer examples or environment steps) is under-trained even where
 #: validation stands still: MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps
 LEAST_SHARE, LEAST_SEEN = 0.1, 100_000
-#: an under-trained method is out of reach of a better one if ten gains like its last one would not close the gap
-REACH = 10.0
 T = TypeVar("T")
 
 
@@ -120,24 +118,6 @@ class Training:
         if self.share is None:
             return self.still_improving or (self.examples or self.environment_steps) < LEAST_SEEN
         return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
-
-    def reach(self, higher_is_better: bool, ratio: bool) -> float:
-        """How much better more training could plausibly make it: `REACH` times its gain in validation over the last
-        quarter. 0 for a fit that is not under-trained; infinite for one that stopped in its first tenth.
-
-        ratio: gains are log ratios, as for squared errors."""
-        if not self.under_trained:
-            return 0.0
-        seen = self.examples or self.environment_steps
-        start = seen < LEAST_SEEN if self.share is None else self.share < LEAST_SHARE
-        found = [(one.step, one.robust if one.robust is not None else one.score) for one in self.curve]
-        known = [(step, value) for step, value in found if value is not None and (value > 0 or not ratio)]
-        early = [value for step, value in known if step <= 0.75 * self.meta_steps]
-        if start or not early:
-            return math.inf
-        best = max if higher_is_better else min
-        before, now = best(early), best(value for _, value in known)
-        return REACH * abs(math.log(now / before) if ratio else now - before)
 
     @property
     def of_published(self) -> bool:

@@ -285,10 +285,6 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path, timeout=wait, thread_local=False)
 
-    def record_path(self, key: str) -> Path:
-        """The file of a record."""
-        return self._file("records", key, ".json")
-
     def log_path(self, key: str) -> Path:
         """Where the process that works on the key writes its output."""
         return self._own("logs", key, ".log")

@@ -26,6 +26,7 @@ from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.comparison import Comparison, Scores, compare
 from benchmarks.stats.contrasts import Contrast, Interval
 from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of
+from benchmarks.stats.reach import reach
 
 #: digest -> ``classes`` and ``items`` ``[episodes, queries]`` of test examples
 Examples = Callable[[str], Mapping[str, np.ndarray] | None]
@@ -74,10 +75,10 @@ class Row:
 
     @property
     def reach(self) -> float:
-        """`Training.reach` of its fits, the largest, on the scale of contrasts."""
+        """What more training could plausibly add, on the scale of contrasts: the largest of its fits."""
         task = self.first.task
         fits = [each.record.training for each in self.tested if each.record.training]
-        return max((fit.reach(task.higher_is_better, task.metric == "squared error") for fit in fits), default=0.0)
+        return max((reach(fit, task.higher_is_better, task.metric == "squared error") for fit in fits), default=0.0)
 
     @property
     def examples(self) -> float | None:

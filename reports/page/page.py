@@ -71,7 +71,7 @@ def render(
     from markupsafe import Markup
 
     from reports import style, words
-    from reports.page import sections
+    from reports.page import contents
 
     looks = style.looks(results.labels)
     environment = Environment(
@@ -82,7 +82,7 @@ def render(
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
     environment.globals.update(words=words, Markup=Markup, looks=looks)
-    all_sections = sections.of(methods, tasks, other)
+    all_sections = contents.of(methods, tasks, other)
     built = {section: context for section in all_sections if (context := section.build(results, looks))}
     shown = [
         {

@@ -1,7 +1,7 @@
-"""The sections of the page, in their order.
+"""The sections of the page.
 
-To add one: a line in `SECTIONS`, a function that returns the values of its template (None without any), and
-``templates/NAME.html.j2``. Macros for tables, figures and legends are in ``templates/macros.html.j2``.
+To add one: a line in `reports.page.contents`, a function that returns the values of its template (None without any),
+and ``templates/NAME.html.j2``. Macros for tables, figures and legends are in ``templates/macros.html.j2``.
 ``report --figures`` writes the figures under the key "panels" as files.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from reports import trend, words
-from reports.cost import frames, learners, sections
-from reports.page import answers, glossary
+from reports.cost import frames
+from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
@@ -310,50 +310,6 @@ def protocol(results: Results, looks: Looks) -> Context:
         "machines": _table("machines.csv", "Machines and versions", machines.drop(columns=same)),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
-
-
-def of(methods: cards.Described, tasks: cards.Described, other: Results | None = None) -> Sequence[Section]:
-    """All sections. methods, tasks: the registered ones, for their cards. other: records to compare with."""
-    found = list(SECTIONS)
-    names = [section.name for section in found]
-    place = names.index("failures")
-    found[place:place] = [
-        Section("methods", "Methods", "Methods", method_cards(methods)),
-        Section("tasks", "Tasks", "Tasks", task_sheets(tasks)),
-    ]
-    if other is not None:
-        found.insert(names.index("changes"), Section("against", "What changed", "What changed", against(other)))
-    return found
-
-
-SECTIONS: Sequence[Section] = (
-    # the first screen: the answers
-    Section("answers", "", "", in_short),
-    Section("overview", "", "Methods and tests", overview),
-    Section("findings", "Verdicts", "Which meta-learner is best, and is the difference real?", findings),
-    Section("second-order", "Second order", "Is second order worth it?", sections.second_order),
-    Section("agreement", "First order", "Where first order suffices", learners.agreement),
-    Section("published", "Published", "Are the published numbers reached?", published),
-    Section("changes", "", "Did a change make anything slower or worse?", changes),
-    # what they rest on
-    Section("results", "Results", "Results", score_tables),
-    Section("across", "Across tasks", "Across tasks", across_tasks),
-    Section("steps", "Inner steps", "Score against inner steps", steps),
-    Section("shots", "Shots", "Score against test shots", shots, folded=True),
-    Section("learning", "Learning curves", "Learning curves", learning),
-    Section("cost", "Cost", "Score against training cost", training_cost),
-    Section("implementations", "Implementations", "Implementations", sections.implementations, folded=True),
-    Section("learners", "Learners' cost", "Cost of the learners", learners.learner_costs, folded=True),
-    Section("functions", "Fits", "Fits before and after adaptation", functions, folded=True),
-    Section("control", "Control", "Control", controlled),
-    Section("episodes", "Episodes", "Sample episodes", episodes, folded=True),
-    Section("pairs", "Pairs", "Pairwise differences", pairwise, folded=True),
-    Section("claims", "Claims", "Claims of the papers", claimed, folded=True),
-    Section("trend", "Trend", "Times of the regression gate", timed, folded=True),
-    Section("failures", "Failures and skips", "Failures and skips", failures, folded=True),
-    Section("protocol", "Protocol and machine", "Protocol and machine", protocol),
-    Section("glossary", "Glossary", "Glossary", lambda results, looks: {"terms": glossary.TERMS}),
-)
 
 
 def _panels(found: Sequence[Panel]) -> Context | None:

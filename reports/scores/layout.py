@@ -21,10 +21,8 @@ from reports.scores.tables import main_table, ordered
 from reports.style import Look
 from reports.words import slug
 
-#: a row of `main_table`, with its ``result``
-Row = Mapping[str, Any]
-#: longer cells may wrap
-LONG = 60
+Row = Mapping[str, Any]  #: a row of `main_table`, with its ``result``
+LONG = 60  #: longer cells may wrap
 
 
 @dataclass(frozen=True)

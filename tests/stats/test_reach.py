@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from made_up_records import GLYPHS, Maker
 
-from benchmarks.records.record import REACH, CurvePoint, Training
+from benchmarks.records.record import CurvePoint, Training
 from benchmarks.stats import Scores, compare
+from benchmarks.stats.reach import GAINS, reach
 
 
 def fit(folder: Path, scores: list[float], share: float | None = 0.5, improving: bool = True) -> Training:
@@ -28,15 +29,15 @@ def fit(folder: Path, scores: list[float], share: float | None = 0.5, improving:
 
 def test_reach_is_ten_times_the_gain_of_the_last_quarter(tmp_path: Path) -> None:
     training = fit(tmp_path, [0.5, 0.6, 0.7, 0.72])
-    assert training.reach(higher_is_better=True, ratio=False) == pytest.approx(REACH * 0.02)
+    assert reach(training, higher_is_better=True, ratio=False) == pytest.approx(GAINS * 0.02)
     errors = fit(tmp_path, [1.0, 0.5, 0.4, 0.2])
-    assert errors.reach(higher_is_better=False, ratio=True) == pytest.approx(REACH * math.log(2))
+    assert reach(errors, higher_is_better=False, ratio=True) == pytest.approx(GAINS * math.log(2))
 
 
 def test_a_fit_that_stands_still_reaches_nothing_and_a_short_one_anything(tmp_path: Path) -> None:
-    assert fit(tmp_path, [0.5, 0.6, 0.7, 0.72], improving=False).reach(higher_is_better=True, ratio=False) == 0
-    assert fit(tmp_path, [0.5, 0.6, 0.7, 0.72], share=0.05).reach(higher_is_better=True, ratio=False) == math.inf
-    assert fit(tmp_path, [0.5]).reach(higher_is_better=True, ratio=False) == math.inf
+    assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], improving=False), higher_is_better=True, ratio=False) == 0
+    assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], share=0.05), higher_is_better=True, ratio=False) == math.inf
+    assert reach(fit(tmp_path, [0.5]), higher_is_better=True, ratio=False) == math.inf
 
 
 @pytest.mark.fault("V4")
