@@ -93,7 +93,7 @@ class Table:
                 said = f' data-value="{"" if cell.value is None else escape(str(cell.value))}"' if sorts else ""
                 said += "" if cell.half_width is None else f' data-half-width="{cell.half_width}"'
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
-                shown = (markers(cell.look) if cell.look else "") + _content(header, cell)
+                shown = (str(markers(cell.look)) if cell.look else "") + _content(header, cell)
                 shown += words.UNDER_TRAINED * cell.mark
                 how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
                 how = how if cells else ' scope="row"'

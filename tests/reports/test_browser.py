@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from made_up_costs import costs
@@ -22,11 +24,20 @@ pytestmark = [
 ]
 
 
+WIDTHS = {"wide-light": (1440, "light"), "narrow-dark": (390, "dark")}
+GLYPHS = "glyphs-v1-5w1s-csv"
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of made-up scores, costs, methods and a task."""
     folder = tmp_path_factory.mktemp("browser")
     full_store(folder / "store")
-    return write_report(folder / "store", folder / "index.html")
+    costs(folder / "costs")
+    about = {"summary": "Does a thing.", "paper": 'A, "B", 2017', "file": "maml/maml.py"}
+    task = {"summary": "Letters.", "file": "benchmarks/tasks/glyphs.py"}
+    stores = [folder / "store", folder / "costs"]
+    return write_report(stores, folder / "index.html", None, {"maml": about, "other": about}, {"glyphs": task})
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +48,39 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-@pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=["wide-light", "narrow-dark"])
-def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
+@contextlib.contextmanager
+def opened(browser: Any, path: Path, width: int = 1440, anchor: str = "", **context: Any) -> Iterator[Any]:
     """The open page; at the end nothing must have been complained of and nothing asked of anybody else."""
-    width, scheme = request.param
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    opened, complaints, asked = context.new_page(), [], []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda wanted: asked.append(wanted.url))
-    opened.goto(path.as_uri())
-    yield opened
+    window = browser.new_context(viewport={"width": width, "height": 900}, **context)
+    page, complaints, asked = window.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda wanted: asked.append(wanted.url))
+    page.goto(path.as_uri() + anchor)
+    yield page
     assert complaints == []
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-    context.close()
+    assert [url.partition("#")[0] for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    window.close()
+
+
+@pytest.fixture(params=WIDTHS.values(), ids=WIDTHS.keys())
+def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
+    width, scheme = request.param
+    with opened(browser, path, width, color_scheme=scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        page.locator(f"#{GLYPHS}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{GLYPHS} thead button")
+        yield page
 
 
 def column(page: Any, index: int) -> list[str]:
     """The sort values of a column of the first table with tools, as shown."""
-    return page.eval_on_selector_all(
-        "#glyphs-v1-5w1s-csv tbody tr:not([hidden])", f"rows => rows.map(row => row.cells[{index}].dataset.value)"
-    )
+    rows = f"#{GLYPHS} tbody tr:not([hidden])"
+    return page.eval_on_selector_all(rows, f"rows => rows.map(row => valueOf(row.cells[{index}]))")
 
 
 def test_a_heading_sorts_with_the_mouse_and_with_the_keyboard(page: Any) -> None:
-    heading = page.locator("#glyphs-v1-5w1s-csv thead button", has_text="batch-norm: support")
+    heading = page.locator(f"#{GLYPHS} thead button", has_text="batch-norm: support")
     index = heading.evaluate("button => button.closest('th').cellIndex")
     heading.click()
     first = [float(value) for value in column(page, index) if value]
@@ -74,20 +93,20 @@ def test_a_heading_sorts_with_the_mouse_and_with_the_keyboard(page: Any) -> None
 
 
 def test_rows_are_filtered_columns_hidden_and_the_rest_copied(page: Any) -> None:
-    tools = page.locator('.tools[data-table="glyphs-v1-5w1s-csv"]')
+    tools = page.locator(f'.tools[data-table="{GLYPHS}"]')
     tools.locator(".filter").fill("maml")
     assert set(column(page, 0)) == {"maml", "maml [tuned]"}
     tools.locator("summary").press("Enter")
     tools.locator("input[type=checkbox]").first.uncheck()
-    assert page.locator("#glyphs-v1-5w1s-csv thead th").nth(1).is_hidden()
+    assert page.locator(f"#{GLYPHS} thead th").nth(1).is_hidden()
     page.keyboard.press("Escape")
     assert tools.locator("input[type=checkbox]").first.is_hidden()
-    text = page.evaluate("latex(document.getElementById('glyphs-v1-5w1s-csv'))")
+    text = page.evaluate(f"latex(document.getElementById('{GLYPHS}'))")
     assert text.startswith("\\begin{tabular}")
     assert "maml [tuned] & " in text
     assert "chance" not in text
     assert r"$\pm$" in text
-    lines = page.evaluate("csv(document.getElementById('glyphs-v1-5w1s-csv'))").splitlines()
+    lines = page.evaluate(f"csv(document.getElementById('{GLYPHS}'))").splitlines()
     assert len(lines) == 1 + 2
     assert "rank" not in lines[0]
     tools.locator(".filter").fill("")
@@ -105,15 +124,123 @@ def test_the_page_fits_its_window_in_both_schemes(page: Any) -> None:
 
 def test_everything_can_be_reached_with_the_keyboard(page: Any) -> None:
     reached = set()
-    for _ in range(40):
-        page.keyboard.press("Tab")
+    page.locator(f"#{GLYPHS} th a").first.focus()
+    for _ in range(60):
+        page.keyboard.press("Shift+Tab")
         reached.add(page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
     assert {"A.", "BUTTON.copy", "INPUT.filter", "DIV.scroll", "SUMMARY."} <= reached
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline != "none"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
-REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
+def test_the_state_is_in_the_address(browser: Any, path: Path) -> None:
+    with opened(browser, path) as page:
+        button = page.locator("#overview-table thead button").nth(1)
+        button.click()
+        legend = page.locator("#steps .legend button", has_text="finetune")
+        legend.click()
+        address = page.evaluate("location.hash")
+        order = page.locator("#overview-table tbody th a").all_text_contents()
+    with opened(browser, path, anchor=f"{address}&filter.{GLYPHS}=maml") as page:
+        assert page.locator("#overview-table tbody th a").all_text_contents() == order
+        assert page.locator("#overview-table [aria-sort]").count() == 1
+        assert page.locator("#steps .legend button[aria-pressed=true]").all_text_contents() == ["finetune"]
+        assert column(page, 0) == ["maml [tuned]", "maml"]
+        # a link moves on and keeps the state
+        page.locator("#overview-table td a").first.click()
+        page.wait_for_function("location.hash.startsWith('#row-') && location.hash.includes('only=finetune')")
+
+
+def test_a_legend_entry_dims_all_others_on_the_page(browser: Any, path: Path) -> None:
+    marks = """which => [...document.querySelectorAll(':is(#steps, #learning) svg [style*="(--method-"]')]
+        .filter(one => one.getAttribute('style').includes(`(${which})`))
+        .map(one => Number(getComputedStyle(one).opacity))"""
+    with opened(browser, path, reduced_motion="reduce") as page:
+        legend = page.locator("#steps .legend button")
+        variables = {
+            legend.nth(place).text_content(): legend.nth(place).evaluate(
+                "one => one.firstChild.style.background.slice(4, -1)"
+            )
+            for place in range(legend.count())
+        }
+        assert len(set(variables.values())) == len(variables) > 2
+        legend.filter(has_text="finetune").first.click()
+        assert max(page.evaluate(marks, variables["maml"])) < 0.2
+        assert max(page.evaluate(marks, variables["finetune"])) == 1
+        assert page.locator("#overview-maml").evaluate("row => Number(getComputedStyle(row).opacity)") < 0.2
+        legend.filter(has_text="finetune").first.click()
+        assert min(page.evaluate(marks, variables["maml"])) > 0.02
+        assert page.locator("#overview-maml").evaluate("row => getComputedStyle(row).opacity") == "1"
+        assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+def test_marks_tell_their_values_under_the_pointer_and_with_the_keyboard(browser: Any, path: Path) -> None:
+    with opened(browser, path) as page:
+        figure = page.locator("#steps figure[data-tips]").first
+        figure.scroll_into_view_if_needed()
+        left, top, name, value, amount = figure.evaluate("one => JSON.parse(one.dataset.tips).marks[3]")
+        box = figure.locator("svg").evaluate(
+            """svg => [svg.getBoundingClientRect().x, svg.getBoundingClientRect().y,
+                svg.clientWidth / svg.viewBox.baseVal.width]"""
+        )
+        page.mouse.move(box[0] + left * box[2], box[1] + top * box[2])
+        told = page.locator(".tip").inner_text().splitlines()
+        assert page.locator(".tip").is_visible()
+        marks = figure.evaluate("one => JSON.parse(one.dataset.tips).marks.map(mark => mark.slice(2).join('|'))")
+        assert "|".join([told[0], told[1].split(": ")[1], told[2].split(": ")[1]]) in marks
+        page.mouse.move(0, 0)
+        assert page.locator(".tip").is_hidden()
+        # a mark of the SVG lies where the value is told
+        drawn = figure.locator("svg").evaluate(
+            r"""svg => [...svg.querySelectorAll('path')]
+                .flatMap(one => [...one.getAttribute('d').matchAll(/M([\d.-]+)[ ]([\d.-]+)/g)])
+                .map(found => [Number(found[1]), Number(found[2])])"""
+        )
+        assert min(abs(x - left) + abs(y - top) for x, y in drawn) < 8
+        figure.locator("svg").focus()
+        page.keyboard.press("ArrowRight")
+        first = page.locator(".tip").inner_text()
+        page.keyboard.press("ArrowRight")
+        assert page.locator(".tip").inner_text() != first
+
+
+def test_links_resolve_and_ids_are_unique(browser: Any, path: Path) -> None:
+    with opened(browser, path) as page:
+        ids = page.eval_on_selector_all("[id]", "all => all.map(one => one.id)")
+        links = page.eval_on_selector_all("a[href]", "all => all.map(one => one.getAttribute('href'))")
+        assert len(ids) == len(set(ids))
+        assert [link for link in links if link.startswith("#") and link[1:] not in ids] == []
+        files = {link for link in links if not link.startswith(("#", "data:"))}
+        assert [link for link in files if not (path.parent / unquote(link)).is_file()] == []
+        assert sum("/records/" in link for link in files) > 10
+        assert page.locator("table:not([id]), tbody:not(.group) tr:not([id])").count() == 0
+        # what is folded opens for a link into it
+        row = page.locator("#row-glyphs-v1-5w1s-maml")
+        assert row.is_hidden()
+        page.evaluate("location.hash = '#row-glyphs-v1-5w1s-maml'")
+        row.wait_for(state="visible")
+        assert row.locator("button.copy").get_attribute("title") == (
+            "metabench run --profile quick -m maml -t glyphs-v1/5w1s --seeds 0,1"
+        )
+
+
+def test_without_javascript_all_is_there_and_no_button_is_dead(browser: Any, path: Path) -> None:
+    with opened(browser, path, java_script_enabled=False) as page:
+        assert page.locator("button:visible, input:visible").count() == 0
+        assert page.locator("#overview-table td.score").count() > 4
+        summary = page.locator("#results summary").first
+        summary.click()
+        assert page.locator("#results table").first.is_visible()
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_first_screen_holds_the_answers_and_the_overview_begins(browser: Any, path: Path, width: int) -> None:
+    with opened(browser, path, width) as page:
+        answers = page.locator("#answers").bounding_box()
+        assert answers["y"] + answers["height"] <= 900
+        assert page.locator("#answers dt").count() >= 3
+        assert page.locator("#overview-table tbody td").first.bounding_box()["y"] < 900
+
+
 #: the texts of figures that leave their figure, and pairs of them that lie on one another
 CLASHES = """() => [...document.querySelectorAll('figure > svg')].flatMap(svg => {
   const whole = svg.getBoundingClientRect();
@@ -128,57 +255,46 @@ CLASHES = """() => [...document.querySelectorAll('figure > svg')].flatMap(svg =>
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The committed pages, and one of a store that holds costs of a GPU and nothing else."""
+def costs_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a store that holds costs of a GPU and nothing else."""
     folder = tmp_path_factory.mktemp("costs")
-    alone = write_report(costs(folder / "store").path, folder / "costs.html")
-    return {"quick": REFERENCE / "quick.html", "standard": REFERENCE / "standard.html", "costs": alone}
+    return write_report(costs(folder / "store").path, folder / "costs.html")
 
 
-@pytest.fixture(params=["quick", "standard", "costs"])
-def committed(request: pytest.FixtureRequest, browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    """One of these pages, with what is folded open."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    opened = context.new_page()
-    opened.goto(pages[request.param].as_uri())
-    opened.evaluate("document.querySelectorAll('details:not(.columns, .screen)').forEach(one => { one.open = true; })")
-    yield opened
-    context.close()
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_answers_stand_on_the_first_screen(committed: Any, width: int) -> None:
-    committed.set_viewport_size({"width": width, "height": 1000})
-    box = committed.locator("#answers").bounding_box()
-    assert box["y"] + box["height"] <= 1000
-    # every section can be seen in the navigation, or (on a phone) reached by pushing it
-    ends = "[...document.querySelectorAll('nav a')].map(one => one.getBoundingClientRect().right)"
-    assert max(committed.evaluate(ends)) <= width or width == 390
-
-
-def test_what_is_seldom_read_does_not_make_rows_high(committed: Any) -> None:
-    """Sources and keys end a row on one line: the differences from published numbers are seen at a glance."""
-    heights = (
-        """id => [...document.querySelectorAll(`#${id} tbody tr`)].map(one => one.getBoundingClientRect().height)"""
-    )
-    for table in ("published-csv", "totals-csv"):
-        assert all(height < 80 for height in committed.evaluate(heights, table))
+@pytest.fixture(params=["scores", "costs"])
+def unfolded(request: pytest.FixtureRequest, browser: Any, path: Path, costs_alone: Path) -> Iterator[Any]:
+    """A page with all its folded parts open."""
+    with opened(browser, path if request.param == "scores" else costs_alone) as page:
+        page.evaluate(
+            "document.querySelectorAll('details:not(.columns, .screen)').forEach(one => { one.open = true; })"
+        )
+        yield page
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_no_label_of_a_figure_is_cut_or_lies_on_another(committed: Any, width: int) -> None:
-    committed.set_viewport_size({"width": width, "height": 900})
-    assert committed.locator("figure > svg text").count() > 80
-    assert committed.evaluate(CLASHES) == []
+def test_no_label_of_a_figure_is_cut_or_lies_on_another(unfolded: Any, width: int) -> None:
+    unfolded.set_viewport_size({"width": width, "height": 900})
+    assert unfolded.locator("figure > svg text").count() > 40
+    assert unfolded.evaluate(CLASHES) == []
 
 
-def test_no_table_or_figure_is_cut_on_paper(committed: Any) -> None:
+def test_no_table_or_figure_is_cut_on_paper(unfolded: Any) -> None:
     paper = 703  # pixels between margins of 12 mm on A4
-    committed.set_viewport_size({"width": paper, "height": 1000})
-    committed.emulate_media(media="print")
+    unfolded.set_viewport_size({"width": paper, "height": 1000})
+    unfolded.emulate_media(media="print")
     wide = """limit => [...document.querySelectorAll('table, figure, svg, img, dl')]
         .map(one => [one, one.parentElement.closest('figure')?.getBoundingClientRect().right ?? limit])
         .filter(([one, right]) => one.getBoundingClientRect().right > right + 1).map(([one]) => one.outerHTML)"""
-    committed.evaluate("Promise.all([...document.images].map(one => { one.loading = 'eager'; return one.decode(); }))")
-    assert committed.evaluate(wide, paper) == []
-    assert committed.evaluate("document.documentElement.scrollWidth") <= paper
+    unfolded.evaluate("Promise.all([...document.images].map(one => { one.loading = 'eager'; return one.decode(); }))")
+    assert unfolded.evaluate(wide, paper) == []
+    assert unfolded.evaluate("document.documentElement.scrollWidth") <= paper
+
+
+def test_axe_finds_no_violation(browser: Any, path: Path) -> None:
+    places = [Path(root) / "axe-core" / "axe.min.js" for root in ("/usr/share/javascript", "/usr/lib/node_modules")]
+    script = next((place for place in places if place.is_file()), None)
+    if script is None:
+        pytest.skip("axe-core is not installed")
+    with opened(browser, path, bypass_csp=True) as page:
+        page.add_script_tag(content=script.read_text(encoding="utf-8"))
+        assert page.evaluate("axe.run().then(found => found.violations.map(one => one.id))") == []
