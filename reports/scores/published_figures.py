@@ -40,14 +40,17 @@ def _row(result: Result, one: Reproduction, several: bool) -> dict[str, Any]:
     shares = [fit.share for fit in result.training if fit.share is not None]
     steps = f", {words.count(one.published.steps, 'step')}" if several else ""
     share = f" ({words.percent(min(shares))})" if shares and min(shares) < 1 else ""
-    half = one.published.half_width
+    half = math.nan if one.published.half_width is None else one.published.half_width * scale
+    there = one.published.value * scale
     return {
         "name": f"{result.name}{steps}{share}",
         "outcome": one.outcome,
         "value": mine.estimate * scale,
-        "half": mine.half_width * scale,
-        "published": one.published.value * scale,
-        "published_half": math.nan if half is None else half * scale,
+        "low": mine.low * scale,
+        "high": mine.high * scale,
+        "published": there,
+        "published_low": there - half,
+        "published_high": there + half,
         "metric": result.metric,
     }
 
@@ -68,11 +71,13 @@ def _panel(title: str, frame: pd.DataFrame, looks: Mapping[str, Look]) -> Panel:
 
 def _draw(axes: Any, frame: pd.DataFrame, xlabel: str) -> None:
     for place, row in enumerate(frame.itertuples()):
-        bar = None if np.isnan(row.published_half) else row.published_half
+        bar = None if np.isnan(row.published_low) else row.published_high - row.published
         style: dict[str, Any] = {"marker": "o", "capsize": 2, "elinewidth": 1.2, "linestyle": "none"}
         there = {"color": svg.QUIET, "markerfacecolor": svg.PAPER, "markersize": 6}
         axes.errorbar([row.published], [place - 0.14], xerr=bar, **style, **there)
-        axes.errorbar([row.value], [place + 0.14], xerr=row.half, color=COLOURS[row.outcome], markersize=5, **style)
+        axes.errorbar(
+            [row.value], [place + 0.14], xerr=row.high - row.value, color=COLOURS[row.outcome], markersize=5, **style
+        )
     axes.set_yticks(range(len(frame)), frame["name"], fontsize=8)
     axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=xlabel)
     axes.grid(visible=False, axis="y")

@@ -152,6 +152,9 @@ class Made:
             for row in column.rows
         }
         self.main = tables.main_table(self.results)
+        kept = [not self.results.repeated(result) for result in tables.ordered(self.results)]
+        #: the rows with a table row of their own: not those of last checkpoints that are the best ones
+        self.shown = self.main[kept] if len(self.main) else self.main
 
     def title(self, protocol: Any) -> str:
         return words.title(protocol, self.results.columns)

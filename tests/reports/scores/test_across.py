@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
 from made_up_records import GLYPHS, SINUSOID, Maker
 
 from reports.page.page import render
@@ -12,7 +13,9 @@ from reports.results import load
 from reports.scores import across
 
 
-def test_control_is_averaged_apart(tmp_path: Path) -> None:
+def test_control_is_averaged_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "TASKS", 2)
+    monkeypatch.setattr(across, "SEEDS_FOR_METHODS", 1)
     make = Maker(tmp_path)
     walk = dataclasses.replace(GLYPHS, kind="control", metric="return", data=None)
     for label, level in (("maml", 0.8), ("fomaml", 0.7), ("finetune", 0.6)):
@@ -39,7 +42,8 @@ def test_control_is_averaged_apart(tmp_path: Path) -> None:
     )
 
 
-def test_one_method_alone_is_not_averaged(tmp_path: Path) -> None:
+def test_one_method_alone_is_not_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "TASKS", 2)
     make = Maker(tmp_path)
     for label, tasks in {"maml": (GLYPHS, SINUSOID), "one": (GLYPHS,), "two": (GLYPHS,), "three": (SINUSOID,)}.items():
         for task in tasks:

@@ -73,7 +73,7 @@ def test_a_mean_that_exploded_has_no_24_digits() -> None:
     assert [words.number(value, "squared error") for value in (5.9e20, 123456.7, -2e9)] == [
         "5.9e+20",
         "123456.700",
-        "-2.0e+09",
+        "−2.0e+09",
     ]
 
 
