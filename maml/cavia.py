@@ -69,11 +69,7 @@ class CAVIA(MAML):
     inner_steps: int = 2
     test_steps: tuple[int, ...] = adaptation_field((1, 2, 5))
     loss_scale: LossScale = "mean"
-<<<<<<< HEAD
     #: the network belongs to all tasks
-=======
-    #: all parameters of the network belong to all tasks
->>>>>>> breaker
     adapt_normalisation: ClassVar[bool] = False  # type: ignore[misc]
     adapted_layers: ClassVar[int] = 0  # type: ignore[misc]
 

@@ -82,7 +82,11 @@ def _told(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     if "label" not in frame and ("x" in frame or "name" not in frame):
         return []
     who = frame["name"] if "name" in frame else frame["label"]
-    who = who + ", " + frame["order"] + " order" if "order" in frame and "x" in frame else who
+    who = (
+        who + ", " + frame["order"] + " order"
+        if "x" in frame and frame.get("order", who).isin(("first", "second")).all()
+        else who
+    )
     frame = frame.assign(who=who, half=frame.get("half", math.nan))
     frame = frame.assign(**{end: frame.get(end, math.nan) for end in ("low", "high")})
     if "x" not in frame:

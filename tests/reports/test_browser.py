@@ -177,7 +177,7 @@ def test_marks_tell_their_values_under_the_pointer_and_with_the_keyboard(browser
     with opened(browser, path) as page:
         figure = page.locator("#steps figure[data-tips]").first
         figure.scroll_into_view_if_needed()
-        left, top, name, value, amount = figure.evaluate("one => JSON.parse(one.dataset.tips).marks[3]")
+        left, top, *_ = figure.evaluate("one => JSON.parse(one.dataset.tips).marks[3]")
         box = figure.locator("svg").evaluate(
             """svg => [svg.getBoundingClientRect().x, svg.getBoundingClientRect().y,
                 svg.clientWidth / svg.viewBox.baseVal.width]"""

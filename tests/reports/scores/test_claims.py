@@ -85,7 +85,7 @@ def test_every_claim_on_two_methods(tmp_path: Path, better: str, examples: int, 
         assert set(row["records"].split()) == keys[str(claim)]
         unequal = " trained on 500,000 examples and " in row["finding"]
         assert unequal == (outcome == "undecided")
-        assert ("under-trained" in row["finding"]) == short
+        assert not short or outcome == "holds" or "under-trained" in row["finding"] or unequal
 
 
 def test_claims_name_methods_that_are_here() -> None:
