@@ -16,7 +16,7 @@ from benchmarks.errors import MetabenchError
 from benchmarks.stats.classes import Membership
 from benchmarks.stats.contrasts import SCOPES, Contrast, checked, contrast, margin_on_scale
 from benchmarks.stats.families import letters, ranks, top_group
-from benchmarks.stats.verdicts import ALPHA, DECIDED, Verdict, judge
+from benchmarks.stats.verdicts import ALPHA, DECIDED, Unequal, Verdict, judge
 
 #: verdicts on a column: better than every other; no single winner; no winner named, since a few episodes carry a mean
 #: or training was too short or unequal; one method; none
@@ -115,8 +115,8 @@ class Comparison:
         """The method that is better than every other; None if there is none or one of its pairs has no verdict."""
         beaten = dict.fromkeys(self.names, 0)
         for pair in self.pairs:
-            if pair.kind in DECIDED:
-                beaten[pair.first if pair.kind == "better" else pair.second] += 1
+            if pair.kind in DECIDED or pair.outdone:
+                beaten[pair.second if pair.kind == "worse" else pair.first] += 1
         return next((name for name, count in beaten.items() if count == len(self.names) - 1 > 0), None)
 
     @cached_property
@@ -135,8 +135,9 @@ class Comparison:
 
     @property
     def unstable(self) -> list[Verdict]:
-        """The pairs of the best mean in which a few episodes carry a mean."""
-        return [pair for pair in self._of_the_best if pair.kind == "unstable"]
+        """The pairs of the best mean in which a few episodes carry a mean, but for rivals that are outdone all the
+        same."""
+        return [pair for pair in self._of_the_best if pair.kind == "unstable" and not pair.outdone]
 
     @property
     def starved(self) -> list[Verdict]:
@@ -203,16 +204,16 @@ def compare(
     return Comparison(tuple(names), tuple(pairs), held, given, left_out, unpaired)
 
 
-def starved(sides: Mapping[str, Scores], metric: str) -> str:
+def starved(sides: Mapping[str, Scores], metric: str) -> Unequal:
     """Why two methods are not comparable: one is under-trained, or one saw more than twice the other's examples."""
     if short := [name for name, scores in sides.items() if scores.under_trained]:
-        return f"{' and '.join(short)} {'is' if len(short) == 1 else 'are'} under-trained"
+        return Unequal(f"{' and '.join(short)} {'is' if len(short) == 1 else 'are'} under-trained")
     known = sorted((scores.examples, name) for name, scores in sides.items() if scores.examples)
     if len(known) < 2 or known[1][0] <= MOST_EXAMPLES_RATIO * known[0][0]:
-        return ""
+        return Unequal()
     (less, starving), (more, fed) = known
     what = "environment steps" if metric == "return" else "examples"
-    return f"{starving} trained on {less:,.0f} {what} and {fed} on {more:,.0f}"
+    return Unequal(f"{starving} trained on {less:,.0f} {what} and {fed} on {more:,.0f}", starving)
 
 
 def _unusable(name: str, scores: Scores, metric: str) -> str | None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -81,6 +82,14 @@ class Verdict:
         if self.kind == "not comparable":
             return {"better": "ahead", "worse": "behind"}.get(self.ahead, self.kind)
         return self.kind
+
+    @property
+    def outdone(self) -> bool:
+        """Whether the second is behind in both ways: by a mean that a few of its own episodes carry, and by the share
+        of episodes won. The first's mean is carried by none, and training was equal."""
+        if self.kind != "unstable" or self.starved or self.contrast.carried[0]:
+            return False
+        return self.ahead == "better" and not self.contrast.estimate < 0
 
     @property
     def reason(self) -> str:
@@ -157,31 +166,46 @@ class Verdict:
         return "fails" + at_budget if side == "worse" or (side == "equivalent" and not as_good) else "undecided"
 
 
+class Unequal(NamedTuple):
+    """Why two methods are not comparable; empty if they are.
+
+    fewer: the one with too few examples, whose lead counts all the same."""
+
+    reason: str = ""
+    fewer: str = ""
+
+
 def judge(
     couples: Sequence[tuple[str, str]],
     contrasts: Sequence[Contrast],
     metrics: Sequence[str],
     margins: Sequence[float],
     scope: str | None = None,
-    starved: Sequence[str] = (),
+    starved: Sequence[Unequal] = (),
     alpha: float = ALPHA,
 ) -> list[Verdict]:
     """Verdicts of one family of pairs.
 
     margins: on the scale of the contrasts (`margin_on_scale`)
     scope: default: "methods" if every pair shares enough seeds, else "models"
-    starved: for each pair, why it is not comparable; empty if it is"""
+    starved: for each pair, why it is not comparable"""
     if scope is None:
         scope = "methods" if contrasts and all("methods" in one.scopes() for one in contrasts) else "models"
     p_values = np.array([(c.wins if c.unstable else c).p_value(scope) for c in contrasts])
     adjusted = holm(p_values)
     rivals = max(1, int(np.count_nonzero(adjusted > alpha)))
-    why = starved or [""] * len(couples)
-    family = (couples, contrasts, metrics, margins, p_values, adjusted, why, *interval_levels(p_values, alpha))
-    return [
-        Verdict(a, b, metric, one, scope, margin, p, p_holm, _drawn(one, scope, near, far), reason, rivals, alpha)
-        for (a, b), one, metric, margin, p, p_holm, reason, near, far in zip(*family, strict=True)
+    family = (couples, contrasts, metrics, margins, p_values, adjusted, *interval_levels(p_values, alpha))
+    found = [
+        Verdict(a, b, metric, one, scope, margin, p, p_holm, _drawn(one, scope, near, far), "", rivals, alpha)
+        for (a, b), one, metric, margin, p, p_holm, near, far in zip(*family, strict=True)
     ]
+    return [_with(pair, why) for pair, why in zip(found, starved or [Unequal()] * len(found), strict=True)]
+
+
+def _with(pair: Verdict, why: Unequal) -> Verdict:
+    """The verdict with the reason against it, unless the one with fewer examples is ahead."""
+    ahead = {"better": pair.first, "worse": pair.second}.get(pair.ahead)
+    return pair if not why.reason or (why.fewer and ahead == why.fewer) else replace(pair, starved=why.reason)
 
 
 def _drawn(one: Contrast, scope: str, near: float, far: float) -> Interval:

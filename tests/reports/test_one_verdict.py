@@ -256,3 +256,15 @@ def test_no_winner_over_a_rival_with_less_than_half_of_the_examples(tmp_path: Pa
     assert "matching-nets trained on 48,000 examples and nearest-neighbour-embedding on 128,000" in finding.sentence
     assert finding.comparison is not None
     assert finding.comparison.winner is None
+
+
+@pytest.mark.fault("V4")
+def test_a_winner_with_fewer_examples_than_its_rival_is_named(tmp_path: Path) -> None:
+    make = Maker(tmp_path)
+    for label, level, examples in (("prototypical-nets", 0.9, 48_000), ("recurrent", 0.6, 1_920_000)):
+        training = dataclasses.replace(make.training(label, GLYPHS, 0), examples=examples)
+        make.evaluation(label, GLYPHS, regime="query", level=level, training=training)
+    ((finding,),) = findings_of(load(tmp_path))
+    assert finding.verdict == "winner"
+    assert finding.comparison is not None
+    assert finding.comparison.winner == "prototypical-nets"

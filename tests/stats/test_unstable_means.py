@@ -99,6 +99,27 @@ def test_what_carries_a_mean(scores: list[float], expected: str) -> None:
     assert instability(np.array([scores, scores])) == expected
 
 
+@pytest.mark.fault("V1")
+@pytest.mark.parametrize(("exploding", "winner"), [("B", "A"), ("A", None)])
+def test_a_rival_that_explodes_takes_no_crown_away(exploding: str, winner: str | None) -> None:
+    """A is better in nine of ten episodes. Explosions of B change nothing; those of A do."""
+    values = np.random.default_rng(0).lognormal(0, 0.3, (1, 400))
+    scores = {"A": values, "B": values * np.where(np.arange(400) % 10, 1.5, 0.9)}
+    scores = {name: one.copy() for name, one in scores.items()}
+    scores[exploding][0, 7] = 1e9
+    found, pair = judged(scores["A"], scores["B"])
+    assert pair.kind == "unstable"
+    assert (found.winner, found.state) == (winner, "winner" if winner else "unstable")
+
+
+@pytest.mark.fault("V1")
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nor_does_one_without_a_number(value: float) -> None:
+    values = np.random.default_rng(0).lognormal(0, 0.3, (1, 400))
+    found, _ = judged(values, np.where(np.arange(400) == 7, value, 1.5 * values))
+    assert found.winner == "A"
+
+
 def test_accuracies_are_bounded_and_never_unstable() -> None:
     rare = np.zeros(200)
     rare[3] = 1.0
