@@ -23,8 +23,8 @@ from benchmarks.environments.rendering import frames
 from benchmarks.environments.rollout import Rollouts
 from benchmarks.environments.simulators import BACK_ENDS, description, mujoco_module
 
-#: length of a film in frames, and seconds per frame
-FRAMES, SECONDS_PER_FRAME = 17, 0.15
+#: pictures of a film, and seconds between them
+FRAMES, SECONDS_PER_FRAME = 6, 0.5
 
 Simulator = Literal["batch", "rollout", "loop", "gymnasium"]
 Observation = Literal["joints", "joints-torso"]
