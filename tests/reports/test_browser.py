@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from made_up_costs import costs
-from made_up_records import full_store
+from made_up_records import GLYPHS, Maker, full_store
 
 from reports.page.page import write_report
 
@@ -25,7 +27,7 @@ pytestmark = [
 
 
 WIDTHS = {"wide-light": (1440, "light"), "narrow-dark": (390, "dark")}
-GLYPHS = "glyphs-v1-5w1s-csv"
+TABLE = "glyphs-v1-5w1s-csv"
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +70,19 @@ def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[A
     width, scheme = request.param
     with opened(browser, path, width, color_scheme=scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        page.locator(f"#{GLYPHS}").scroll_into_view_if_needed()
-        page.wait_for_selector(f"#{GLYPHS} thead button")
+        page.locator(f"#{TABLE}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{TABLE} thead button")
         yield page
 
 
 def column(page: Any, index: int) -> list[str]:
     """The sort values of a column of the first table with tools, as shown."""
-    rows = f"#{GLYPHS} tbody tr:not([hidden])"
+    rows = f"#{TABLE} tbody tr:not([hidden])"
     return page.eval_on_selector_all(rows, f"rows => rows.map(row => valueOf(row.cells[{index}]))")
 
 
 def test_a_heading_sorts_with_the_mouse_and_with_the_keyboard(page: Any) -> None:
-    heading = page.locator(f"#{GLYPHS} thead button", has_text="batch-norm: support")
+    heading = page.locator(f"#{TABLE} thead button", has_text="batch-norm: support")
     index = heading.evaluate("button => button.closest('th').cellIndex")
     heading.click()
     first = [float(value) for value in column(page, index) if value]
@@ -93,20 +95,20 @@ def test_a_heading_sorts_with_the_mouse_and_with_the_keyboard(page: Any) -> None
 
 
 def test_rows_are_filtered_columns_hidden_and_the_rest_copied(page: Any) -> None:
-    tools = page.locator(f'.tools[data-table="{GLYPHS}"]')
+    tools = page.locator(f'.tools[data-table="{TABLE}"]')
     tools.locator(".filter").fill("maml")
     assert set(column(page, 0)) == {"maml", "maml [tuned]"}
     tools.locator("summary").press("Enter")
     tools.locator("input[type=checkbox]").first.uncheck()
-    assert page.locator(f"#{GLYPHS} thead th").nth(1).is_hidden()
+    assert page.locator(f"#{TABLE} thead th").nth(1).is_hidden()
     page.keyboard.press("Escape")
     assert tools.locator("input[type=checkbox]").first.is_hidden()
-    text = page.evaluate(f"latex(document.getElementById('{GLYPHS}'))")
+    text = page.evaluate(f"latex(document.getElementById('{TABLE}'))")
     assert text.startswith("\\begin{tabular}")
     assert "maml [tuned] & " in text
     assert "chance" not in text
     assert r"$\pm$" in text
-    lines = page.evaluate(f"csv(document.getElementById('{GLYPHS}'))").splitlines()
+    lines = page.evaluate(f"csv(document.getElementById('{TABLE}'))").splitlines()
     assert len(lines) == 1 + 2
     assert "rank" not in lines[0]
     tools.locator(".filter").fill("")
@@ -124,7 +126,7 @@ def test_the_page_fits_its_window_in_both_schemes(page: Any) -> None:
 
 def test_everything_can_be_reached_with_the_keyboard(page: Any) -> None:
     reached = set()
-    page.locator(f"#{GLYPHS} th a").first.focus()
+    page.locator(f"#{TABLE} th a").first.focus()
     for _ in range(60):
         page.keyboard.press("Shift+Tab")
         reached.add(page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
@@ -140,7 +142,7 @@ def test_the_state_is_in_the_address(browser: Any, path: Path) -> None:
         legend.click()
         address = page.evaluate("location.hash")
         order = page.locator("#overview-table tbody th a").all_text_contents()
-    with opened(browser, path, anchor=f"{address}&filter.{GLYPHS}=maml") as page:
+    with opened(browser, path, anchor=f"{address}&filter.{TABLE}=maml") as page:
         assert page.locator("#overview-table tbody th a").all_text_contents() == order
         assert page.locator("#overview-table [aria-sort]").count() == 1
         assert page.locator("#steps .legend button[aria-pressed=true]").all_text_contents() == ["finetune"]
@@ -298,3 +300,20 @@ def test_axe_finds_no_violation(browser: Any, path: Path) -> None:
     with opened(browser, path, bypass_csp=True) as page:
         page.add_script_tag(content=script.read_text(encoding="utf-8"))
         assert page.evaluate("axe.run().then(found => found.violations.map(one => one.id))") == []
+
+
+@pytest.mark.skipif("METABENCH_SLOW" not in os.environ, reason="slow: set METABENCH_SLOW=1")
+def test_forty_methods_on_twelve_tasks_stay_light(browser: Any, tmp_path: Path) -> None:
+    make = Maker(tmp_path / "store", episodes=30)
+    for task in range(12):
+        where = dataclasses.replace(GLYPHS, id=f"glyphs-v1/{task}w1s", variant=f"{task}w1s")
+        for method in range(40):
+            make.evaluation(f"method-{method}", where, level=0.2 + 0.015 * method, steps=4)
+    page_of = write_report(tmp_path / "store", tmp_path / "page.html")
+    assert page_of.stat().st_size < 5_000_000
+    with opened(browser, page_of) as page:
+        page.wait_for_selector("#overview-table thead button")
+        clicked = """async () => { const start = performance.now();
+            document.querySelector('#overview-table thead th:nth-child(3) button').click();
+            await new Promise(requestAnimationFrame); return performance.now() - start; }"""
+        assert sorted(page.evaluate(clicked) for _ in range(5))[2] < 200
