@@ -258,9 +258,8 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
     assert [name for _, name in said] == ["quick", "standard", "paper"]
     for number, name in said:
         blocks = [each for each in profiles.load(name).blocks if registry.build_task(each.task).kind != "control"]
-        others = {"quick": {"sinusoid/k10": 400}}.get(name, {})
-        assert {each.task: each.episodes for each in blocks} == {
-            each.task: others.get(each.task, int(number.replace(",", ""))) for each in blocks
+        assert {b.episodes for b in blocks if (name, b.task) != ("quick", "sinusoid/k10")} == {
+            int(number.replace(",", ""))
         }
 
 
@@ -340,27 +339,6 @@ def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, 
     mark = {True: words.UNDER_TRAINED, False: ""}
     assert shown == sorted(words.plus_minus(r.interval, r.metric) + mark[r.under_trained] for r in results)
     assert any(cell.endswith(words.UNDER_TRAINED) for cell in shown)
-
-
-def test_the_results_page_says_why_a_published_number_may_differ(tmp_path: Path) -> None:
-    make = made_up.Maker(tmp_path / "store")
-    task = dataclasses.replace(made_up.SINUSOID, id="tabular-mdp-v1/n10", name="tabular-mdp", metric="return")
-    task = dataclasses.replace(task, higher_is_better=True, equivalence_margin=5.0, kind="control")
-    for player, level in (("opsrl", 60.0), ("psrl", 138.0)):
-        make.evaluation(player, task, level=level, fits=False)
-    maml = dataclasses.replace(made_up.GLYPHS, id="omniglot-v1/5w1s", name="omniglot", fields={"shot": 1})
-    make.evaluation("maml", maml, level=0.9, regime="query")
-    make.evaluation("siamese-nets", maml, level=0.5, regime="query")
-    text = readme.section([load(tmp_path / "store")], tmp_path)
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.partition("**Published")[2].splitlines()
-    ]
-    found = {row[0]: row for row in rows if len(row) == 9}
-    assert found["opsrl"][7:] == ["below", "the source does not say how many processes its player draws; here 5"]
-    assert found["opsrl"][6].startswith("−")
-    assert found["psrl"][7:] == ["agrees", ""]
-    assert found["maml"][6:] == ["", "not at the published budget", ""]
-    assert "- MAML is better than Siamese nets: holds on 1 of 1 case." in text
 
 
 def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
