@@ -61,7 +61,7 @@ paper-gpu: ## Omniglot with published settings on a GPU, in pieces (PYTHON=)
 		-m maml -m fomaml -m matching-nets --seeds 1 --device cuda --jobs 3 --store reports/reference/paper-omniglot; \
 		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; run the same command again to resume"; else exit $$code; fi
 
-smoke: $(installed) ## 11 methods on two small tasks, and their page; scores mean nothing
+smoke: $(installed) ## 37 methods on two small tasks, and their page; scores mean nothing
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests

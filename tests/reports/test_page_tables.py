@@ -26,7 +26,7 @@ def test_every_table_shows_its_frame(store: str) -> None:
     this = made(store)
     own = {words.slug(title) + "-csv" for title in this.shown["task"].unique()} if len(this.main) else set()
     costs = {"second-order-csv", "second-order-worth-csv", "implementations-csv", "costs-csv", "environment-costs-csv"}
-    costs |= {"recurrent-costs-csv", "machines-csv", "failures-table", "equal-csv", "overview-table", ""}
+    costs |= {"recurrent-costs-csv", "machines-csv", "failures-table", "overview-table", ""}
     expected = this.frames()
     assert {name for name in this.page.tables if not name.startswith("guesses")} - costs == own | set(expected)
     for name, frame in expected.items():
@@ -159,7 +159,7 @@ def test_normalised_scores_are_those_of_the_floor_and_the_ceiling(monkeypatch: p
 @scored_stores
 def test_under_trained_fits_are_those_of_the_records(store: str) -> None:
     records = made(store).results.records
-    fits = {r.training.fit: r.training for r in records if r.ok and r.training and r.training.under_trained}
+    fits = {(r.label, r.training.fit): r.training for r in records if r.ok and r.training and r.training.under_trained}
     table = tables.under_trained_table(made(store).results)
     told = table["training_seconds"] * [len(seeds.split(", ")) for seeds in table["seeds"]]
     assert told.sum() == pytest.approx(sum(training.seconds for training in fits.values()))
