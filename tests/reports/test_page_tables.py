@@ -159,7 +159,8 @@ def test_normalised_scores_are_those_of_the_floor_and_the_ceiling(monkeypatch: p
 @scored_stores
 def test_under_trained_fits_are_those_of_the_records(store: str) -> None:
     records = made(store).results.records
-    fits = {(r.label, r.training.fit): r.training for r in records if r.ok and r.training and r.training.under_trained}
+    short = [r for r in records if r.ok and r.task and r.training and r.training.under_trained]
+    fits = {(r.task.id, r.label, r.training.fit): r.training for r in short}
     table = tables.under_trained_table(made(store).results)
     told = table["training_seconds"] * [len(seeds.split(", ")) for seeds in table["seeds"]]
     assert told.sum() == pytest.approx(sum(training.seconds for training in fits.values()))

@@ -122,10 +122,10 @@ def test_each_finding_has_an_answer_and_its_evidence(made_up_results: Results) -
 
 def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_results: Results) -> None:
     results = made_up_results.results
-    rows = re.findall(r"^\|.* ± .*", readme.section([made_up_results], tmp_path), re.MULTILINE)
+    rows = re.findall(r"^\|.* ±.*", readme.section([made_up_results], tmp_path), re.MULTILINE)
     shown = sorted(cell.strip() for row in rows for cell in row.split("|") if "±" in cell)
     mark = {True: words.UNDER_TRAINED, False: ""}
-    assert shown == sorted(words.plus_minus(r.interval, r.metric) + mark[r.under_trained] for r in results)
+    assert shown == sorted(words.short(r.interval, r.metric) + mark[r.under_trained] for r in results)
     assert any(cell.endswith(words.UNDER_TRAINED) for cell in shown)
 
 
