@@ -49,7 +49,9 @@ bench: $(installed) ## run the benchmark (PROFILE=quick), then write reports/ind
 report: $(installed) ## write reports/index.html from the records, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
-readme: $(installed) ## write the tables of README.md and docs/ from reports/reference
+readme: $(installed) ## write the committed page and the tables of README.md and docs/ from reports/reference
+	$(run_python) -m benchmarks report $(foreach records,$(sort $(wildcard reports/reference/*/records)),--store $(dir $(records:/=))) \
+	  --output reports/reference/index.html
 	$(run_python) -m reports.readme
 	$(run_python) -m reports.cost.docs
 
