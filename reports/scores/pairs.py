@@ -63,6 +63,7 @@ def pairs_table(results: Results) -> pd.DataFrame:
                     "high": high,
                     "unit": {"accuracy": "points", "squared error": "factor"}.get(metric, metric),
                     "p_holm": pair.p_holm,
+                    "seeds": pair.contrast.seeds,
                     "would_decide": str(pair.need) if pair.need else None,
                 }
             )
