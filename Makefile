@@ -49,7 +49,9 @@ bench: $(installed) ## run the benchmark (PROFILE=quick), then write reports/ind
 report: $(installed) ## write reports/index.html from the records, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)
 
-readme: $(installed) ## write the tables of README.md and docs/ from reports/reference
+readme: $(installed) ## write the committed page and the tables of README.md and docs/ from reports/reference
+	$(run_python) -m benchmarks report $(foreach records,$(sort $(wildcard reports/reference/*/records)),--store $(dir $(records:/=))) \
+	  --output reports/reference/index.html
 	$(run_python) -m reports.readme
 	$(run_python) -m reports.cost.docs
 
@@ -61,7 +63,7 @@ paper-gpu: ## Omniglot with published settings on a GPU, in pieces (PYTHON=)
 		-m maml -m fomaml -m matching-nets --seeds 1 --device cuda --jobs 3 --store reports/reference/paper-omniglot; \
 		code=$$?; if [ $$code -eq 124 ]; then echo "stopped after $(SECONDS) s; run the same command again to resume"; else exit $$code; fi
 
-smoke: $(installed) ## 11 methods on two small tasks, and their page; scores mean nothing
+smoke: $(installed) ## 37 methods on two small tasks, and their page; scores mean nothing
 	$(call run_and_report,smoke,--output reports/runs/smoke.html)
 
 test: $(installed) $(peers) ## the tests

@@ -98,7 +98,7 @@ class Episodic(EmbeddingLearner):
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "meta_batch", "training_queries")
-        check_fields(self, "at least 0", "halve_every", "training_shot")
+        check_fields(self, "at least 0", "meta_lr", "halve_every", "training_shot")
         if self.training_way < 0 or self.training_way == 1:
             raise ValueError(f"training_way = {self.training_way}: 0 (the task's own) or at least 2")
 

@@ -104,6 +104,10 @@ class FineTune(MetaLearner):
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "batch_size")
+        rates = ("meta_lr", "training_weight_decay", "inner_lr", "weight_decay")
+        check_fields(self, "at least 0", *rates, "test_steps")
+        if not self.test_steps:
+            raise ValueError("test_steps = (): at least one number of steps")
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps

@@ -65,6 +65,7 @@ class MatchingNets(Episodic):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, "at least 1", "processing_steps")
+        check_fields(self, "above 0", "attention_scale")
 
     def extra(self, network: Network, generator: torch.Generator) -> Parameters:
         """For full context embeddings, three LSTM cells."""

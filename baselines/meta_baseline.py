@@ -66,6 +66,8 @@ class MetaBaseline(Episodic):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, "at least 1", "pretraining_batch")
+        check_fields(self, "at least 0", "pretraining_lr")
+        check_fields(self, "above 0", "scale")
         if self.pretraining_steps is not None:
             check_fields(self, "at least 0", "pretraining_steps")
 

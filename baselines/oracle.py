@@ -54,6 +54,7 @@ class Oracle(MetaLearner):
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "meta_batch")
+        check_fields(self, "at least 0", "meta_lr")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         normalised = network_for(tasks, self.backbone).normalised

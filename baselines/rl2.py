@@ -104,6 +104,7 @@ class RL2(MetaLearner):
         counts = ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations")
         check_fields(self, "at least 1", *counts)
         check_fields(self, "above 0", "meta_lr", "clip", "gradient_norm", "radius", "fisher_share")
+        check_fields(self, "at least 0", "entropy", "value_weight")
         check_fields(self, "between 0 and 1", "trace")
         if self.minibatches > self.meta_batch:
             raise ValueError(f"{self.minibatches} minibatches cannot be cut from {self.meta_batch} trials")

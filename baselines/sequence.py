@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.episodic import Episodic
-from benchmarks.api import LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
+from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, join, split
 from benchmarks.training import descend, training_indices
@@ -115,8 +116,7 @@ class SequenceLearner(MetaLearner):
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         def loss(parameters: Parameters, buffers: Parameters, step: int) -> tuple[Tensor, int]:
             indices = training_indices(seed, step, self.meta_batch)
-            shots = self.training_shot or None
-            episodes = tasks.episodes("train", indices, shots=shots, queries=self.training_queries)
+            episodes = self._training_episodes(tasks, indices)
             support, query = episodes.support, episodes.query
             along, reader = Reader.of(self.cell, parameters, support, tasks.outputs)
             total = _loss(reader(query.x)[0], query) + self.sequence_weight * _loss(along, support)
@@ -124,6 +124,12 @@ class SequenceLearner(MetaLearner):
 
         begin = self.initial(tasks, seed)
         yield from descend(begin, loss, learning_rate=self.meta_lr, optimiser=self.optimiser, start=start)
+
+    def _training_episodes(self, tasks: TaskDistribution, indices: Sequence[int] | np.ndarray) -> Episodes:
+        return tasks.episodes("train", indices, shots=self.training_shot or None, queries=self.training_queries)
+
+    def check_data(self, tasks: TaskDistribution) -> None:
+        self._training_episodes(tasks, [0])
 
     def initial(self, tasks: TaskDistribution, seed: int) -> Parameters:
         """The cell, under ``extra.``, and a linear head."""

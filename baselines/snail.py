@@ -59,6 +59,8 @@ class Snail(EmbeddedSequenceLearner):
         super().__post_init__()
         check_fields(self, "at least 2", "length", "keys")
         check_fields(self, "at least 1", "filters")
+        if not self.keys:
+            raise ValueError("keys = (): at least one attention block")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         if self.training_way not in (0, tasks.outputs) and tasks.kind == "classification":

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.errors import MetabenchError
 
-#: the largest number in a table of TOML: more is a typing mistake
+#: the largest number in a table of TOML, and of a field: more is a typing mistake
 LARGEST = 10**9
 BOUNDS: Mapping[str, Callable[[float], bool]] = {
     "at least 0": lambda number: number >= 0,
@@ -58,7 +58,8 @@ def listed(given: Iterable[str]) -> list[str]:
 
 
 def check_type(what: str, value: Any, expected: Any) -> None:
-    """Refuse a value of another type than an annotation says; ``[int]`` stands for a list of integers."""
+    """Refuse a value of another type than an annotation says, and entries of a tuple; ``[int]`` stands for a list of
+    integers."""
     if isinstance(expected, list):
         check_type(what, value, list)
         for entry in value:
@@ -76,6 +77,8 @@ def check_type(what: str, value: Any, expected: Any) -> None:
     if not (bool in plain if isinstance(value, bool) else isinstance(value, accepted)):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in plain)
         raise MetabenchError(f"{what} = {value!r} is {type(value).__name__}, not {names}")
+    for entry in value if isinstance(value, tuple) and arguments[1:] == (...,) else ():
+        check_type(f"an entry of {what}", entry, arguments[0])
 
 
 def check_device(name: str) -> str:
@@ -90,6 +93,14 @@ def check_device(name: str) -> str:
     if number and int(number) >= (count := torch.cuda.device_count()):
         raise MetabenchError(f"device {name!r} is missing; known: {', '.join(f'cuda:{i}' for i in range(count))}")
     return name
+
+
+def check_size(what: str, value: Any) -> None:
+    """Refuse a number, or one of several, that is not finite or larger than `LARGEST`."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not abs(number) <= LARGEST:
+            why = f"is too large; the most is {LARGEST:,}" if math.isfinite(number) else "is not finite"
+            raise MetabenchError(f"{what} = {value!r} {why}")
 
 
 def check_fields(learner: Any, bound: str, *names: str) -> None:

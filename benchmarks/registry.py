@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
-from benchmarks.checks import check_device, check_known, check_type, unknown
+from benchmarks.checks import check_device, check_known, check_size, check_type, unknown
 from benchmarks.errors import raised_at
 from benchmarks.origin import Origin, ours
 
@@ -268,6 +268,7 @@ def _build(entry: Entry, fields: Mapping[str, Any]) -> Any:
     for name, value in fields.items():
         check_known(f"field of {entry.name!r}", name, entry.known_fields)
         check_type(f"{entry.name}.{name}", value, hints[name])
+        check_size(f"{entry.name}.{name}", value)
     try:
         instance: Configured = entry.cls(**fields)
     except (TypeError, ValueError) as error:

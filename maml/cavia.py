@@ -69,8 +69,9 @@ class CAVIA(MAML):
     inner_steps: int = 2
     test_steps: tuple[int, ...] = adaptation_field((1, 2, 5))
     loss_scale: LossScale = "mean"
-    #: batch-norm's scale and shift belong to all tasks
+    #: the network belongs to all tasks
     adapt_normalisation: ClassVar[bool] = False  # type: ignore[misc]
+    adapted_layers: ClassVar[int] = 0  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()

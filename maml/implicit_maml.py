@@ -155,11 +155,11 @@ class ImplicitLoss(QueryLoss):
             )
             return {name: value / self.proximal for name, value in zip(leaves, found, strict=True)}
 
-        solved = conjugate_gradient(
-            lambda vector: vector + _flat([curvature(vector)[name] for name in moving]),
-            _flat([gradients[name] for name in moving]),
-            self.cg_steps,
-        )
+        def system(vector: Tensor) -> Tensor:
+            bent = curvature(vector)
+            return vector + _flat([bent[name] for name in moving])
+
+        solved = conjugate_gradient(system, _flat([gradients[name] for name in moving]), self.cg_steps)
         through = dict(zip(moving, _unflat(solved, slopes), strict=True))
         if len(moving) == len(leaves):
             return through

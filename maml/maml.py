@@ -107,6 +107,7 @@ class MAML(MetaLearner):
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "inner_steps", "meta_batch")
         check_fields(self, "above 0", "later_rate")
+        check_fields(self, "at least 0", "inner_lr", "meta_lr", "test_lr", "test_steps", "training_queries", "clip")
 
     def refuses(self, tasks: TaskDistribution) -> str | None:
         most = self.most_steps()
@@ -118,6 +119,9 @@ class MAML(MetaLearner):
         if -count < self.adapted_layers <= count:
             return None
         return f"adapted_layers = {self.adapted_layers}: {self.backbone or tasks.backbone} has {count} layers"
+
+    def check_data(self, tasks: TaskDistribution) -> None:
+        tasks.episodes("train", [0], queries=self._queries(tasks))
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps or (self.inner_steps,)

@@ -166,12 +166,14 @@ class MAMLPlusPlus(MAML):
         return (*[early] * (count - 1), 1 - (count - 1) * early)
 
     def descent(self) -> dict[str, Any]:
+        if not (self.last_lr and self.meta_lr and self.anneal_over):
+            return super().descent()
         last = self.last_lr / self.meta_lr
 
         def schedule(step: int) -> float:
             return last + (1 - last) * (1 + math.cos(math.pi * min(1.0, step / self.anneal_over))) / 2
 
-        return super().descent() | ({"schedule": schedule} if self.last_lr and self.anneal_over else {})
+        return super().descent() | {"schedule": schedule}
 
     def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
         """On a CPU nothing is compiled while weights change: each of them would be a program of its own."""

@@ -19,7 +19,7 @@ Deviations and choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -116,7 +116,10 @@ class Reptile(MetaLearner):
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "meta_batch", "inner_steps")
         check_fields(self, "at least 0", "anneal_over", "inner_batch", "test_batch", "training_shot")
+        check_fields(self, "at least 0", "inner_lr", "test_lr", "test_steps")
         check_fields(self, "above 0", "outer_rate")
+        if not self.test_steps:
+            raise ValueError("test_steps = (): at least one number of steps")
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
@@ -134,7 +137,7 @@ class Reptile(MetaLearner):
         state = start.copy() if start else State(parameters=network.initialise(seed, tasks.device))
         while True:
             indices = training_indices(seed, state.step, self.meta_batch)
-            drawn = tasks.episodes("train", indices, shots=self.training_shot or None, queries=0).support
+            drawn = self._training_sets(tasks, indices)
             size = 1 if self.form == "serial" else self.meta_batch
             losses = [self._move(state, network, drawn[i : i + size]) for i in range(0, self.meta_batch, size)]
             state.loss = sum(losses) / len(losses)
@@ -143,6 +146,13 @@ class Reptile(MetaLearner):
             state.step += 1
             state.examples += drawn.y.shape[:2].numel()
             yield state
+
+    def _training_sets(self, tasks: TaskDistribution, indices: Sequence[int] | np.ndarray) -> LabelledSet:
+        drawn: LabelledSet = tasks.episodes("train", indices, shots=self.training_shot or None, queries=0).support
+        return drawn
+
+    def check_data(self, tasks: TaskDistribution) -> None:
+        self._training_sets(tasks, [0])
 
     def _move(self, state: State, network: Network, examples: LabelledSet) -> float:
         """Move the state towards the mean of the weights after the inner steps; the mean loss of these steps."""

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 
 from benchmarks.api import Parameters, TaskDistribution, adaptation_field
-from benchmarks.checks import check_fields
 from benchmarks.models import join
 from benchmarks.origin import Origin
 from maml.losses import LossScale
@@ -44,7 +43,6 @@ class TrainedRule(MAML):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, "at least 0", "inner_lr", "test_lr", "meta_lr", "test_steps")
         if self.later_rate != 1:
             raise ValueError(f"later_rate = {self.later_rate}: the rule says how far each step goes")
 

@@ -77,29 +77,32 @@ class Panel:
 
 def _told(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     """(x, y, name, value, amount) of each mark: of points in a plane, or of a row per name."""
-    if "value" not in frame or len(frame) > MOST_TIPS or not {"x", "low"} & {*frame}:
+    if "value" not in frame or len(frame) > MOST_TIPS or not {"x", "low", "half"} & {*frame}:
         return []
     if "label" not in frame and ("x" in frame or "name" not in frame):
         return []
-    if "name" in frame:
-        who = frame["name"]
-    else:
-        who = frame["label"] + ", " + frame["order"] + " order" if "order" in frame else frame["label"]
-    frame = frame.assign(who=who, **{end: frame.get(end, math.nan) for end in ("low", "high")})
+    who = frame["name"] if "name" in frame else frame["label"]
+    who = (
+        who + ", " + frame["order"] + " order"
+        if "x" in frame and frame.get("order", who).isin(("first", "second")).all()
+        else who
+    )
+    frame = frame.assign(who=who, half=frame.get("half", math.nan))
+    frame = frame.assign(**{end: frame.get(end, math.nan) for end in ("low", "high")})
     if "x" not in frame:
         rows = enumerate(frame.itertuples())
         return [(row.value, place, row.who, _value(row), "") for place, row in rows if math.isfinite(row.value)]
-    means = frame.groupby(["who", "x"], sort=False)[["value", "low", "high"]].mean().reset_index()
+    means = frame.groupby(["who", "x"], sort=False)[["value", "low", "high", "half"]].mean().reset_index()
     means = means[np.isfinite(means["value"])]
     return [(row.x, row.value, row.who, _value(row), words.digits(row.x, 4)) for row in means.itertuples()]
 
 
 def _value(row: Any) -> str:
-    """``93.2 (92.1 to 94.0)``."""
+    """``93.2 (92.1 to 94.0)``, or with ± where that is what the frame holds."""
     value = words.digits(row.value)
     if math.isfinite(row.low):
         return f"{value} ({words.digits(row.low)} to {words.digits(row.high)})"
-    return value
+    return f"{value} ± {words.digits(row.half)}" if math.isfinite(row.half) else value
 
 
 def marks(result: Result, curve: pd.DataFrame, x: str) -> pd.DataFrame:

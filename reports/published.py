@@ -300,9 +300,13 @@ def anchors(numbers: Iterable[Published], mine: Ours) -> list[Published]:
     """The published numbers to compare a row with: those of one source for this method and task, one for each number
     of inner steps that it prints.
 
-    The source with our backbone comes first, then by kind of evidence, then by the order of the file."""
+    The source with our backbone comes first, then by kind of evidence, then those of our batch-norm regime, then by the
+    order of the file."""
     candidates = [one for one in numbers if (one.method, one.task) == (mine.method, mine.protocol.task)]
-    ranked = sorted(candidates, key=lambda one: (one.backbone != mine.backbone, KINDS.index(one.kind)))
+    here = mine.backbone, mine.protocol.regime
+    ranked = sorted(
+        candidates, key=lambda one: (one.backbone != here[0], KINDS.index(one.kind), one.regime not in ("", here[1]))
+    )
     chosen: dict[int | None, Published] = {}
     for one in ranked:
         if _table(one) == _table(ranked[0]):

@@ -1,42 +1,46 @@
-"""The README's table and picture and docs/results.md, from committed records; ``python -m reports.readme`` writes them.
+"""The README's findings, table and pictures and docs/results.md, from committed records.
 
-Without arguments it takes every store in ``reports/reference/``; with arguments, these stores, in this order. Only this
-module writes between the markers of these documents; no number there is typed.
+``python -m reports.readme`` writes them. Without arguments it takes every store in ``reports/reference/``; with
+arguments, these stores, in this order. Only this module writes between the markers of these documents; no number there
+is typed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.errors import MetabenchError
-from reports import style, svg, words
+from reports import picture, plain, style, svg, words
 from reports.cost import frames
 from reports.cost.picture import drawn
+from reports.cost.worth import worth_rows
+from reports.page.answers import WORTH, answers
 from reports.results import Results, load
-from reports.scores import findings, layout, tables
-from reports.scores.verdict_sentences import UNNAMED, about
+from reports.scores import claims, heat, layout, reproduced, tables
+from reports.scores.findings import findings_of
+from reports.scores.verdict_sentences import CHIPS
 
 ROOT = Path(__file__).parents[1]
 #: documents, from the top of the checkout
 README, RESULTS = "README.md", "docs/results.md"
 REFERENCE = ROOT / "reports" / "reference"
 
-BEGIN, END = "<!-- table -->\n", "\n<!-- /table -->"
 NOTHING = "No record is committed yet; `make bench` makes your own."
 
-#: the picture of the README, and its caption
-PICTURE = "docs/second-order.svg"
-PICTURE_TITLE = "Time of a meta-step of second order over one of first order, by inner steps"
-PICTURE_MORE = "The paper's roughly 33 % may mean either dotted line ([performance](docs/performance.md))."
+#: pictures: of the overview, by theme, and of the cost of second order
+OVERVIEW, COST = "docs/overview-{}.svg", "docs/second-order.svg"
 
-#: trained methods that a test needs to be a column of the README's table
-TRAINED = 2
+#: of the README's table and picture: tests and methods, at most
+TESTS, METHODS = 10, 20
 
 #: stores in the order of their budgets; others follow by name
-ORDER = ("quick", "standard", "paper")
+ORDER = ("quick", "learners", "standard", "paper")
+#: verdicts on a published number
+WAYS = ("agrees", "above", "below")
 #: columns next to the scores
 DETAILS = (
     *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of budget", "examples"),
@@ -50,13 +54,41 @@ def stores(folder: Path = REFERENCE) -> list[Path]:
     return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
 
 
-def overview(found: Sequence[Results]) -> str:
-    """The README's part: a table of methods and tests from the first store with scores, and the picture of the costs;
-    one sentence where there are no records."""
-    parts = [_overview(results) for results in [one for one in found if one.results][:1]]
-    if picture(found) is not None:
-        parts.append(f"![{PICTURE_TITLE}]({PICTURE})\n\n{PICTURE_TITLE}; bands are 95 % intervals. {PICTURE_MORE}")
-    return "\n\n".join(parts) or NOTHING
+def table(results: Results | None) -> str:
+    """The README's table: the overview of all committed stores; one sentence where there are no scores."""
+    if results is None or not results.results:
+        return NOTHING
+    return (
+        f"{plain.overview(results, TESTS, METHODS)} What it takes to be trained: [protocol](docs/protocol.md). "
+        "Every test and condition: [results](docs/results.md)."
+    )
+
+
+def findings(results: Results | None) -> str:
+    """The README's findings: the answers that the stores give, each with the evidence of one test."""
+    shown = {"findings": best, "second-order": worth, "claims": worth, "published": reproduced.farthest}
+    said = [
+        f"- **{answer.question} {answer.chip}.** {answer.said} {shown[answer.section](results)}".rstrip()
+        for answer in (answers(results) if results else ())
+        if results and answer.section in shown
+    ]
+    return "\n".join(said) or NOTHING
+
+
+def best(results: Results) -> str:
+    """The verdict on one test: with a winner, if any has one, and with most trained methods."""
+    leading = [regimes[0] for regimes in findings_of(results) if regimes[0].own]
+    places = {verdict: place for place, verdict in enumerate(CHIPS)}
+    found = min(leading, key=lambda one: (places[one.verdict], -sum(bool(e.result.training) for e in one.entries)))
+    return f"On {found.test}: {found.headline}. {found.sentence}"
+
+
+def worth(results: Results) -> str:
+    """MAML against FOMAML on one test: decided and priced, if any is; without a test the range of prices."""
+    rows = [row for row in worth_rows(results) if row["leading"]]
+    places = {verdict: place for place, verdict in enumerate(WORTH)}
+    rows.sort(key=lambda row: (places.get(row["verdict"], len(places)), math.isnan(row["time"])))
+    return str(rows[0]["sentence"]) if rows else " ".join(frames.overview(results.costs)[:1])
 
 
 def section(found: Sequence[Results], root: Path) -> str:
@@ -66,50 +98,15 @@ def section(found: Sequence[Results], root: Path) -> str:
     return "\n\n".join(_store(results, root) for results in found) or NOTHING
 
 
-def _overview(results: Results) -> str:
-    """Methods in rows, the tests that several methods were trained for in columns."""
-    leading = [regimes[0] for regimes in findings.findings_of(results) if regimes[0].own]
-    columns = [one for one in leading if sum(bool(entry.result.training) for entry in one.entries) >= TRAINED]
-    places = [{entry.result.name: entry for entry in finding.entries} for finding in columns]
-    rows = [
-        [name, *(_score(column.get(name)) for column in places)]
-        for name in dict.fromkeys(name for column in places for name in column)
-    ]
-    titles = ["method", *map(_column_title, columns)]
-    table = words.pipe_table(titles, (bool(index) for index, _ in enumerate(titles)), rows)
-    profiles = words.listed(sorted({result.first.record.profile for result in results.results}))
-    return (
-        f"{table}\n\nMean ± 95 % over test episodes, profile `{profiles}`. {_bold(columns)}. "
-        f"{words.UNDER_TRAINED}: under-trained at this budget ([protocol](docs/protocol.md)). "
-        "Every test and condition: [results](docs/results.md)."
-    )
-
-
-def _bold(columns: Sequence[findings.Finding]) -> str:
-    """What bold means, or why nothing is, in the words of the verdicts."""
-    judged = [one.comparison for one in columns if one.comparison]
-    abouts = words.listed(list(dict.fromkeys(about(one) for one in judged if one.bold)))
-    named = [f"Bold: none is significantly better, {abouts}"] if abouts else []
-    unnamed = words.listed(list(dict.fromkeys(UNNAMED[one.state] for one in judged if one.state in UNNAMED)))
-    return ". ".join([*named, *([f"No bold where no winner is named ({unnamed})"] if unnamed else [])])
-
-
-def _column_title(finding: findings.Finding) -> str:
-    regime = "" if finding.regime == "none" else f", {words.REGIME_TITLES[finding.regime]}"
-    return f"{finding.test}<br>{words.axis(finding.entries[0].result.metric)}{regime}"
-
-
-def _score(entry: findings.Entry | None) -> str:
-    """A score: bold as the verdict on its column says; empty where there is none."""
-    if entry is None:
-        return ""
-    text = f"**{entry.number}**" if entry.top else entry.number
-    return text + (words.UNDER_TRAINED if entry.result.under_trained else "")
-
-
-def picture(found: Sequence[Results]) -> svg.Drawing | None:
-    """The cost of second order in these stores; None without costs to draw."""
-    return drawn([record for results in found for record in results.costs])
+def pictures(results: Results | None) -> dict[str, svg.Drawing]:
+    """File -> a picture: the overview for light and dark pages, and the cost of second order."""
+    found: dict[str, svg.Drawing] = {}
+    if results is not None and results.results:
+        shown = heat.fewer(heat.heat(results, further=False), TESTS, METHODS)
+        found |= {OVERVIEW.format(theme): one for theme, one in picture.pictures(shown).items()}
+    if results is not None and (cost := drawn(results.costs)) is not None:
+        found[COST] = cost
+    return found
 
 
 def _store(results: Results, root: Path) -> str:
@@ -120,15 +117,49 @@ def _store(results: Results, root: Path) -> str:
         raise MetabenchError(f"no finished evaluation in {path}")
     titles = {words.title(result.column, results.columns) for result in own}
     scores = layout.score_tables(results, style.looks(results.labels)) if own else []
-    said = {regimes[0].test: regimes[0].headline for regimes in findings.findings_of(results)} if own else {}
-    parts = [_table(table, said[table.title]) for table in scores if table.title in titles] or [_costs(results)]
+    said = {regimes[0].test: regimes[0].headline for regimes in findings_of(results)} if own else {}
+    parts = [_in_full(table, said[table.title]) for table in scores if table.title in titles] or [_costs(results)]
+    judged = [_published(results), _claims(results, path, root)]
     notes = ["Mean ± 95 % (Student's t) over test episodes, of the mean over seeds."] if own else []
     if any(result.under_trained for result in own):
         notes.append(f"{words.UNDER_TRAINED} rests on an under-trained fit ([protocol](protocol.md)).")
-    return "\n\n".join([f"## {path.name}", *parts, " ".join([*notes, _origin(results, path, root)])])
+    return "\n\n".join(
+        [f"## {path.name}", *parts, *filter(None, judged), " ".join([*notes, _origin(results, path, root)])]
+    )
 
 
-def _table(table: layout.Table, headline: str) -> str:
+def _published(results: Results) -> str:
+    """Our numbers next to those of the papers, with the differences of the protocol where the two disagree."""
+    frame = reproduced.published_table(results)
+    if frame.empty:
+        return ""
+    frame["protocol_differs"] = frame["protocol_differs"].fillna("none known")
+    rows = [
+        [row.method, row.task, _regime(row.batch_norm), str(row.step), row.published, row.ours]
+        + ([f"{row.z:+.1f}".replace("-", "−"), row.reproduced] if row.reproduced in WAYS else ["", row.reproduced])
+        + [row.protocol_differs if row.reproduced in ("above", "below") else ""]
+        for row in frame.itertuples()
+    ]
+    titles = ["method", "test", "batch-norm", "steps", "published", "ours", "z", "verdict", "why it may differ"]
+    table = words.pipe_table(titles, (3 < place < 7 for place, _ in enumerate(titles)), rows)
+    return f"**Published numbers** (z: difference in standard errors)\n\n{table}"
+
+
+def _regime(name: str) -> str:
+    return "–" if name == "none" else name
+
+
+def _claims(results: Results, path: Path, root: Path) -> str:
+    """How often each claim of a paper holds; the page has each case with its records."""
+    if (table := claims.claims_table(results)).empty:
+        return ""
+    page = path.parent / f"{path.name}.html"
+    link = f" ([each case and its records]({Path(os.path.relpath(page, root)).as_posix()}#claims))" * page.is_file()
+    lines = "\n".join(f"- {claim}: {said}." for claim, said in claims.summary(table))
+    return f"**Claims of the papers**{link}\n\n{lines}"
+
+
+def _in_full(table: layout.Table, headline: str) -> str:
     shown = [
         [one.numeric, one.title, *(cell.text + (words.UNDER_TRAINED if cell.mark else "") for cell in column)]
         for one, column in zip(table.headers, zip(*table.rows, strict=True), strict=True)
@@ -156,24 +187,39 @@ def _origin(results: Results, path: Path, root: Path) -> str:
     return f"Records: [{link}]({link}); machine: {where}; commit: {commits}."
 
 
-def current(text: str) -> str:
-    """The text between the markers of a document."""
-    _, begin, rest = text.partition(BEGIN)
-    inside, end, _ = rest.partition(END)
-    if not (begin and end):
-        raise MetabenchError(f"a document has no {BEGIN.strip()} ... {END.strip()}")
+def current(text: str, name: str = "table") -> str:
+    """The text between the markers of this name in a document."""
+    begin, end = markers(name)
+    _, opened, rest = text.partition(begin)
+    inside, closed, _ = rest.partition(end)
+    if not (opened and closed):
+        raise MetabenchError(f"a document has no {begin.strip()} ... {end.strip()}")
     return inside
 
 
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a part that this module writes."""
+    return f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+
+
+def parts(paths: Sequence[Path], root: Path) -> dict[tuple[str, str], str]:
+    """(document, name of its markers) -> the text between them."""
+    every = load(paths) if paths else None
+    return {
+        (README, "findings"): findings(every),
+        (README, "table"): table(every),
+        (RESULTS, "table"): section([load(path) for path in paths], (root / RESULTS).parent),
+    }
+
+
 def update(root: Path, paths: Sequence[Path]) -> None:
-    """Write the parts of README and results, and the picture, below a folder."""
-    found = [load(path) for path in paths]
-    for name, new in ((README, overview(found)), (RESULTS, section(found, (root / RESULTS).parent))):
-        document = root / name
+    """Write the parts of README and results, and the pictures, below a folder."""
+    for (name, marker), new in parts(paths, root).items():
+        document, (begin, end) = root / name, markers(marker)
         text = document.read_text(encoding="utf-8")
-        document.write_text(text.replace(BEGIN + current(text) + END, BEGIN + new + END), encoding="utf-8")
-    if (drawing := picture(found)) is not None:
-        (root / PICTURE).write_text(drawing + "\n", encoding="utf-8")
+        document.write_text(text.replace(begin + current(text, marker) + end, begin + new + end), encoding="utf-8")
+    for name, drawing in pictures(load(paths) if paths else None).items():
+        (root / name).write_text(drawing + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str]) -> int:

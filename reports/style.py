@@ -1,18 +1,17 @@
 """The look of a method: the same colour, marker and line in every figure and table.
 
-Colours begin with seaborn's "colorblind" palette, darkened where they vanish on white. Each has a lighter tone for dark
-pages: a figure uses a CSS variable with the darker tone as its fallback, so one SVG serves both and also works as a
-file. Markers and dashes separate methods of the same colour."""
+A method has a tone of its family's hue. Other colours begin with seaborn's "colorblind" palette, darkened where they
+vanish on white. Each has a lighter tone for dark pages: a figure uses a CSS variable with the darker tone as its
+fallback, so one SVG serves both and also works as a file. Markers and dashes separate methods of similar colours."""
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: (on white, on dark); further methods reuse a colour with another marker and dash
+#: (on white, on dark), of implementations and of methods from elsewhere
 COLOURS = (
     ("#0173b2", "#56a9e0"),
     ("#c04e01", "#f08a4b"),
@@ -71,44 +70,126 @@ class Look:
         return SHAPES[self.marker]
 
 
-#: methods in the order of their looks, ten colours a line, so that a method looks the same on every page and methods of
-#: one test differ in colour; "" is free
-KNOWN = (
-    *("maml", "fomaml", "finetune", "matching-nets", "matching-nets-fce"),
-    *("recurrent", "nearest-neighbour", "nearest-neighbour-embedding", "oracle", "constant"),
-    *("mdp-greedy", "mdp-epsilon-greedy", "rl2", "pretrained", "context-vector"),
-    *("random", "random-policy", "psrl", "chance", "ucrl2"),
-    *("greedy", "epsilon-greedy", "", "ucb1", "thompson"),
-    *("optimistic-thompson", "", "optimistic-thompson-maximum", "gittins", "bayes-optimal"),
-    *("", "", "", "opsrl", "beb"),
-)
-#: looks before markers repeat
-PLACES = 4 * len(COLOURS)
+#: family -> its methods and their colours (on white, on dark): tones of one hue, no two alike
+FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "steps from a learned start": {
+        "maml": ("#0d70b5", "#62abec"),
+        "maml-no-conv": ("#044886", "#b1d4ff"),
+        "maml-plus-plus": ("#148fce", "#3895cd"),
+        "meta-sgd": ("#1a56a4", "#8fbdfe"),
+        "implicit-maml": ("#0e84b7", "#3ea3d7"),
+    },
+    "first order": {
+        "fomaml": ("#aa4d0a", "#e18c5f"),
+        "reptile": ("#703500", "#fec29c"),
+    },
+    "steps of a part": {
+        "anil": ("#037a84", "#17bac8"),
+        "boil": ("#0c515b", "#60e6fd"),
+        "cavia": ("#04999c", "#189fa2"),
+        "context-vector": ("#056374", "#48ceea"),
+    },
+    "learned rules": {
+        "meta-learner-lstm": ("#5b60bb", "#939cef"),
+        "learned-optimiser": ("#42378f", "#cbccfe"),
+        "learned-rule": ("#667fda", "#7087d5"),
+    },
+    "one network for all tasks": {
+        "finetune": ("#058057", "#53bc8d"),
+        "pretrained": ("#02553f", "#79eac2"),
+        "baseline-plus-plus": ("#2a9e5e", "#48a16a"),
+        "meta-baseline": ("#0e6753", "#5ad3b2"),
+        "simple-shot": ("#2a904b", "#5dad70"),
+        "simple-shot-l2n": ("#03472a", "#96f6c0"),
+        "simple-shot-un": ("#0ba68c", "#44c7ab"),
+    },
+    "nearest neighbours": {
+        "nearest-neighbour": ("#87660c", "#c79e41"),
+        "nearest-neighbour-embedding": ("#584503", "#eece6f"),
+    },
+    "comparison with the support set": {
+        "matching-nets": ("#934b98", "#ca8ace"),
+        "matching-nets-fce": ("#6f2269", "#ffb4f5"),
+        "prototypical-nets": ("#a869bd", "#a974bc"),
+        "prototypical-nets-5way": ("#853376", "#ea9dd9"),
+        "relation-nets": ("#975eb5", "#b281cd"),
+        "siamese-nets": ("#591665", "#f7cdff"),
+        "ridge-regression-head": ("#c56aab", "#e08fc7"),
+    },
+    "memory": {
+        "recurrent": ("#ab4261", "#e3839a"),
+        "memory-augmented": ("#811735", "#febdc5"),
+        "memory-module": ("#c65e87", "#c56b8d"),
+        "snail": ("#962c3e", "#fe9aa2"),
+        "rl2": ("#b75281", "#d1789f"),
+    },
+    "a vector of the set": {
+        "conditional-neural-process": ("#985b0b", "#d8944d"),
+        "neural-statistician": ("#643e02", "#ffc57e"),
+        "neural-statistician-reduced": ("#c46d1b", "#c2773b"),
+    },
+    "floors and ceilings": {
+        "chance": ("#676c73", "#9fa5ac"),
+        "constant": ("#44484e", "#ccd1d9"),
+        "oracle": ("#80878d", "#868d93"),
+        "random": ("#54585f", "#b6bbc2"),
+        "random-policy": ("#747b81", "#929a9f"),
+    },
+    "bayesian players that explore by a bonus": {
+        "ucb1": ("#60760a", "#98b056"),
+        "gittins": ("#385107", "#bae089"),
+        "bayes-optimal": ("#868e11", "#8b9433"),
+        "ucrl2": ("#3c6505", "#9ecb78"),
+        "beb": ("#7f8006", "#9d9e3d"),
+    },
+    "bayesian players that sample": {
+        "thompson": ("#a04682", "#d885ba"),
+        "optimistic-thompson": ("#791c55", "#feb9db"),
+        "optimistic-thompson-maximum": ("#b763a9", "#b86faa"),
+        "psrl": ("#8f2e60", "#f69ac3"),
+        "opsrl": ("#a758a1", "#c27cbb"),
+    },
+    "greedy players": {
+        "greedy": ("#786e05", "#b2a845"),
+        "epsilon-greedy": ("#4c4b03", "#d7d877"),
+        "mdp-greedy": ("#9e840a", "#a38b23"),
+        "mdp-epsilon-greedy": ("#595d06", "#bbc364"),
+    },
+}
+#: every method of the suite and its colours, so that it looks the same on every page
+KNOWN = {name: colours for family in FAMILIES.values() for name, colours in family.items()}
+#: colours of other methods, and the looks before markers repeat
+STRANGE = COLOURS[::-1]
+PLACES = 4 * len(STRANGE)
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash.
-
-    Unknown methods take the first free looks."""
+    """A look per label. ``maml [tuned]`` has the colour of ``maml``, with another marker and dash."""
     ordered = sorted(set(labels))
-    families = list(dict.fromkeys(_family(label) for label in ordered))
-    places = {family: KNOWN.index(family) for family in families if family in KNOWN}
-    free = itertools.cycle(sorted(set(range(PLACES)) - set(places.values())))
-    places |= {family: next(free) for family in families if family not in places}
+    strangers = [name for name in dict.fromkeys(map(_family, ordered)) if name not in KNOWN]
     relatives: dict[str, int] = {}
     table: dict[str, Look] = {}
     for index, label in enumerate(ordered):
         family = _family(label)
-        line, column = divmod(places[family], len(COLOURS))
         generation = relatives.get(family, 0)
         relatives[family] = generation + 1
-        light, dark = COLOURS[column]
-        marker = MARKERS[(column + 3 * line + generation) % len(MARKERS)]
-        # at most three colours of a line share a dash, for figures without markers
-        dash = DASHES[(column // 3 + line + generation) % len(DASHES)]
+        (light, dark), shape, line = _known(family) if family in KNOWN else _strange(strangers.index(family))
+        marker, dash = MARKERS[(shape + generation) % len(MARKERS)], DASHES[(line + generation) % len(DASHES)]
         tone = _own_tone(light, {look.tone for look in table.values()})
         table[label] = Look(index, light, dark, marker, dash, tone)
     return table
+
+
+def _known(name: str) -> tuple[tuple[str, str], int, int]:
+    """Colours, and places of marker and dash: those of relatives differ, for figures without colours."""
+    place = list(KNOWN).index(name)
+    return KNOWN[name], place, place
+
+
+def _strange(number: int) -> tuple[tuple[str, str], int, int]:
+    """The same for a method from elsewhere. At most three colours share a dash, for figures without markers."""
+    line, column = divmod(number % PLACES, len(STRANGE))
+    return STRANGE[column], column + 3 * line, column // 3 + line
 
 
 def _own_tone(colour: str, taken: Collection[str]) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.errors import MetabenchError, one_line
+from benchmarks.errors import one_line
 from reports import style, words
 from reports.columns import Column, chunks, heading
 from reports.columns import table as of_columns
 from reports.page import answers
 from reports.results import Results, load
-from reports.scores import layout, tables
-from reports.scores.findings import Entry, Finding, findings_of
+from reports.scores import heat, layout, tables
+from reports.scores.findings import Finding, findings_named, findings_of
 
 #: lines of the overview, and of its parts that could grow without end
 LINES, LISTED = 60, 5
+#: methods of a group in a table: the first number with which all tests have room, else the last
+MOST = (100, 24, 18, 12, 8)
 #: details next to the scores of a full table, if there is room
 SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of budget", "training")
 #: columns between two tables
@@ -28,6 +31,8 @@ NOTHING = "No evaluation has finished yet."
 #: share of its methods that a test must have in common with a table of the overview to become a column of it
 COMMON = 0.5
 
+#: a score at the ceiling, one of an under-trained method there, and their texts
+FULL, SHORT, INK, QUIET = "#5fa882", "#d5dae0", "#000000", "#5b6570"
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
 
 
@@ -46,15 +51,10 @@ def show(
 
     Raises `MetabenchError` without records, and for a test that the records lack."""
     results = load(stores, older=everything)
-    findings = findings_of(results)
     if test is None and not everything:
-        _overview(results, findings, console, f"metabench show{where} --all")
+        _overview(results, findings_of(results), console, f"metabench show{where} --all")
         return
-    known = [regimes[0].test for regimes in findings]
-    chosen = [regimes for regimes in findings if (test or "") in regimes[0].test]
-    if test is not None and not chosen:
-        raise MetabenchError(f"no test {test!r} here; known: {'; '.join(known) or 'none'}")
-    _in_full(results, chosen, console)
+    _in_full(results, findings_named(results, test), console)
     for part in [*_answers(results), *_failures(results)] if everything else []:
         console.print(part)
     for part in _legend(results):
@@ -65,23 +65,26 @@ def show(
 
 
 def _overview(results: Results, findings: Sequence[Sequence[Finding]], console: Console, more: str) -> None:
-    """The headline test conditions as tables of methods and tests, the answers in short, and the failures.
+    """The table of methods and tests in pieces that fit, the answers in short, and the failures.
 
     more: the command that shows everything."""
-    leading = [regimes[0] for regimes in findings if regimes[0].own]
     below: list[RenderableType] = [*_answers(results), *_failures(results, LISTED, more), *_legend(results)]
     if not results.results and results.records:
         below.insert(0, Text(NOTHING))
     further = len(findings)
     left = LINES - sum(_height(part, console) for part in [*below, _further(further, more)])
-    parts = [part for group in _groups(leading) for part in _group_tables(results, group, console.width)]
-    for line in _packed(parts, console):
-        row = Table.grid(padding=(0, GAP, 0, 0))
-        row.add_row(*(table for table, _ in line))
+    table, looks = heat.heat(results, further=False), style.looks(results.labels)
+    for most in MOST:
+        groups = _groups(table.tests)
+        parts = [part for group in groups for part in _pieces(table, group, looks, console.width, most)]
+        rows = [_row(line) for line in _packed(parts, console)]
+        if sum(_height(row, console) + 1 for row, _ in rows) <= left:
+            break
+    for row, count in rows:
         left -= _height(row, console) + 1
         if left >= 0:
             console.print(row, "")
-            further -= sum(count for _, count in line)
+            further -= count
     if further:
         below.append(_further(further, more))
     for part in below:
@@ -95,64 +98,99 @@ def _further(tests: int, more: str) -> Text:
 def _packed(parts: Sequence[tuple[Table, int]], console: Console) -> list[list[tuple[Table, int]]]:
     """Tables in lines, next to each other where there is room; the first fit in their order."""
     lines: list[list[tuple[Table, int]]] = []
+    used: list[int] = []
     for part in parts:
-        widths = [sum(console.measure(table).maximum + GAP for table, _ in (*line, part)) for line in lines]
-        fitting = [line for line, width in zip(lines, widths, strict=True) if width - GAP <= console.width]
-        if fitting:
-            fitting[0].append(part)
-        else:
-            lines.append([part])
+        width = console.measure(part[0]).maximum
+        place = next((number for number, taken in enumerate(used) if taken + width <= console.width), len(lines))
+        if place == len(lines):
+            lines.append([])
+            used.append(0)
+        lines[place].append(part)
+        used[place] += width + GAP
     return lines
+
+
+def _row(line: Sequence[tuple[Table, int]]) -> tuple[Table, int]:
+    """Tables next to each other, and the number of tests in them."""
+    row = Table.grid(padding=(0, GAP, 0, 0))
+    row.add_row(*(piece for piece, _ in line))
+    return row, sum(count for _, count in line)
 
 
 def _height(part: RenderableType, console: Console) -> int:
     return len(console.render_lines(part, pad=False))
 
 
-def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Tests that most methods share, so that their table has few gaps."""
-    groups: list[tuple[set[str], list[Finding]]] = []
-    for finding in findings:
+def _groups(findings: Sequence[Finding]) -> list[list[int]]:
+    """The places of tests that share most methods, so that their table has few gaps."""
+    groups: list[tuple[set[str], list[int]]] = []
+    for place, finding in enumerate(findings):
         own = {entry.result.name for entry in finding.entries}
         near = (group for group in groups if len(own & group[0]) >= COMMON * max(1, min(len(own), len(group[0]))))
         names, members = next(near, (set(), []))
         if not members:
             groups.append((names, members))
         names |= own
-        members.append(finding)
+        members.append(place)
     return [members for _, members in groups]
 
 
-def _group_tables(results: Results, group: Sequence[Finding], width: int) -> Iterator[tuple[Table, int]]:
-    """The tables of a group and the number of tests in each; rows in the order of the first test that has them."""
-    order = list(dict.fromkeys(entry.result for finding in group for entry in _best_first(finding)))
-    labels, looks = {result.name: result.label for result in order}, style.looks(results.labels)
-    names = Column("method", [_name(name, looks[label]) for name, label in labels.items()], numeric=False)
-    columns = []
-    for finding in group:
-        entries = {entry.result.name: entry for entry in finding.entries}
-        columns.append(Column(_title(finding), [_number(entries.get(name)) for name in labels]))
+def _pieces(
+    table: heat.Heat, places: Sequence[int], looks: Mapping[str, style.Look], width: int, most: int
+) -> Iterator[tuple[Table, int]]:
+    """Tables of these tests that fit the width, and the number of tests in each."""
+    rest = iter(places)
+    names, *columns = _columns(table, places, looks, most)
     for chunk in chunks(names, columns, width):
-        yield of_columns([names, *chunk]), len(chunk)
+        here = list(itertools.islice(rest, len(chunk)))
+        yield of_columns(_columns(table, here, looks, most)), len(here)
 
 
-def _best_first(finding: Finding) -> list[Entry]:
-    sign = -1 if any(entry.result.higher_is_better for entry in finding.entries) else 1
-    return sorted(finding.entries, key=lambda entry: sign * entry.result.interval.estimate)
+def _columns(table: heat.Heat, places: Sequence[int], looks: Mapping[str, style.Look], most: int) -> list[Column]:
+    """The names and a column per test; of each group the methods that have a number here, at most so many."""
+    lines: list[heat.Line | str] = []
+    for title, members in table.groups:
+        own = [line for line in members if any(line.cells[place].entry for place in places)]
+        said = title
+        if len(own) > most:  # no winner is left out
+            said = f"{title}, {most} of {len(own)}"
+            own = sorted(own, key=lambda line: not any(line.cells[place].top for place in places))[:most]
+        lines += [said, *own] if own else []
+    names = [
+        Text(line, style="dim") if isinstance(line, str) else _name(line.name, looks[line.label]) for line in lines
+    ]
+    columns = [Column("method", names, numeric=False)]
+    for place in places:
+        # a blank keeps the row of a group's title
+        cells = [Text(" ") if isinstance(line, str) else _heated(line.cells[place]) for line in lines]
+        most = max(map(len, cells))
+        for cell in cells:
+            cell.pad_left(most - len(cell) if cell.plain.strip() else 0)
+        columns.append(Column(_title(table.tests[place]), cells))
+    return columns
 
 
 def _title(finding: Finding) -> str:
-    """A test, what is measured, and the batch-norm regime where there is one."""
+    """A test, what is measured, the batch-norm regime where there is one, and the verdict in a word."""
     metric = words.axis(finding.entries[0].result.metric).removeprefix("mean ") if finding.entries else ""
     regime = "" if finding.regime == "none" else f"\nBN {finding.regime}"
-    return f"{heading(finding.test)}\n{metric}{regime}"
+    return f"{heading(finding.test)}\n{metric}{regime}\n{finding.chip}"
 
 
-def _number(entry: Entry | None) -> Text:
-    """A score; bold as the verdict on its column says."""
-    if entry is None:
-        return Text("")
-    return _marked(Text(entry.number, style="bold" if entry.top else ""), entry.result.under_trained)
+def _heated(cell: heat.Cell) -> Text:
+    """A score on its colour, grey where it is under-trained; bold as the verdict on its column says."""
+    if cell.entry is None or cell.result is None:
+        return Text(words.MISSING, style="dim")
+    short = cell.result.under_trained
+    bold = "bold " if cell.top else ""
+    ground = f"{QUIET if short else INK} on {_mixed(SHORT if short else FULL, cell.heat)}" if cell.heat else ""
+    return Text(cell.text + (words.UNDER_TRAINED if short else ""), style=f"{bold}{ground or (short and 'dim') or ''}")
+
+
+def _mixed(colour: str, share: float) -> str:
+    """A colour on white, as hexadecimal digits."""
+    parts = (255 - share * (255 - int(colour[at : at + 2], 16)) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part):02x}" for part in parts)
 
 
 def _marked(text: Text, under_trained: bool) -> Text:
@@ -182,14 +220,12 @@ def _in_full(results: Results, findings: Sequence[Sequence[Finding]], console: C
 
 
 def _full_tables(table: layout.Table, width: int) -> Iterator[Table]:
-    """One table with its details where that is narrow enough, else the scores alone, in several tables if need be."""
+    """The scores with their details, in several tables where one is too wide."""
     kept = [(i, one) for i, one in enumerate(table.headers) if i == 0 or one.score or one.title in SHOWN]
     names, *columns = (
         Column(heading(one.title.removeprefix("batch-norm: ")), [_cell(row[i]) for row in table.rows], one.numeric)
         for i, one in kept
     )
-    if names.width + sum(column.width for column in columns) > width:
-        columns = [column for column, (_, one) in zip(columns, kept[1:], strict=True) if one.score]
     for chunk in chunks(names, columns, width):
         yield of_columns([names, *chunk])
 

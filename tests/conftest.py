@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -162,6 +163,17 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setitem(BACKBONES, "tiny-mlp", MLP((8,)))
     monkeypatch.setitem(BACKBONES, "tiny-mlp-normalised", MLP((7, 6), normalised=True))
     return Given()
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backbones with the same layers and a few units in each."""
+    for name, backbone in BACKBONES.items():
+        if isinstance(backbone, Conv4):
+            monkeypatch.setitem(BACKBONES, name, dataclasses.replace(backbone, filters=4))
+        if isinstance(backbone, MLP):
+            widths = tuple(range(9, 9 - len(backbone.widths), -1))
+            monkeypatch.setitem(BACKBONES, name, dataclasses.replace(backbone, widths=widths))
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ ARROWS = {
     "reports": "errors gate records stats reports.cost reports.page reports.scores",
     "reports.cost": "errors records stats reports reports.scores",
     "reports.page": "records reports reports.cost reports.scores",
-    "reports.scores": "errors records stats reports reports.cost",
+    "reports.scores": "compare errors records stats reports reports.cost",
     "commands": (
         "cache checks compare cost errors gate images machine python_api records registry run stats reports "
         "reports.cost reports.page"

@@ -41,8 +41,7 @@ def test_a_gpu_is_waited_for_at_both_ends(monkeypatch):
 def test_peak_memory_is_what_was_used_at_once_since_the_start():
     """In a process of its own: the C library of this one may hold freed memory of other tests, which is resident."""
     code = """
-from benchmarks import clock, machine
-from benchmarks.run import schedule
+from benchmarks import clock
 before = bytearray(200_000_000)
 del before
 peak = clock.PeakMemory()

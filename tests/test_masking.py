@@ -66,7 +66,7 @@ def test_a_copy_masks_what_its_source_holds(tmp_path: Path, monkeypatch: pytest.
 def test_the_end_of_a_log_holds_no_part_of_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TAIL_BYTES", 60)
     monkeypatch.setenv("API_KEY", "0123456789abcdef")
-    for before in range(0, 150, 7):
+    for before in (0, 44, 60, 61, 140):
         for after in range(150):
             (tmp_path / "log").write_text("x" * before + "0123456789abcdef" + "y" * after)
             tail = process._tail(tmp_path / "log")

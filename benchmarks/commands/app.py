@@ -6,8 +6,9 @@ import gc
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -17,7 +18,7 @@ from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare, episodes, power
 from benchmarks.commands.cost import cost
 from benchmarks.commands.gate import gate
-from benchmarks.commands.options import ProfileOption, StoreOption
+from benchmarks.commands.options import ProfileOption, StoresOption
 from benchmarks.commands.run import prepare, run
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.python_api.places import ROOT, home, store_of
@@ -75,42 +76,63 @@ def list_(as_json: Annotated[bool, Option("--json", help="For programs.")] = Fal
 @app.command(short_help="Results in the terminal.")
 def show(
     profile: ProfileOption = "quick",
-    store: StoreOption = None,
+    stores: StoresOption = None,
     test: Annotated[
         str | None, Option(metavar="NAME", help="Only the tests whose name contains this, in full.")
     ] = None,
     everything: Annotated[bool, Option("--all", help="Every test and condition, in full.")] = False,
+    form: Annotated[
+        Literal["md", "csv", "latex"] | None,
+        Option("--format", metavar="FORM", help="md, csv or latex: the tables alone, for other programs."),
+    ] = None,
 ) -> None:
     """Results in the terminal: the scores of every method on every test, and the main questions answered in short."""
     from benchmarks.commands.console import screen
-    from reports import terminal
+    from reports import plain, terminal
 
-    terminal.show(store_of(store, profile), screen(), test, everything, options.where(store, profile))
+    folders = _folders(stores, profile)
+    if form is not None:
+        typer.echo(plain.tables(folders, form, test, everything))
+    else:
+        terminal.show(folders, screen(), test, everything, options.where(stores, profile))
+
+
+def _folders(stores: Sequence[Path] | None, profile: str) -> list[Path]:
+    return [store_of(store, profile) for store in stores] if stores else [store_of(None, profile)]
 
 
 @app.command(short_help="Write the HTML page.")
 def report(
     profile: ProfileOption = "quick",
-    stores: Annotated[
-        list[Path] | None,
-        Option("--store", metavar="FOLDER", parser=options.path, help="Folder of the records; several make one page."),
-    ] = None,
+    stores: StoresOption = None,
     output: Annotated[Path | None, options.output_option("The page. [default: reports/index.html]")] = None,
     figures: Annotated[
         Path | None,
         Option(metavar="FOLDER", parser=options.path, help="Write every figure as SVG and PNG here too."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        Option(metavar="FOLDER", parser=options.path, help="Another store: a section says what changed since."),
+    ] = None,
+    summary: Annotated[
+        bool, Option("--summary", help="Print at most 40 lines of Markdown, as for a CI job, and write no page.")
+    ] = False,
 ) -> None:
     """Write one HTML page from the records; it opens offline."""
     from benchmarks.commands import catalogue
+    from reports import plain
     from reports.page import page
 
+    if summary:
+        typer.echo(plain.summary(_folders(stores, profile)))
+        return
     written = page.write_report(
-        [store_of(one, profile) for one in stores] if stores else store_of(None, profile),
+        _folders(stores, profile),
         output or home() / "index.html",
         figures,
         catalogue.load()["methods"],
         catalogue.load()["tasks"],
+        against,
     )
     typer.echo(f"wrote {options.near(written)}")
 
@@ -152,7 +174,7 @@ def main() -> None:
         mistake = str(error)
     except OSError as error:
         mistake = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        mistake += streams.unwritten()
+        streams.give_up()
     if code == INTERRUPTED:
         again = ": run the same command again to resume" if sys.argv[1] in RESUMED else ""
         streams.tell(f"interrupted{again}")

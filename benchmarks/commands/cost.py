@@ -13,7 +13,7 @@ from benchmarks.commands.options import DeviceOption, StoreOption
 
 def cost(
     profile: Annotated[
-        str, Option("--profile", "-p", metavar="NAME", help="smoke, quick, standard or full.")
+        str, Option("--profile", "-p", metavar="NAME", help="smoke, quick, standard, learners or full.")
     ] = "quick",
     backbone: Annotated[
         list[str] | None, Option("-b", "--backbone", metavar="NAME", help="A network, as in mlp-40-40.")
@@ -29,7 +29,10 @@ def cost(
     inner_steps: Annotated[list[int] | None, Option(metavar="N", min=1, help="Gradient steps.")] = None,
     meta_batch: Annotated[list[int] | None, Option(metavar="N", min=1, help="Tasks per meta-step.")] = None,
     work: Annotated[
-        str | None, Option(metavar="NAME", help="meta-step (training) or evaluation. [default: both]")
+        str | None, Option(metavar="NAME", help="meta-step (training), evaluation or learners. [default: all]")
+    ] = None,
+    learner: Annotated[
+        list[str] | None, Option(metavar="NAME", help="Of work learners, as in anil; maml is both orders.")
     ] = None,
     device: DeviceOption = "cpu",
     memory: Annotated[
@@ -56,7 +59,14 @@ def cost(
 
     check_budget("memory", memory)
     asked = grid.Choice(
-        backbone or (), inner_steps or (), meta_batch or (), order or (), implementation or (), plan, work
+        backbone or (),
+        inner_steps or (),
+        meta_batch or (),
+        order or (),
+        implementation or (),
+        plan,
+        work,
+        learner or (),
     )
     settings = grid.settings(profile, asked)
     limit = Machine.default(check_device(device), 1, memory).memory_bytes

@@ -54,6 +54,10 @@ ProfileOption = Annotated[
 StoreOption = Annotated[
     Path | None, Option(metavar="FOLDER", parser=path, help="Folder of the records. [default: reports/runs/<profile>]")
 ]
+StoresOption = Annotated[
+    list[Path] | None,
+    Option("--store", metavar="FOLDER", parser=path, help="Folder of the records; several are shown together."),
+]
 _METHODS = "Methods, as in maml,fomaml; or a path to your own file."
 MethodsOption = Annotated[
     list[str] | None, Option("-m", "--method", metavar="NAMES", help=_METHODS, autocompletion=_completed("methods"))
@@ -84,10 +88,10 @@ def output_option(help: str) -> Any:
     return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
 
 
-def where(store: Path | None, profile: str) -> str:
+def where(stores: Sequence[Path] | None, profile: str) -> str:
     """The options that name the same records again, after a blank; empty for the default."""
-    if store is not None:
-        return f" --store {shlex.quote(str(store))}"
+    if stores:
+        return "".join(f" --store {shlex.quote(str(store))}" for store in stores)
     return "" if profile == "quick" else f" --profile {shlex.quote(profile)}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +21,6 @@ from benchmarks.commands.options import (
 if TYPE_CHECKING:
     from benchmarks.python_api.run import Run
     from benchmarks.records.record import Tested
-
-#: rows of scores that a run prints at its end
-MOST_SCORES = 24
 
 
 def run(
@@ -62,6 +57,10 @@ def run(
     and `report` name them), 2 for a mistake in the command, 130 when it was interrupted."""
     from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
+    # isort: split
+    from benchmarks.commands.console import screen
+    from reports import terminal
+
     done = runs.run(
         options.names(method),
         options.names(task),
@@ -81,10 +80,10 @@ def run(
         store=store,
         verbose=True,
     )
-    where = options.where(store, profile)
-    found = _evaluations(done)
-    _show_scores(found, where)
-    for line in failed_adaptations(found):
+    where = options.where([store] if store else None, profile)
+    if done.cells:
+        terminal.show(done.store, screen(), where=where)
+    for line in failed_adaptations(_evaluations(done)):
         typer.echo(line)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
     typer.echo(f"records in {options.near(done.store)}{failed}")
@@ -117,34 +116,6 @@ def failed_adaptations(found: Sequence[tuple[str, Sequence[Tested]]]) -> Iterato
         advice = f": try --set {method.name}.inner_lr={rate / 10:g}" if isinstance(rate, float) else ""
         test = protocol_of(tests[0]).title
         yield f"{percent(failed / episodes)} of the adaptations of {name} failed on {test}{advice}"
-
-
-def _show_scores(found: Sequence[tuple[str, Sequence[Tested]]], where: str) -> None:
-    """The mean scores of a run, a row per method and test, best first. Reads no scores of single queries."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from benchmarks.commands.console import screen
-    from benchmarks.stats.grouping import protocol_of
-
-    rows = []
-    for name, tests in found:
-        task, mean = tests[0].task, statistics.fmean(map(_mean, tests))
-        score = f"{100 * mean:.2f} % {task.metric}" if task.metric == "accuracy" else f"{mean:.4g} {task.metric}"
-        rows.append((protocol_of(tests[0]).title, -mean if task.higher_is_better else mean, name, score, len(tests)))
-    table = Table("test", "method", "score", "seeds", box=None, header_style="dim", pad_edge=False)
-    for test, _, *cells in sorted(rows)[:MOST_SCORES]:
-        table.add_row(Text(test), *(Text(str(cell)) for cell in cells))
-    if rows:
-        screen(160).print(table)
-    if len(rows) > MOST_SCORES:
-        typer.echo(f"and {len(rows) - MOST_SCORES} more rows: metabench show{where}")
-
-
-def _mean(tested: Tested) -> float:
-    """The mean at the headline step; not a number where the scores are not."""
-    summary = tested.test.at(tested.test.headline_step)
-    return math.nan if summary is None or summary.mean is None else summary.mean
 
 
 def prepare(task: TasksOption = None, setting: SettingsOption = None) -> None:

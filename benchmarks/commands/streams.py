@@ -15,7 +15,8 @@ PLAIN = {"±": "+-", "−": "-", "–": "-", "†": "*", "·": "|", "…": "..."
 
 
 class _Unclosed(io.FileIO):
-    """An output whose reader may leave, as `head` does: the rest goes nowhere, and the command goes on."""
+    """An output whose reader may leave, as `head` does: the rest goes nowhere, and the command goes on. On a full disk
+    the error says that the output can't be written."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -23,6 +24,8 @@ class _Unclosed(io.FileIO):
         except BrokenPipeError:
             _discard(self.fileno())
             return len(data)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} (while writing the output)") from error
 
 
 def prepare() -> None:
@@ -50,14 +53,12 @@ def _unclosed(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, stream.encoding, "plainer", line_buffering=stream.line_buffering)
 
 
-def unwritten() -> str:
-    """Whether what was printed can't be written, as on a full disk; it is then given up."""
+def give_up() -> None:
+    """What was printed and can't be written, as on a full disk, goes nowhere."""
     try:
         sys.stdout.flush()
     except OSError:
         _discard(sys.stdout.fileno())
-        return " (while writing the output)"
-    return ""
 
 
 def tell(text: str) -> None:

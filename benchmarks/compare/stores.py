@@ -55,7 +55,7 @@ def compare(first: str, second: str, store: Path) -> pd.DataFrame:
         raise MetabenchError(f"{folders[0]} is a store and {other!r} is none: compare two of a kind")
     if folders:
         sides = [columns(opened, opened.evaluations()) for opened in map(Store.existing, folders)]
-        return _matched(sides, (first, second))
+        return matched(sides, (first, second))
     opened = Store.existing(store)
     records = opened.evaluations()
     found = columns(opened, records)
@@ -64,7 +64,7 @@ def compare(first: str, second: str, store: Path) -> pd.DataFrame:
         return _compare_methods(store, found, first, second)
     commits = [_of_commit(name, records) for name in (first, second)]
     if all(commits):
-        return _matched([columns(opened, each) for each in commits], (first, second))
+        return matched([columns(opened, each) for each in commits], (first, second))
     for name, commit in zip((first, second), commits, strict=True):
         if not commit and name not in known:
             raise MetabenchError(
@@ -185,8 +185,10 @@ def _power_lines(column: Column, first: Row, second: Row, delta: float) -> Itera
 # --- pairs to lines ---
 
 
-def _matched(found: Sequence[Sequence[Column]], sides: tuple[str, str]) -> pd.DataFrame:
-    """The rows of the same name and protocol of both sides; what only one side has is a line that says so."""
+def matched(found: Sequence[Sequence[Column]], sides: tuple[str, str]) -> pd.DataFrame:
+    """The rows of the same name and protocol of both sides; what only one side has is a line that says so.
+
+    Raises `MetabenchError` where the sides have nothing in common."""
     placed = [_placed(columns) for columns in found]
     examples = {column.protocol.task: column.examples for column in found[0]}
     lines = []

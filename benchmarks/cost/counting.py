@@ -36,7 +36,7 @@ class Counter:
     """Counts the steps of all implementations of a setting.
 
     Floating-point operations are those of the plain loop over tasks, once per order, however a step is carried out: of
-    one task, times the number of tasks."""
+    one task, times the number of tasks. For learners that the loop lacks, they are those of our own, task by task."""
 
     def __init__(self, work: Work, parameters: Parameters, episodes: Episodes, device: str) -> None:
         self.work, self.parameters, self.episodes, self.device = work, parameters, episodes, device
@@ -47,7 +47,7 @@ class Counter:
         where torch does not see the implementation's operations. ``step`` must have been called before, so that its
         lasting allocations exist."""
         if settings not in self._flops:
-            self._flops[settings] = self._flops_of_loop(settings) * len(self.episodes.support)
+            self._flops[settings] = self._flops_of(settings)
         found: dict[str, Any] = {"flops": self._flops[settings]}
         own_peak = adapter.peak_bytes()
         if not adapter.counted:
@@ -65,9 +65,12 @@ class Counter:
         found["launches"] = launches(step, self.device)
         return found
 
-    def _flops_of_loop(self, settings: Settings) -> int:
+    def _flops_of(self, settings: Settings) -> int:
+        if settings.learner != "maml":
+            return flops(self.work.stepper(peers.load("ours", "one"), self.parameters, self.episodes, settings))
         one = Episodes(self.episodes.support[:1], self.episodes.query[:1])
-        return flops(self.work.stepper(peers.load("loop"), self.parameters, one, settings))
+        of_one = flops(self.work.stepper(peers.load("loop"), self.parameters, one, settings))
+        return of_one * len(self.episodes.support)
 
 
 def _convolution_backward(

@@ -60,5 +60,6 @@ def empty_row(variant: Variant) -> dict[str, Any]:
         *("first_step_seconds", "compile_seconds", "peak_bytes", "flops", "operations", "launches"),
         *("adapt_milliseconds_per_task", "share_of_ceiling", "plan"),
     )
-    facts = {"order": variant.order, "implementation": variant.implementation, "label": variant.label}
+    named = ("order", "implementation", "label", "learner")
+    facts = {name: getattr(variant, name) for name in named}
     return {**facts, "status": "ok", "reason": None, **dict.fromkeys(unknown), "samples_milliseconds": []}

@@ -10,24 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checks import check_known, check_table, read_toml, unknown
-from benchmarks.cost import peers
+from benchmarks.cost import learners, peers
 from benchmarks.cost.workloads import WORKLOADS
 from benchmarks.errors import MetabenchError
 
 FILE = Path(__file__).with_name("grid.toml")
 ORDERS = ("second", "first")
 #: the work that is timed: training ("meta-step"), or adapting to episodes and predicting their queries without a graph
-#: ("evaluation"), which has no second order
-WORKS = ("meta-step", "evaluation")
+#: ("evaluation"), which has no second order; "learners": training of other learners next to MAML's
+WORKS = ("meta-step", "evaluation", "learners")
+TRAINING = ("meta-step", "learners")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An order, an implementation and its plan ("" if it has only one): variants of a setting are compared."""
+    """An order, an implementation and its plan ("" if it has only one), and the learner: variants of a setting are
+    compared."""
 
     order: str
     implementation: str
     plan: str = ""
+    learner: str = "maml"
 
     @property
     def label(self) -> str:
@@ -35,7 +38,8 @@ class Variant:
         return f"{self.implementation}/{self.plan}" if self.plan else self.implementation
 
     def __str__(self) -> str:
-        return f"{self.order} {self.label}"
+        named = f"{self.order} {self.label}"
+        return named if self.learner == "maml" else f"{self.learner} {named}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Setting:
 
     def __str__(self) -> str:
         steps = f"{self.inner_steps} inner step{'s' if self.inner_steps > 1 else ''}"
-        batch = f"{self.meta_batch} {'tasks' if self.work == WORKS[0] else 'episodes evaluated'}"
+        batch = f"{self.meta_batch} {'episodes evaluated' if self.work == 'evaluation' else 'tasks'}"
         return f"{self.backbone}, {batch}, {steps}"
 
 
@@ -75,6 +79,7 @@ class Choice:
     implementations: Sequence[str] = ()
     plan: str | None = None
     work: str | None = None
+    learners: Sequence[str] = ()
 
 
 _KEYS: dict[str, Any] = {
@@ -87,8 +92,9 @@ _KEYS: dict[str, Any] = {
     "seconds": float,
     "limit": float,
     "work": str,
+    "learners": [str],
 }
-_OPTIONAL = ("work",)
+_OPTIONAL = ("work", "learners")
 
 
 def profiles(path: Path = FILE) -> dict[str, str]:
@@ -123,9 +129,13 @@ def settings(profile: str, choice: Choice | None = None, path: Path = FILE) -> l
     return list(found.values())
 
 
-def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = None) -> tuple[Variant, ...]:
+def variants(
+    names: Sequence[str], orders: Sequence[str], plan: str | None = None, asked: Sequence[str] = ("maml",)
+) -> tuple[Variant, ...]:
     """The variants of these names: ``ours`` stands for all of its plans, or for ``plan`` if one is forced, ``ours/all``
-    for that plan, and the name of another implementation for its usual plan."""
+    for that plan, and the name of another implementation for its usual plan.
+
+    asked: learners; each comes in its own orders, where the implementation has it."""
     found: dict[Variant, None] = {}
     for name in names:
         implementation, _, own = name.partition("/")
@@ -135,25 +145,35 @@ def variants(names: Sequence[str], orders: Sequence[str], plan: str | None = Non
         chosen = (own,) if own else ("",) if "" in known else known
         if plan is not None and implementation == "ours":
             chosen = (plan,)
-        found.update(dict.fromkeys(Variant(order, implementation, each) for each in chosen for order in orders))
+        made = (
+            Variant(order, implementation, each, learner)
+            for learner in asked
+            if learner in peers.learners(implementation)
+            for each in chosen
+            for order in orders
+            if order in learners.orders(learner)
+        )
+        found.update(dict.fromkeys(made))
     return tuple(found)
 
 
 def _asked(grids: Sequence[Mapping[str, Any]], choice: Choice) -> Iterator[Mapping[str, Any]]:
-    work = choice.work or (WORKS[0] if choice.inner_steps or choice.meta_batches else None)
-    of_work = [grid for grid in grids if work is None or grid.get("work", WORKS[0]) == work]
+    work = choice.work or ("learners" if choice.learners else None)
+    works = (work,) if work else TRAINING if choice.inner_steps or choice.meta_batches else WORKS
+    of_work = [grid for grid in grids if grid.get("work", WORKS[0]) in works]
     if not choice.backbones:
         yield from of_work
     for name in choice.backbones:
-        others = [grid for grid in of_work if work is not None or grid.get("work", WORKS[0]) == WORKS[0]]
+        others = [grid for grid in of_work if work is not None or grid.get("work", WORKS[0]) in TRAINING]
         listed = [grid for grid in of_work if name in grid["backbones"]] or others[-1:]
         yield from ({**grid, "backbones": [name]} for grid in listed)
 
 
 def _of_grid(grid: Mapping[str, Any], choice: Choice) -> Iterator[Setting]:
     work = grid.get("work", WORKS[0])
-    orders = [order for order in choice.orders or grid["orders"] if work == WORKS[0] or order in grid["orders"]]
-    compared = variants(choice.implementations or grid["implementations"], orders, choice.plan)
+    orders = [order for order in choice.orders or grid["orders"] if work in TRAINING or order in grid["orders"]]
+    asked = choice.learners or grid.get("learners", ("maml",))
+    compared = variants(choice.implementations or grid["implementations"], orders, choice.plan, asked)
     if not compared:
         return
     axes = grid["backbones"], choice.meta_batches or grid["meta_batches"], choice.inner_steps or grid["inner_steps"]
@@ -174,6 +194,8 @@ def _check_choice(choice: Choice) -> None:
         check_known("order", order, ORDERS)
     if choice.work is not None:
         check_known("work", choice.work, WORKS)
+    for learner in choice.learners:
+        check_known("learner", learner, learners.LEARNERS)
     if choice.plan is not None:
         check_known("plan of 'ours'", choice.plan, peers.plans("ours"))
     variants(choice.implementations, ORDERS)
@@ -189,7 +211,10 @@ def _checked(profile: str, grid: Any) -> Mapping[str, Any]:
     if work == "evaluation" and grid["orders"] != ["first"]:
         raise MetabenchError(f'cost profile {profile!r}: an evaluation keeps no graph, so its orders are ["first"]')
     grid = {**grid, "implementations": _here(grid["implementations"])}
-    _check_choice(Choice(grid["backbones"], orders=grid["orders"], implementations=grid["implementations"]))
+    if "learners" in grid and work != "learners":
+        raise MetabenchError(f'cost profile {profile!r}: learners need work = "learners", not {work!r}')
+    named = {name: grid[name] for name in ("backbones", "orders", "implementations")}
+    _check_choice(Choice(**named, learners=grid.get("learners", ())))
     return grid
 
 

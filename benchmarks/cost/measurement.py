@@ -276,13 +276,14 @@ class Measurement:
         return entry.adapter.arithmetic()
 
     def settings(self, entry: Entry) -> Settings:
-        return Settings(self.workload, self.setting.inner_steps, entry.variant.order == "second")
+        variant = entry.variant
+        return Settings(self.workload, self.setting.inner_steps, variant.order == "second", variant.learner)
 
     def running(self) -> list[Entry]:
         return [entry for entry in self.entries if entry.running]
 
     def adapters(self) -> list[Entry]:
-        """One entry of each implementation and plan, since both orders adapt alike; none in an evaluation."""
+        """One entry of each implementation and plan, since both orders adapt alike; for meta-steps of MAML alone."""
         if self.setting.work != WORKS[0]:
             return []
         return list({entry.variant.label: entry for entry in reversed(self.running())}.values())[::-1]

@@ -27,8 +27,7 @@ from benchmarks.run import isolate
 from benchmarks.run.code_hash import code_hash
 from benchmarks.run.isolate import Event, Job, Outcome
 
-#: methods and modules from which all code that decides a cost is reached
-METHODS = ("maml", "fomaml")
+#: modules from which all code that decides a cost is reached, besides the learner's
 ENTRIES = (
     *("benchmarks.cost.measurement", "benchmarks.cost.batches"),
     *(f"benchmarks.cost.peers.{name}" for name in peers.names()),
@@ -50,7 +49,8 @@ Line = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """Environment steps per second on a task: the module that measures them, and what its results depend on."""
+    """Environment steps per second on a task, or another measurement of a task: the module that measures them, and what
+    its results depend on."""
 
     work: str
     module: str
@@ -60,7 +60,8 @@ class Throughput:
 
     @property
     def label(self) -> str:
-        return f"{self.module.replace('_', ' ')} per second, {self.task}"
+        unit = "" if self.work == "agreement" else " per second"
+        return f"{self.module.replace('_', ' ')}{unit}, {self.task}"
 
 
 THROUGHPUTS = (
@@ -177,12 +178,17 @@ def _run_alone(
 
 
 def throughputs(
-    store: Store, profile: str, line: Line, seconds: float = THROUGHPUT_SECONDS, again: bool = False
+    store: Store,
+    profile: str,
+    line: Line,
+    seconds: float = THROUGHPUT_SECONDS,
+    again: bool = False,
+    which: Sequence[Throughput] = THROUGHPUTS,
 ) -> list[Record]:
     """The records of environment steps per second (`benchmarks.cost.throughput`), each measured if there is none.
     Their rows have columns of their own."""
     facts = context("cpu")
-    kept = (_throughput(each, store, profile, line, seconds, again, facts) for each in THROUGHPUTS)
+    kept = (_throughput(each, store, profile, line, seconds, again, facts) for each in which)
     return [record for record in kept if record is not None]
 
 
@@ -242,11 +248,12 @@ def context(device: str) -> dict[str, Any]:
 def key_of(setting: Setting, device: str, facts: Mapping[str, Any]) -> str:
     """The content key: setting, code, device, machine, and the versions of the libraries that are compared."""
     libraries = {name: _version(name) for name in ("torch", *peers.names()) if name not in ("ours", "loop")}
+    timed = sorted({variant.learner for variant in setting.variants})
     return content_key(
         {
             "cell": "cost",
             "setting": {name: value for name, value in grid.plain(setting).items() if name != "limit"},
-            "code": code_hash([registry.method_entry(name).cls for name in METHODS], ENTRIES),
+            "code": code_hash([registry.method_entry(name).cls for name in timed], ENTRIES),
             "device": device.partition(":")[0],
             "machine": facts["machine"].id,
             "versions": libraries,

@@ -74,4 +74,4 @@ class Evaluation:
 
 
 #: by the names in `benchmarks.cost.grid.WORKS`
-KINDS: dict[str, Work] = {"meta-step": MetaStep(), "evaluation": Evaluation()}
+KINDS: dict[str, Work] = {"meta-step": MetaStep(), "evaluation": Evaluation(), "learners": MetaStep()}

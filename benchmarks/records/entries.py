@@ -38,6 +38,7 @@ class Timed(TypedDict, total=False):
     order: str
     implementation: str
     label: str
+    learner: str
     status: str
     reason: str | None
     milliseconds: float | None

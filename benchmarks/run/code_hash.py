@@ -77,9 +77,15 @@ def _hash_of(files: frozenset[Path]) -> str:
         path, root = ahead.pop()
         if path not in reached:
             reached.add(path)
-            ahead += [(file, root) for name in _source(path)[1] for file in _module_files(name, root, path.parent)]
+            ahead += [(file, root) for file in _neighbours(path, root)]
     digests = sorted(_source(path)[0] for path in reached)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _neighbours(path: Path, root: Path) -> frozenset[Path]:
+    """The files that a file's imports run. root: of the plug-in."""
+    return frozenset(file for name in _source(path)[1] for file in _module_files(name, root, path.parent))
 
 
 @functools.cache
@@ -95,12 +101,20 @@ def _source(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _imported(tree: ast.AST) -> Iterator[str]:
     """Dotted names; a relative import keeps its dots in front."""
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (f"{node.module}." if node.module else "")
             yield from (f"{module}{alias.name}" for alias in node.names)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All that holds statements, and the statements: expressions, which are nearly all of a tree, hold none."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, part, None) or ():
+            yield node
+            yield from _statements(node)
 
 
 @functools.cache

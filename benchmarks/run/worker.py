@@ -40,6 +40,8 @@ from benchmarks.run.resolution import describe_method, describe_task
 from benchmarks.run.selection import Choice, choose
 
 ROOT = Path(__file__).parents[2]
+#: fields of learners whose training episodes are not those of the task
+TRAINING_EPISODES = ("training_way", "training_shot", "training_queries")
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -56,7 +58,9 @@ def prepare(
         try:
             registry.method_from(plain, tasks.kind).check_data(tasks.for_training())
         except MetabenchError as reason:
-            refused.append(f"{plain['name']} can't be trained: {reason}")
+            given = {name: plain["fields"].get(name) for name in TRAINING_EPISODES}
+            own = ", ".join(f"{plain['name']}.{name} = {value}" for name, value in given.items() if value)
+            refused.append(f"{plain['name']} can't be trained: {reason}{own and f' ({own})'}")
     return {"digest": tasks.data_digest(), "refused": refused}
 
 

@@ -8,9 +8,9 @@ records load quickly.
 from benchmarks.stats.aggregate import Aggregate, TaskScores, aggregate, interquartile_mean
 from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.columns import Column, Row, arranged, at_step, columns, distinct, row_of, task_scores
-from benchmarks.stats.comparison import Comparison, Scores, compare, paired_contrast, starved
+from benchmarks.stats.comparison import Comparison, Scores, compare, paired_contrast, short, starved, unequal
 from benchmarks.stats.contrasts import Contrast, Interval, contrast, margin_on_scale, quantile
 from benchmarks.stats.families import holm, interval_levels, letters, ranks, top_group
 from benchmarks.stats.grouping import TestProtocol, fullest, grouped, protocol_of, superseded
 from benchmarks.stats.power import Components, components, equivalence_power, needed, power
-from benchmarks.stats.verdicts import Verdict, judge
+from benchmarks.stats.verdicts import Unequal, Verdict, judge

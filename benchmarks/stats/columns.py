@@ -26,6 +26,7 @@ from benchmarks.stats.classes import Membership, clusters_by_item
 from benchmarks.stats.comparison import Comparison, Scores, compare
 from benchmarks.stats.contrasts import Contrast, Interval
 from benchmarks.stats.grouping import TestProtocol, grouped, protocol_of
+from benchmarks.stats.reach import reach
 
 #: digest -> ``classes`` and ``items`` ``[episodes, queries]`` of test examples
 Examples = Callable[[str], Mapping[str, np.ndarray] | None]
@@ -71,6 +72,13 @@ class Row:
     @property
     def under_trained(self) -> bool:
         return any(each.record.training.under_trained for each in self.tested if each.record.training)
+
+    @property
+    def reach(self) -> float:
+        """What more training could plausibly add, on the scale of contrasts: the largest of its fits."""
+        task = self.first.task
+        fits = [each.record.training for each in self.tested if each.record.training]
+        return max((reach(fit, task.higher_is_better, task.metric == "squared error") for fit in fits), default=0.0)
 
     @property
     def examples(self) -> float | None:
@@ -130,7 +138,7 @@ class Row:
     def scores(self, episodes: np.ndarray) -> Scores:
         """Episode means, as `compare` takes them."""
         values = self.on(episodes).mean(axis=2)
-        return Scores(values, self.seeds, self.trained, self.under_trained, self.examples)
+        return Scores(values, self.seeds, self.trained, self.under_trained, self.examples, self.reach)
 
 
 @dataclass(frozen=True, eq=False)

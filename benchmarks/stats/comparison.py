@@ -32,6 +32,7 @@ class Scores:
     trained: False for a method that trains nothing; its first row pairs with any seed of another
     under_trained: training stopped short, so the method takes part but no winner is named
     examples: seen in training (of control tasks: environment steps), mean over seeds; None where unknown
+    reach: of an under-trained method, what more training could plausibly add, on the scale of contrasts
 
     Raises `MetabenchError` if seeds and rows differ in number.
     """
@@ -41,6 +42,7 @@ class Scores:
     trained: bool = True
     under_trained: bool = False
     examples: float | None = None
+    reach: float = math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", np.atleast_2d(np.asarray(self.values, dtype=np.float64)))
@@ -206,8 +208,20 @@ def compare(
 
 def starved(sides: Mapping[str, Scores], metric: str) -> Unequal:
     """Why two methods are not comparable: one is under-trained, or one saw more than twice the other's examples."""
-    if short := [name for name, scores in sides.items() if scores.under_trained]:
-        return Unequal(f"{' and '.join(short)} {'is' if len(short) == 1 else 'are'} under-trained")
+    trained, seen = short(sides), unequal(sides, metric)
+    return Unequal(trained.reason or seen.reason, seen.fewer, trained.short)
+
+
+def short(sides: Mapping[str, Scores]) -> Unequal:
+    """Which methods are under-trained."""
+    reach = {name: scores.reach for name, scores in sides.items() if scores.under_trained}
+    return Unequal(
+        f"{' and '.join(reach)} {'is' if len(reach) == 1 else 'are'} under-trained" if reach else "", "", reach
+    )
+
+
+def unequal(sides: Mapping[str, Scores], metric: str) -> Unequal:
+    """How much two methods saw, where one saw more than `MOST_EXAMPLES_RATIO` times the other's examples."""
     known = sorted((scores.examples, name) for name, scores in sides.items() if scores.examples)
     if len(known) < 2 or known[1][0] <= MOST_EXAMPLES_RATIO * known[0][0]:
         return Unequal()

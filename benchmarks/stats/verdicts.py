@@ -10,7 +10,7 @@ training was too unequal, the pair is not comparable, and the verdict is not abo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -169,10 +169,12 @@ class Verdict:
 class Unequal(NamedTuple):
     """Why two methods are not comparable; empty if they are.
 
-    fewer: the one with too few examples, whose lead counts all the same."""
+    fewer: the one with too few examples, whose lead counts all the same. short: the under-trained ones, and what more
+    training could add to each (`Scores.reach`), on the scale of contrasts."""
 
     reason: str = ""
     fewer: str = ""
+    short: Mapping[str, float] = {}
 
 
 def judge(
@@ -203,9 +205,12 @@ def judge(
 
 
 def _with(pair: Verdict, why: Unequal) -> Verdict:
-    """The verdict with the reason against it, unless the one with fewer examples is ahead."""
-    ahead = {"better": pair.first, "worse": pair.second}.get(pair.ahead)
-    return pair if not why.reason or (why.fewer and ahead == why.fewer) else replace(pair, starved=why.reason)
+    """The verdict with the reason against it. None where the one behind can't reach the other with more training: it
+    saw as many examples, and has stood still or is further behind than training could add."""
+    ahead, behind = {"better": (pair.first, pair.second), "worse": (pair.second, pair.first)}.get(pair.ahead, ("", ""))
+    gap = max(pair.adjusted.low, -pair.adjusted.high)
+    settled = ahead and why.fewer in ("", ahead) and gap > why.short.get(behind, 0.0)
+    return pair if settled or not why.reason else replace(pair, starved=why.reason)
 
 
 def _drawn(one: Contrast, scope: str, near: float, far: float) -> Interval:

@@ -25,6 +25,8 @@ OUTCOMES = ("holds", "fails", "undecided")
 
 #: kind of work -> what its meta-batch counts
 BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
+#: the work of settings with several learners; `reports.cost.learners` shows them
+LEARNERS = "learners"
 
 #: kind of work that is timed by environment steps -> the unit of its speed
 THROUGHPUTS = {"environment": "control steps per second", "recurrent": "environment steps per second"}
@@ -55,13 +57,13 @@ def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
     return sorted(found.values(), key=lambda record: (record.finished, record.key))
 
 
-def rows(records: Sequence[Record]) -> pd.DataFrame:
+def rows(records: Sequence[Record], works: Sequence[str] = tuple(BATCHES)) -> pd.DataFrame:
     """One row per variant: setting, order, implementation, status and all its numbers.
 
-    The newest record of a setting on a machine counts."""
+    The newest record of a setting on a machine counts. works: the kinds of work that are wanted."""
     newest: dict[tuple[Any, ...], Record] = {}
     for record in records:
-        if work_of(record) not in THROUGHPUTS:
+        if work_of(record) in works:
             newest[place_of(record)] = record
     found = [
         {**dict(zip(SETTING, place, strict=True)), **row}
@@ -116,7 +118,7 @@ def _machine(record: Record) -> Machine:
 
 def untimed(records: Sequence[Record]) -> dict[str, int]:
     """The number of failed variants, by status."""
-    frame = rows(records)
+    frame = rows(records, (*BATCHES, LEARNERS))
     failed = frame.loc[~frame["status"].isin(("ok", "skipped")), "status"] if len(frame) else []
     return dict(Counter(map(str, failed)))
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from reports import columns
 from reports.cost.frames import (
+    LEARNERS,
     SETTING,
     THROUGHPUTS,
     Record,
@@ -21,6 +22,7 @@ from reports.cost.frames import (
     sentences,
     throughput,
 )
+from reports.cost.learners import against_maml
 
 
 def show(records: Sequence[Record], console: Console) -> None:
@@ -33,8 +35,12 @@ def show(records: Sequence[Record], console: Console) -> None:
         found = [(f"{row['label']}, {row['order']}", _texts(row)) for row in done.to_dict("records")]
         for table in columns.tables("implementation, order", found, console.width) if found else ():
             console.print(table, "")
-        for row in group[group["status"] != "ok"].to_dict("records"):
-            console.print(Text(f"{row['order']} {row['label']}: {row['status']}: {row['reason']}".strip(), "yellow"))
+        _untimed(group, console)
+    for row in against_maml(records).to_dict("records"):
+        where = f"{row['learner']}, {row['order']} {row['label']}, {described(row)} ({row['device']})"
+        times = f" and {row['time']:.2f} times MAML's" if pd.notna(row["time"]) else ""
+        console.print(Text(f"{where}: {milliseconds(row['milliseconds'])} ms{times}"))
+    _untimed(rows(records, (LEARNERS,)), console)
     for work, unit in THROUGHPUTS.items():
         for row in throughput(records, work).to_dict("records"):
             speed = row.get("steps_per_second")
@@ -42,6 +48,13 @@ def show(records: Sequence[Record], console: Console) -> None:
             console.print(Text(f"{row['task']}, {row['label']}: {told}"))
     for sentence in [*overview(records), *sentences(records)]:
         console.print(Text(sentence))
+
+
+def _untimed(group: pd.DataFrame, console: Console) -> None:
+    for row in group[group["status"] != "ok"].to_dict("records") if len(group) else ():
+        named = "" if row.get("learner", "maml") == "maml" else f"{row['learner']} "
+        told = f"{named}{row['order']} {row['label']}: {row['status']}: {row['reason']}"
+        console.print(Text(told.strip(), "yellow"))
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:

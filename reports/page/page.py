@@ -28,18 +28,20 @@ def write_report(
     figure_folder: Path | str | None = None,
     methods: Described = NOTHING,
     tasks: Described = NOTHING,
+    against: Path | None = None,
 ) -> Path:
     """Write the page about the records of one store or several; returns its path.
 
     figure_folder: where to write every figure as SVG and PNG too. methods, tasks: the summary, paper and file of each
-    registered one, for its card. Raises `MetabenchError` where there are no records.
+    registered one, for its card. against: another store, for a section on what changed since. Raises `MetabenchError`
+    where there are no records.
     """
     with _uncollected():
         from reports.results import load
 
         results = load(store_path)
         results.page = Path(output).parent
-        html, panels = render(results, methods, tasks)
+        html, panels = render(results, methods, tasks, load(against) if against else None)
         if figure_folder is not None:
             Path(figure_folder).mkdir(parents=True, exist_ok=True)
             for panel in panels:
@@ -61,13 +63,15 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def render(results: Results, methods: Described = NOTHING, tasks: Described = NOTHING) -> tuple[str, list[Panel]]:
+def render(
+    results: Results, methods: Described = NOTHING, tasks: Described = NOTHING, other: Results | None = None
+) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it."""
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     from reports import style, words
-    from reports.page import sections
+    from reports.page import contents
 
     looks = style.looks(results.labels)
     environment = Environment(
@@ -78,7 +82,8 @@ def render(results: Results, methods: Described = NOTHING, tasks: Described = NO
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
     environment.globals.update(words=words, Markup=Markup, looks=looks)
-    built = {section: context for section in sections.of(methods, tasks) if (context := section.build(results, looks))}
+    all_sections = contents.of(methods, tasks, other)
+    built = {section: context for section in all_sections if (context := section.build(results, looks))}
     shown = [
         {
             "name": section.name,

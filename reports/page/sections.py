@@ -1,7 +1,7 @@
-"""The sections of the page, in their order.
+"""The sections of the page.
 
-To add one: a line in `SECTIONS`, a function that returns the values of its template (None without any), and
-``templates/NAME.html.j2``. Macros for tables, figures and legends are in ``templates/macros.html.j2``.
+To add one: a line in `reports.page.contents`, a function that returns the values of its template (None without any),
+and ``templates/NAME.html.j2``. Macros for tables, figures and legends are in ``templates/macros.html.j2``.
 ``report --figures`` writes the figures under the key "panels" as files.
 """
 
@@ -15,13 +15,14 @@ from typing import Any
 import pandas as pd
 
 from reports import trend, words
-from reports.cost import frames, sections
-from reports.page import answers, glossary
+from reports.cost import frames
+from reports.page import answers
 from reports.panels import Panel
 from reports.results import Results
 from reports.scores import (
     across,
     cards,
+    changed,
     claims,
     control,
     curves,
@@ -134,8 +135,18 @@ def shots(results: Results, looks: Looks) -> Context | None:
 def learning(results: Results, looks: Looks) -> Context | None:
     panels = curves.learning_panels(results, looks)
     folded = [panel for panel in panels if panel.name.endswith("-seconds")]
+    if not panels:
+        return None
+    answered = _table("equal.csv", "Validation scores from one curve", curves.answers_table(results), EQUAL)
     shown = [one for one in panels if one not in folded]
-    return {"panels": panels, "shown": shown, "folded": folded} if panels else None
+    return {"panels": panels, "shown": shown, "folded": folded, "answered": answered}
+
+
+#: forms of the amounts that methods saw
+EQUAL = dict.fromkeys(
+    ("equal_examples", "equal_environment_steps", "best_after_examples", "best_after_environment_steps"),
+    "{:,.0f}".format,
+)
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
@@ -184,7 +195,7 @@ PAIRS = dict.fromkeys(("advantage", "low", "high"), words.fixed) | {"p_holm": "{
 
 
 def pairwise(results: Results, looks: Looks) -> Context | None:
-    frame = pairs.page_table(results)
+    frame = pairs.pairs_table(results)
     if frame.empty:
         return None
     leading = forest.forest_panels(results, looks)
@@ -207,6 +218,21 @@ def changes(results: Results, looks: Looks) -> Context:
     """The history of the regression gate, in a few sentences."""
     times = trend.history(results.stores)
     return {"sentences": trend.sentences(times), "known": not times.empty}
+
+
+TIMES = {"before (ms)": "{:.3g}".format, "now (ms)": "{:.3g}".format, "ratio": "{:.2f}".format}
+
+
+def against(other: Results) -> Callable[[Results, Looks], Context | None]:
+    """The section of what changed since other records."""
+
+    def build(results: Results, looks: Looks) -> Context | None:
+        found = changed.changed(results, other)
+        named = {"Scores": found.scores, "New and gone runs": found.runs, "Times of a meta-step": found.times}
+        tables = [_table(f"{words.slug(name)}.csv", name, one, TIMES) for name, one in named.items() if len(one)]
+        return {"other": words.listed([str(path) for path in other.stores]), "found": found, "tables": tables}
+
+    return build
 
 
 def method_cards(methods: cards.Described) -> Callable[[Results, Looks], Context | None]:
@@ -284,44 +310,6 @@ def protocol(results: Results, looks: Looks) -> Context:
         "machines": _table("machines.csv", "Machines and versions", machines.drop(columns=same)),
         "dirty": any(record.git and record.git.dirty for record in results.measured),
     }
-
-
-def of(methods: cards.Described, tasks: cards.Described) -> Sequence[Section]:
-    """All sections. methods, tasks: the registered ones, for their cards."""
-    place = next(number for number, section in enumerate(SECTIONS) if section.name == "failures")
-    described = (
-        Section("methods", "Methods", "Methods", method_cards(methods)),
-        Section("tasks", "Tasks", "Tasks", task_sheets(tasks)),
-    )
-    return [*SECTIONS[:place], *described, *SECTIONS[place:]]
-
-
-SECTIONS: Sequence[Section] = (
-    # the first screen: the answers
-    Section("answers", "", "", in_short),
-    Section("overview", "", "Methods and tests", overview),
-    Section("findings", "Verdicts", "Which meta-learner is best, and is the difference real?", findings),
-    Section("second-order", "Second order", "Is second order worth it?", sections.second_order),
-    Section("published", "Published", "Are the published numbers reached?", published),
-    Section("changes", "", "Did a change make anything slower or worse?", changes),
-    # what they rest on
-    Section("results", "Results", "Results", score_tables),
-    Section("across", "Across tasks", "Across tasks", across_tasks),
-    Section("steps", "Inner steps", "Score against inner steps", steps),
-    Section("shots", "Shots", "Score against test shots", shots, folded=True),
-    Section("learning", "Learning curves", "Learning curves", learning),
-    Section("cost", "Cost", "Score against training cost", training_cost),
-    Section("implementations", "Implementations", "Implementations", sections.implementations, folded=True),
-    Section("functions", "Fits", "Fits before and after adaptation", functions, folded=True),
-    Section("control", "Control", "Control", controlled),
-    Section("episodes", "Episodes", "Sample episodes", episodes, folded=True),
-    Section("pairs", "Pairs", "Pairwise differences", pairwise, folded=True),
-    Section("claims", "Claims", "Claims of the papers", claimed, folded=True),
-    Section("trend", "Trend", "Times of the regression gate", timed, folded=True),
-    Section("failures", "Failures and skips", "Failures and skips", failures, folded=True),
-    Section("protocol", "Protocol and machine", "Protocol and machine", protocol),
-    Section("glossary", "Glossary", "Glossary", lambda results, looks: {"terms": glossary.TERMS}),
-)
 
 
 def _panels(found: Sequence[Panel]) -> Context | None:

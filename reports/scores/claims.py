@@ -1,62 +1,42 @@
 """Claims of the papers, each judged from the records: it holds, fails, or is undecided.
 
-A claim is a family of paired comparisons, one or more per test, with Holm's test over the family.
+A claim is a family of paired comparisons, one or more per test, with Holm's test over the family. Where methods saw
+different amounts, the claim is undecided, and the row says why, unless the one that saw less is ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
-from benchmarks.stats import Contrast, Scores, Verdict, judge, margin_on_scale, paired_contrast, starved
+from benchmarks.stats import (
+    Contrast,
+    Scores,
+    Unequal,
+    Verdict,
+    judge,
+    margin_on_scale,
+    paired_contrast,
+    short,
+    starved,
+    unequal,
+)
 from reports import words
 from reports.cost import frames
-from reports.results import Result, Results
+from reports.results import Results
+from reports.scores.paper_claims import FIRST_ORDER, MAML, Claim, Side, claims_of
 from reports.scores.verdict_sentences import about_of, size_of, won
-
-MAML = "Finn, Abbeel, Levine 2017"
-FIRST_ORDER = "FOMAML is as good as MAML"
-STRICTER = "stricter than the paper, which says that the other half can be inferred"
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One side of a comparison: a result after some inner steps, its scores times ``scale``."""
-
-    name: str
-    result: Result
-    step: int
-    scale: float = 1.0
-
-    @property
-    def scores(self) -> np.ndarray:
-        """``[seeds, episodes]``"""
-        return self.result.by_step[self.step] * self.scale
-
-
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """A claim and its comparisons.
-
-    as_good: it holds if the first side is no worse (within the task's margin); else only if it is better.
-    sides: (title of the test, first, second)."""
-
-    text: str
-    source: str
-    as_good: bool
-    sides: tuple[tuple[str, Side, Side], ...]
 
 
 def claims_table(results: Results) -> pd.DataFrame:
     """One row per claim and test: claim, test, outcome, finding, source, records.
 
-    outcome: "holds", "fails" or "undecided", with "at this budget" where a fit is under-trained."""
-    compared = [row for claim in _claims(results) for row in _rows(results, claim)]
+    outcome: "holds", "fails" or "undecided", with "at this budget" where a fit is under-trained. The finding of a
+    refusal is its reason."""
+    compared = [row for claim in claims_of(results) for row in _rows(results, claim)]
     return pd.DataFrame([*compared[: _place(compared)], *_saved(results.costs), *compared[_place(compared) :]])
 
 
@@ -100,140 +80,97 @@ def _saved(costs: list[Record]) -> Iterator[dict[str, object]]:
         }
 
 
-def _claims(results: Results) -> list[Claim]:
-    own = [result for result in results.results if result.row.own]
-    maml = [result for result in own if result.label == "maml"]
-    return [
-        Claim(FIRST_ORDER, f"{MAML}, section 5.2", True, tuple(_first_order(results, maml))),
-        Claim("MAML goes on improving with more steps", f"{MAML}, section 5.1", False, tuple(_more_steps(maml))),
-        Claim("MAML adapts to any number of examples", f"{MAML}, section 5.1", False, tuple(_any_shots(results))),
-        Claim(
-            "Half of the range suffices: MAML infers the other half",
-            f"{MAML}, section 5.1",
-            False,
-            tuple(_other_half(results)),
-        ),
-        Claim(
-            "Shown half of the range, MAML is better than fine-tuning",
-            f"{MAML}, section 5.1 and figure 2",
-            False,
-            tuple(_half_against(results, "finetune")),
-        ),
-        Claim("Half of the range is as good as all of it", STRICTER, True, tuple(_half(results, maml))),
-    ]
-
-
-def _first_order(results: Results, maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
-    for second in maml:
-        for first in results.results:
-            if first.column == second.column and first.label == "fomaml" and first.row.own:
-                sides = _headline(first), _headline(second)
-                if sides[0] and sides[1]:
-                    yield _test(results, second), sides[0], sides[1]
-
-
-def _more_steps(maml: list[Result]) -> Iterator[tuple[str, Side, Side]]:
-    for result in maml:
-        trained = result.first.method.fields.get("inner_steps")
-        last = max(result.by_step)
-        if isinstance(trained, int) and trained in result.by_step and last > trained:
-            test = f"{result.column.task}{_regime(result)}"
-            yield test, Side(_after("maml", last), result, last), Side(_after("maml", trained), result, trained)
-
-
-def _any_shots(results: Results) -> Iterator[tuple[str, Side, Side]]:
-    """After adaptation against before, for other numbers of test shots than the training's."""
-    for result in results.results:
-        where = result.first.conditions
-        same_task = where.trained_on == where.task_id
-        if result.label != "maml" or result.row.own or not same_task or 0 not in result.by_step:
-            continue
-        if (side := _headline(result)) and side.step > 0:
-            yield _test(results, result), side, Side("maml before adaptation", result, 0)
-
-
-def _halves(results: Results) -> Iterator[Result]:
-    """MAML on a test with support points in half of the range, fitted for the whole range."""
-    for result in results.results:
-        trained_on = result.first.conditions.trained_on
-        if result.label == "maml" and trained_on and result.column.task == f"{trained_on}-half":
-            yield result
-
-
-def _other_half(results: Results) -> Iterator[tuple[str, Side, Side]]:
-    """After adaptation against half of the error before: a method that learns the shown half and nothing of the other
-    keeps half of the error."""
-    for result in _halves(results):
-        if (side := _headline(result)) and side.step > 0 and 0 in result.by_step:
-            yield _test(results, result), side, Side("half of the error before adaptation", result, 0, 0.5)
-
-
-def _half_against(results: Results, label: str) -> Iterator[tuple[str, Side, Side]]:
-    for result in _halves(results):
-        for other in results.results:
-            if other.label == label and other.column == result.column:
-                first, second = _headline(result), _headline(other)
-                if first and second:
-                    yield _test(results, result), first, second
-
-
-def _half(results: Results, whole: list[Result]) -> Iterator[tuple[str, Side, Side]]:
-    """MAML with support points in half of the range against MAML with points in all of it."""
-    for result in _halves(results):
-        trained_on = result.first.conditions.trained_on
-        for other in whole:
-            if (other.column.task, other.column.regime) == (trained_on, result.column.regime):
-                first, second = _headline(result), _headline(other)
-                if first and second:
-                    yield (
-                        _test(results, result),
-                        Side("maml with half of the range", result, first.step),
-                        Side("maml with all of it", other, second.step),
-                    )
-
-
 def _rows(results: Results, claim: Claim) -> Iterator[dict[str, object]]:
-    """One row per test. The verdict is that of the pair on the page, where both sides are rows of one column."""
-    known = [_of_column(results, first, second) for _, first, second in claim.sides]
-    rest = [sides for sides, verdict in zip(claim.sides, known, strict=True) if verdict is None]
-    own = _family([(first, second) for _, first, second in rest])
-    for (test, first, second), shared in zip(claim.sides, known, strict=True):
-        if (verdict := shared or own.get((first, second))) is None:
+    """One row per test, and one per refusal."""
+    verdicts = _verdicts(results, claim)
+    for test, first, second in claim.sides:
+        if (verdict := verdicts.get((first, second))) is None:
             continue
         records = dict.fromkeys(one.record.key for side in (first, second) for one in side.result.tested)
+        outcome, why = _outcome(claim, verdict, first, second)
         yield {
             "claim": claim.text,
             "test": test,
-            "outcome": verdict.claim(claim.as_good),
-            "finding": _finding(verdict, first, second),
+            "outcome": outcome,
+            "finding": _finding(verdict, first, second, why),
             "source": claim.source,
             "records": " ".join(records),
         }
+    for record in claim.refusals:
+        yield {
+            "claim": claim.text,
+            "test": record.task.id if record.task else "",
+            "outcome": "holds",
+            "finding": record.reason,
+            "source": claim.source,
+            "records": record.key,
+        }
+
+
+def _outcome(claim: Claim, verdict: Verdict, first: Side, second: Side) -> tuple[str, str]:
+    """The outcome, and why it is undecided where the sides have not seen alike."""
+    if claim.equal == "examples":
+        why = unequal({side.result.name: _scores(side) for side in (first, second)}, verdict.metric)
+        leader = {"better": first, "worse": second}.get(verdict.ahead)
+        if why.reason and (leader is None or leader.result.name != why.fewer):
+            return "undecided", why.reason
+        return verdict.claim(claim.as_good), ""
+    # with fewer tasks, as good is enough
+    outcome = verdict.claim(as_good=first.tasks < second.tasks)
+    ahead, behind = (second, first) if outcome.startswith("fails") else (first, second)
+    if outcome == "undecided" or ahead.tasks <= behind.tasks:
+        return outcome, ""
+    return (
+        "undecided",
+        f"{behind.result.name} trained on {behind.tasks:,.0f} tasks and {ahead.result.name} on {ahead.tasks:,.0f}",
+    )
+
+
+def _verdicts(results: Results, claim: Claim) -> dict[tuple[Side, Side], Verdict]:
+    """The verdict of the page where both sides are rows of one column; one family of all others.
+
+    At equal tasks the examples do not matter, so these are a family of their own."""
+    couples = [(first, second) for _, first, second in claim.sides]
+    if claim.equal == "tasks":
+        return _family(couples, lambda sides, metric: short(sides))
+    known = {couple: one for couple in couples if (one := _of_column(results, *couple)) is not None}
+    return known | _family([couple for couple in couples if couple not in known], starved)
 
 
 def _of_column(results: Results, first: Side, second: Side) -> Verdict | None:
     """The verdict of the page on two rows at their headline steps; None where the page compares other episodes."""
     if any(side.scale != 1 or set(side.result.headline_steps) != {side.step} for side in (first, second)):
         return None
-    names, judged = (first.result.name, second.result.name), results.judged(first.result)
-    if first.result.column != second.result.column or judged is None:
+    # a row without batch-norm belongs to the other's column
+    place = second if first.result.column.regime == "none" else first
+    names, judged = (first.result.name, second.result.name), results.judged(place.result)
+    if first.result.column.test != second.result.column.test or judged is None:
         return None
     return judged.of(*names) if any({pair.first, pair.second} == set(names) for pair in judged.pairs) else None
 
 
-def _family(couples: Sequence[tuple[Side, Side]]) -> dict[tuple[Side, Side], Verdict]:
-    """The verdicts of a claim whose pairs are in no column: one family."""
+def _family(
+    couples: Sequence[tuple[Side, Side]], reason: Callable[[dict[str, Scores], str], Unequal]
+) -> dict[tuple[Side, Side], Verdict]:
+    """The verdicts of pairs that are in no column: one family. reason: why a pair is not comparable."""
     found = {couple: one for couple in couples if (one := _contrast(*couple)) is not None}
     tasks = [(first.result.first.task.equivalence_margin, first.result.metric) for first, _ in found]
-    why = [starved({side.result.name: _scores(side) for side in couple}, couple[0].result.metric) for couple in found]
+    why = [_why(couple, reason) for couple in found]
     names = [(first.name, second.name) for first, second in found]
     margins, metrics = [margin_on_scale(*task) for task in tasks], [metric for _, metric in tasks]
     return dict(zip(found, judge(names, list(found.values()), metrics, margins, starved=why), strict=True))
 
 
+def _why(couple: tuple[Side, Side], reason: Callable[[dict[str, Scores], str], Unequal]) -> Unequal:
+    """Why a pair is not comparable, in the names of the methods; `fewer` is that of the side."""
+    names = {side.result.name: side.name for side in couple}
+    found = reason({side.result.name: _scores(side) for side in couple}, couple[0].result.metric)
+    return found._replace(fewer=names.get(found.fewer, ""))
+
+
 def _scores(side: Side, episodes: int | None = None) -> Scores:
     row = side.result.row
-    return Scores(side.scores[:, :episodes], row.seeds, row.trained, row.under_trained, row.examples)
+    return Scores(side.scores[:, :episodes], row.seeds, row.trained, row.under_trained, row.examples, row.reach)
 
 
 def _contrast(first: Side, second: Side) -> Contrast | None:
@@ -247,31 +184,12 @@ def _contrast(first: Side, second: Side) -> Contrast | None:
         return None
 
 
-def _finding(verdict: Verdict, first: Side, second: Side) -> str:
-    """The size of the difference over the episodes of both sides, and the reason where there is no verdict."""
+def _finding(verdict: Verdict, first: Side, second: Side, why: str = "") -> str:
+    """The size of the difference over the episodes of both sides, and the reasons where there is no verdict."""
     ahead, behind = (first, second) if verdict.contrast.estimate >= 0 else (second, first)
     said = f"{ahead.name} is ahead of {behind.name} by {size_of(verdict)}"
     if verdict.kind == "unstable":
         said = won(verdict)
     over = words.count(verdict.contrast.episodes, "episode")
-    return f"{said}, {about_of(verdict)}; {over}" + (f"; {verdict.reason}" if verdict.reason else "")
-
-
-def _headline(result: Result) -> Side | None:
-    """A result at its headline step, where all seeds share it."""
-    steps = set(result.headline_steps)
-    step = next(iter(steps))
-    return Side(_after(result.name, step), result, step) if len(steps) == 1 and step in result.by_step else None
-
-
-def _after(name: str, step: int) -> str:
-    return f"{name} after {words.count(step, 'step')}"
-
-
-def _test(results: Results, result: Result) -> str:
-    return words.title(result.column, results.columns) + _regime(result)
-
-
-def _regime(result: Result) -> str:
-    regime = result.column.regime
-    return "" if regime == "none" else f", {words.REGIME_TITLES.get(regime, regime)}"
+    reasons = dict.fromkeys(filter(None, (verdict.reason, why)))
+    return "; ".join((f"{said}, {about_of(verdict)}", over, *reasons))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from benchmarks.records.record import Task, Training
 from benchmarks.stats import TestProtocol
+from benchmarks.stats.comparison import MOST_EXAMPLES_RATIO
 from reports import style, words
 from reports.panels import Panel, curves, levels, log_if_wide, marks
 from reports.results import Result, Results
@@ -135,3 +136,33 @@ def _draw_learning(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], me
     axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
     axes.xaxis.get_major_locator().set_params(nbins=6)
     log_if_wide(axes, frame["value"], metric)
+
+
+def answers_table(results: Results) -> pd.DataFrame:
+    """Three questions from one training: the validation score at equal examples (environment steps), at equal seconds,
+    and at its best; mean over seeds, in the unit shown. One row per task and method.
+
+    Equal is what half of the methods of a task saw. The last validation up to there counts; one before half of it does
+    not, nor one beyond."""
+    rows = []
+    tasks: dict[str, list[Fit]] = {}
+    for fit in fits_with_curves(results):
+        tasks.setdefault(fit[1].id, []).append(fit)
+    for task, fits in sorted(tasks.items()):
+        about, means = fits[0][1], _validations(fits).groupby(["label", "step"])[[*AMOUNTS, "value"]].mean()
+        amount = "environment_steps" if about.kind == "control" else "examples"
+        equal = {name: _middle(means[name].groupby("label").max().tolist()) for name in (amount, "seconds")}
+        for label, points in means.groupby("label"):
+            row: dict[str, Any] = {"task": task, "method": label}
+            for name, limit in equal.items():
+                seen = points[points[name] <= limit]
+                counts = len(seen) and MOST_EXAMPLES_RATIO * seen[name].iloc[-1] >= limit
+                row |= {f"at_equal_{name}": seen["value"].iloc[-1] if counts else None, f"equal_{name}": limit}
+            best = points["value"].idxmax() if about.higher_is_better else points["value"].idxmin()
+            rows.append({**row, "at_best": points["value"][best], f"best_after_{amount}": points[amount][best]})
+    return pd.DataFrame(rows)
+
+
+def _middle(values: list[float]) -> float:
+    """The median, of an even number the lower one."""
+    return sorted(values)[(len(values) - 1) // 2]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.errors import MetabenchError
 from benchmarks.stats import Column, Comparison, Verdict
 from reports import words
 from reports.results import Result, Results
@@ -108,6 +109,15 @@ def findings_of(results: Results) -> list[list[Finding]]:
     for column in results.compared:
         found.setdefault(column.protocol.test, []).append(_finding(results, column))
     return list(found.values())
+
+
+def findings_named(results: Results, part: str | None = None) -> list[list[Finding]]:
+    """The findings of the tests whose names contain ``part``; raises `MetabenchError` for a part of none."""
+    found = findings_of(results)
+    chosen = [regimes for regimes in found if (part or "") in regimes[0].test]
+    if part is not None and not chosen:
+        raise MetabenchError(f"no test {part!r} here; known: {'; '.join(one[0].test for one in found) or 'none'}")
+    return chosen
 
 
 def _finding(results: Results, column: Column) -> Finding:

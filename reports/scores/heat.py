@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports import words
 from reports.results import Result, Results
+from reports.scores import layout
 from reports.scores.findings import Entry, Finding, findings_of
 
 #: the order of the columns
@@ -42,6 +43,11 @@ class Cell:
         """Of the 95 % interval over episodes, in the unit of the mean."""
         known = self.result is not None and self.result.interval.known
         return self.result.interval.half_width * words.factor(self.result.metric) if known and self.result else None
+
+    @property
+    def top(self) -> bool:
+        """Whether it is shown in bold."""
+        return self.entry is not None and self.entry.top
 
     @property
     def text(self) -> str:
@@ -166,6 +172,43 @@ def _reasons(results: Results) -> Mapping[tuple[str, str], str]:
 
 def _why(reasons: Mapping[tuple[str, str], str], label: str, test: Finding) -> str:
     return next((why for (who, task), why in reasons.items() if who == label and test.test.startswith(task)), "not run")
+
+
+def fewer(shown: Heat, tests: int, lines: int) -> Heat:
+    """At most so many tests and methods: the tests that most methods were trained for, the methods with most of these;
+    no bold one is left out."""
+    columns = list(zip(*(line.cells for line in shown.lines), strict=True))
+    trained = [-sum(bool(cell.result and cell.result.training) for cell in column) for column in columns]
+    kept = sorted(sorted(range(len(columns)), key=trained.__getitem__)[:tests])
+    groups = [
+        (title, [replace(line, cells=tuple(line.cells[place] for place in kept)) for line in members])
+        for title, members in shown.groups
+    ]
+    there = [line for _, members in groups for line in members if any(cell.entry for cell in line.cells)]
+    best = sorted(there, key=lambda line: (not any(cell.top for cell in line.cells), line.standing))[:lines]
+    chosen = [(title, tuple(line for line in members if line in best)) for title, members in groups]
+    return Heat(tuple(shown.tests[place] for place in kept), tuple(group for group in chosen if group[1]))
+
+
+def table(shown: Heat, bold: str = "**{}**") -> layout.Table:
+    """As a table of texts: a row per method below the title of its group, then the verdicts.
+
+    bold: how bold is written."""
+    headers = [
+        layout.Header("method", numeric=False),
+        *(layout.Header(f"{test.test}, {test.unit}", score=True) for test in shown.tests),
+    ]
+    rows = []
+    for title, lines in shown.groups:
+        rows.append([layout.Cell(text) for text in (bold.format(title), *[""] * len(shown.tests))])
+        rows += [[layout.Cell(line.name), *(_as_text(cell, bold) for cell in line.cells)] for line in lines]
+    rows.append([layout.Cell(text) for text in (bold.format("Verdict"), *(test.chip for test in shown.tests))])
+    return layout.Table("overview.csv", "Methods and tests", headers, rows)
+
+
+def _as_text(cell: Cell, bold: str) -> layout.Cell:
+    short = cell.result is not None and cell.result.under_trained
+    return layout.Cell(bold.format(cell.text) if cell.top else cell.text, cell.value, cell.half_width, short)
 
 
 def frame(table: Heat) -> Any:

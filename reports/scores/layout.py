@@ -21,10 +21,8 @@ from reports.scores.tables import main_table, ordered
 from reports.style import Look
 from reports.words import slug
 
-#: a row of `main_table`, with its ``result``
-Row = Mapping[str, Any]
-#: longer cells may wrap
-LONG = 60
+Row = Mapping[str, Any]  #: a row of `main_table`, with its ``result``
+LONG = 60  #: longer cells may wrap
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,8 @@ class Table:
                 said += f' title="{escape(cell.note)}"' if cell.note else ""
                 shown = (str(markers(cell.look)) if cell.look else "") + _content(header, cell)
                 shown += words.UNDER_TRAINED * cell.mark
-                how = f' class="{_classes(header, cell)}"' if cells else ' scope="row"'
+                how = f' class="{_classes(header, cell)}"' if cells and _classes(header, cell) else ""
+                how = how if cells else ' scope="row"'
                 cells.append(f"<{kind}{how}{said}>{shown}</{kind}>")
             rows.append(f'<tr id="{self._row_id(place)}">{"".join(cells)}</tr>\n')
         return Markup("".join(rows))
@@ -134,6 +133,7 @@ def _content(header: Header, cell: Cell) -> str:
 
 
 def _classes(header: Header, cell: Cell) -> str:
+    """The CSS classes of a cell."""
     kinds = {"missing": cell.value is None, "text": len(cell.text) > LONG and not cell.links, "short": cell.mark}
     return " ".join(filter(None, (header.classes, *(name for name, true in kinds.items() if true))))
 

@@ -70,20 +70,6 @@ def pairs_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-#: left to the table of all columns that Python gives
-LEFT_OUT = ["within_margin", "survives_new_classes", "about", "episodes", "interval"]
-
-
-def page_table(results: Results) -> pd.DataFrame:
-    """`pairs_table` on the page, where the regime stands next to the task."""
-    frame = pairs_table(results)
-    if frame.empty:
-        return frame
-    plain = frame["batch_norm"] == "none"
-    task = frame["task"].where(plain, frame["task"] + " · " + frame["batch_norm"].map(words.REGIME_TITLES))
-    return frame.assign(task=task).drop(columns=["batch_norm", *LEFT_OUT])
-
-
 def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """A heat map per leading column of a test that a method was trained for: every entry against those with a worse
     mean, coloured where the difference is real."""
@@ -125,17 +111,9 @@ def _draw_heat(axes: Any, frame: pd.DataFrame, names: Sequence[str], factors: bo
         "fmt": "",
         "annot_kws": {"fontsize": 6.5 if len(names) <= 9 else 4.5},
     }
-    seaborn.heatmap(
-        real,
-        vmin=0,
-        cmap=palette,
-        cbar=False,
-        rasterized=len(names) > MOST,
-        linewidths=1,
-        linecolor=svg.PAPER,
-        ax=axes,
-        **note,
-    )
+    # as a picture where there is no room for numbers: forty methods are 1,600 squares
+    lines = {"linewidths": 1, "linecolor": svg.PAPER, "rasterized": len(names) > MOST}
+    seaborn.heatmap(real, vmin=0, cmap=palette, cbar=False, ax=axes, **lines, **note)
     numbered = [f"{place}  {name}" for place, name in enumerate(names, start=1)]
     axes.set_yticks(np.arange(len(names)) + 0.5, numbered, fontsize=8, rotation=0)
     axes.set_xticks(np.arange(len(names)) + 0.5, range(1, len(names) + 1), fontsize=8, rotation=0)

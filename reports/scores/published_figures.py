@@ -40,16 +40,17 @@ def _row(result: Result, one: Reproduction, several: bool) -> dict[str, Any]:
     shares = [fit.share for fit in result.training if fit.share is not None]
     steps = f", {words.count(one.published.steps, 'step')}" if several else ""
     share = f" ({words.percent(min(shares))})" if shares and min(shares) < 1 else ""
-    half = one.published.half_width
+    half = math.nan if one.published.half_width is None else one.published.half_width * scale
+    there = one.published.value * scale
     return {
         "name": f"{result.name}{steps}{share}",
         "outcome": one.outcome,
         "value": mine.estimate * scale,
         "low": mine.low * scale,
         "high": mine.high * scale,
-        "published": one.published.value * scale,
-        "published_low": math.nan if half is None else (one.published.value - half) * scale,
-        "published_high": math.nan if half is None else (one.published.value + half) * scale,
+        "published": there,
+        "published_low": there - half,
+        "published_high": there + half,
         "metric": result.metric,
     }
 

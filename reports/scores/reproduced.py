@@ -163,3 +163,17 @@ def _flag(result: Result, one: Reproduction, results: Results) -> str:
     where = f"{result.name} on {words.title(result.column, results.columns)}{after}"
     why = "; ".join(one.differences) or "no reason known"
     return f"{where}: {z:.0f} standard errors {one.outcome} {value} ({why})."
+
+
+def farthest(results: Results) -> str:
+    """The judged number that is farthest from the published one, in standard errors; empty without any."""
+    judged = [pair for pair in _counted(results)[0] if pair[1].distance and pair[1].distance.z is not None]
+    if not judged:
+        return ""
+    result, one = max(judged, key=lambda pair: abs(pair[1].distance.z or 0.0) if pair[1].distance else 0.0)
+    assert one.mine is not None
+    ours = words.plus_minus(Contrast(result.by_step[one.mine.steps]).interval(), result.metric)
+    there = words.published(one.published.value, one.published.half_width, result.metric)
+    why = f" ({'; '.join(one.differences)})" if one.differences else ""
+    where = f"{result.name} on {words.title(result.column, results.columns)}"
+    return f"Farthest off: {where}, {ours} here, {there} published{why}."

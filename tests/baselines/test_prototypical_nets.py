@@ -70,6 +70,7 @@ def test_more_training_classes_than_there_are_is_one_line_before_anything_is_wri
     with pytest.raises(MetabenchError) as error:
         mb.run(methods="prototypical-nets,chance", tasks="glyphs/5w1s", settings=settings, store=tmp_path / "new")
     assert str(error.value).startswith("prototypical-nets can't be trained: glyphs-v1/5w1s: way = 5000, but the train ")
+    assert "(prototypical-nets.training_way = 5000, prototypical-nets.training_queries = 5)" in str(error.value)
     assert not (tmp_path / "new").exists()
 
 

@@ -88,9 +88,9 @@ def test_list_is_a_table_for_people(metabench):
 
 @pytest.mark.skipif(shutil.which("metabench", path=Path(sys.executable).parent) is None, reason="not installed")
 def test_the_installed_command_works_from_anywhere(folder):
-    answer = in_a_process(Path(sys.executable).parent / "metabench", "run", "-m", "nobody")
+    answer = in_a_process(Path(sys.executable).parent / "metabench", "show", "--store", "nowhere")
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err.startswith("metabench: unknown method 'nobody'; known: ")
+    assert answer.err.startswith("metabench: no store at nowhere")
 
 
 def test_doctor_says_what_is_here(metabench):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def store(tmp_path_factory):
         make.evaluation("maml", made_up.SINUSOID, seed, level=0.4)
         make.evaluation("fomaml", made_up.SINUSOID, seed, level=0.8)
     return folder
+
+
+@pytest.fixture
+def quick_power(monkeypatch):
+    """The power table of the committed records, which the command then shows without computing it again."""
+    monkeypatch.setattr(stores, "power_table", lambda store, delta, methods=(): powers(store, delta))
+    return powers(QUICK, 1.0)
+
+
+powers = functools.cache(stores.power_table)
 
 
 def test_two_methods_are_compared_with_the_numbers_of_the_table(store, command_line, tmp_path):
@@ -90,9 +101,9 @@ def test_power_says_how_many_episodes(store, command_line):
 
 
 @pytest.mark.fault("U5", "U6")
-def test_power_of_many_pairs_is_a_line_per_test(command_line, monkeypatch):
+def test_power_of_many_pairs_is_a_line_per_test(command_line, monkeypatch, quick_power):
     monkeypatch.setenv("COLUMNS", "80")
-    frame = stores.power_table(QUICK, 1.0)
+    frame = quick_power
     short = command_line("power", "--delta", "1", "--store", QUICK).out
     assert len(short.splitlines()) <= 60
     assert "every pair: --all" in short.lower()
@@ -107,7 +118,7 @@ def test_power_of_many_pairs_is_a_line_per_test(command_line, monkeypatch):
 
 @pytest.mark.fault("U5")
 @pytest.mark.parametrize("command", [("compare", "maml", "fomaml"), ("power", "--delta", "1", "--all"), ("cost",)])
-def test_tables_of_80_columns_have_whole_words(command_line, monkeypatch, command):
+def test_tables_of_80_columns_have_whole_words(command_line, monkeypatch, quick_power, command):
     monkeypatch.setenv("COLUMNS", "80")
     if command == ("cost",):
         shown = console.screen(80)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import os
 import re
 import shlex
@@ -14,16 +16,20 @@ import time
 from pathlib import Path
 
 import made_up_records as made_up
+import pandas as pd
 import pytest
 import typer
+from rich.console import Console
 from whole_runs import profile
 
 from benchmarks.commands.app import app
 from benchmarks.python_api import view
-from reports import words
+from reports import terminal, words
 from reports.results import load
+from reports.scores import heat
 
 ROOT = Path(__file__).parents[2]
+loaded = functools.cache(load)
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
@@ -79,20 +85,22 @@ def test_list_is_whole(command_line, screen, columns):
 @pytest.mark.parametrize("columns", [80, 100])
 @pytest.mark.parametrize("choice", [(), ("--all",), ("--test", "sinusoid")])
 @pytest.mark.parametrize("name", ["made up", "quick"])
-def test_show_cuts_no_number(command_line, screen, store, columns, choice, name):
+def test_show_cuts_no_number(command_line, screen, store, columns, choice, name, monkeypatch):
     screen(columns)
+    monkeypatch.setattr(terminal, "load", loaded)
     place = store if name == "made up" else ROOT / "reports" / "reference" / name
     answer = command_line("show", "--store", place, *choice)
     assert answer.code == 0
     assert max(map(len, answer.out.splitlines())) <= columns
     assert "…" not in answer.out
-    results = load(place)
+    results = loaded(place)
     shown = [result for result in results.results if "sinusoid" in result.column.task or choice == ("--all",)]
     if not choice:
         shown = [of for of in shown if of.row.own and of.column == results.leading(of.column.test)]
         shown = [of for of in shown if of.column.model == "best"]
+    number = words.plus_minus if choice else words.short
     for result in shown:
-        assert re.search(rf"\s{re.escape(words.plus_minus(result.interval, result.metric))}(†|\s)", answer.out)
+        assert re.search(rf"\s{re.escape(number(result.interval, result.metric))}(†|\s)", answer.out)
 
 
 @pytest.mark.fault("U5")
@@ -108,7 +116,7 @@ def test_show_of_the_committed_stores_has_at_most_60_lines(command_line, screen,
 def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_line, screen, tmp_path):
     screen(100)
     tmp_path = tmp_path / "my records"
-    make = made_up.Maker(tmp_path)
+    make = made_up.Maker(tmp_path, episodes=4)
     for number in range(40):
         for method in ("maml", f"own-{number}", f"other-{number}"):
             make.evaluation(method, dataclasses.replace(made_up.SINUSOID, id=f"sinusoid-v1/k{number}"), level=0.4)
@@ -119,6 +127,81 @@ def test_show_of_forty_tests_has_at_most_60_lines_and_says_what_is_left(command_
     assert f"{40 - shown} further tests: " in out
     everything = command_line(*shlex.split(last)[1:]).out  # the command that it recommends is about the same records
     assert len(set(re.findall(r"^sinusoid-v1/k\d+", everything, re.MULTILINE))) == 40
+
+
+def test_many_methods_fit_in_60_lines_and_no_winner_is_left_out(command_line, screen, tmp_path):
+    screen(100)
+    make = made_up.Maker(tmp_path)
+    for number in range(8):
+        task = dataclasses.replace(made_up.GLYPHS, id=f"glyphs-v1/{number}")
+        for method in range(30):
+            make.evaluation(f"method-{method:02}", task, level=0.01 * method)
+        make.evaluation(f"winner-{number}", task, level=0.99)
+    out = command_line("show", "--store", tmp_path).out
+    assert len(out.splitlines()) <= 60
+    assert re.search(r"^Trained, \d+ of 3\d", out, re.MULTILINE)
+    assert set(re.findall(r"^winner-\d", out, re.MULTILINE)) == {f"winner-{number}" for number in range(8)}
+
+
+def test_several_stores_are_shown_together(command_line, screen, tmp_path):
+    for name, task in (("one", made_up.SINUSOID), ("two", made_up.GLYPHS)):
+        made_up.Maker(tmp_path / name).evaluation("maml", task, level=0.4)
+    stores = ("--store", tmp_path / "one", "--store", tmp_path / "two")
+    out = " ".join(command_line("show", *stores).out.split())
+    assert "mean squared error" not in out
+    assert "squared error" in out
+    assert "accuracy (%)" in out
+
+
+def test_colours_say_nothing_that_the_text_does_not(store):
+    def shown(**options):
+        console = Console(width=100, record=True, file=io.StringIO(), **options)
+        terminal.show(store, console)
+        return console.export_text(clear=False), console.export_text(styles=True)
+
+    plain, _ = shown(no_color=True)
+    text, coloured = shown(force_terminal=True, color_system="truecolor")
+    assert text == plain
+    assert "\x1b[1;" in coloured, "bold"
+    assert re.search(r"48;2;\d+;\d+;\d+m *\d\d\.\d ±", coloured), "a colour behind a number"
+    assert re.search(r"38;2;91;101;112;48;2;\d+;\d+;\d+m *\S+ ±\S+†", coloured), "grey where under-trained"
+
+
+def test_one_test_in_full_shows_the_spread_over_seeds(command_line, screen, store):
+    for columns in (80, 160):
+        screen(columns)
+        out = command_line("show", "--store", store, "--test", "sinusoid").out
+        assert "sd over seeds" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("choice", [(), ("--test", "sinusoid"), ("--all",)])
+def test_tables_for_other_programs_have_the_numbers(command_line, store, choice):
+    results = load(store)
+    shown = {
+        "md": command_line("show", "--store", store, *choice, "--format", "md").out,
+        "latex": command_line("show", "--store", store, *choice, "--format", "latex").out,
+    }
+    frame = pd.read_csv(io.StringIO(command_line("show", "--store", store, *choice, "--format", "csv").out))
+    overview = [cell.result for line in heat.heat(results, further=False).lines for cell in line.cells if cell.result]
+    expected = results.results if choice else overview
+    expected = [one for one in expected if choice != ("--test", "sinusoid") or "sinusoid" in one.column.task]
+    assert sorted(frame["records"]) == sorted(one.keys for one in expected)
+    number = words.plus_minus if choice else words.short
+    for one in expected:
+        text = number(one.interval, one.metric)
+        assert text in shown["md"]
+        assert words.latex(text) in shown["latex"]
+    assert shown["latex"].count(r"\begin{tabular}") == shown["latex"].count(r"\end{tabular}") > 0
+    if not choice:
+        assert re.search(r"\*\*\d[\d.]* ±[\d.]+\*\*", shown["md"])
+        assert r"\textbf{" in shown["latex"]
+        assert "**" not in shown["latex"]
+
+
+def test_an_unknown_format_is_a_mistake(command_line, store):
+    answer = command_line("show", "--store", store, "--format", "xls")
+    assert (answer.code, answer.out) == (2, "")
+    assert "'xls' is not one of 'md', 'csv', 'latex'" in answer.err
 
 
 def test_an_unknown_test_is_a_mistake_that_names_the_known_ones(command_line, store):
@@ -136,13 +219,14 @@ def test_a_run_ends_with_its_scores_and_the_next_command(command_line, tmp_path,
     (result,) = load(tmp_path / "reports" / "runs" / "tiny").results
     assert result.first.record.threads == 1
     assert len(result.row.episodes) == 5
-    end = answer.out.splitlines()[-4:]
-    assert end[0].split() == ["test", "method", "score", "seeds"]
-    assert end[1].split()[-1] == "1"
-    assert f" {result.interval.estimate:.4g} squared error " in end[1]
-    assert end[2] == f"records in {Path('reports/runs/tiny')}"
-    assert end[3] == "next: metabench show --profile ./mine.toml, metabench report --profile ./mine.toml"
-    assert command_line(*end[3].partition("metabench ")[2].partition(",")[0].split()).code == 0
+    assert re.search(rf"^constant +{re.escape(words.short(result.interval, result.metric))}", answer.out, re.MULTILINE)
+    assert "Which is best?" in answer.out
+    end = answer.out.splitlines()[-2:]
+    assert end[0] == f"records in {Path('reports/runs/tiny')}"
+    assert end[1] == "next: metabench show --profile ./mine.toml, metabench report --profile ./mine.toml"
+    shown = command_line(*end[1].partition("metabench ")[2].partition(",")[0].split())
+    assert shown.code == 0
+    assert shown.out in answer.out
 
 
 @pytest.mark.fault("U6")
@@ -161,7 +245,7 @@ def test_an_output_that_is_not_utf_8_has_the_numbers(store, encoding):
     command = [sys.executable, "-m", "benchmarks", "show", "--store", str(store)]
     done = subprocess.run(command, env=environment(PYTHONIOENCODING=encoding), capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert re.search(r"\d (\+-|±) \d", done.stdout.decode(encoding))
+    assert re.search(r"\d (\+-|±)\d", done.stdout.decode(encoding))
 
 
 @pytest.mark.fault("U4")

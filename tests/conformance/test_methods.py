@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from baselines.neural_statistician import MAPS, encoder
 from benchmarks import conformance, registry
+from benchmarks.models import BACKBONES
+from benchmarks.models.modules import OwnBackbone
 from benchmarks.registry import Entry
 
 METHODS = [entry for name, first in sorted(registry.methods().items()) for entry in first.all]
 #: fields that make a meta-step cheap and change no property; no field is raised
-SMALL = {"meta_batch": 4, "trajectories": 4, "training_way": 2}
+SMALL = {"meta_batch": 2, "trajectories": 4, "training_way": 2, "inner_steps": 2, "cg_steps": 2}
+#: the same for what learns from examples; steps of control are numbers of trajectories
+SUPERVISED = {"test_steps": (1, 2), "hidden": 8, "context": 8, "filters": 8, "keys": (8, 8, 8)}
 #: of rules with a memory for every number of the network
-SMALLER = {"backbone": "mlp-40-40", "meta_batch": 1, "inner_steps": 2}
+SMALLER = {"backbone": "mlp-40-40"}
 OF_METHODS = {"meta-learner-lstm": SMALLER, "learned-optimiser": SMALLER}
 Findings = Callable[[str], list[conformance.Finding]]
 
@@ -55,10 +60,18 @@ YIELD = "        yield lambda"
 ANSWER = "w.expand(*x.shape[:2], tasks.outputs)"
 
 
+@pytest.fixture
+def small_statistician(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in MAPS:
+        monkeypatch.setitem(MAPS, name, (4, 6, 8))
+        monkeypatch.setitem(BACKBONES, name, OwnBackbone(name, lambda shape: encoder(shape, (4, 6, 8))))
+
+
 @pytest.mark.parametrize("entry", METHODS, ids=lambda entry: f"{entry.name}-{min(entry.cls.kinds)}")
-def test_every_method_holds_the_contract(entry: Entry) -> None:
+def test_every_method_holds_the_contract(entry: Entry, narrow: None, small_statistician: None) -> None:
     usual = {field.name: field.default for field in dataclasses.fields(entry.cls)}
-    small = {name: min(value, usual[name]) for name, value in SMALL.items() if name in usual}
+    cheap = SMALL if "control" in entry.cls.kinds else SMALL | SUPERVISED
+    small = {name: min(value, usual[name]) for name, value in cheap.items() if name in usual}
     small |= OF_METHODS.get(entry.name, {})
     assert conformance.complaints(conformance.check_method(entry, **small)) == []
 

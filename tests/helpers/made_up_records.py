@@ -81,7 +81,7 @@ class Maker:
             method=label,
             meta_steps=2000,
             published_meta_steps=7000,
-            share=2000 / 7000,
+            share=(500 if under_trained else 2000) / 7000,
             still_improving=under_trained,
             seconds=40.0,
             examples=500000,

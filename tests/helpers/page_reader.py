@@ -19,7 +19,7 @@ from benchmarks.stats import columns, protocol_of
 from reports import words
 from reports.page.page import render
 from reports.results import load
-from reports.scores import across, claims, control, pairs, reproduced, tables
+from reports.scores import across, claims, control, curves, pairs, reproduced, tables
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 
@@ -152,6 +152,9 @@ class Made:
             for row in column.rows
         }
         self.main = tables.main_table(self.results)
+        kept = [not self.results.repeated(result) for result in tables.ordered(self.results)]
+        #: the rows with a table row of their own: not those of last checkpoints that are the best ones
+        self.shown = self.main[kept] if len(self.main) else self.main
 
     def title(self, protocol: Any) -> str:
         return words.title(protocol, self.results.columns)
@@ -167,9 +170,10 @@ class Made:
             if one.across
         }
         frames_ |= {"returns-csv": control.steps_table(results), "totals-csv": control.totals_table(results)}
-        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.page_table(results)}
+        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
         frames_ |= {
             "claims-csv": claims.claims_table(results),
+            "equal-csv": curves.answers_table(results),
             "under-trained-csv": tables.under_trained_table(results),
         }
         return {name: frame.dropna(axis="columns", how="all") for name, frame in frames_.items() if len(frame)}

@@ -155,6 +155,7 @@ def test_what_the_context_can_not_reach_is_refused(task: str, fields: dict[str, 
         ({"context": 0}, "cavia: context = 0 is not at least 1"),
         ({"film_layer": 0}, "cavia: film_layer = 0 is not at least 1"),
         ({"adapt_normalisation": True}, "unknown field of 'cavia' 'adapt_normalisation'"),
+        ({"adapted_layers": 1}, "unknown field of 'cavia' 'adapted_layers'"),
     ],
 )
 def test_a_setting_without_a_meaning_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -189,6 +189,21 @@ def test_its_graphs_do_not_grow_with_the_inner_steps(given: Any) -> None:
         assert many == few if growth == 1.0 else many > growth * few, (learner.name, few, many)
 
 
+def test_a_step_of_conjugate_gradient_takes_one_product_with_the_hessian(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each parameter tensor."""
+    tasks, usual, calls = given.waves(), torch.autograd.grad, []
+    theta = theta_of(given, tasks)
+    monkeypatch.setattr(torch.autograd, "grad", lambda *given, **options: calls.append(1) or usual(*given, **options))
+    counts = []
+    for steps in (2, 5):
+        calls.clear()
+        next(implicit(given, tasks, cg_steps=steps).fit(tasks, 0, State(theta)))
+        counts.append(len(calls))
+    assert counts[1] == counts[0] + 3
+
+
 def test_conjugate_gradient_is_exact_after_as_many_steps_as_dimensions() -> None:
     generator = torch.Generator().manual_seed(1)
     roots, target = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 5, 5), (4, 5)))

@@ -179,7 +179,7 @@ def refused(name: str, fields: dict[str, Any], named: str) -> None:
 def test_more_steps_than_it_is_trained_for_are_refused(name: str) -> None:
     tasks = build_task("sinusoid/k10")
     learner = build_method(name, tasks, inner_steps=3, test_steps=(1, 5))
-    assert mismatch(learner, name, tasks) == "test_steps = (1, 5): what it learns is for 3 inner steps, no more"
+    assert mismatch(learner, name, tasks) == "test_steps = (1, 5): adaptation ends after step 3, as in training"
     assert mismatch(learner.replace(test_steps=()), name, tasks) is None
     assert learner.replace(test_steps=()).reported_steps() == (3,)
 

@@ -345,6 +345,6 @@ def test_the_example_of_the_docs_trains(tmp_path: Path, given: Any, monkeypatch:
     assert state.parameters["1.weight"].shape == (80, 1)
     before = code_hash.code_hash([type(tasks), *own_factories("wide")], [])
     path.write_text(example.replace("80", "70"), encoding="utf-8")
-    for cached in (code_hash._hash_of, code_hash._source):
+    for cached in (code_hash._hash_of, code_hash._source, code_hash._neighbours):
         cached.cache_clear()
     assert code_hash.code_hash([type(tasks), *own_factories("wide")], []) != before

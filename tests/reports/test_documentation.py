@@ -1,8 +1,6 @@
 """README, CONTRIBUTING and docs/ say the truth: examples hold the contract, commands parse, paths and names exist."""
 
-import dataclasses
 import importlib
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,8 +16,6 @@ from benchmarks.commands import options
 from benchmarks.commands.app import app
 from benchmarks.run import profiles
 from benchmarks.run.resolution import check_settings
-from reports import readme, words
-from reports.results import Results, load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -258,93 +254,7 @@ def test_the_protocol_names_the_episodes_of_the_profiles() -> None:
     assert [name for _, name in said] == ["quick", "standard", "paper"]
     for number, name in said:
         blocks = [each for each in profiles.load(name).blocks if registry.build_task(each.task).kind != "control"]
-        assert {each.episodes for each in blocks} == {int(number.replace(",", ""))}
-
-
-# --- the tables of README and results ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def committed() -> list[Results]:
-    return [load(path) for path in readme.stores()]
-
-
-def test_the_tables_are_those_of_the_committed_records(committed: list[Results]) -> None:
-    assert readme.current(DOCUMENTS[readme.README]) == readme.overview(committed)
-    assert readme.current(DOCUMENTS[readme.RESULTS]) == readme.section(committed, ROOT / "docs")
-
-
-def test_the_picture_of_the_readme_is_that_of_the_committed_records(committed: list[Results]) -> None:
-    drawing = readme.picture(committed)
-    assert (ROOT / readme.PICTURE).is_file() == (drawing is not None)
-    if drawing is None:
-        return
-    kept = (ROOT / readme.PICTURE).read_text(encoding="utf-8")
-    # not byte for byte: another version of matplotlib writes the same picture otherwise
-    words, outlines = re.compile(r"<text[^>]*>([^<]*)<"), re.compile(r' d="([^"]*)"')
-    assert words.findall(kept) == words.findall(drawing)
-    numbers = [[float(one) for one in re.findall(r"-?[\d.]+", " ".join(outlines.findall(x)))] for x in (kept, drawing)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=0.05)
-
-
-@pytest.fixture(scope="module")
-def made_up_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    path = tmp_path_factory.mktemp("reports") / "reference" / "quick"
-    made_up.full_store(path)
-    return load(path)
-
-
-def test_documents_are_updated_and_keep_the_rest(tmp_path: Path, made_up_results: Results) -> None:
-    paths = [tmp_path / name for name in (readme.README, readme.RESULTS)]
-    paths[1].parent.mkdir()
-    (path,) = made_up_results.stores
-    for document in paths:
-        document.write_text(f"before\n\n{readme.BEGIN}old{readme.END}\n\nafter\n", encoding="utf-8")
-    assert readme.stores(path.parent) == [path]
-    readme.update(tmp_path, [path])
-    texts = [document.read_text(encoding="utf-8") for document in paths]
-    for text, begin in zip(texts, ("| method |", "## quick\n"), strict=True):
-        assert text.startswith(f"before\n\n<!-- table -->\n{begin}")
-        assert text.endswith("<!-- /table -->\n\nafter\n")
-    assert f"({Path(os.path.relpath(path, paths[1].parent)).as_posix()})" in texts[1]
-    readme.update(tmp_path, [path])
-    assert [document.read_text(encoding="utf-8") for document in paths] == texts
-    readme.update(tmp_path, [])
-    assert {readme.current(document.read_text(encoding="utf-8")) for document in paths} == {readme.NOTHING}
-
-
-def test_every_score_of_the_overview_is_that_of_its_column(made_up_results: Results) -> None:
-    head, _, *rows = [line for line in readme.overview([made_up_results]).splitlines() if line.startswith("|")]
-    tests = [cell.strip().partition("<br>")[0] for cell in head.strip("|").split("|")[1:]]
-    expected: dict[tuple[str, str], set[str]] = {}
-    for result in made_up_results.results:
-        place = (result.name, words.title(result.column, made_up_results.columns))
-        expected.setdefault(place, set()).add(words.plus_minus(result.interval, result.metric))
-    shown = {}
-    for row in rows:
-        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
-        shown |= {(name, test): cell.strip("*†") for test, cell in zip(tests, cells, strict=True) if cell}
-    assert len(shown) > 3
-    for place, cell in shown.items():
-        assert cell.replace("*", "") in expected[place]
-    assert {place for place in expected if place[1] in tests} == shown.keys()
-
-
-def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_results: Results) -> None:
-    results = made_up_results.results
-    rows = re.findall(r"^\|.* ± .*", readme.section([made_up_results], tmp_path), re.MULTILINE)
-    shown = sorted(cell.strip() for row in rows for cell in row.split("|") if "±" in cell)
-    mark = {True: words.UNDER_TRAINED, False: ""}
-    assert shown == sorted(words.plus_minus(r.interval, r.metric) + mark[r.under_trained] for r in results)
-    assert any(cell.endswith(words.UNDER_TRAINED) for cell in shown)
-
-
-def test_further_test_conditions_stay_out_of_the_readme(tmp_path: Path) -> None:
-    make = made_up.Maker(tmp_path / "store")
-    task = dataclasses.replace(made_up.SINUSOID, fields={"shot": 10})
-    make.evaluation("maml", task, level=0.4)
-    other = dataclasses.replace(task, id="sinusoid-v1/k5", fields={"shot": 5})
-    make.evaluation("maml", other, level=0.7, trained_on=task.id)
-    text = readme.section([load(tmp_path / "store")], tmp_path)
-    assert text.count("| maml |") == 1
-    assert "sinusoid-v1/k5" not in text
+        others = {"quick": {"sinusoid/k10": 400}}.get(name, {})
+        assert {each.task: each.episodes for each in blocks} == {
+            each.task: others.get(each.task, int(number.replace(",", ""))) for each in blocks
+        }

@@ -24,7 +24,7 @@ from reports.cost.worth import worth_rows
 from reports.page.answers import answers
 from reports.page.page import write_report
 from reports.results import Results, load
-from reports.scores import claims, forest, pairs
+from reports.scores import claims, forest, heat, pairs
 from reports.scores.findings import findings_of
 from reports.scores.verdict_sentences import CHIPS, sentence
 
@@ -126,8 +126,11 @@ def test_all_places_say_the_same_of_a_column(tmp_path: Path, state: str) -> None
     ((finding,),) = findings_of(results)
     assert finding.verdict == state
     assert {entry.result.name for entry in finding.entries if entry.top} == bold
-    assert {e.result.name for e in finding.entries if terminal._number(e).style == "bold"} == bold
-    table = readme.overview([results])
+    lines = heat.heat(results).lines
+    assert {line.name for line in lines if "bold" in str(terminal._heated(line.cells[0]).style)} == bold
+    table = readme.table(results)
+    assert f"| **Verdict** | {CHIPS[state]} |" in table
+    assert finding.headline in readme.findings(results)
     assert set(re.findall(r"^\| (\S+) \| \*\*", table, re.MULTILINE)) == bold
     page = html.unescape(write_report(tmp_path / "store", tmp_path / "page.html").read_text(encoding="utf-8"))
     assert finding.headline in page

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
+from benchmarks.models import BACKBONES
 from benchmarks.records.store import Store
 from benchmarks.stats import TestProtocol as Protocol
 from benchmarks.stats import columns
@@ -249,3 +250,30 @@ def test_methods_whose_protocol_differs_are_named(tmp_path: Path) -> None:
     make.evaluation("maml", omniglot, regime="query", level=0.987, training=whole)
     (said,) = (one for one in reproduced.sentences(load_results(tmp_path)) if one.startswith("Protocols differ"))
     assert said.startswith("Protocols differ. maml: queries per class 1, here 10")
+
+
+@pytest.mark.parametrize(("regime", "value"), [("query", 0.9768), ("single", 0.9539)])
+def test_the_number_of_our_regime_is_compared(regime: str, value: float) -> None:
+    """Reptile's tables have both; the other one's differences would be those of the regime."""
+    protocol = Protocol("omniglot-v1/5w1s", "d", 5, 1, 1, "test", regime)
+    mine = Ours("reptile", protocol, "conv4-64-strided", 50, 0.96, 0.001, 0.001**2, True, False)
+    (there,) = anchors(load(), mine)
+    assert there.value == pytest.approx(value)
+    assert published.protocol_differences(there, mine) == ["features keep 2 x 2 places; here their mean"]
+
+
+def test_every_learner_is_compared_and_another_network_is_named() -> None:
+    numbers = load()
+    for name, task in dict.fromkeys((one.method, one.task) for one in numbers):
+        tasks = registry.build_task(task)
+        network = str(registry.build_method(name, tasks).describe(tasks).get("backbone") or "")
+        protocol = Protocol(task, "d", 5, 1, 15, "test", "query")
+        mine = Ours(name, protocol, network, 0, 0.5, 0.01, None, True, False, deviation=0.1)
+        there = anchors(numbers, mine)[0]
+        named = f"backbone {there.backbone}, here {network}" in published.protocol_differences(there, mine)
+        assert named == (there.backbone not in ("", network)), name
+        assert reproduction(there, mine).outcome != "not run"
+    # a name that no learner records would never be ours
+    elsewhere = {"conv4-128", "conv4-512"}
+    policies = {"mlp-100-100-relu"}
+    assert {one.backbone for one in numbers} <= {"", *BACKBONES, *elsewhere, *policies}

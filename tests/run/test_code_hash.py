@@ -107,7 +107,7 @@ FILES = {
 
 def forget_sources():
     """As in a new process."""
-    for cached in (code_hash._hash_of, code_hash._source, code_hash._module_files):
+    for cached in (code_hash._hash_of, code_hash._source, code_hash._neighbours, code_hash._module_files):
         cached.cache_clear()
 
 

@@ -74,7 +74,7 @@ def uninterrupted(folder):
     return folder / "uninterrupted"
 
 
-def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
+def test_a_killed_run_goes_on_bit_for_bit(folder, here, uninterrupted):
     store = folder / "killed"
     process = start(folder, *LONG, "--store", "killed")
     seeds = {r.key: r.seed for r in records(uninterrupted, "fit").values()}
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
     finished = {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()}
     assert {seed for _, _, seed in records(store)} == {0}
 
-    answer = metabench(folder, *LONG, "--store", "killed")
+    answer = here(*LONG, "--store", "killed")
     assert answer.code == 0
     assert answer.out.startswith(f"2 cells to run, {len(finished)} finished before")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
@@ -98,17 +98,17 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, uninterrupted):
 
 @pytest.mark.timeout(900)  # it compiles twice, which takes minutes next to other work
 @pytest.mark.usefixtures("compiler")
-def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder):
+def test_a_killed_fit_with_a_compiled_plan_goes_on_bit_for_bit(folder, here):
     command = ("run", "--profile", "patient.toml", "-m", "./slow.py", "--plan", "compiled")
     command = (*command, "--set", "slow.second_order=false", "--set", "slow.meta_batch=4")
-    answer = metabench(folder, *command, "--store", "compiled-uninterrupted")
+    answer = here(*command, "--store", "compiled-uninterrupted")
     assert answer.code == 0, answer
     store = folder / "compiled-killed"
     process = start(folder, *command, "--store", store.name)
     wait_until(lambda: list(store.glob("checkpoints/*.pt")), 300, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert metabench(folder, *command, "--store", store.name).code == 0
+    assert here(*command, "--store", store.name).code == 0
     (_, first), (_, second), (_, step) = fits_log(folder)
     assert (first, second) == (0, 0)
     assert 0 < step < 24
@@ -164,13 +164,13 @@ def test_two_runs_in_one_store_share_the_work(folder, uninterrupted):
 @pytest.mark.fault("K4")
 def test_runs_that_began_together_try_a_failing_cell_once(folder):
     command = ("run", "--profile", "long.toml", "-m", "./fails.py", "--jobs", "2", "--store", "failing")
-    runs = [start(folder, *command) for _ in range(3)]
+    runs = [start(folder, *command) for _ in range(2)]
     told = [run.stdout.readline() for run in runs]  # they have all begun
     (folder / "go").touch()
     answers = [run.communicate(timeout=120) for run in runs]
-    assert told == ["4 cells to run, 0 finished before, 0 skipped\n"] * 3
+    assert told == ["4 cells to run, 0 finished before, 0 skipped\n"] * 2
     assert sorted(fits_log(folder)) == [(0, 0), (1, 0)]
-    assert [run.returncode for run in runs] == [1, 1, 1], answers
+    assert [run.returncode for run in runs] == [1, 1], answers
     found = records(folder / "failing")
     assert {(cell, record.status) for (_, cell, _), record in found.items()} == {
         ("fit", "error"),

@@ -32,6 +32,11 @@ def plans(name: str) -> tuple[str, ...]:
     return (*_class(name).plans, *(_class(name).cuda_plans if torch.cuda.is_available() else ()))
 
 
+def learners(name: str) -> tuple[str, ...]:
+    """The learners that an implementation has."""
+    return _class(name).learners
+
+
 def elsewhere(name: str) -> tuple[str, ...]:
     """The plans that this machine lacks: those of CUDA, where there is none."""
     return () if torch.cuda.is_available() else _class(name).cuda_plans

@@ -31,11 +31,14 @@ class Settings:
     ``workload.inner_lr`` on the support loss; both losses are means. All parameters take inner steps, also batch-norm's
     scale and shift, since other libraries know no exception. Batch-norm uses the statistics of the set it predicts.
 
-    second_order: differentiate through the inner steps."""
+    second_order: differentiate through the inner steps.
+    learner: one of `benchmarks.cost.learners.LEARNERS`; all but MAML compute their own meta-gradient, Reptile its step.
+    """
 
     workload: Workload
     inner_steps: int
     second_order: bool
+    learner: str = "maml"
 
 
 class Adapter:
@@ -48,6 +51,7 @@ class Adapter:
     known after the first step.
     reduced: whether that program has less precision than float32.
     counted: whether torch's counters see its operations.
+    learners: the learners that it has.
     tuning: makes the context for a compiler that times kernels on a shared GPU."""
 
     library: ClassVar[str] = "torch"
@@ -57,6 +61,7 @@ class Adapter:
     is_program: ClassVar[bool] = False
     reduced: ClassVar[bool] = False
     counted: ClassVar[bool] = True
+    learners: ClassVar[tuple[str, ...]] = ("maml",)
 
     def __init__(self, plan: str = "") -> None:
         self.plan = plan
@@ -105,8 +110,11 @@ class Adapter:
         return lambda: next(stream)
 
     def first_gradient(self, result: Any, parameters: Parameters) -> Parameters:
-        """The meta-gradient of a stepper's first call, from its return value: it is in Adam's first moment."""
-        return {name: result.moments[f"{name}/exp_avg"] / FIRST_SHARE for name in parameters}
+        """The meta-gradient of a stepper's first call, from its return value: it is in Adam's first moment. Reptile has
+        no Adam: there it is the step over its rate."""
+        if not result.moments:
+            return {name: (value - result.parameters[name]) / META_LR for name, value in parameters.items()}
+        return {name: result.moments[f"{name}/exp_avg"] / FIRST_SHARE for name in result.parameters}
 
     def loss_and_gradient(
         self, parameters: Parameters, episodes: Episodes, settings: Settings

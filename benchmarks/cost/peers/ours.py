@@ -1,4 +1,4 @@
-"""The suite's own MAML and FOMAML, run as in training: through `MetaLearner.fit`.
+"""The suite's own learners, MAML and FOMAML first, run as in training: through `MetaLearner.fit`.
 
 Plans: "rule" is the plan of a fit of the paper's length. The others are forced: "eager" with the rule's number of
 tasks per pass, with "all" tasks or "one"; "compiled"; and some with another cost. No code of the method is copied here.
@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from benchmarks import registry
-from benchmarks.api import Episodes, MetaLearner, Parameters, State
-from benchmarks.cost.peers.adapter import META_LR, Adapter, Settings
+from benchmarks.api import Episodes, Parameters, State
+from benchmarks.cost import learners
+from benchmarks.cost.peers.adapter import Adapter, Settings
+from benchmarks.errors import Unavailable
 
 #: length of the fit that the rule plans for: the paper's on Omniglot
 META_STEPS = 60_000
@@ -42,10 +43,11 @@ UNCOMPILED = {"compiled": "eager", "compiled-graph": "graph"}
 
 
 class Implementation(Adapter):
-    """The registered MAML on a fixed batch of tasks."""
+    """The registered learner on a fixed batch of tasks."""
 
     plans: ClassVar[tuple[str, ...]] = tuple(PLANS)
     cuda_plans: ClassVar[tuple[str, ...]] = tuple(CUDA_PLANS)
+    learners: ClassVar[tuple[str, ...]] = tuple(learners.LEARNERS)
 
     def __init__(self, plan: str = "rule") -> None:
         super().__init__(plan)
@@ -95,15 +97,18 @@ class Implementation(Adapter):
     ) -> Iterator[State]:
         tasks = settings.workload.tasks(episodes)
         words = spelled(forced, len(episodes.support))
-        learner, self._facts = _learner(episodes, settings).planned(tasks, META_STEPS, words)
+        chosen = learners.build(episodes, settings)
+        if why := chosen.refuses(tasks):
+            raise Unavailable(why)
+        learner, self._facts = chosen.planned(tasks, META_STEPS, words)
         self._planned = learner, tasks
-        return learner.fit(tasks, 0, start=State(parameters=parameters))
+        return learner.fit(tasks, 0, start=State(parameters=learners.completed(parameters, episodes, settings)))
 
     def peak_bytes(self) -> int | None:
         if self._planned is None:
             return None
         learner, tasks = self._planned
-        held: int | None = learner.held_bytes(tasks)
+        held: int | None = learner.held_bytes(tasks) if hasattr(learner, "held_bytes") else None
         return held
 
     def uncompiled(self, device: str) -> Fields:
@@ -119,8 +124,8 @@ class Implementation(Adapter):
         tasks = settings.workload.tasks(episodes)
         count = 1 if self.plan == "one" else len(episodes.support)
         eager = {"mode": "eager"} | {name: value for name, value in self.forced.items() if name == "tasks"}
-        learner, _ = _learner(episodes, settings).planned(tasks, 0, spelled(eager, len(episodes.support)))
-        state = State(parameters=parameters)
+        learner, _ = learners.build(episodes, settings).planned(tasks, 0, spelled(eager, len(episodes.support)))
+        state = State(parameters=learners.completed(parameters, episodes, settings))
         outputs = []
         for first in range(0, len(episodes.support), count):
             predictors = learner.adapt(state, episodes.support[first : first + count], tasks)
@@ -134,17 +139,3 @@ def spelled(fields: Fields, tasks: int) -> str:
     """The fields in the words of `benchmarks.execution.plans.parse`; tasks: in the meta-batch."""
     words = {"tasks": f"tasks={fields.get('tasks') or tasks}", "threads": f"threads={fields.get('threads')}"}
     return ",".join({**words, "checkpointed": "checkpointed"}.get(name, str(fields[name])) for name in fields)
-
-
-def _learner(episodes: Episodes, settings: Settings) -> MetaLearner:
-    return registry.build_method(
-        "maml" if settings.second_order else "fomaml",
-        inner_lr=settings.workload.inner_lr,
-        inner_steps=settings.inner_steps,
-        test_steps=(settings.inner_steps,),
-        meta_batch=len(episodes.support),
-        meta_lr=META_LR,
-        training_queries=settings.workload.queries,
-        loss_scale="mean",
-        adapt_normalisation=True,
-    )

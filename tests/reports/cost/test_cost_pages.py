@@ -63,9 +63,9 @@ def test_every_variant_has_a_row_and_no_time_has_a_reason(page: str) -> None:
 
 
 def test_the_machine_of_costs_is_named(page: str) -> None:
-    machines = text_of(page[page.index('<section id="protocol">') :])
-    assert H100 in machines
-    assert "e" * 12 in machines
+    (head, row) = [row for row in Parsed(page).rows if "commit" in row or "e" * 12 in row]
+    said = dict(zip(map(str.strip, head), map(str.strip, row), strict=True))
+    assert (said["gpu"], said["commit"], said["records"]) == (H100, "e" * 12, "5")
 
 
 def test_what_second_order_costs_in_short(only: Path) -> None:
@@ -83,29 +83,29 @@ def test_the_terminal_shows_costs_alone(only: Path) -> None:
     assert "No evaluation" not in text
 
 
-def test_the_readme_has_a_paragraph_on_costs_alone(only: Path, tmp_path: Path) -> None:
+def test_the_results_have_a_paragraph_and_a_picture_of_costs_alone(only: Path, tmp_path: Path) -> None:
     reference = tmp_path / "reports" / "reference"
     Maker(reference / "quick").evaluation("maml", GLYPHS, level=0.9)
     costs(reference / "gpu")
     (tmp_path / "docs").mkdir()
     for name in (readme.README, readme.RESULTS):
-        (tmp_path / name).write_text(f"before\n{readme.BEGIN}old{readme.END}\nafter\n", encoding="utf-8")
+        blocks = (f"{begin}old{end}" for begin, end in map(readme.markers, ("findings", "table")))
+        (tmp_path / name).write_text("\n".join(["before", *blocks, "after"]), encoding="utf-8")
     readme.update(tmp_path, readme.stores(reference))
     text = (tmp_path / readme.RESULTS).read_text(encoding="utf-8")
     assert "| maml |" in text
     assert f"On the GPU ({H100}) a meta-step of second order takes 1.60 times" in text
     assert f"[../reports/reference/gpu](../reports/reference/gpu); machine: {H100}; commit: {'e' * 12}." in text
-    assert f"]({readme.PICTURE})" in (tmp_path / readme.README).read_text(encoding="utf-8")
-    drawing = (tmp_path / readme.PICTURE).read_text(encoding="utf-8")
+    assert "A second-order meta-step takes 1.60–2.40 times" in (tmp_path / readme.README).read_text(encoding="utf-8")
+    drawing = (tmp_path / readme.COST).read_text(encoding="utf-8")
     assert drawing.startswith("<svg")
     assert f"conv4-64-strided, 32 tasks, GPU ({H100})" in drawing
     assert readme.current(text) == readme.section([load(path) for path in readme.stores(reference)], tmp_path / "docs")
 
 
-def test_without_costs_there_is_no_picture(tmp_path: Path) -> None:
+def test_without_costs_there_is_no_picture_of_them(tmp_path: Path) -> None:
     Maker(tmp_path).evaluation("maml", GLYPHS, level=0.9)
-    assert readme.picture([load(tmp_path)]) is None
-    assert readme.PICTURE not in readme.overview([load(tmp_path)])
+    assert set(readme.pictures(load(tmp_path))) == {readme.OVERVIEW.format(theme) for theme in ("light", "dark")}
 
 
 def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_the_ratios_and_their_intervals(only: Path) -> None:
-    drawing = readme.picture([load(only)])
+    drawing = readme.pictures(load(only))[readme.COST]
     assert drawing is not None
     (axes,) = drawing.figure.axes
     drawn = [line for line in axes.get_lines() if line.get_marker() != "None"]

@@ -16,7 +16,9 @@ from reports.scores import across
 OTHER = dataclasses.replace(GLYPHS, id="glyphs-v1/20w1s", variant="20w1s")
 
 
-def test_control_is_averaged_apart(tmp_path: Path) -> None:
+def test_control_is_averaged_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "TASKS", 2)
+    monkeypatch.setattr(across, "SEEDS_FOR_METHODS", 1)
     make = Maker(tmp_path)
     walk = dataclasses.replace(GLYPHS, kind="control", metric="return", data=None)
     for seed, (label, level) in itertools.product(range(5), (("maml", 0.8), ("fomaml", 0.7), ("finetune", 0.6))):
@@ -50,7 +52,8 @@ def test_control_is_averaged_apart(tmp_path: Path) -> None:
     )
 
 
-def test_one_method_alone_is_not_averaged(tmp_path: Path) -> None:
+def test_one_method_alone_is_not_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(across, "TASKS", 2)
     make = Maker(tmp_path)
     for label, tasks in {"maml": (GLYPHS, SINUSOID), "one": (GLYPHS,), "two": (GLYPHS,), "three": (SINUSOID,)}.items():
         for task in (OTHER, *tasks):

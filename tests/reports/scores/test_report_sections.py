@@ -15,6 +15,7 @@ from made_up_costs import costs, record, row
 from made_up_records import GLYPHS, SINUSOID, Maker, Parsed
 
 from benchmarks.records.store import Store
+from benchmarks.stats import Comparison
 from reports import style
 from reports.cost import frames, sections
 from reports.page.page import write_report
@@ -151,7 +152,9 @@ def test_pairs_are_over_the_shared_seeds(tmp_path: Path) -> None:
     ((finding,),) = findings_of(results)
     assert finding.leader is not None
     leader = finding.leader.name
-    found = {(row.first, row.second): row.seeds for row in table.itertuples()}
+    (judged,) = results.verdicts.values()
+    assert isinstance(judged, Comparison)
+    found = {(row.first, row.second): judged.of(row.first, row.second).contrast.seeds for row in table.itertuples()}
     expected = {}
     for couple in itertools.combinations([*seeds, "chance"], 2):
         if not {pairs.REFERENCE, leader} & set(couple):

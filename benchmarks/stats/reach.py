@@ -1,0 +1,29 @@
+"""What more training could plausibly add to an under-trained fit."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.records.record import LEAST_SEEN, LEAST_SHARE, Training
+
+#: a better method is out of reach if ten gains like that of the last quarter would not close the gap
+GAINS = 10.0
+
+
+def reach(fit: Training, higher_is_better: bool, ratio: bool) -> float:
+    """`GAINS` times what validation gained over the last quarter of a fit.
+
+    0 for a fit that is not under-trained; infinite for one that stopped in its first tenth.
+    ratio: gains are log ratios, as for squared errors."""
+    if not fit.under_trained:
+        return 0.0
+    seen = fit.examples or fit.environment_steps
+    start = seen < LEAST_SEEN if fit.share is None else fit.share < LEAST_SHARE
+    found = [(one.step, one.robust if one.robust is not None else one.score) for one in fit.curve]
+    known = [(step, value) for step, value in found if value is not None and (value > 0 or not ratio)]
+    early = [value for step, value in known if step <= 0.75 * fit.meta_steps]
+    if start or not early:
+        return math.inf
+    best = max if higher_is_better else min
+    before, now = best(early), best(value for _, value in known)
+    return GAINS * abs(math.log(now / before) if ratio else now - before)
