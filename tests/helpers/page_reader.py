@@ -169,6 +169,7 @@ class Made:
             for one in groups
             if one.across
         }
+        frames_ |= {"test-tasks-csv": control.test_tasks_table(results)}
         frames_ |= {"returns-csv": control.steps_table(results), "totals-csv": control.totals_table(results)}
         frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
         frames_ |= {

@@ -158,7 +158,8 @@ def assert_curves(panel: Panel, rows: list[Row], scores: dict[str, Any]) -> None
                 fewest = min(len(values) for values in found)
                 for count in {fewest, min(fewest, first_episodes(panel, row))}:
                     means = np.stack([values[:count].mean(axis=1, dtype=float) for values in found])
-                    interval = Contrast(means).interval("models")
+                    strata = None if row.strata is None else row.strata[: means.shape[1]]
+                    interval = Contrast(means, strata=strata).interval("models")
                     expected.append(words.factor(row.first.task.metric) * np.array([interval.estimate, interval.low]))
         for mark in own.itertuples():
             assert any(np.allclose((mark.value, mark.low), one, equal_nan=True) for one in expected), (panel.name, name)

@@ -201,6 +201,9 @@ def test_every_number_of_a_card_is_of_its_test(store: str) -> None:
             if judged.pairs:
                 need = judged.pairs[0].need
                 values += [*amounts(judged.pairs[0], column.metric), *numbers_of(need)]
+                values += [float(one) for pair in judged.unstable for one in re.findall(r"\d+", pair.unstable)]
+                share = judged.pairs[0].contrast.won(judged.pairs[0].scope)
+                values += [100 * side for end in (share.estimate, share.low, share.high) for side in (end, 1 - end)]
         assert unknown(card.text, values, [title, *names]) == [], (title, card.text)
 
 
@@ -241,7 +244,7 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
     for column in this.columns:
         judged = column.comparison()
         values += [end for pair in judged.pairs if {"maml", "fomaml"} == {pair.first, pair.second}
-                   for end in amounts(pair, column.metric)]  # fmt: skip
+                   for end in [*amounts(pair, column.metric), *numbers_of(pair.need)]]  # fmt: skip
     machines = [
         machine
         for r in this.results.measured
