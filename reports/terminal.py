@@ -205,7 +205,8 @@ def _in_full(results: Results, findings: Sequence[Sequence[Finding]], console: C
     looks = style.looks(results.labels)
     scores = {table.title: table for table in layout.score_tables(results, looks)} if results.results else {}
     for regimes in findings:
-        table = scores[regimes[0].test]
+        if (table := scores.get(regimes[0].test)) is None:  # its last checkpoints are the best ones
+            continue
         console.print(Text(table.title, style="bold"))
         for part in _full_tables(table, console.width):
             console.print(part)

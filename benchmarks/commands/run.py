@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,8 @@ def run(
     )
     where = options.where([store] if store else None, profile)
     if done.cells:
-        terminal.show(done.store, screen(), where=where)
+        with contextlib.suppress(ModuleNotFoundError):  # intervals take scipy, which training does not need
+            terminal.show(done.store, screen(), where=where)
     for line in failed_adaptations(_evaluations(done)):
         typer.echo(line)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""

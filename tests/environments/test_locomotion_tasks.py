@@ -60,7 +60,7 @@ def test_tasks_follow_their_preset():
         ("half-cheetah-velocity", {"observation": "pixels"}, "joints-torso"),
         ("half-cheetah-direction", {"control_cost": -0.1}, "control_cost"),
         ("half-cheetah-direction", {"reset_noise": -0.1}, "reset_noise"),
-        ("half-cheetah-direction", {"bonus": math.nan}, "bonus = nan is not a finite number"),
+        ("half-cheetah-direction", {"bonus": math.nan}, "bonus = nan is not finite"),
         ("half-cheetah-direction", {"test_tasks": "unseen"}, "training"),
         ("ant-direction", {"lowest": 1.0}, "lowest"),
         ("ant-velocity", {"shot": 0}, "shot"),

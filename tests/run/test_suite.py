@@ -143,7 +143,7 @@ def test_only_says_which_cells_are_run_again(failed, folder, here):
                 path.unlink()
 
     def ran(answer):
-        lines = [line.partition("] ")[2] for line in answer.out.splitlines() if line[0] == "["]
+        lines = [line.partition("] ")[2] for line in answer.out.splitlines() if line.startswith("[")]
         return sorted(line.partition(" (")[0].partition(" in ")[0] for line in lines)
 
     forget("good", cells=["evaluation"])

@@ -204,7 +204,7 @@ def test_a_simulation_that_becomes_unstable_is_divergence():
     ("field", "value", "complaint"),
     [
         ("inner_lr", -0.1, "maml: inner_lr = -0.1 is not above 0"),
-        ("inner_lr", math.nan, "inner_lr = nan is not above 0"),
+        ("inner_lr", math.nan, "inner_lr = nan is not finite"),
         ("test_steps", (), r"test_steps = \(\) is empty"),
         ("test_steps", (-1,), r"test_steps = \(-1,\) is not at least 0"),
         ("hidden", (32, 0), r"hidden = \(32, 0\) is not at least 1"),
