@@ -33,7 +33,7 @@ from benchmarks.checks import check_fields
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
 
-#: the code: a smaller scale up to so many classes
+#: up to this number of classes the released code takes a smaller scale
 FEW_CLASSES = 200
 
 

@@ -76,7 +76,7 @@ class ConditionalNeuralProcess(Episodic):
         return size + outputs, 1, 2 * outputs
 
     def representation(self, parameters: Parameters, support: Tensor, y: Tensor, outputs: int) -> Tensor:
-        """What stands for each task, ``[T, r]``."""
+        """The representation of each task, ``[T, r]``."""
         return perceptron.outputs_of(parameters, "encoder", torch.cat((support, y), -1)).mean(1)
 
     def decoded(self, parameters: Parameters, support: Tensor, query: Tensor, y: Tensor, outputs: int) -> Tensor:

@@ -134,7 +134,7 @@ class Episodic(EmbeddingLearner):
         episodes: Episodes,
         generator: torch.Generator,
     ) -> Tensor:
-        """What a meta-step descends, a scalar with a gradient: the `loss` of the answers to the queries.
+        """The objective of a meta-step, a scalar with a gradient: the `loss` of the answers to the queries.
 
         A learner that also learns from the support set as such, or draws random numbers, replaces it.
 

@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.shared.fingerprints import fingerprints
+from baselines.shared.similarity import class_sums
 from benchmarks import sampling
 from benchmarks.api import (
     LabelledSet,
@@ -171,8 +172,7 @@ def imprinted(embedded: Tensor, labels: Tensor, way: int) -> Parameters:
     """The last layer of T tasks whose rows are class means: weight ``[T, way, d]``, bias ``[T, way]`` of zeros.
 
     embedded: ``[T, k, d]``; labels: ``[T, k]``."""
-    members = F.one_hot(labels, way).to(embedded.dtype).transpose(1, 2)
-    rows = F.normalize(members @ F.normalize(embedded, dim=-1), dim=-1)
+    rows = F.normalize(class_sums(F.normalize(embedded, dim=-1), labels, way), dim=-1)
     return {"weight": rows, "bias": rows.new_zeros(rows.shape[:2])}
 
 

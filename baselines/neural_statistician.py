@@ -127,7 +127,7 @@ class NeuralStatistician(Episodic):
         return parameters | perceptron.initialise("ink", (maps[-1], 1), generator)
 
     def statistics(self, parameters: Parameters, embedded: Tensor) -> Tensor:
-        """What q(c | D) takes the mean of, ``[..., hidden]`` of embeddings ``[..., d]``."""
+        """The vector of each example, ``[..., hidden]``, from embeddings ``[..., d]``. q(c | D) takes their mean."""
         return F.elu(perceptron.outputs_of(parameters, "statistic", embedded))
 
     def distribution(self, parameters: Parameters, name: str, x: Tensor) -> Gaussian:

@@ -54,7 +54,7 @@ def _unclosed(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 
 def give_up() -> None:
-    """What was printed and can't be written, as on a full disk, goes nowhere."""
+    """Flush stdout, and discard output that can't be written, as on a full disk."""
     try:
         sys.stdout.flush()
     except OSError:

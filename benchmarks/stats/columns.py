@@ -75,7 +75,7 @@ class Row:
 
     @property
     def reach(self) -> float:
-        """What more training could plausibly add, on the scale of contrasts: the largest of its fits."""
+        """The gain that more training could bring, on the scale of contrasts: the largest of its fits."""
         task = self.first.task
         fits = [each.record.training for each in self.tested if each.record.training]
         return max((reach(fit, task.higher_is_better, task.metric == "squared error") for fit in fits), default=0.0)

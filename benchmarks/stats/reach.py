@@ -1,4 +1,4 @@
-"""What more training could plausibly add to an under-trained fit."""
+"""The gain that more training could bring to an under-trained fit."""
 
 from __future__ import annotations
 

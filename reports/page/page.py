@@ -89,7 +89,7 @@ def render(
             "name": section.name,
             "link": section.link,
             "title": section.title,
-            "folded": context.get("folded") if section.name == "across" else section.folded,
+            "folded": context.get("closed", section.folded),
             "html": Markup(environment.get_template(f"{section.name}.html.j2").render(context)),
         }
         for section, context in built.items()

@@ -46,7 +46,8 @@ Context = Mapping[str, Any]
 @dataclass(frozen=True)
 class Section:
     """name: of its template, and its id on the page. link: its name in the navigation, "" on the first screen.
-    title: its heading. build: the values of the template; None leaves the section out. folded: closed at first."""
+    title: its heading. build: the values of the template; None leaves the section out. folded: closed at first, unless
+    the value "closed" says otherwise."""
 
     name: str
     link: str
@@ -108,7 +109,7 @@ def across_tasks(results: Results, looks: Looks) -> Context | None:
     shown = [_across_group(results, looks, one, one.name if several else "") for one in found]
     return {
         "groups": shown,
-        "folded": not any(one["panels"] for one in shown),
+        "closed": not any(one["panels"] for one in shown),
         "panels": [panel for one in shown for panel in one["panels"]],
     }
 

@@ -5,6 +5,7 @@ Every verdict comes from `benchmarks.stats`; docs/statistics.md explains them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class Finding:
         return words.mean_with_unit(self.leader.interval, self.leader.metric) if self.leader else ""
 
 
+@functools.lru_cache(maxsize=1)
 def findings_of(results: Results) -> list[list[Finding]]:
     """For each test, a finding per regime; the regime with most methods first."""
     found: dict[tuple, list[Finding]] = {}

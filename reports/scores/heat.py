@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from reports import words
 from reports.results import Result, Results
@@ -82,6 +82,7 @@ class Heat:
         return [line for _, lines in self.groups for line in lines]
 
 
+@functools.lru_cache(maxsize=2)
 def heat(results: Results, further: bool = True) -> Heat:
     """The overview of all results. further: with the tests that no method was trained for."""
     leading = [regimes[0] for regimes in findings_of(results)]
@@ -204,16 +205,3 @@ def table(shown: Heat, bold: str = "**{}**") -> layout.Table:
 def _as_text(cell: Cell, bold: str) -> layout.Cell:
     short = cell.result is not None and cell.result.under_trained
     return layout.Cell(bold.format(cell.text) if cell.top else cell.text, cell.value, cell.half_width, short)
-
-
-def frame(table: Heat) -> Any:
-    """The means as a pandas frame: a row per method, a column per test."""
-    import pandas as pd
-
-    rows = [
-        {"method": line.name, "group": group}
-        | {test.test: cell.value for test, cell in zip(table.tests, line.cells, strict=True)}
-        for group, lines in table.groups
-        for line in lines
-    ]
-    return pd.DataFrame(rows)

@@ -102,7 +102,7 @@ class Implementation(TaskLoop):
     def _learner(
         self, module: Ordinary, settings: Settings, first_order: bool, parameters: Parameters
     ) -> tuple[Any, Callable[[Tensor], Tensor]]:
-        """What is cloned for each task, and what comes before it."""
+        """The algorithm that is cloned for each task, and the layers below it, which are not."""
         if settings.learner == "meta-sgd":
             rates = [parameters[f"rule.{module.names[name]}"].detach() for name, _ in module.named_parameters()]
             kept = torch.nn.ParameterList([torch.nn.Parameter(rate) for rate in rates])
