@@ -20,7 +20,7 @@ FILE = Path(__file__).with_name("profiles.toml")
 #: a profile's name is also the name of its store's folder
 _NAME = re.compile(r"\w[\w.-]*")
 #: the largest numbers of some keys: more is a typing mistake
-_MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7}
+_MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7, "patience": 1}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Block:
     selections: tuple[str, ...] = ("published",)
     models: tuple[str, ...] = ("best",)
     kill_after: float | None = None
+    patience: float | None = None
 
     @property
     def limit(self) -> float:
@@ -185,6 +186,7 @@ _TYPES: dict[str, Any] = {
     "selections": [str],
     "models": [str],
     "kill_after": float,
+    "patience": float,
 }
 
 
