@@ -98,6 +98,9 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         check_fields(self, "at least 1", "inner_steps", "epochs", "critic")
         check_fields(self, "at least 0", "inner_penalty", "exploration")
 
+    def played_policies(self) -> int:
+        return self.inner_steps + 1
+
     def first_rates(self) -> tuple[float, ...]:
         return self.test_rates or (self.inner_lr,)
 
