@@ -151,8 +151,8 @@ class SideFile:
 @dataclass(frozen=True)
 class Record:
     """A finished cell. key: of what determines the result. seed: None where nothing is fitted. plan: how the steps were
-    executed. peak_bytes: the most memory in use. code: the hash of the code that computed it. files: by kind (see
-    `benchmarks.records.store.FILES`). started, finished: UTC."""
+    executed. peak_bytes: the most in use. code: the hash of the code that computed it. files: by kind
+    (`benchmarks.records.store.FILES`). thinned: what a copy left out (`benchmarks.records.thinning`). Times are UTC."""
 
     key: str
     cell: Kind
@@ -180,6 +180,7 @@ class Record:
     started: str = ""
     finished: str = ""
     files: dict[str, SideFile] = field(default_factory=dict)
+    thinned: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property
