@@ -14,6 +14,7 @@ import typer
 from benchmarks import conformance, registry
 from benchmarks.commands import options
 from benchmarks.commands.app import app
+from benchmarks.cost import grid
 from benchmarks.run import profiles
 from benchmarks.run.resolution import check_settings
 
@@ -131,7 +132,9 @@ def test_a_command_line_is_understood(words: list[str]) -> None:
     if not words[1:]:  # a command that is spoken of
         return
     given = known[words[0]].make_context(words[0], words[1:]).params
-    if given.get("profile") and not given["profile"].endswith(".toml"):
+    if words[0] == "cost":
+        assert given["profile"] in grid.profiles()
+    elif given.get("profile") and not given["profile"].endswith(".toml"):
         profiles.load(given["profile"])
     methods = options.names(given.get("method") or ())
     for name in methods:
@@ -160,7 +163,8 @@ def test_the_profile_of_the_documentation_is_one(tmp_path: Path) -> None:
     (text,) = blocks("docs/commands.md", "toml")
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     (block,) = profiles.load(str(tmp_path / "mine.toml")).blocks
-    assert (block.seeds, block.methods, block.meta_steps) == (5, ("maml", "fomaml"), 5000)
+    assert (block.seeds, block.methods, block.examples) == (5, ("maml", "fomaml"), 1_600_000)
+    assert block.patience == 0.25
 
 
 def test_every_registered_name_of_the_suite_is_in_the_changelog() -> None:
