@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +82,10 @@ def run(
     )
     where = options.where([store] if store else None, profile)
     if done.cells:
-        with contextlib.suppress(ModuleNotFoundError):  # intervals take scipy, which training does not need
+        try:
             terminal.show(done.store, screen(), where=where)
+        except ModuleNotFoundError as missing:  # intervals take scipy, which training does not need
+            typer.echo(f"no table of scores: it needs {missing.name}, which is not installed here")
     for line in failed_adaptations(_evaluations(done)):
         typer.echo(line)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""
