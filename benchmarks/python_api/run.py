@@ -76,7 +76,7 @@ def run(
     """Train methods and test them on tasks, each training and each test in a process of its own.
 
     methods, tasks: names, or paths of your own files; none: those of the profile.
-    profile: "smoke", "quick", "learners", "standard", "paper" or your own file. It has the budgets, and the methods and
+    profile: "smoke", "quick", "standard", "paper" or your own file. It has the budgets, and the methods and
         tasks where none are named.
     seeds: how many training seeds, or which, as in (0, 2, 5).
     meta_steps, episodes, seconds: budget of each training, test episodes, and time limit of each training in seconds.

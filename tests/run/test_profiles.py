@@ -27,7 +27,8 @@ def test_a_setting_replaces_that_of_every_block(tmp_path):
     mine = profiles.load(written(tmp_path, '[mine]\nextends = "quick"\nmeta_steps = 7\nmethods = ["maml"]'))
     quick = profiles.load("quick")
     assert mine.blocks == tuple(
-        dataclasses.replace(block, meta_steps=7, meta_steps_of={}, methods=("maml",)) for block in quick.blocks
+        dataclasses.replace(block, meta_steps=7, meta_steps_of={}, examples=None, methods=("maml",))
+        for block in quick.blocks
     )
 
 
