@@ -91,13 +91,16 @@ def check_type(what: str, value: Any, expected: Any) -> None:
         check_type(f"an entry of {what}", entry, arguments[0])
 
 
-def check_device(name: str) -> str:
-    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have here."""
-    import torch
-
+def check_device(name: str, here: bool = True) -> str:
+    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have, if it is to be
+    here."""
     kind, colon, number = str(name).partition(":")
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
         raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if not here:
+        return name
+    import torch
+
     if kind == "cuda" and not torch.cuda.is_available():
         raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
     if number and int(number) >= (count := torch.cuda.device_count()):
