@@ -330,7 +330,9 @@ def test_a_factory_whose_code_is_not_in_the_key_is_refused(factory: Any) -> None
     assert "flat" not in BACKBONES
 
 
-@pytest.mark.parametrize(("name", "said"), [("conv4-64", "has the name of another one"), ("a, b", "use letters, digits")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("conv4-64", "has the name of another one"), ("a, b", "use letters, digits")]
+)
 def test_a_backbone_has_a_name_of_its_own(name: str, said: str) -> None:
     before = dict(BACKBONES)
     with pytest.raises(MetabenchError, match=said):
