@@ -86,7 +86,8 @@ def row_of(path: Path, method: str, theirs: pd.DataFrame, column: Column, store:
             f"{where}: episodes_digest {digests[0]} is not that of our first {len(episodes)}: {expected}"
         )
     test = column.protocol
-    queries = (test.way or 1) * test.queries or column.rows[0].values.shape[2]  # a thinned copy has episodes alone
+    kept = column.rows[0].values.shape[2]
+    queries = kept if kept > 1 else (test.way or 1) * test.queries  # a thinned copy has episodes alone
     tables = []
     for seed, part in theirs.groupby("seed"):
         ordered = part.sort_values(["episode", "query"])
