@@ -64,6 +64,10 @@ class ControlTasks(TaskDistribution):
         """The tasks with these numbers, float64 ``[T, p]``: a pure function of key and index."""
         raise NotImplementedError
 
+    def impossible(self, task: np.ndarray) -> str:
+        """Why finite numbers ``[p]`` that somebody asks for are no task; empty if they are one."""
+        return ""
+
     @property
     def actions(self) -> ActionSpace:
         """The action space, which says how an output is read."""

@@ -17,8 +17,8 @@ policy with a memory can be trained (RL^2); ``info["trial_episode"]`` counts fro
 one episode (for a bandit one pull) is played at a time. A reset with a seed or a task begins a new trial.
 
 Observations and rewards are float64; all other numbers are those of `BatchEnv`. An episode is truncated at its horizon.
-Robots use the back end "loop", which equals Gymnasium bit for bit. ``render_mode`` is "rgb_array" (robots and
-navigation) or "ansi". A mistake raises `MetabenchError`.
+Robots use the back end "loop", which equals Gymnasium bit for bit. ``render_mode`` is "rgb_array" (robots,
+navigation and cart-poles) or "ansi". A mistake raises `MetabenchError`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ ENVIRONMENTS = {
     "metabench/AntDirection-v0": "ant-direction",
     "metabench/AntVelocity-v0": "ant-velocity",
     "metabench/Navigation2D-v0": "navigation-2d",
+    "metabench/CartPole-v0": "cartpole",
     "metabench/Bandit-v0": "bandit",
     "metabench/TabularMDP-v0": "tabular-mdp",
 }
@@ -152,6 +153,8 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         with contextlib.suppress(TypeError, ValueError):
             task = np.atleast_1d(np.asarray(asked, dtype=np.float64))
             if task.shape == drawn.shape and np.isfinite(task).all():
+                if reason := self.tasks.impossible(task):
+                    raise MetabenchError(f"{self.tasks.id}: {reason}")
                 return task
         raise MetabenchError(f"{self.tasks.id}: a task is {len(drawn)} finite numbers, not {asked!r}")
 

@@ -269,6 +269,9 @@ def check_that_settings_matter(found: Resolution) -> None:
 
 
 def _meta_steps(block: Block, name: str, learner: MetaLearner, tasks: TaskDistribution) -> int:
+    """Those of the method's own budget; else those in which it sees the block's examples; else the block's."""
+    if name not in block.meta_steps_of and block.examples and (each := learner.examples_per_step(tasks)):
+        return max(1, round(block.examples / each))
     steps = block.meta_steps_of.get(name, block.meta_steps)
     if isinstance(steps, int):
         return steps

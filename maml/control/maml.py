@@ -22,12 +22,15 @@ from typing import Any, ClassVar, Literal
 
 from benchmarks.api import Parameters, State, TaskDistribution, adaptation_field
 from benchmarks.checks import check_fields
+from benchmarks.environments import Rollouts
+from benchmarks.models import join, split
 from benchmarks.origin import Origin
 from benchmarks.registry import register_method
 from benchmarks.training import MetaGradient, descend, training_indices
+from maml.control.critics import AdaptingValues, Critic
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
 from maml.control.policies import Acting, Policy
-from maml.control.policy_gradient import Experiences, Surrogate
+from maml.control.policy_gradient import Baseline, Experiences, Surrogate, linear_baseline
 from maml.control.policy_learners import (
     ALPHA,
     ORIGINS,
@@ -39,6 +42,9 @@ from maml.control.policy_learners import (
     step_sizes,
 )
 from maml.inner_loop import detached, per_task
+
+#: prefix of the parameters of the value network
+CRITIC = "critic."
 
 
 @register_method("fomaml", second_order=False)
@@ -60,6 +66,8 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
     cg_iterations, damping, backtracks: of the trust-region step. curvature_every: one in this
         many trajectories is used for its curvature.
     inner_penalty: weight of the divergence before the inner steps (ProMP); exploration: of the term of E-MAML.
+    critic: hidden layers of a value network that adapts with the policy, an actor-critic (`maml.control.critics`); ():
+        the linear baseline. critic_rate: of the values' inner steps. Adam trains their start, at the rate `meta_lr`.
     test_rates: rates of the first step at test where one, two ... steps are taken; (): inner_lr.
     """
 
@@ -80,16 +88,55 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
     ratio_clip: float = 0.3
     inner_penalty: float = 0.0
     exploration: float = 0.0
+    critic: tuple[int, ...] = ()
+    critic_rate: float = 0.1
     test_rates: tuple[float, ...] = adaptation_field(())
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, "above 0", "inner_lr", "meta_lr", "ratio_clip")
-        check_fields(self, "at least 1", "inner_steps", "epochs")
+        check_fields(self, "above 0", "inner_lr", "meta_lr", "ratio_clip", "critic_rate")
+        check_fields(self, "at least 1", "inner_steps", "epochs", "critic")
         check_fields(self, "at least 0", "inner_penalty", "exploration")
+
+    def played_policies(self) -> int:
+        return self.inner_steps + 1
 
     def first_rates(self) -> tuple[float, ...]:
         return self.test_rates or (self.inner_lr,)
+
+    def initial(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Parameters:
+        return per_task(detached(split(state.parameters, CRITIC)[1]), len(support))
+
+    def baseline(self, parameters: Parameters, tasks: TaskDistribution, count: int) -> Baseline:
+        if not self.critic:
+            return linear_baseline
+        return AdaptingValues(self.values(tasks), per_task(split(parameters, CRITIC)[0], count))
+
+    def values(self, tasks: TaskDistribution) -> Critic:
+        """The value network for these tasks."""
+        return Critic(tasks.input_shape[0], self.critic, self.critic_rate)
+
+    def initial_parameters(self, policy: Policy, tasks: TaskDistribution, seed: int) -> Parameters:
+        own = self.values(tasks).initialise(seed, tasks.device) if self.critic else {}
+        return policy.initialise(seed, tasks.device) | join(CRITIC, own)
+
+    def improved_values(self, state: State, recorded: Part, tasks: TaskDistribution) -> tuple[Parameters, Parameters]:
+        values, theta = split(state.parameters, CRITIC)
+        if not self.critic:
+            return {}, theta
+
+        def gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
+            error, found = self._values_gradient(parameters, recorded, tasks)
+            return MetaGradient(error, list(found.values()), 0)
+
+        begin = State(parameters=values, moments=state.moments, step=state.step)
+        after = next(descend(values, gradient=gradient, learning_rate=self.meta_lr, start=begin))
+        state.moments = after.moments
+        return join(CRITIC, detached(after.parameters)), theta
+
+    def _values_gradient(self, values: Parameters, recorded: Part, tasks: TaskDistribution) -> tuple[float, Parameters]:
+        discount, order = tasks.discount, self.second_order
+        return self.values(tasks).start_gradient(values, recorded.inner, recorded.outer, discount, order)
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         yield from (super().fit if self.outer == "trpo" else self._proximal_fit)(tasks, seed, start)
@@ -99,11 +146,13 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=self.trajectories, queries=self.trajectories)
         discount = tasks.discount
-        inner = Experiences(episodes.support, discount, self.trace)
-        thetas = self.steps(policy, per_task(parameters, self.meta_batch), inner, self.inner_lr)
+        baseline = self.baseline(parameters, tasks, self.meta_batch)
+        inner = Experiences(episodes.support, discount, self.trace, baseline)
+        _, start = split(parameters, CRITIC)
+        thetas = self.steps(policy, per_task(start, self.meta_batch), inner, self.inner_lr)
         for _ in range(self.inner_steps + 1):
             theta = next(thetas)
-        outer = Experiences(episodes.query, discount, self.trace).batch(Acting(policy, theta), 0)
+        outer = Experiences(episodes.query, discount, self.trace, baseline).batch(Acting(policy, theta), 0)
         return Part(inner.seen, outer, None, credits_of(outer))
 
     def objective(self, policy: Policy, parameters: Parameters, recorded: Part) -> MetaObjective:
@@ -129,11 +178,15 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
             plain = detached(parameters)
             if update % self.epochs == 0:
                 recorded[:] = [self.play(policy, plain, tasks, seed, update // self.epochs)]
-            here = self.objective(policy, plain, recorded[0]).linearise(flat(per_task(plain, 1)))
-            return MetaGradient(here.loss, list(unflat(here.gradient, plain).values()), 0)
+            values, theta = split(plain, CRITIC)
+            here = self.objective(policy, theta, recorded[0]).linearise(flat(per_task(theta, 1)))
+            found = unflat(here.gradient, theta)
+            if self.critic:
+                found |= join(CRITIC, self._values_gradient(values, recorded[0], tasks)[1])
+            return MetaGradient(here.loss, [found[name] for name in parameters], 0)
 
         begin = dataclasses.replace(start, step=start.step * self.epochs) if start else None
-        initial = policy.initialise(seed, tasks.device)
+        initial = self.initial_parameters(policy, tasks, seed)
         for state in descend(initial, gradient=meta_gradient, learning_rate=self.meta_lr, start=begin):
             if state.step % self.epochs == 0:
                 state.environment_steps += environment_steps(recorded[0])

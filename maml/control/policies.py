@@ -25,6 +25,41 @@ LEAST_LOG_DEVIATION = math.log(1e-6)
 
 
 @dataclass(frozen=True)
+class Layers:
+    """A fully connected network, inputs to outputs. hidden: units of the hidden layers; activation: their
+    non-linearity."""
+
+    inputs: int
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: str
+
+    def initialise(self, generator: torch.Generator) -> Parameters:
+        """Parameters without a task axis."""
+        parameters = {}
+        for name, (outputs, inputs) in self._shapes():
+            bound = math.sqrt(6 / (inputs + outputs))
+            parameters[f"{name}.weight"] = (torch.rand((outputs, inputs), generator=generator) * 2 - 1) * bound
+            parameters[f"{name}.bias"] = torch.zeros(outputs)
+        return parameters
+
+    def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """``[T, n, outputs]`` of inputs ``[T, n, inputs]``; parameters ``[T or 1, ...]``."""
+        for layer in range(len(self.hidden)):
+            x = linear(parameters[f"layer{layer}.weight"], parameters[f"layer{layer}.bias"], x)
+            x = x.tanh() if self.activation == "tanh" else x.relu()
+        return linear(parameters["head.weight"], parameters["head.bias"], x)
+
+    def _shapes(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Names and shapes ``(outputs, inputs)`` of the weights."""
+        size = self.inputs
+        for layer, width in enumerate(self.hidden):
+            yield f"layer{layer}", (width, size)
+            size = width
+        yield "head", (self.outputs, size)
+
+
+@dataclass(frozen=True)
 class Policy:
     """A network from observations to the parameters of an action distribution.
 
@@ -39,12 +74,7 @@ class Policy:
 
     def initialise(self, seed: int, device: torch.device | str = "cpu") -> Parameters:
         """Parameters without a task axis, the same for the same seed on every device."""
-        generator = torch.Generator().manual_seed(seed)
-        parameters = {}
-        for name, (outputs, inputs) in self._layers():
-            bound = math.sqrt(6 / (inputs + outputs))
-            parameters[f"{name}.weight"] = (torch.rand((outputs, inputs), generator=generator) * 2 - 1) * bound
-            parameters[f"{name}.bias"] = torch.zeros(outputs)
+        parameters = self._layers.initialise(torch.Generator().manual_seed(seed))
         if self._gaussian:
             parameters["log_deviation"] = torch.zeros(self.actions.features)
         if self.context:
@@ -55,10 +85,7 @@ class Policy:
         """Distributions ``[T, n, outputs]`` for observations ``[T, n, inputs]``; parameters ``[T or 1, ...]``."""
         if self.context:
             x = torch.cat((x, parameters["context"].unsqueeze(1).expand(*x.shape[:2], -1)), -1)
-        for layer in range(len(self.hidden)):
-            x = linear(parameters[f"layer{layer}.weight"], parameters[f"layer{layer}.bias"], x)
-            x = x.tanh() if self.activation == "tanh" else x.relu()
-        x = linear(parameters["head.weight"], parameters["head.bias"], x)
+        x = self._layers(parameters, x)
         if not self._gaussian:
             return x
         log_deviation = parameters["log_deviation"].clamp(min=LEAST_LOG_DEVIATION).unsqueeze(1)
@@ -68,13 +95,10 @@ class Policy:
     def _gaussian(self) -> bool:
         return isinstance(self.actions, Gaussian)
 
-    def _layers(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Names and shapes ``(outputs, inputs)`` of the weights."""
-        size = self.inputs + self.context
-        for layer, width in enumerate(self.hidden):
-            yield f"layer{layer}", (width, size)
-            size = width
-        yield "head", (self.actions.features if self._gaussian else self.actions.outputs, size)
+    @property
+    def _layers(self) -> Layers:
+        outputs = self.actions.features if self._gaussian else self.actions.outputs
+        return Layers(self.inputs + self.context, self.hidden, outputs, self.activation)
 
 
 def policy_for(tasks: TaskDistribution, hidden: tuple[int, ...], activation: str, told: int = 0) -> Policy:

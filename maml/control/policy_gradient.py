@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from benchmarks.api import Predictor, Source
 from benchmarks.environments import ActionSpace, Trajectories
 
 Surrogate = Literal["log-likelihood", "likelihood-ratio", "dice"]
+#: trajectories and the discounted returns from each step on, ``[T, K, N]`` -> the values to compare them with
+Baseline = Callable[[Trajectories, Tensor], Tensor]
 #: added to the diagonal of the baseline's normal equations
 RIDGE = 1e-5
 #: steps that are one unit of time for the baseline
@@ -65,16 +68,24 @@ class Experiences:
     """A source of experience: an environment, with the advantages of its trajectories; ``seen`` is all it gave. Asked
     for the same step again, it gives the same.
 
-    first: what it gives at step 0, where that has been played before."""
+    baseline: of the advantages; the linear one by default. first: trajectories of step 0 that were played before."""
 
-    def __init__(self, source: Source, discount: float, trace: float = 1.0, first: Experience | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        discount: float,
+        trace: float = 1.0,
+        baseline: Baseline | None = None,
+        first: Trajectories | None = None,
+    ) -> None:
         self._source, self._discount, self._trace, self._first = source, discount, trace, first
+        self.baseline = baseline or linear_baseline
         self.seen: list[Experience] = []
 
     def batch(self, predictor: Predictor | None, step: int) -> Experience:
         if step == len(self.seen):
-            played = self._first if step == 0 else None
-            self.seen.append(played or experience_of(self._source.batch(predictor, step), self._discount, self._trace))
+            played = (self._first if step == 0 else None) or self._source.batch(predictor, step)
+            self.seen.append(experience_of(played, self._discount, self._trace, self.baseline))
         return self.seen[step]
 
     @property
@@ -131,13 +142,15 @@ def distributions(predictor: Predictor, trajectories: Trajectories) -> Tensor:
     return predictor(inputs.flatten(1, 2), None)[0].unflatten(1, inputs.shape[1:3])
 
 
-def experience_of(trajectories: Trajectories, discount: float, trace: float = 1.0) -> Experience:
-    """With generalised advantages (Schulman et al. 2016) over the linear baseline. Nothing counts beyond the end of an
-    episode: a policy without a memory changes nothing there, and one that was cut off is taken to end there, as in the
-    paper's code."""
+def experience_of(
+    trajectories: Trajectories, discount: float, trace: float = 1.0, baseline: Baseline | None = None
+) -> Experience:
+    """With generalised advantages (Schulman et al. 2016) over a baseline, the linear one by default. Nothing counts
+    beyond the end of an episode: a policy without a memory changes nothing there, and one that was cut off is taken to
+    end there, as in the paper's code."""
     rewards, live = trajectories.rewards, trajectories.live
     ends = trajectories.terminated | trajectories.truncated
-    values = linear_baseline(trajectories, to_go(rewards, discount, ends)).masked_fill(~live, 0.0)
+    values = (baseline or linear_baseline)(trajectories, returns_to_go(trajectories, discount)).masked_fill(~live, 0.0)
     following = torch.cat((values[..., 1:], torch.zeros_like(values[..., :1])), -1).masked_fill(ends, 0.0)
     surprises = (rewards + discount * following - values).masked_fill(~live, 0.0)
     advantages = to_go(surprises, discount * trace, ends)
@@ -145,6 +158,11 @@ def experience_of(trajectories: Trajectories, discount: float, trace: float = 1.
     centred = (advantages - advantages.sum((1, 2), keepdim=True) / steps).masked_fill(~live, 0.0)
     deviation = (centred.square().sum((1, 2), keepdim=True) / steps).sqrt()
     return Experience(trajectories, centred / (deviation + 1e-8), deviation.flatten() + 1e-8)
+
+
+def returns_to_go(trajectories: Trajectories, discount: float) -> Tensor:
+    """The discounted rewards from each step to the end of its episode, ``[T, K, N]``."""
+    return to_go(trajectories.rewards, discount, trajectories.terminated | trajectories.truncated)
 
 
 def to_go(rewards: Tensor, discount: float, ends: Tensor | None = None) -> Tensor:

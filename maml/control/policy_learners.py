@@ -8,6 +8,7 @@ with the rate alpha for the first one and alpha / 2 for all after it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,13 +28,13 @@ from benchmarks.api import (
     adaptation_field,
 )
 from benchmarks.checks import check_fields
-from benchmarks.environments import Rollouts
+from benchmarks.environments import ControlTasks, Rollouts, Trajectories
 from benchmarks.environments.rollout import Counter
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.training import training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
 from maml.control.policies import Acting, Activation, Policy, policy_for
-from maml.control.policy_gradient import Experience, Experiences, surrogate_loss
+from maml.control.policy_gradient import Baseline, Experiences, linear_baseline, surrogate_loss
 from maml.control.trust_region import trust_region_step
 from maml.inner_loop import GradientDescent, InnerLoop, detached, per_task
 
@@ -158,6 +159,10 @@ class AdaptedPolicy(PolicyLearner):
         """The parameters before the first step, ``[T, ...]``."""
         return per_task(detached(state.parameters), len(support))
 
+    def baseline(self, parameters: Parameters, tasks: TaskDistribution, count: int) -> Baseline:
+        """A baseline for the inner steps of so many tasks; parameters: the learner's, ``[...]``."""
+        return linear_baseline
+
     def adapt(self, state: State, support: Rollouts, tasks: TaskDistribution) -> Iterator[Predictor]:
         paths, rates, seen_before = Paths(self, state, support, tasks), self.first_rates(), support.environment_steps
         for step in itertools.count():
@@ -203,7 +208,8 @@ class Paths:
     def __init__(self, learner: AdaptedPolicy, state: State, support: Rollouts, tasks: TaskDistribution) -> None:
         self._learner, self._support, self._discount = learner, support, tasks.discount
         self._policy, self._start = learner.policy(tasks), learner.initial(state, support, tasks)
-        self._first: Experience | None = None
+        self._baseline = functools.partial(learner.baseline, state.parameters, tasks, len(support))
+        self._first: Trajectories | None = None
         self._paths: dict[float, tuple[Experiences, Iterator[Parameters], int]] = {}
 
     def after(self, step: int, rate: float) -> tuple[Predictor, int]:
@@ -211,13 +217,13 @@ class Paths:
         ask for steps in their order."""
         if rate not in self._paths:
             source = dataclasses.replace(self._support, counter=Counter())
-            seen = Experiences(source, self._discount, self._learner.trace, self._first)
+            seen = Experiences(source, self._discount, self._learner.trace, self._baseline(), self._first)
             self._paths[rate] = seen, self._learner.steps(self._policy, self._start, seen, rate), 0
         seen, path, taken = self._paths[rate]
         theta = next(itertools.islice(path, step - taken, None))
         self._paths[rate] = seen, path, step + 1
         if seen.seen:
-            self._first = seen.seen[0]
+            self._first = seen.seen[0].trajectories
         return Acting(self._policy, theta), seen.environment_steps
 
     def earned_after(self, step: int, rate: float) -> float:
@@ -251,17 +257,34 @@ class TrustRegionLearner(PolicyLearner):
         check_fields(self, "above 0", "max_divergence")
         check_fields(self, "at least 0", "damping")
 
+    def played_policies(self) -> int:
+        """How many policies play `trajectories` in each task of an iteration; two halves are of one policy."""
+        return 2
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        assert isinstance(tasks, ControlTasks)
+        return self.meta_batch * self.trajectories * self.played_policies() * tasks.trial_steps
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         policy = self.policy(tasks)
-        state = start.copy() if start else State(parameters=policy.initialise(seed, tasks.device))
+        state = start.copy() if start else State(parameters=self.initial_parameters(policy, tasks, seed))
         while True:
             recorded = self.play(policy, state.parameters, tasks, seed, state.step)
-            objective = self.objective(policy, state.parameters, recorded)
-            state.parameters = unflat(self.improved(objective, flat(per_task(state.parameters, 1))), state.parameters)
+            values, theta = self.improved_values(state, recorded, tasks)
+            objective = self.objective(policy, theta, recorded)
+            state.parameters = unflat(self.improved(objective, flat(per_task(theta, 1))), theta) | values
             state.step += 1
             state.environment_steps += environment_steps(recorded)
             state.loss = -float(recorded.outer.trajectories.returns.mean())
             yield state
+
+    def initial_parameters(self, policy: Policy, tasks: TaskDistribution, seed: int) -> Parameters:
+        """All parameters before the first iteration."""
+        return policy.initialise(seed, tasks.device)
+
+    def improved_values(self, state: State, recorded: Part, tasks: TaskDistribution) -> tuple[Parameters, Parameters]:
+        """The parameters beside the policy's after their own step, and those of the policy as they are."""
+        return {}, state.parameters
 
     def play(self, policy: Policy, parameters: Parameters, tasks: TaskDistribution, seed: int, iteration: int) -> Part:
         """The record of an iteration: trajectories of the policy in new tasks."""

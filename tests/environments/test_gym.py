@@ -15,6 +15,8 @@ from benchmarks.environments.gym import ENVIRONMENTS, SuiteEnv  # noqa: E402
 
 IDS = sorted(ENVIRONMENTS)
 TABLES = ("metabench/Bandit-v0", "metabench/TabularMDP-v0")
+#: those whose actions are numbers of one of a few
+DISCRETE = (*TABLES, "metabench/CartPole-v0")
 
 
 def made(environment, **fields):
@@ -46,7 +48,7 @@ def test_its_numbers_are_those_of_the_batch(environment):
         action = env.action_space.sample()
         seen, reward, terminated, truncated, _ = env.step(action)
         given = torch.from_numpy(np.asarray(action))
-        together = given.expand(2, 1) if environment in TABLES else given.double().expand(2, 1, -1)
+        together = given.expand(2, 1) if environment in DISCRETE else given.double().expand(2, 1, -1)
         chance = torch.from_numpy(generator.random((1, 1, tasks.model.step_lanes)))
         done = batch.step(together, chance.expand(2, -1, -1))
         assert np.array_equal(done.observation[1, 0], seen)
@@ -200,6 +202,7 @@ def test_a_seed_or_a_task_begins_a_new_trial():
         ("metabench/Navigation2D-v0", [0.0]),
         ("metabench/Navigation2D-v0", "north"),
         ("metabench/AntVelocity-v0", [np.nan] * 8),
+        ("metabench/CartPole-v0", 0.5),
         *(("metabench/Bandit-v0", action) for action in (1.7, 1.0, -1, 5, True, "1", None, [0, 1], np.nan)),
     ],
 )
@@ -209,6 +212,6 @@ def test_an_action_that_is_none_is_refused_and_changes_nothing(environment, acti
         each.reset(seed=1)
     with pytest.raises(MetabenchError, match="an action is "):
         env.step(action)
-    usual = np.int64(1) if environment in TABLES else np.full(env.action_space.shape, 0.5)
+    usual = np.int64(1) if environment in DISCRETE else np.full(env.action_space.shape, 0.5)
     assert np.array_equal(env.step(usual)[0], twin.step(usual)[0])
     assert bool(env.env.state.isfinite().all())
