@@ -135,15 +135,17 @@ def mark(result: Result, x: float) -> pd.DataFrame:
 
 
 def curves(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], alpha: float = 0.16, **style: Any) -> None:
-    """A line with its band for each name in a frame of marks; hollow marks lie on it."""
+    """A line with its band for each name in a frame of marks; where only some are hollow, those lie on all lines."""
+    mixed = []
     for (_, label), own in frame.groupby(["name", "label"], sort=False):
         look = looks[str(label)]
         drawn = {"color": look.tone, "linestyle": look.dash, "marker": look.marker, **style}
         axes.plot(own["x"], own["value"], **drawn, **face(own["hollow"].all()))
-        if (some := own[own["hollow"] & ~own["hollow"].all()]).size:
-            axes.plot(some["x"], some["value"], **{**drawn, "linestyle": "none"}, **face(True))
-        if alpha and len(own) > 1:
-            svg.band(axes, own["x"], own["low"], own["high"], color=look.tone, alpha=alpha)
+        svg.band(axes, own["x"], own["low"], own["high"], color=look.tone, alpha=alpha)
+        if own["hollow"].nunique() > 1:
+            mixed.append((own[own["hollow"]], {**drawn, "linestyle": "none", **face(True)}))
+    for some, drawn in mixed:
+        axes.plot(some["x"], some["value"], **drawn)
 
 
 def levels(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], last: float) -> None:

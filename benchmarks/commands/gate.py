@@ -59,7 +59,9 @@ def _exact(accept: bool, known: Mapping[str, Mapping[str, exact.Counts]], kept: 
     for finding in findings:
         typer.echo(f"exact: {finding.step}: {finding.verdict}" + (f": {finding.message}" if finding.message else ""))
     changed = [finding.step for finding in findings if finding.verdict == "changed"]
-    if kept and version in known:
+    if kept and version in known and checkouts.edited():
+        typer.echo("trend: code differs from HEAD; its counts are not added to the history")
+    elif kept and version in known:
         kept.add_counts(checkouts.resolve("HEAD"), len(now), changed)
     if changed:
         typer.echo(

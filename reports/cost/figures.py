@@ -38,7 +38,7 @@ def _by_steps(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
 
 def _ratio_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
-    caption = "Band: 95 % of ours, bootstrap over rounds. Dotted: both readings of the paper's 33 %."
+    caption = "Band: 95 %, bootstrap over rounds. Dotted: both readings of the paper's 33 %."
     if noisy := frames.noisy(group, "points"):
         caption += f" Hollow: {noisy}."
     looks, frame = looks_of(group["label"]), ratio_marks(group)
@@ -58,7 +58,7 @@ def ratio_marks(ratios: pd.DataFrame) -> pd.DataFrame:
 
 def _draw_ratios(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     others = frame["label"] != frames.OURS
-    curves(axes, frame[others], looks, alpha=0, linewidth=1.1, markersize=4)
+    curves(axes, frame[others], looks, alpha=0.08, linewidth=1.1, markersize=4)
     curves(axes, frame[~others], looks, alpha=0.2, linewidth=2.2, markersize=6)
     ratio_axes(axes, frame)
 
