@@ -65,9 +65,9 @@ class Look:
         return f"--{self.kind}-{self.index}"
 
     @property
-    def shape(self) -> str:
-        """Its marker as an SVG path in a 12 x 12 box."""
-        return SHAPES[self.marker]
+    def classes(self) -> str:
+        """The CSS classes of what its marker stands before, see `css_shapes`."""
+        return f"marker {self.variable[2:]} mark-{list(SHAPES).index(self.marker)}"
 
 
 #: family -> its methods and their colours (on white, on dark): tones of one hue, no two alike
@@ -231,6 +231,14 @@ def mapped(table: Mapping[str, Look]) -> dict[str, Any]:
         "dashes": {label: "" if look.dash == "-" else look.dash[1] for label, look in table.items()},
         "markeredgewidth": 0,
     }
+
+
+def css_shapes(table: Mapping[str, Look]) -> str:
+    """CSS rules of the markers: a class for each colour, and one for each shape in a box of 12 x 12."""
+    shown = dict.fromkeys(look.variable for look in (*map(implementation, IMPLEMENTATIONS), *table.values()))
+    colours = [f".{name[2:]}::before {{ background: var({name}); }}" for name in shown]
+    shapes = [f".mark-{i}::before {{ clip-path: path('{path}'); }}" for i, path in enumerate(SHAPES.values())]
+    return "\n".join(colours + shapes)
 
 
 def css_variables(table: dict[str, Look], dark: bool) -> str:
