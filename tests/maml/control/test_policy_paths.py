@@ -46,7 +46,8 @@ def test_the_chosen_rates_are_those_of_the_highest_returns(tasks, name):
     """Of one grid for every policy that adapts, so that none is tuned more than the others."""
     learner, state = learner_and_state(tasks, name)
     assert learner.grid == {"test_rates": tuple((rate,) for rate in POLICY_RATES)}
-    rates = [rate for (rate,) in learner.grid["test_rates"]]
+    learner = learner.replace(test_rates=(1.75,))
+    rates = [*(rate for (rate,) in learner.grid["test_rates"]), 1.75]
     returns = torch.tensor([by_itself(learner, state, tasks, rate, 5) for rate in rates])
     chosen, trials = learner.choose(state, tasks, 5)
     assert chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}
