@@ -40,7 +40,7 @@ from maml.inner_loop import InnerLoop, Recorded, detached
 
 ACTOR_RATES = (0.003, 0.01, 0.03, 0.1)
 #: a reward of 1 becomes -10 where the pole falls
-_CARTPOLE: Mapping[str, Any] = {"fall": -11.0}
+_CARTPOLE: Mapping[str, Any] = {"fall": 11.0, "test_steps": (5, 10, 20, 50)}
 _ORIGINS: Mapping[str, Origin] = {
     "cartpole/metacritic": ours(
         "sizes and rates of floodsung/Meta-Critic-Networks; updates of whole episodes: untried"
@@ -63,12 +63,12 @@ class ActorLearner(MetaLearner):
     critic_lr: float = 1e-3
     clip_norm: float = 0.5
     fall: float = 0.0
-    test_steps: tuple[int, ...] = adaptation_field((5, 10, 20, 50))
+    test_steps: tuple[int, ...] = adaptation_field((5, 10, 20))
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "hidden", "values")
         check_fields(self, "above 0", "critic_lr", "clip_norm")
-        check_fields(self, "at least 0", "test_steps")
+        check_fields(self, "at least 0", "fall", "test_steps")
         if not self.test_steps:
             raise ValueError("test_steps = () is empty")
 
@@ -101,7 +101,7 @@ class MetaCritic(ActorLearner):
     values: hidden layers of the value network. encoder: units of the encoder's LSTM. embedding: numbers that it makes
         of the last `window` transitions of each trajectory.
     critic_lr, clip_norm: Adam's rate for critic and encoder, and the bound on their gradient.
-    fall: added to the reward where an episode ends by itself.
+    fall: taken from the reward where an episode ends by itself.
     test_lr: Adam's rate for actors at test; 0: `actor_lr`. test_steps: updates reported at test, headline last.
     """
 
@@ -240,7 +240,7 @@ class ActorCritic(ActorLearner):
 
     hidden, activation: layers of the actor, and their non-linearity. actor_lr: Adam's rate for it.
     values, critic_lr, clip_norm: hidden layers of the value network, Adam's rate for it, and the bound on its gradient.
-    fall: added to the reward where an episode ends by itself. test_steps: updates reported, headline last.
+    fall: taken from the reward where an episode ends by itself. test_steps: updates reported, headline last.
     """
 
     fits: ClassVar[bool] = False

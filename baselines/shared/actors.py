@@ -56,7 +56,7 @@ class Adam:
 @dataclass
 class Coached:
     """A source of experience: trajectories with the advantages of returns over what a judge says of them, neither
-    centred nor scaled. fall: added to the reward of a step after which an episode ends by itself."""
+    centred nor scaled. fall: taken from the reward of a step after which an episode ends by itself."""
 
     source: Source
     judge: Judge
@@ -67,7 +67,7 @@ class Coached:
         seen: Trajectories = self.source.batch(predictor, step)
         if self.fall:
             last = seen.live & seen.terminated
-            seen = dataclasses.replace(seen, rewards=seen.rewards + self.fall * last)
+            seen = dataclasses.replace(seen, rewards=seen.rewards - self.fall * last)
         returns = returns_to_go(seen, self.discount)
         advantages = (returns - self.judge(seen, returns).detach()).masked_fill(~seen.live, 0.0)
         return Experience(seen, advantages, torch.ones_like(advantages[:, 0, 0]))
