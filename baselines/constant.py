@@ -40,6 +40,9 @@ class Constant(MetaLearner):
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "batch_size")
 
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return self.batch_size
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         zero = torch.zeros(tasks.outputs, dtype=torch.float64, device=tasks.device)
         state = start.copy() if start else State(parameters={"mean": zero})

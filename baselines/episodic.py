@@ -22,7 +22,7 @@ from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameter
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, Statistics, join, network_for, split
 from benchmarks.models.normalisation import fresh_statistics
-from benchmarks.training import descend, training_indices
+from benchmarks.training import descend, examples_of, training_indices
 from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
 
@@ -176,6 +176,9 @@ class Episodic(EmbeddingLearner):
     def training_episodes(self, trained_on: TaskDistribution, indices: Sequence[int] | np.ndarray) -> Episodes:
         """Training episodes with the shots and queries of training."""
         return trained_on.episodes("train", indices, shots=self.training_shot or None, queries=self.training_queries)
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int | None:
+        return examples_of(self.trained_on(tasks), self.training_shot, self.training_queries, self.meta_batch)
 
     def check_data(self, tasks: TaskDistribution) -> None:
         self.training_episodes(self.trained_on(tasks), [0])

@@ -113,6 +113,9 @@ class FineTune(MetaLearner):
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps
 
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return self.batch_size
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         """As `MetaLearner.fit`. The buffer ``extra.mean``, ``[d]``, is the running mean of training embeddings."""
         network = network_for(tasks, self.backbone, outputs=tasks.pooled_outputs("train"))

@@ -76,6 +76,13 @@ class MetaBaseline(Episodic):
             return self
         return self.replace(pretraining_steps=meta_steps * PRETRAINING_STEPS // (PRETRAINING_STEPS + EPISODIC_STEPS))
 
+    def examples_per_step(self, tasks: TaskDistribution) -> int | None:
+        """The mean over both stages of a fit that the budget divides between them."""
+        if self.pretraining_steps is not None:
+            return None
+        seen = PRETRAINING_STEPS * self.pretraining_batch + EPISODIC_STEPS * (super().examples_per_step(tasks) or 0)
+        return round(seen / (PRETRAINING_STEPS + EPISODIC_STEPS))
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         last = PRETRAINING_STEPS if self.pretraining_steps is None else self.pretraining_steps
         left, state = last - (start.step if start else 0), start

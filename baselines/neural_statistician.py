@@ -18,44 +18,23 @@ Deviations and choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from baselines.episodic import Episodic
+from baselines.shared.gaussian import Gaussian, divergence
+from baselines.shared.pictures import MAPS, coarser, decoder, drawn
 from baselines.shared.similarity import class_means
 from benchmarks.api import Episodes, Parameters, TaskDistribution
 from benchmarks.checks import check_fields
-from benchmarks.models import Network, Statistics, perceptron, register_backbone
+from benchmarks.models import Network, Statistics, perceptron
 from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
-
-#: feature maps of the encoder's three blocks, by name of the backbone; the decoder has them in reverse
-MAPS = {"statistician": (64, 128, 256), "statistician-reduced": (32, 64, 128)}
-
-
-class Gaussian(NamedTuple):
-    """Independent normal distributions: the mean and the logarithm of the variance of each number."""
-
-    mean: Tensor
-    log_variance: Tensor
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw, with a gradient."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
-        return self.mean + (0.5 * self.log_variance).exp() * noise
-
-
-def divergence(first: Gaussian, second: Gaussian) -> Tensor:
-    """KL(first || second), summed over the last axis."""
-    difference = first.log_variance - second.log_variance
-    distance = (first.mean - second.mean).square() * (-second.log_variance).exp()
-    return 0.5 * (difference.exp() - difference - 1 + distance).sum(-1)
 
 
 def lower_bound(log_likelihood: Tensor, latent: Gaussian, prior: Gaussian, context: Gaussian) -> Tensor:
@@ -119,12 +98,7 @@ class NeuralStatistician(Episodic):
         parameters: Parameters = {}
         for name, each in sizes.items():
             parameters |= perceptron.initialise(name, each, generator)
-        for level, (inputs, outputs) in enumerate(pairwise((maps[0], *maps))):
-            for layer, channels in enumerate((inputs, outputs, outputs)):
-                shape = (outputs, channels, *((3, 3) if layer < 2 else (2, 2)))
-                bound = math.sqrt(6 / (channels + outputs) / math.prod(shape[2:]))
-                parameters[f"draw.{level}.{layer}"] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
-        return parameters | perceptron.initialise("ink", (maps[-1], 1), generator)
+        return parameters | decoder(maps, generator)
 
     def statistics(self, parameters: Parameters, embedded: Tensor) -> Tensor:
         """The vector of each example, ``[..., hidden]``, from embeddings ``[..., d]``. q(c | D) takes their mean."""
@@ -161,59 +135,16 @@ class NeuralStatistician(Episodic):
         c = context.sample(generator).unsqueeze(1)
         each_c = c.expand(-1, embedded.shape[1], -1)
         latent = self.distribution(parameters, "latent", torch.cat((embedded, each_c), -1))
-        logits = self.drawn(parameters, torch.cat((latent.sample(generator), each_c), -1), pictures.shape[-2:])
+        code = torch.cat((latent.sample(generator), each_c), -1).flatten(0, 1)
+        coarse = F.elu(perceptron.outputs_of(parameters, "decoder", code, F.elu))
+        size = pictures.shape[-2:]
+        logits = drawn(parameters, coarse.unflatten(1, (-1, *coarser(size, 3))), size).view_as(pictures[:, :, 0])
         ink = -F.binary_cross_entropy_with_logits(logits, pictures[:, :, 0], reduction="none").sum((2, 3))
         bound = lower_bound(ink, latent, self.distribution(parameters, "prior", c), context)
         return -bound.mean() / embedded.shape[1]
-
-    def drawn(self, parameters: Parameters, code: Tensor, size: Sequence[int]) -> Tensor:
-        """The logits of ink ``[S, n, height, width]`` for z and c together, ``[S, n, latent + context]``."""
-        x = F.elu(perceptron.outputs_of(parameters, "decoder", code.flatten(0, 1), F.elu))
-        x = x.unflatten(1, (-1, *coarser(size, 3)))
-        for level in range(3):
-            for layer in range(2):
-                x = F.elu(normalised(F.conv2d(x, parameters[f"draw.{level}.{layer}"], padding=1)))
-            x = F.conv_transpose2d(x, parameters[f"draw.{level}.2"], stride=2)
-            height, width = coarser(size, 2 - level)
-            x = F.elu(normalised(x[..., :height, :width]))
-        ink = perceptron.outputs_of(parameters, "ink", x.movedim(1, -1))
-        return ink.squeeze(-1).unflatten(0, code.shape[:2])
 
 
 def in_sets(values: Tensor, y: Tensor, way: int) -> Tensor:
     """Examples ``[T, n, ...]`` with as many of each label y ``[T, n]``, by label: ``[T * way, n / way, ...]``."""
     rows = torch.arange(len(y), device=y.device).unsqueeze(1)
     return values[rows, y.argsort(dim=1, stable=True)].reshape(len(y) * way, -1, *values.shape[2:])
-
-
-def coarser(size: Sequence[int], halvings: int) -> tuple[int, ...]:
-    """Height and width after this many convolutions of stride 2."""
-    return tuple(-(-side // 2**halvings) for side in size)
-
-
-def normalised(x: Tensor) -> Tensor:
-    """Batch-norm with the batch's own statistics, without scale and shift."""
-    return F.batch_norm(x, None, None, training=True)
-
-
-def encoder(input_shape: tuple[int, ...], maps: Sequence[int]) -> nn.Module:
-    """Three blocks of three 3x3 convolutions, the last of stride 2, each with batch-norm and ELU."""
-    layers: list[nn.Module] = []
-    channels = input_shape[0]
-    for block in maps:
-        for stride in (1, 1, 2):
-            layers += [nn.Conv2d(channels, block, 3, stride, 1), nn.BatchNorm2d(block), nn.ELU()]
-            channels = block
-    return nn.Sequential(*layers, nn.Flatten())
-
-
-def full_encoder(input_shape: tuple[int, ...]) -> nn.Module:
-    return encoder(input_shape, MAPS["statistician"])
-
-
-def reduced_encoder(input_shape: tuple[int, ...]) -> nn.Module:
-    return encoder(input_shape, MAPS["statistician-reduced"])
-
-
-register_backbone("statistician", full_encoder)
-register_backbone("statistician-reduced", reduced_encoder)

@@ -23,7 +23,7 @@ from benchmarks.checks import check_fields
 from benchmarks.models import Network, network_for
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
-from benchmarks.training import descend, training_indices
+from benchmarks.training import descend, examples_of, training_indices
 from maml.inner_loop import detached, per_task
 from maml.losses import supervised_loss
 
@@ -59,6 +59,9 @@ class Oracle(MetaLearner):
     def refuses(self, tasks: TaskDistribution) -> str | None:
         normalised = network_for(tasks, self.backbone).normalised
         return "oracle takes a backbone without batch-norm" if normalised else None
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return examples_of(tasks, queries=None, episodes=self.meta_batch)
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         network = self._network(tasks, tasks.episodes("train", training_indices(seed, 0, 1)).support)

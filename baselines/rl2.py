@@ -117,6 +117,10 @@ class RL2(MetaLearner):
     def reported_steps(self) -> tuple[int, ...]:
         return tuple(range(self.trial_episodes))
 
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        assert isinstance(tasks, ControlTasks)
+        return self.meta_batch * self.trial_episodes * tasks.trial_steps
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         assert isinstance(tasks, ControlTasks)
         begin = start or self.initial(tasks, seed)

@@ -33,7 +33,7 @@ from baselines.episodic import Episodic
 from benchmarks.api import Episodes, LabelledSet, Memory, MetaLearner, Parameters, Predictor, State, TaskDistribution
 from benchmarks.checks import check_fields
 from benchmarks.models import Network, join, split
-from benchmarks.training import descend, training_indices
+from benchmarks.training import descend, examples_of, training_indices
 from maml.inner_loop import detached
 from maml.losses import supervised_loss
 
@@ -124,6 +124,9 @@ class SequenceLearner(MetaLearner):
 
         begin = self.initial(tasks, seed)
         yield from descend(begin, loss, learning_rate=self.meta_lr, optimiser=self.optimiser, start=start)
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return examples_of(tasks, self.training_shot, self.training_queries, self.meta_batch)
 
     def _training_episodes(self, tasks: TaskDistribution, indices: Sequence[int] | np.ndarray) -> Episodes:
         return tasks.episodes("train", indices, shots=self.training_shot or None, queries=self.training_queries)

@@ -84,8 +84,7 @@ class LabelledSet:
     classes: ``[T, n]`` int64, the class of each example in the whole data set (None for regression).
     items: ``[T, n]`` int64, the example's number in the whole data set (None where every example is a new draw).
     parameters: ``[T, p]``, what an oracle knows of each task, on support sets of task distributions that offer
-        "parameters". Only methods that need "parameters" read it.
-    """
+        "parameters". Only methods that need "parameters" read it."""
 
     x: Tensor
     y: Tensor
@@ -121,8 +120,7 @@ class State:
     buffers, moments: running statistics, and the optimiser's moments. examples, environment_steps: data used so far.
     loss: of the last meta-step; None for a learner without one. One that is not finite counts as divergence.
 
-    A learner may yield one state whose tensors change in place. Copy a state if you keep it.
-    """
+    A learner may yield one state whose tensors change in place. Copy a state if you keep it."""
 
     parameters: Parameters = field(default_factory=dict)
     buffers: Parameters = field(default_factory=dict)
@@ -315,16 +313,18 @@ class MetaLearner(Configured):
         return (0,)
 
     def for_budget(self, meta_steps: int) -> Self:
-        """The learner for a fit of ``meta_steps``: a schedule that ends with the budget puts the number in a field,
-        since the record and the key of the fit hold all fields. A linear decay is
+        """The learner for a fit of ``meta_steps``: a schedule that ends with the budget has the number in a field, e.g.
         ``return self if self.anneal_over else self.replace(anneal_over=meta_steps)``."""
         return self
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int | None:
+        """Examples (environment steps, at most) that a meta-step sees; None: a profile has to give meta-steps."""
+        return None
 
     def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
         """The learner with its execution plan (`benchmarks.execution.plans`) settled, and the plan as plain data.
 
-        meta_steps: how many remain. forced: a spelled plan in place of the rule's. Compiles if the plan says so.
-        Changes nothing that is learned."""
+        meta_steps: how many remain. forced: a spelled plan, not the rule's. It may compile, and changes no result."""
         return self, {}
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:

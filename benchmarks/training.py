@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 
-from benchmarks.api import Diverged, Parameters, State
+from benchmarks.api import Diverged, Parameters, State, TaskDistribution
 
 #: (parameters, buffers, step) -> a scalar loss with its graph, and the number of examples used
 Loss = Callable[[Parameters, Parameters, int], tuple[Tensor, int]]
@@ -144,3 +144,10 @@ def _moments(state: State, name: str, leaf: Tensor) -> tuple[Tensor, Tensor, Ten
 def training_indices(seed: int, step: int, meta_batch: int) -> np.ndarray:
     """The numbers of the training episodes of a meta-step, ``[meta_batch]``: different for every seed and step."""
     return np.arange(meta_batch, dtype=np.int64) + step * meta_batch + (seed << 40)
+
+
+def examples_of(tasks: TaskDistribution, shots: int = 0, queries: int | None = 0, episodes: int = 1) -> int:
+    """How many labelled examples episodes have. shots, queries: per class, or per task in regression; 0 shots, and
+    None for the queries: the task's own."""
+    own, classes = tasks.config(), tasks.outputs if tasks.kind == "classification" else 1
+    return int(episodes * classes * ((shots or own["shot"]) + (own["queries"] if queries is None else queries)))

@@ -26,7 +26,7 @@ from benchmarks.models import Network, network_for
 from benchmarks.models.network import applied
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
-from benchmarks.training import MetaGradient, descend, training_indices
+from benchmarks.training import MetaGradient, descend, examples_of, training_indices
 from maml.gradient import QueryLoss, gradient_of, held_bytes, planned_gradient, rule, steps_in_threads, summed_gradient
 from maml.inner_loop import RATES, GradientDescent, UpdateRule, detached
 from maml.losses import LossScale, loss_factor
@@ -150,7 +150,7 @@ class MAML(MetaLearner):
         assert plan is not None
         objective = self._objective(tasks, self.inner_lr, plan)
         gradient = cache(lambda *stage: gradient_of(dataclasses.replace(objective, **dict(stage)), plan))
-        queries, examples = self._queries(tasks), self.meta_batch * self._examples(tasks)
+        queries, examples = self._queries(tasks), self.examples_per_step(tasks)
 
         def meta_gradient(parameters: Parameters, buffers: Parameters, step: int) -> MetaGradient:
             indices = training_indices(seed, step, self.meta_batch)
@@ -202,10 +202,8 @@ class MAML(MetaLearner):
     def _queries(self, tasks: TaskDistribution) -> int:
         return self.training_queries or tasks.config()["shot"]
 
-    def _examples(self, tasks: TaskDistribution) -> int:
-        """Support and query examples of one training task."""
-        classes = tasks.outputs if tasks.kind == "classification" else 1
-        return int((tasks.config()["shot"] + self._queries(tasks)) * classes)
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return examples_of(tasks, queries=self._queries(tasks), episodes=self.meta_batch)
 
     def planned(self, tasks: TaskDistribution, meta_steps: int, forced: str = "") -> tuple[Self, dict[str, Any]]:
         indices = training_indices(0, 0, self.meta_batch)
@@ -213,7 +211,7 @@ class MAML(MetaLearner):
             lambda plan: self._objective(tasks, self.inner_lr, plan),
             lambda some: tasks.episodes("train", indices[some], queries=self._queries(tasks)),
             lambda: self.initial(tasks, 0),
-            (self.meta_batch, meta_steps, self._examples(tasks)),
+            (self.meta_batch, meta_steps, self.examples_per_step(tasks) // self.meta_batch),
             tasks.device,
             forced,
         )

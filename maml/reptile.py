@@ -42,7 +42,7 @@ from benchmarks.checks import check_fields
 from benchmarks.models import Network, NetworkPredictor, join, network_for, split
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.registry import register_method
-from benchmarks.training import training_indices
+from benchmarks.training import examples_of, training_indices
 from maml.inner_loop import RATES, GradientDescent, InnerLoop, TaskLoss, UpdateRule, detached, per_task
 from maml.losses import supervised_loss
 
@@ -126,6 +126,9 @@ class Reptile(MetaLearner):
 
     def for_budget(self, meta_steps: int) -> Self:
         return self if self.anneal_over else self.replace(anneal_over=meta_steps)
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        return examples_of(tasks, self.training_shot, episodes=self.meta_batch)
 
     def epsilon(self, step: int) -> float:
         """The outer rate of a meta-step, counted from 0."""

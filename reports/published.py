@@ -88,7 +88,7 @@ class Ours:
     standard_error: over episodes and, with two or more seeds, over seeds.
     deviation: between episodes, of the mean over seeds.
     seed_variance: between training runs; None for one seed.
-    full_budget: whether the fit had the published number of meta-steps.
+    full_budget: whether the fit had the published number of meta-steps, or stood still before.
     carried: the few episodes that carry the mean, in words; empty where none do.
     """
 
@@ -206,9 +206,12 @@ def ours(row: Row, step: int | None = None, scores: np.ndarray | None = None) ->
 
 
 def _full(record: Record) -> bool:
-    """Whether the fit had the published number of meta-steps; where none is published, whether it had its budget."""
+    """Whether the fit had the published number of meta-steps, or stood still before; where none is published, whether
+    it had its budget."""
     training = record.training
     if training is None:
+        return True
+    if training.stopped_by == "standstill" and not training.under_trained:
         return True
     if training.published_meta_steps:
         return training.meta_steps >= training.published_meta_steps

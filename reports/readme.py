@@ -43,7 +43,7 @@ ORDER = ("quick", "learners", "standard", "paper")
 WAYS = ("agrees", "above", "below")
 #: columns next to the scores
 DETAILS = (
-    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "of budget", "examples"),
+    *("rank", "groups", "sd over seeds", "steps at test", "meta-steps", "stood still at", "of budget", "examples"),
     *("environment steps", "training"),
 )
 

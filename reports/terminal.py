@@ -24,7 +24,7 @@ LINES, LISTED = 60, 5
 #: methods of a group in a table: the first number with which all tests have room, else the last
 MOST = (100, 24, 18, 12, 8)
 #: details next to the scores of a full table, if there is room
-SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of budget", "training")
+SHOWN = ("rank", "groups", "seeds", "sd over seeds", "of budget", "stood still at", "training")
 #: columns between two tables
 GAP = 3
 NOTHING = "No evaluation has finished yet."

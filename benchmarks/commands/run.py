@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +49,9 @@ def run(
         Option(metavar="GB", help="Memory limit of each process. [default: its share of 80 % of the memory]"),
     ] = None,
     only: Annotated[str, Option(metavar="WHICH", help="all, failed or missing.")] = "all",
+    executor: Annotated[
+        str, Option(metavar="WHERE", help="local, local:gpus=4,per=2, ray:HOST:PORT or slurm:workers=16,partition=gpu.")
+    ] = "local",
     store: StoreOption = None,
 ) -> None:
     """Train methods and test them on tasks.
@@ -78,13 +80,16 @@ def run(
         threads=threads,
         memory=memory,
         only=only,
+        executor=executor,
         store=store,
         verbose=True,
     )
     where = options.where([store] if store else None, profile)
     if done.cells:
-        with contextlib.suppress(ModuleNotFoundError):  # intervals take scipy, which training does not need
+        try:
             terminal.show(done.store, screen(), where=where)
+        except ModuleNotFoundError as missing:  # intervals take scipy, which training does not need
+            typer.echo(f"no table of scores: it needs {missing.name}, which is not installed here")
     for line in failed_adaptations(_evaluations(done)):
         typer.echo(line)
     failed = f"; {len(done.failed)} of {len(done.outcomes)} cells failed" if done.failed else ""

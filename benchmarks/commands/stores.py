@@ -24,8 +24,9 @@ def keep(
     profile: ProfileOption = "quick",
     store: StoreOption = None,
 ) -> None:
-    """Copy records with their scores and curves, without trained states: a small store to commit or to send.
+    """Copy records with scores of episodes and curves, without trained states: a small store to commit or to send.
 
+    Scores of single queries and numbers of single meta-steps go, and films keep six pictures; all tables stay.
     Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
     from benchmarks.records import copies
 

@@ -38,7 +38,8 @@ def results(store: str | Path) -> pd.DataFrame:
     step       int32    inner steps taken before the prediction
     headline   bool     whether the tables report this step; other steps have the first 100 episodes only
     episode    int32    number of the test episode, the same for every method and seed
-    query      int32    number of the query (or of the trajectory) in its episode
+    query      int32    number of the query (or of the trajectory) in its episode; -1 in a copy by ``metabench keep``,
+                        whose scores are means over queries
     score      float32  1 or 0 (right or wrong), squared error in squared units of the target, or return
     class      int32    class of the query in the whole data set, item: its number there; -1 where there is none
     key        category of the record
@@ -122,15 +123,16 @@ def _scores(store: Store, numbers: Sequence[int], tests: Sequence[Tested]) -> di
             if values is None:
                 continue
             episode, query = np.indices(values.shape, "int32")
+            whole, none = "queries" not in record.thinned, np.full(values.shape, -1, "int32")
             block = {
                 "test": np.full(values.shape, number),
                 "step": np.full(values.shape, row.step, "int32"),
                 "headline": np.full(values.shape, row.step == tested.test.headline_step),
                 "episode": episode,
-                "query": query,
+                "query": query if whole else none,
                 "score": values.astype("float32"),
-                "class": examples["classes"][: len(values)] if examples else np.full(values.shape, -1, "int32"),
-                "item": examples["items"][: len(values)] if examples else np.full(values.shape, -1, "int32"),
+                "class": examples["classes"][: len(values)] if examples and whole else none,
+                "item": examples["items"][: len(values)] if examples and whole else none,
             }
             for name, array in block.items():
                 found.setdefault(name, []).append(array.reshape(-1))

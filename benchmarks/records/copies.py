@@ -12,34 +12,38 @@ from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Record
 from benchmarks.records.store import FILES, Store
+from benchmarks.records.thinning import episode_means, thin
 
 #: how the arrays of an exhibit that hold pictures end
 PICTURES = "_images"
 
 
 def keep(source: Store, target: Store) -> tuple[int, int]:
-    """Copy every record without its trained states and without pictures that may not be passed on.
+    """Copy every record, thinned, without its trained states and without pictures that may not be passed on.
 
-    Returns how many records the copy has of the source, and how many of them lost pictures. A record that ``target``
-    holds with its states stays as it is. Raises `MetabenchError` where both are one folder, and for a target with other
+    Returns how many records the copy has of the source, and how many of them lost pictures. What a ``target`` with
+    trained states holds stays as it is. Raises `MetabenchError` where both are one folder, and for a target with other
     records than the source's: a copy is of one store."""
     _apart([source], target)
     bare = 0
     records = _records(source)
-    others = {record.key for record in target.records()} - {record.key for record in records}
+    there = {record.key: record for record in target.records()}
+    whole = any("state" in record.files for record in there.values())
+    others = there.keys() - {record.key for record in records}
     if others:
         raise MetabenchError(
             f"{target.path} holds {len(others)} record{'s' * (len(others) > 1)} that {source.path} lacks: name another "
             "folder, or join stores with `metabench merge`"
         )
+    fits = {record.key for record in records if record.ok and record.cell == "fit"}
     for record in records:
-        own = target.get(record.key)
-        if own is not None and own.ok and "state" in own.files:
+        own = there.get(record.key)
+        if whole and own is not None and own.ok:
             continue
         arrays = _intact("arrays", record, source) or {}
         shown = {name: array for name, array in arrays.items() if not _withheld(record, name)}
         bare += len(shown) < len(arrays)
-        _copy(record, source, target, shown or None, None)
+        _copy(source, target, *thin(record, _intact("scores", record, source), shown, fits))
     return len(records), bare
 
 
@@ -56,14 +60,14 @@ def merge(sources: Sequence[Store], target: Store) -> int:
             known = chosen.get(record.key)
             if known is not None and not _same(record, store, *known):
                 contradictions.append(f"{record.label} ({record.key}): {known[1].path} and {store.path}")
-            # a finished record goes before a failed one, and one with its states before one without
-            if known is None or (record.ok, len(record.files)) > (known[0].ok, len(known[0].files)):
+            # finished before failed, with states before without, whole before thinned
+            if known is None or _worth(record) > _worth(known[0]):
                 chosen[record.key] = record, store
     if contradictions:
         raise MetabenchError(f"the same key with other scores: {'; '.join(contradictions)}")
     for record, store in chosen.values():
         if store is not target:
-            _copy(record, store, target, _intact("arrays", record, store), _intact("state", record, store))
+            _copy(store, target, record, *(_intact(kind, record, store) for kind in ("scores", "arrays", "state")))
     return len(chosen)
 
 
@@ -96,8 +100,11 @@ def _records(source: Store) -> list[Record]:
     return found
 
 
-def _copy(record: Record, source: Store, target: Store, arrays: Any, state: Any) -> None:
-    scores = _intact("scores", record, source)
+def _worth(record: Record) -> tuple[bool, int, int]:
+    return record.ok, len(record.files), -len(record.thinned)
+
+
+def _copy(source: Store, target: Store, record: Record, scores: Any, arrays: Any, state: Any = None) -> None:
     if record.digest is not None:
         examples = source.episodes(record.digest)
         target.write_episodes(examples or _damaged(source, f"episodes/{record.digest}.npz", record))
@@ -119,13 +126,16 @@ def _damaged(store: Store, file: str, record: Record) -> NoReturn:
 
 
 def _same(record: Record, store: Store, other: Record, holder: Store) -> bool:
-    """Whether two records of one key agree: failed ones always do, finished evaluations where all scores are equal."""
+    """Whether two records of one key agree: failed ones always do, finished evaluations where all scores are equal, of
+    episodes where one is thinned."""
     finished = record.ok and other.ok and record.cell == "evaluation"
     if not finished or record.files.get("scores") == other.files.get("scores"):
         return True
     import numpy as np
 
     one, two = store.scores(record) or {}, holder.scores(other) or {}
+    if "queries" in (*record.thinned, *other.thinned):
+        one, two = ({name: episode_means(values) for name, values in each.items()} for each in (one, two))
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
 
 

@@ -58,8 +58,8 @@ def content_key(value: Any) -> str:
 
 
 def sealed(value: dict[str, Any]) -> bytes:
-    """A JSON object as text, with the SHA-256 of all its other entries under "sha256"."""
-    return json.dumps(value | {"sha256": _text_hash(value)}, indent=1, allow_nan=False).encode()
+    """A JSON object as text, an entry per line, with the SHA-256 of all its other entries under "sha256"."""
+    return json.dumps(value | {"sha256": _text_hash(value)}, indent=0, allow_nan=False).encode()
 
 
 def unseal(value: dict[str, Any]) -> bool:

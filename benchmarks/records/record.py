@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,14 +13,14 @@ from benchmarks.records.entries import Facts, Setting, Timed, missing
 from benchmarks.records.origin import Git as Git
 from benchmarks.records.origin import Machine as Machine
 from benchmarks.records.plain import Unreadable, plain, read, whole
+from benchmarks.records.training import Budget as Budget
+from benchmarks.records.training import CurvePoint as CurvePoint
+from benchmarks.records.training import Training as Training
 
 SCHEMA = 2
 Kind = Literal["fit", "evaluation", "cost"]
 Status = Literal["ok", "skipped", "error", "timeout", "out-of-memory", "diverged"]
 
-#: a fit with less of its budget (without one: with fewer examples or environment steps) is under-trained even where
-#: validation stands still: MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps
-LEAST_SHARE, LEAST_SEEN = 0.1, 100_000
 T = TypeVar("T")
 
 
@@ -58,77 +57,6 @@ class Task:
     def shot(self) -> int | None:
         """Support examples per class (or per task) of the variant; None for tasks without."""
         return whole(self.fields.get("shot"))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The limits of a fit; the seconds count training alone."""
-
-    meta_steps: int
-    seconds: float
-    validation_episodes: int
-    validations: int
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One validation. loss: the mean training loss of the last 100 meta-steps. score: None where it was not finite.
-    robust: the score that selects, where an error counts as no higher than the best constant's. failed: adaptations
-    that failed. Both are None in older records."""
-
-    step: int
-    seconds: float
-    examples: int
-    environment_steps: int
-    loss: float | None
-    score: float | None
-    standard_error: float | None
-    robust: float | None = None
-    failed: int | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a fit went. fit: its key. share: of the published budget, or of the task's. best_step: of the state that is
-    tested as "best". best_validation: its robust score (the mean in older records). regime: of batch-norm. threads
-    (they decide the last bits of a float), pace (`machine.pace` at its end): None in converted records."""
-
-    fit: str
-    method: str
-    meta_steps: int
-    published_meta_steps: int | None
-    share: float | None
-    still_improving: bool
-    seconds: float
-    examples: int
-    environment_steps: int
-    stopped_by: str
-    best_step: int | None
-    best_validation: float | None
-    curve: tuple[CurvePoint, ...]
-    parameters: int
-    regime: str | None = None
-    threads: int | None = None
-    pace: float | None = None
-
-    @property
-    def under_trained(self) -> bool:
-        """Whether the fit had less than its budget, and either less than a tenth of it or validation that still
-        improved in its last quarter. Without a budget `LEAST_SEEN` takes the place of the tenth."""
-        if self.share is None:
-            return self.still_improving or (self.examples or self.environment_steps) < LEAST_SEEN
-        return self.share < 1 and (self.still_improving or self.share < LEAST_SHARE)
-
-    @property
-    def of_published(self) -> bool:
-        """Whether `share` is of the published budget, not of the one that this suite states for the task."""
-        published, share = self.published_meta_steps, self.share
-        return bool(published and share is not None and math.isclose(share, self.meta_steps / published))
-
-    @property
-    def failed_validations(self) -> int:
-        """In how many validations an adaptation failed; in older records, how many were not finite."""
-        return sum(point.score is None or bool(point.failed) for point in self.curve)
 
 
 @dataclass(frozen=True)
@@ -223,8 +151,8 @@ class SideFile:
 @dataclass(frozen=True)
 class Record:
     """A finished cell. key: of what determines the result. seed: None where nothing is fitted. plan: how the steps were
-    executed. peak_bytes: the most memory in use. code: the hash of the code that computed it. files: by kind (see
-    `benchmarks.records.store.FILES`). started, finished: UTC."""
+    executed. peak_bytes: the most in use. code: the hash of the code that computed it. files: by kind
+    (`benchmarks.records.store.FILES`). thinned: what a copy left out (`benchmarks.records.thinning`). Times are UTC."""
 
     key: str
     cell: Kind
@@ -252,6 +180,7 @@ class Record:
     started: str = ""
     finished: str = ""
     files: dict[str, SideFile] = field(default_factory=dict)
+    thinned: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property

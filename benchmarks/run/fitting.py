@@ -128,8 +128,9 @@ def train(
     report: Callable[[dict[str, Any]], None],
     checkpoint: Callable[[Progress], None],
 ) -> Progress:
-    """Train to the end of the budget, from where ``progress`` stands.
+    """Train to the end of the budget, from where ``progress`` stands, or until validation has `stood_still`.
 
+    budget: as in a record; ``patience`` only where a standstill ends training.
     The clock runs during meta-steps only: validation, reports and checkpoints don't count."""
     stream = learner.fit(tasks, seed, start=progress.state)
     steps, every = budget["meta_steps"], max(1, budget["meta_steps"] // budget["validations"])
@@ -153,6 +154,9 @@ def train(
         now = time.monotonic()
         if step % every == 0 or step == steps:
             _validate(learner, tasks, budget["validation_episodes"], progress)
+            if stood_still(progress, budget.get("patience", 1.0) * steps, tasks.higher_is_better):
+                progress.stopped_by = "standstill"
+                break
         if now - reported >= REPORT_EVERY:
             reported = now
             left = max(0.0, min((steps - step) * progress.seconds / step, budget["seconds"] - progress.seconds))
@@ -188,6 +192,13 @@ def _validate(learner: MetaLearner, tasks: TaskDistribution, episodes: int, prog
     if math.isfinite(worth) and (best is None or (worth > best if tasks.higher_is_better else worth < best)):
         progress.best = {"step": state.step, "score": worth}
         progress.best_state = state.copy()
+
+
+def stood_still(progress: Progress, meta_steps: float, higher_is_better: bool) -> bool:
+    """Whether no state of the last ``meta_steps`` was the best, and validation is not `still_improving`."""
+    reached = progress.state.step if progress.state else 0
+    waited = reached - progress.best.get("step", reached)
+    return waited >= meta_steps and not still_improving(progress, higher_is_better)
 
 
 def still_improving(progress: Progress, higher_is_better: bool) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checks import LARGEST, check_budget, check_known, check_table, read_toml, unknown
+from benchmarks.checks import LARGEST, check_budget, check_known, check_name, check_table, read_toml, unknown
 from benchmarks.errors import MetabenchError
 
 #: where the rates and the number of steps of a learner come from
@@ -17,10 +16,8 @@ SELECTIONS = ("published", "validation")
 #: the state of a fit that is tested: the best on validation episodes, or the last
 MODELS = ("best", "last")
 FILE = Path(__file__).with_name("profiles.toml")
-#: a profile's name is also the name of its store's folder
-_NAME = re.compile(r"\w[\w.-]*")
 #: the largest numbers of some keys: more is a typing mistake
-_MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7}
+_MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7, "patience": 1}
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ class Block:
     selections: tuple[str, ...] = ("published",)
     models: tuple[str, ...] = ("best",)
     kill_after: float | None = None
+    patience: float | None = None
+    examples: int | None = None
 
     @property
     def limit(self) -> float:
@@ -68,7 +67,7 @@ def load(name: str) -> Profile:
     title, body = _find(name)
     common = dict(body)
     about, tasks = common.pop("about", ""), common.pop("tasks", [])
-    blocks = tuple(_block(title, {**common, **task}) for task in tasks)
+    blocks = tuple(_block(title, _over(common, task)) for task in tasks)
     return Profile(title, about, blocks, _block(title, {**common, "task": ""}))
 
 
@@ -81,7 +80,7 @@ def override(
     moves the limit after which a cell's process is killed."""
     changes: dict[str, Any] = {}
     if meta_steps is not None:
-        changes |= {"meta_steps": meta_steps, "meta_steps_of": {}}
+        changes |= {"meta_steps": meta_steps, "meta_steps_of": {}, "examples": None}
     if episodes is not None:
         changes["episodes"] = episodes
     if seconds is not None:
@@ -122,8 +121,7 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         raise MetabenchError(f"{path} holds {len(known)} profiles: write {path}:name; known: {', '.join(known)}")
     if wanted not in known:
         raise unknown(f"profile in {path}" if own else "profile", wanted, known)
-    if not _NAME.fullmatch(wanted):
-        raise MetabenchError(f"{path}: profile name {wanted!r}: use letters, digits, '-', '_' and '.'")
+    check_name(f"{path}: profile", wanted)
     return wanted, _extended(wanted, file, ())
 
 
@@ -140,18 +138,22 @@ def _extended(name: str, file: Path, above: tuple[tuple[str, Path], ...]) -> dic
     if parent is None:
         return dict(body)
     above = (*above, (name, file))
-    places = [place for place in (file, FILE) if parent in _read(place) and (parent, place) not in above]
+    places = [place for place in (file, FILE) if str(parent) in _read(place) and (parent, place) not in above]
     if not isinstance(parent, str) or not places:
         raise unknown(f"profile in extends of {name!r}", str(parent), {*_read(file), *_read(FILE)} - {name})
     base = _extended(parent, places[0], above)
     common = {key: value for key, value in body.items() if key not in ("extends", "tasks", "about")}
-    if "meta_steps" in common:
-        common.setdefault("meta_steps_of", {})
-    inherited = [{**task, **common} for task in base.pop("tasks", [])]
+    inherited = [_over(task, common) for task in base.pop("tasks", [])]
     by_task = {task["task"]: task for task in inherited}
-    own = [{**by_task.get(task["task"], {}), **task} for task in tasks]
+    own = [_over(by_task.get(task["task"], {}), task) for task in tasks]
     about = body.get("about", f"{parent}, changed")
-    return {**base, **common, "about": about, "tasks": own or inherited}
+    return {**_over(base, common), "about": about, "tasks": own or inherited}
+
+
+def _over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over others. A new budget replaces the old one whole, with those of single methods."""
+    replaced = ("examples", "meta_steps_of") if {"examples", "meta_steps"} & new.keys() else ()
+    return {**{key: value for key, value in old.items() if key not in replaced}, **new}
 
 
 def _is_block(task: Any) -> bool:
@@ -176,7 +178,7 @@ _TYPES: dict[str, Any] = {
     "validations": int,
     "seconds": float,
     "meta_steps": int | str,
-    "meta_steps_of": dict,
+    "meta_steps_of": {str: int | str},
     "otherwise": str,
     "shots": [int],
     "queries": [int],
@@ -185,6 +187,8 @@ _TYPES: dict[str, Any] = {
     "selections": [str],
     "models": [str],
     "kill_after": float,
+    "patience": float,
+    "examples": int,
 }
 
 

@@ -35,8 +35,8 @@ class Choice:
 def choose(
     learner: MetaLearner, state: State, tasks: TaskDistribution, episodes: int, regimes: Sequence[str]
 ) -> dict[str, Choice]:
-    """For each batch-norm regime the values of the learner's ``grid`` and the number of inner steps that score best on
-    the first ``episodes`` validation tasks, by the robust score (`benchmarks.run.scoring.robust`): one task whose
+    """For each batch-norm regime those of the learner's `settings` and the number of inner steps that score best on the
+    first ``episodes`` validation tasks, by the robust score (`benchmarks.run.scoring.robust`): one task whose
     adaptation fails neither chooses a setting nor rules it out."""
     if (own := learner.choose(state, tasks, episodes)) is not None:
         return dict.fromkeys(regimes, Choice(own[0], None, own[1]))
@@ -45,8 +45,7 @@ def choose(
     constant.add(tasks, cut.query)
     best: dict[str, tuple[float, Choice]] = {regime: (-math.inf, Choice()) for regime in regimes}
     trials = 0
-    for values in itertools.product(*learner.grid.values()):
-        fields = dict(zip(learner.grid, values, strict=True))
+    for fields in settings(learner, tasks):
         adapted = learner.replace(**fields).adapt(state, cut.support, tasks)
         for step, predictor in enumerate(itertools.islice(adapted, GRID_STEPS + 1)):
             trials += 1
@@ -57,3 +56,12 @@ def choose(
                 if math.isfinite(score) and score > best[regime][0]:
                     best[regime] = score, Choice(fields, step)
     return {regime: dataclasses.replace(choice, trials=trials) for regime, (_, choice) in best.items()}
+
+
+def settings(learner: MetaLearner, tasks: TaskDistribution) -> list[dict[str, Any]]:
+    """The combinations of the learner's ``grid``, and before them its own values (no field) where the grid lacks a
+    setting of the same facts: what is chosen validates at least as well as what is published."""
+    found = [dict(zip(learner.grid, values, strict=True)) for values in itertools.product(*learner.grid.values())]
+    own = learner.describe(tasks)
+    known = any(learner.replace(**fields).describe(tasks) == own for fields in found)
+    return found if known else [{}, *found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.records.record import LEAST_SEEN, LEAST_SHARE, Training
+from benchmarks.records.record import Training
 
 #: a better method is out of reach if ten gains like that of the last quarter would not close the gap
 GAINS = 10.0
@@ -17,12 +17,10 @@ def reach(fit: Training, higher_is_better: bool, ratio: bool) -> float:
     ratio: gains are log ratios, as for squared errors."""
     if not fit.under_trained:
         return 0.0
-    seen = fit.examples or fit.environment_steps
-    start = seen < LEAST_SEEN if fit.share is None else fit.share < LEAST_SHARE
     found = [(one.step, one.robust if one.robust is not None else one.score) for one in fit.curve]
     known = [(step, value) for step, value in found if value is not None and (value > 0 or not ratio)]
     early = [value for step, value in known if step <= 0.75 * fit.meta_steps]
-    if start or not early:
+    if fit.too_short or not early:
         return math.inf
     best = max if higher_is_better else min
     before, now = best(early), best(value for _, value in known)

@@ -71,7 +71,6 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
     test_rates: rates of the first step at test where one, two ... steps are taken; (): inner_lr.
     """
 
-    grid: ClassVar[Mapping[str, Any]] = {}
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         task: {**settings, "inner_lr": ALPHA[task]} for task, settings in TRAINING.items()
     }
@@ -97,6 +96,9 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         check_fields(self, "above 0", "inner_lr", "meta_lr", "ratio_clip", "critic_rate")
         check_fields(self, "at least 1", "inner_steps", "epochs", "critic")
         check_fields(self, "at least 0", "inner_penalty", "exploration")
+
+    def played_policies(self) -> int:
+        return self.inner_steps + 1
 
     def first_rates(self) -> tuple[float, ...]:
         return self.test_rates or (self.inner_lr,)

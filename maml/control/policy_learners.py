@@ -28,7 +28,7 @@ from benchmarks.api import (
     adaptation_field,
 )
 from benchmarks.checks import check_fields
-from benchmarks.environments import Rollouts, Trajectories
+from benchmarks.environments import ControlTasks, Rollouts, Trajectories
 from benchmarks.environments.rollout import Counter
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.training import training_indices
@@ -256,6 +256,14 @@ class TrustRegionLearner(PolicyLearner):
         check_fields(self, "at least 1", *counts)
         check_fields(self, "above 0", "max_divergence")
         check_fields(self, "at least 0", "damping")
+
+    def played_policies(self) -> int:
+        """How many policies play `trajectories` in each task of an iteration; two halves are of one policy."""
+        return 2
+
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        assert isinstance(tasks, ControlTasks)
+        return self.meta_batch * self.trajectories * self.played_policies() * tasks.trial_steps
 
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         policy = self.policy(tasks)

@@ -19,6 +19,7 @@ TERMS = {
     "MAML paper's code); of the support set; of the support set and one query at a time; kept from meta-training",
     "inner steps": "gradient steps on the support set of one task; a meta-step updates the initialisation after them",
     "of budget": "share of the published meta-steps; where none are published, of this suite's",
+    "stood still at": "the meta-step at which training ended, as validation had stood still for the profile's patience",
     "best step, last checkpoint": "the state with the best validation score, which is tested, and the state at the end",
     "agrees, above, below; z": "our mean against a published one; z is the difference in standard errors, with the "
     "variance between training runs",

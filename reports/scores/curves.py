@@ -74,7 +74,7 @@ AMOUNTS = {
 
 
 def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """For each training task, validation score against examples (environment steps) and seconds."""
+    """For each training task, validation score against examples (environment steps), and then against seconds."""
     tasks: dict[str, list[Fit]] = {}
     for fit in fits_with_curves(results):
         tasks.setdefault(fit[1].id, []).append(fit)
@@ -87,10 +87,10 @@ def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
 
 
 def fits_with_curves(results: Results) -> list[Fit]:
-    """Each fit that has a learning curve: from its own record, else from an evaluation's copy."""
+    """Each fit that has a learning curve: from its own record, else from an evaluation's copy that is whole."""
     found: dict[str, Fit] = {}
     for record in sorted(results.records, key=lambda record: record.cell != "fit"):
-        if record.ok and record.task and record.training and record.training.curve:
+        if record.ok and record.task and record.training and record.training.curve and "curve" not in record.thinned:
             found.setdefault(record.training.fit, (record.label, record.task, record.training))
     return list(found.values())
 
@@ -115,7 +115,7 @@ def _learning_panel(task: str, points: pd.DataFrame, amount: str, metric: str, l
     frame = points.assign(x=points.groupby(["label", "step"])[amount].transform("mean"))
     return Panel(
         slug(f"learning {task} {amount}"),
-        f"{task} · against {against}",
+        task,
         "",
         f"validation {words.axis(metric)} against {against}, {task}",
         frame[["label", "seed", "x", "value"]],

@@ -99,7 +99,7 @@ def heat(results: Results, further: bool = True) -> Heat:
         results_of = [entry.result for entry in own if entry]
         cells = tuple(
             Cell(why="the last checkpoint is the best one")
-            if entry and results.repeated(entry.result)
+            if entry and _copy(entry, test, results)
             else Cell(entry, _place(entry, scale))
             if entry
             else Cell(why=_why(reasons, results_of[0].label, test))
@@ -114,7 +114,12 @@ def heat(results: Results, further: bool = True) -> Heat:
 
 def _new(test: Finding, results: Results) -> bool:
     """Whether a test has a score that no other test has: a last checkpoint may be the best one for every method."""
-    return not all(results.repeated(entry.result) for entry in test.entries)
+    return not all(_copy(entry, test, results) for entry in test.entries)
+
+
+def _copy(entry: Entry, test: Finding, results: Results) -> bool:
+    """Whether a score of a last checkpoint is that of the best one, which a method without training has alone."""
+    return results.repeated(entry.result) or ("last checkpoint" in test.test and entry.result.column.model == "best")
 
 
 def _kind(test: Finding) -> str:

@@ -152,11 +152,8 @@ DETAILS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
     "failed": ("failed", "adaptations without a number, or with an error over 100 times the constant's", words.percent),
     "failed_validations": ("failed validations", "validations in which an adaptation failed", str),
     "meta_steps": ("meta-steps", "of training", words.grouped),
-    "share_of_budget": (
-        "of budget",
-        "share of the published budget; where none is published, of this suite's for the task",
-        words.percent,
-    ),
+    "stood_still_at": ("stood still at", "the meta-step at which a standstill ended training", words.grouped),
+    "share_of_budget": ("of budget", "share of the published budget; without one, of this suite's", words.percent),
     "training_seconds": ("training", "mean over seeds, validation not counted", words.duration),
     "pace": ("pace", "of the machine then: seconds for a fixed piece of work, idle laptop = 1", "{:.1f}".format),
     "examples_seen": ("examples", "seen in training, mean over seeds", "{:,.0f}".format),
@@ -178,8 +175,8 @@ ON_SCREEN = (
 #: not told again where the same fits are tested under other conditions
 OF_FITS = (
     *("training_inner_steps", "inner_rate_mean_loss", "backbone", "settings", "best_step", "failed_validations"),
-    *("meta_steps", "share_of_budget", "training_seconds", "pace", "examples_seen", "environment_steps_seen"),
-    "training_batch_norm",
+    *("meta_steps", "stood_still_at", "share_of_budget", "training_seconds", "pace", "examples_seen"),
+    *("environment_steps_seen", "training_batch_norm"),
 )
 TEXTS = ("reproduced", "backbone", "settings", "training_batch_norm", "profile")
 

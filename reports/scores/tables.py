@@ -64,6 +64,7 @@ def _row(results: Results, result: Result, test: str, judged: Comparison | None)
         "training_inner_steps": whole(fields.get("inner_steps")),
         "inner_rate_mean_loss": facts.get("mean_loss_inner_lr"),
         "meta_steps": _shared(one.meta_steps for one in training),
+        "stood_still_at": _shared(one.meta_steps for one in training if one.stopped_by == "standstill"),
         "published_meta_steps": _shared(one.published_meta_steps for one in training),
         "share_of_budget": _least(one.share for one in training),
         "training_seconds": _mean(one.seconds for one in training),

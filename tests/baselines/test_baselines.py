@@ -17,7 +17,7 @@ from baselines.finetune import FineTune
 from baselines.shared.fingerprints import fingerprints
 from benchmarks.api import LabelledSet, MetaLearner, State, TaskDistribution, in_regime, regimes_of
 from benchmarks.registry import build_method, build_task, incompatible
-from benchmarks.run.selection import GRID_STEPS, choose
+from benchmarks.run.selection import GRID_STEPS, choose, settings
 from maml.inner_loop import RATES
 from maml.maml import MAML
 
@@ -179,3 +179,12 @@ def test_rates_are_chosen_from_the_grid_of_maml() -> None:
     chosen = choose(learner, state, tasks, 5, ["none"])["none"]
     assert chosen.fields["inner_lr"] in RATES
     assert chosen.trials == (GRID_STEPS + 1) * len(RATES)
+
+
+def test_the_published_setting_is_among_those_that_selection_tries() -> None:
+    tasks = tasks_of("regression")
+    rates = [{"test_lr": rate} for rate in RATES]
+    published = {"maml": 0.01, "cavia": 1.0}
+    for name, rate in published.items():
+        learner = build_method(name, tasks)
+        assert settings(learner, tasks) == ([] if rate in RATES else [{}]) + rates

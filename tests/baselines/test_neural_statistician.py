@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.neural_statistician import Gaussian, NeuralStatistician, coarser, divergence, in_sets, lower_bound
+from baselines.neural_statistician import NeuralStatistician, in_sets, lower_bound
+from baselines.shared.gaussian import Gaussian, divergence
+from baselines.shared.pictures import coarser
+from baselines.shared.pictures import drawn as drawn_ink
 from benchmarks.api import Episodes, LabelledSet, MetabenchError, Parameters
 from benchmarks.models import BACKBONES, Network, Statistics
 from benchmarks.registry import build_method, build_task, incompatible, mismatch
@@ -159,7 +162,8 @@ def test_the_decoder_undoes_the_strides_of_the_encoder(side: int) -> None:
     assert backbone.embedding_size((1, side, side)) == 128 * coarser((side, side), 3)[0] ** 2
     network = Network(BACKBONES["identity"], (1, side, side), 3)
     own = SMALL.extra(network, torch.Generator().manual_seed(0))
-    assert SMALL.drawn(own, torch.zeros(2, 5, 8), (side, side)).shape == (2, 5, side, side)
+    coarsest = torch.zeros(2, 128, *coarser((side, side), 3))
+    assert drawn_ink(own, coarsest, (side, side)).shape == (2, side, side)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines.neural_statistician import MAPS, encoder
+from baselines.shared.pictures import MAPS, encoder
 from benchmarks import conformance, registry
 from benchmarks.models import BACKBONES
 from benchmarks.models.modules import OwnBackbone

@@ -14,8 +14,9 @@ from benchmarks.api import LabelledSet, MetabenchError, Parameters, State
 from benchmarks.execution.plans import Plan
 from benchmarks.models import network_for
 from benchmarks.registry import build_method, build_task, mismatch
-from maml.cavia import CAVIA, CONTEXT, WEIGHT, conditioned, with_context
+from maml.cavia import BIAS, CAVIA, CONTEXT, WEIGHT, conditioned, with_context
 from maml.inner_loop import per_task
+from maml.losses import supervised_loss
 
 
 def cavia(**fields: Any) -> CAVIA:
@@ -28,7 +29,8 @@ def tasks(request: pytest.FixtureRequest, given: Any) -> Any:
 
 
 def state_of(given: Any, tasks: Any, learner: CAVIA) -> State:
-    return State(given.state(tasks).parameters | {WEIGHT: learner.initial(tasks, 0)[WEIGHT].double()})
+    own = {name: value.double() for name, value in learner.initial(tasks, 0).items() if name.startswith("extra.")}
+    return State(given.state(tasks).parameters | own)
 
 
 def contexts(learner: CAVIA, state: State, support: LabelledSet, tasks: Any, steps: int) -> list[Parameters]:
@@ -72,7 +74,7 @@ def test_the_meta_gradient_is_the_slope_through_the_steps(given: Any, tasks: Any
     parameters = state_of(given, tasks, learner).parameters
     gradient = given.meta_gradient(learner, tasks, parameters)
     generator = torch.Generator().manual_seed(0)
-    for only in (WEIGHT, "layer0.weight", ""):
+    for only in [*(name for name in parameters if name.startswith("extra.")), "layer0.weight", ""]:
         direction = {
             name: torch.randn(value.shape, generator=generator, dtype=torch.float64) * (only in ("", name))
             for name, value in parameters.items()
@@ -104,17 +106,26 @@ def test_a_context_in_the_bias_is_a_context_next_to_the_input(given: Any) -> Non
 def test_film_scales_and_shifts_what_batch_norm_gives(given: Any) -> None:
     tasks, learner = given.images(), cavia()
     theta = per_task(with_context(state_of(given, tasks, learner).parameters), 3)
-    plain = conditioned(theta, "layer2")
-    assert all(torch.equal(plain[name], theta[name]) for name in plain), "a context of 0 changes nothing"
     theta[CONTEXT] = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = conditioned(theta, "layer2")
     normalised = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for task in range(3):
-        gain, shift = (theta[WEIGHT][task] @ theta[CONTEXT][task]).chunk(2)
+        gain, shift = (theta[WEIGHT][task] @ theta[CONTEXT][task] + theta[BIAS][task]).chunk(2)
         before = theta["layer2.scale"][task] * normalised[task] + theta["layer2.shift"][task]
         after = moved["layer2.scale"][task] * normalised[task] + moved["layer2.shift"][task]
-        torch.testing.assert_close(after, (1 + gain) * before + shift, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(after, gain * before + shift, rtol=1e-12, atol=1e-12)
     assert [name for name in moved if not torch.equal(moved[name], theta[name])] == ["layer2.scale", "layer2.shift"]
+
+
+def test_the_published_rate_moves_the_first_context() -> None:
+    """Catches a modulation that begins at a scale of 1: the next batch-norm divides it out, and on Omniglot two
+    steps lower the support loss by 0.4 %. From the small scales of the released code they lower it by 15 %."""
+    tasks = build_task("glyphs/5w1s")
+    learner = build_method("cavia", tasks)
+    support = tasks.episodes("train", range(8), queries=1).support
+    steps = islice(learner.adapt(State(learner.initial(tasks, 0)), support, tasks), 3)
+    first, _, last = (float(supervised_loss(predictor, support).mean()) for predictor in steps)
+    assert last < 0.95 * first
 
 
 def test_the_order_of_the_context_units_changes_nothing(given: Any, tasks: Any) -> None:

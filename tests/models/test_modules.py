@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 from collections import OrderedDict
@@ -319,6 +320,24 @@ def test_a_module_that_breaks_a_promise_is_refused_in_one_line(
         network_for(given.waves(), backbone_of(monkeypatch, REFUSED[said]))
     assert "\n" not in str(refusal.value)
     assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.fault("K1")
+@pytest.mark.parametrize("factory", [nn.Flatten, functools.partial(own_conv4)])
+def test_a_factory_whose_code_is_not_in_the_key_is_refused(factory: Any) -> None:
+    with pytest.raises(MetabenchError, match="for backbone 'flat', write a function here that makes it"):
+        register_backbone("flat", factory)
+    assert "flat" not in BACKBONES
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("conv4-64", "has the name of another one"), ("a, b", "use letters, digits")]
+)
+def test_a_backbone_has_a_name_of_its_own(name: str, said: str) -> None:
+    before = dict(BACKBONES)
+    with pytest.raises(MetabenchError, match=said):
+        register_backbone(name, own_conv4)
+    assert before == BACKBONES
 
 
 @pytest.mark.fault("O6")

@@ -13,8 +13,10 @@ from odd_records import KEY, OTHER, evaluation, examples, random_record, scores
 from benchmarks.errors import MetabenchError
 from benchmarks.records import copies
 from benchmarks.records.plain import content_key
-from benchmarks.records.record import Method, Record
+from benchmarks.records.record import CurvePoint, Method, Record
 from benchmarks.records.store import Store
+from benchmarks.records.thinning import thin
+from benchmarks.stats.reach import reach
 
 ROOT = Path(__file__).parents[2]
 EXHIBIT = {"query_images": np.zeros((1, 2, 4, 4, 3), np.uint8), "query_labels": np.zeros((1, 2), np.int16)}
@@ -43,15 +45,18 @@ def files(store: Store) -> dict[Path, bytes]:
 # --- keep ---
 
 
-def test_what_is_kept_is_complete_but_for_states(full: Store, tmp_path: Path) -> None:
+def test_what_is_kept_is_complete_but_for_states_and_queries(full: Store, tmp_path: Path) -> None:
     before, target = files(full), Store(tmp_path / "kept")
     assert copies.keep(full, target) == (3, 0)
     for record in full.records():
         kept = target.get(record.key)
-        assert kept == dataclasses.replace(record, files={k: f for k, f in record.files.items() if k != "state"})
+        assert dataclasses.replace(kept, files={}, thinned=()) == dataclasses.replace(record, files={})
+        assert kept.files.keys() == record.files.keys() - {"state"} - ({"arrays"} if record.cell == "fit" else set())
         assert target.state(kept) is None
     record = target.get(KEY)
-    assert np.array_equal(target.scores(record)["best/none/0"], full.scores(record)["best/none/0"])
+    assert record.thinned == ("queries",)
+    means = full.scores(full.get(KEY))["best/none/0"].mean(axis=1)
+    assert np.array_equal(target.scores(record)["best/none/0"], means[:, None])
     assert np.array_equal(target.episodes(record.evaluation.episodes_digest)["items"], examples()["items"])
     assert target.problems == []
     assert files(full) == before
@@ -79,6 +84,79 @@ def test_keeping_over_a_store_with_states_keeps_them(full: Store, tmp_path: Path
     assert copies.keep(full, target)[0] == 3
     assert torch.equal(target.state(target.get(OTHER))["best"]["w"], torch.ones(2))
     assert {path for path in files(target) if before.get(path) != files(target)[path]} == set()
+
+
+def test_a_copy_of_a_copy_is_that_copy(full: Store, tmp_path: Path) -> None:
+    once, twice = Store(tmp_path / "once"), Store(tmp_path / "twice")
+    copies.keep(full, once)
+    copies.keep(once, twice)
+    assert [files(store)[store.path / name.relative_to(once.path)] for store in (twice,) for name in files(once)] == [
+        *files(once).values()
+    ]
+    before = files(once)
+    copies.keep(full, once)
+    assert files(once) == before
+
+
+def test_a_copy_meets_its_source_without_contradiction_and_the_source_counts(full: Store, tmp_path: Path) -> None:
+    kept, joined = Store(tmp_path / "kept"), Store(tmp_path / "joined")
+    copies.keep(full, kept)
+    assert copies.merge([kept, full], joined) == 3
+    assert np.array_equal(joined.scores(joined.get(KEY))["best/none/0"], scores()["best/none/0"])
+    full.write(dataclasses.replace(full.get(KEY), files={}), {"best/none/0": ~scores()["best/none/0"]})
+    with pytest.raises(MetabenchError, match="the same key with other scores"):
+        copies.merge([kept, full], Store(tmp_path / "other"))
+
+
+def test_films_and_numbers_of_meta_steps_are_thinned() -> None:
+    film = np.arange(2 * 20, dtype=np.uint8).reshape(2, 20, 1, 1, 1)
+    arrays = {"frames": film, "steps": np.arange(2), "loss": np.ones(9), "step_seconds": np.ones(9)}
+    record, _, kept = thin(evaluation(), None, arrays, ())
+    assert record.thinned == ("frames", "meta-steps")
+    assert kept.keys() == {"frames", "steps"}
+    assert kept["frames"][0, :, 0, 0, 0].tolist() == [0, 3, 7, 11, 15, 19]
+    again, _, same = thin(record, None, kept, ())
+    assert again == record
+    assert np.array_equal(same["frames"], kept["frames"])
+
+
+@pytest.mark.parametrize("share", [None, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_thinned_curve_reaches_as_far(share: float | None, higher: bool, seed: int) -> None:
+    """The verdicts read from an evaluation how far its fit could come, and how many validations failed."""
+    draw = np.random.default_rng(seed)
+    scores = [None if draw.random() < 0.2 else float(draw.uniform(0.01, 100)) for _ in range(1 + 3 * seed)]
+    point = CurvePoint(0, 0.0, 0, 0, None, None, None)
+    curve = tuple(
+        dataclasses.replace(point, step=10 * (n + 1), score=score, robust=score, failed=int(n % 4 < seed % 3))
+        for n, score in enumerate(scores)
+    )
+    steps = 10 * len(scores)
+    whole = dataclasses.replace(
+        fit().training, fit=OTHER, curve=curve, share=share, meta_steps=steps, examples=10**6, still_improving=True
+    )
+    record = dataclasses.replace(evaluation(), training=whole)
+    record = dataclasses.replace(record, task=dataclasses.replace(record.task, higher_is_better=higher))
+    short = thin(record, None, None, {OTHER})[0]
+    for ratio in (True, False):
+        assert reach(short.training, higher, ratio) == reach(whole, higher, ratio)
+    assert short.training.failed_validations == whole.failed_validations
+    assert thin(record, None, None, ())[0].training == whole, "without the fit's own record the curve stays"
+    assert thin(short, None, None, {OTHER})[0] == short
+
+
+def test_committed_records_and_pages_weigh_at_most_15_mb() -> None:
+    reference = ROOT / "reports" / "reference"
+    assert sum(path.stat().st_size for path in reference.rglob("*") if path.is_file()) <= 15e6
+    thick = [
+        f"{path.name}/{record.key}"
+        for path in reference.iterdir()
+        if path.is_dir()
+        for record in Store(path, read_only=True).records("evaluation")
+        if record.ok and "queries" not in record.thinned
+    ]
+    assert not thick, "copy a store with `metabench keep` before you commit it"
 
 
 def test_pictures_that_may_not_be_passed_on_stay_behind(tmp_path: Path) -> None:

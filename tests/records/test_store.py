@@ -124,20 +124,23 @@ def test_the_line_about_an_odd_value_names_its_field(store, field, value, why):
 
 
 @pytest.mark.parametrize(
-    ("share", "improving", "examples", "expected"),
+    ("share", "improving", "examples", "stopped_by", "expected"),
     [
-        (0.5, True, 10**7, True),
-        (0.5, False, 10**7, False),
-        (0.0067, False, 10**7, True),  # an early plateau
-        (1.0, True, 10**7, False),
-        (None, True, 10**7, True),
-        (None, False, 10**7, False),
-        (None, False, 20 * 160, True),  # 20 meta-steps
+        (0.5, True, 10**7, "budget", True),
+        (0.5, False, 10**7, "budget", False),
+        (0.0067, False, 10**7, "budget", True),  # an early plateau
+        (1.0, True, 10**7, "budget", False),
+        (None, True, 10**7, "budget", True),
+        (None, False, 10**7, "budget", False),
+        (None, False, 20 * 160, "budget", True),  # 20 meta-steps
+        (0.05, False, 10**6, "standstill", False),
+        (0.0067, False, 20 * 160, "standstill", True),
+        (1.0, False, 20 * 160, "standstill", False),
     ],
 )
 @pytest.mark.fault("V4", "V12")
-def test_less_than_the_budget_and_not_done_is_under_trained(share, improving, examples, expected):
-    fit = Training("a" * 16, "maml", 1, None, share, improving, 1.0, examples, 0, "budget", 1, 0.5, (), 1)
+def test_less_than_the_budget_and_not_done_is_under_trained(share, improving, examples, stopped_by, expected):
+    fit = Training("a" * 16, "maml", 1, None, share, improving, 1.0, examples, 0, stopped_by, 1, 0.5, (), 1)
     assert fit.under_trained is expected
 
 
