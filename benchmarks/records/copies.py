@@ -10,7 +10,7 @@ import filelock
 from benchmarks import registry
 from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
-from benchmarks.records.record import Record
+from benchmarks.records.record import Record, Training
 from benchmarks.records.store import FILES, Store
 
 #: how the arrays of an exhibit that hold pictures end
@@ -47,7 +47,7 @@ def merge(sources: Sequence[Store], target: Store) -> int:
     """Copy the records of several stores, with their states, into one; returns how many it has then.
 
     A cell that failed in one store and is finished in another counts as finished. Raises `MetabenchError`, before
-    anything is written, where two stores have one key with other scores."""
+    anything is written, where two stores have one key with other results: a state must fit the scores of its tests."""
     _apart(sources, target)
     chosen: dict[str, tuple[Record, Store]] = {}
     contradictions = []
@@ -60,7 +60,7 @@ def merge(sources: Sequence[Store], target: Store) -> int:
             if known is None or (record.ok, len(record.files)) > (known[0].ok, len(known[0].files)):
                 chosen[record.key] = record, store
     if contradictions:
-        raise MetabenchError(f"the same key with other scores: {'; '.join(contradictions)}")
+        raise MetabenchError(f"the same key with other results: {'; '.join(contradictions)}")
     for record, store in chosen.values():
         if store is not target:
             _copy(record, store, target, _intact("arrays", record, store), _intact("state", record, store))
@@ -119,14 +119,23 @@ def _damaged(store: Store, file: str, record: Record) -> NoReturn:
 
 
 def _same(record: Record, store: Store, other: Record, holder: Store) -> bool:
-    """Whether two records of one key agree: failed ones always do, finished evaluations where all scores are equal."""
-    finished = record.ok and other.ok and record.cell == "evaluation"
-    if not finished or record.files.get("scores") == other.files.get("scores"):
+    """Whether two records of one key agree: failed ones always do, finished fits where all validations are equal, and
+    finished evaluations where all scores are."""
+    if not (record.ok and other.ok):
+        return True
+    if record.training and other.training and _course(record.training) != _course(other.training):
+        return False
+    if record.cell != "evaluation" or record.files.get("scores") == other.files.get("scores"):
         return True
     import numpy as np
 
     one, two = store.scores(record) or {}, holder.scores(other) or {}
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
+
+
+def _course(training: Training) -> tuple[Any, ...]:
+    """How a fit went, without its times."""
+    return training.meta_steps, training.best_step, [(point.step, point.score) for point in training.curve]
 
 
 def _apart(sources: Iterable[Store], target: Store) -> None:
