@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from whole_runs import Answer, metabench, profile, records, start, wait_until
+from whole_runs import metabench, profile, records, start, wait_until
 
 from benchmarks.errors import MetabenchError
-from benchmarks.run.executors import Place
+from benchmarks.records.store import Store
+from benchmarks.run.executors import opened
+from benchmarks.run.executors.place import Needed, Place
 from benchmarks.run.isolate import Job, Local, run
 
 #: runs the tasks of an array at once, each in a group of its own whose number is kept; requeue starts one again
@@ -21,7 +23,8 @@ SBATCH = """#!/bin/bash
 for word in "$@"; do case $word in --array=*) tasks=${word#--array=0-};; esac; done
 echo "$@" >> $FAKE/asked
 cat > $FAKE/script
-[ -e $FAKE/elsewhere ] && sed -i "s#'store': '[^']*'#'store': '$FAKE/not-shared'#" $FAKE/script
+touch $FAKE/tasks
+[ -e $FAKE/idle ] && { echo 7; exit; }
 for task in $(seq 0 $tasks); do
     SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task setsid bash $FAKE/script > $FAKE/out-$task 2>&1 &
     echo $! >> $FAKE/tasks
@@ -58,7 +61,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def slurm(fake: Path, *more: str) -> Answer:
+def test_workers_of_slurm_do_the_work(fake: Path) -> None:
     command = (
         "run",
         "--profile",
@@ -68,11 +71,7 @@ def slurm(fake: Path, *more: str) -> Answer:
         "--executor",
         "slurm:workers=2,partition=gpu",
     )
-    return metabench(fake, *command, "--store", "shared", *more)
-
-
-def test_workers_of_slurm_do_the_work(fake: Path) -> None:
-    answer = slurm(fake)
+    answer = metabench(fake, *command, "--store", "shared")
     assert answer.code == 0, (answer, (fake / "out-0").read_text())
     asked = (fake / "asked").read_text()
     for option in ("--array=0-1", "--requeue", "--partition=gpu", "--signal=B:USR1@90"):
@@ -83,20 +82,31 @@ def test_workers_of_slurm_do_the_work(fake: Path) -> None:
     assert (fake / "cancelled").exists()
 
 
-def test_what_slurm_refuses_or_does_not_share_is_one_line(fake: Path) -> None:
+def test_what_slurm_refuses_or_does_not_share_is_one_line(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = Needed(Store(fake / "shared"), 1, "cpu", 1, None, {"methods": ["maml"], "settings": {"maml.x": (1, 2)}})
+    place = Place.parse("slurm:workers=2,exclusive")
+    (fake / "idle").touch()
+    told = r"^SLURM job 7 has ended and left nothing in .*slurm-7_\*\.out$"
+    with pytest.raises(MetabenchError, match=told), opened(place, needed) as executor:
+        executor.wait([], 0)
+    assert "--exclusive" in (fake / "asked").read_text()
+    assert "(1, 2)" in (fake / "script").read_text(), "values stay what they are"
     (fake / "refuses").touch()
-    answer = slurm(fake)
-    assert (answer.code, answer.err) == (2, "metabench: sbatch: sbatch: error: invalid partition specified\n")
-    (fake / "refuses").unlink()
-    (fake / "elsewhere").touch()
-    answer = slurm(fake)
-    assert answer.code == 2
-    assert answer.err.splitlines()[-1].startswith("metabench: SLURM job 7 has ended and left nothing in ")
-    assert "does not share the store" in (fake / "out-0").read_text()
-    (fake / "bin" / "sbatch").unlink()
-    assert "needs sbatch, which is not on PATH" in slurm(fake).err
+    with (
+        pytest.raises(MetabenchError, match=r"^sbatch: sbatch: error: invalid partition specified$"),
+        opened(place, needed),
+    ):
+        pass
+    monkeypatch.setenv("PATH", "/nowhere")
+    with (
+        pytest.raises(MetabenchError, match=r"^executor 'slurm' needs sbatch, which is not on PATH$"),
+        opened(place, needed),
+    ):
+        pass
+    assert not list((fake / "shared" / "locks").iterdir())
 
 
+@pytest.mark.cluster
 def test_a_worker_requeues_itself_and_an_interrupt_cancels_all(fake: Path) -> None:
     command = ("run", "--profile", "long.toml", "-m", "maml", "--executor", "slurm:workers=1", "--store", "shared")
     head = start(fake, *command)

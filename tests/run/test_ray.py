@@ -12,7 +12,7 @@ from whole_runs import metabench, profile, records, start, wait_until
 from benchmarks.records.store import Store
 
 pytest.importorskip("ray", reason="pip install 'metabench[cluster]'")
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
 
 #: MAML, slowed down; it writes a checkpoint often, and its step into a log
 SLOW = """
@@ -54,6 +54,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_raylet_start_wait_time_s", "300")
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("METABENCH_CLUSTER_SECONDS", "300")
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -85,10 +86,10 @@ def test_two_nodes_compute_the_same_bits_as_this_machine(folder, cluster):
     assert not {record.machine.node for record in home.values()} & {record.machine.node for record in away.values()}
 
 
+@pytest.mark.cluster
 def test_wrong_code_on_a_node_is_a_record(folder, cluster):
     elsewhere = folder / "other.py"
     elsewhere.write_text(SLOW.format(log=folder / "other.log", pause=0).replace('"slow"', '"other"'))
-    (folder / "hook.py").write_text("")
     text = "import os\nif 'METABENCH_NODE' in os.environ:\n    open(__file__, 'a').write('x = 1\\n')\n"
     elsewhere.write_text(elsewhere.read_text() + text)
     answer = metabench(
@@ -100,6 +101,7 @@ def test_wrong_code_on_a_node_is_a_record(folder, cluster):
     assert fit.machine.node
 
 
+@pytest.mark.cluster
 def test_a_fit_goes_on_when_its_node_is_killed_and_when_the_head_of_the_run_is(folder, cluster):
     log, store = folder / "fits.log", folder / "killed"
     run = start(folder, *LONG, *at(cluster), "--store", "killed")
@@ -136,6 +138,7 @@ def _environment(process):
         return {}
 
 
+@pytest.mark.cluster
 def test_an_interrupt_leaves_nothing(folder, cluster):
     (folder / "fits.log").unlink(missing_ok=True)
     run = start(folder, *LONG, *at(cluster), "--store", "interrupted")

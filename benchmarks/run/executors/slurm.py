@@ -48,7 +48,7 @@ class Slurm:
     def __init__(self, workers: int, options: Mapping[str, str], needed: Needed, sender: str) -> None:
         self.store, self._sender = needed.store, sender
         given = {name: value for name, value in needed.given.items() if name not in ("executor", "verbose")}
-        given |= {name: _plain(given[name]) for name in ("methods", "tasks", "seeds", "shots", "settings")}
+        given = {name: _plain(value) for name, value in given.items()}
         self.group = f"slurm-{sender}"
         self._looked = self._asked = -QUEUE
         self._present: dict[str, set[str]] = {}
