@@ -13,20 +13,20 @@ from typing import Any
 
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.records import sharing
-from benchmarks.run.executors import Needed, node
+from benchmarks.run.executors import node
+from benchmarks.run.executors.place import Needed
 from benchmarks.run.isolate import Job, Outcome, Running
 
 try:
     import ray
     from ray.exceptions import RayError, RayTaskError
-    from ray.job_config import JobConfig
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise MetabenchError("executor 'ray' needs Ray on this machine: pip install 'metabench[cluster]'") from None
 
 ROOT = Path(__file__).parents[3]
 #: seconds until an address must have answered, and all nodes the question whether they share the store
-ANSWER = 25.0
+ANSWER = float(os.environ.get("METABENCH_CLUSTER_SECONDS", "25"))
 #: how often a cell is started elsewhere after its node or its worker died
 RETRIES = 3
 #: seconds for which the number of slots is kept
@@ -149,6 +149,7 @@ def _connect(address: str | None) -> None:
         except (OSError, ValueError, OverflowError) as error:
             why = "write it as HOST:PORT" if isinstance(error, ValueError) else error
             raise MetabenchError(f"no Ray cluster answers at {address} ({why})") from None
+    search = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ.setdefault("RAY_task_oom_retries", "0")  # else a cell that takes too much memory is tried for ever
     try:
         ray.init(
@@ -156,7 +157,7 @@ def _connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level="ERROR",
             include_dashboard=None if address else False,
-            job_config=JobConfig(py_driver_sys_path=[str(ROOT)]),
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), *search])}},
         )
     except (RayError, RuntimeError, ValueError, ConnectionError) as error:
         raise MetabenchError(f"no Ray cluster answers at {address}: {one_line(error)}") from None

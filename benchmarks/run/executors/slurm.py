@@ -18,14 +18,19 @@ from typing import Any
 
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.records import sharing
-from benchmarks.run.executors import Needed
+from benchmarks.run.executors.place import Needed
 from benchmarks.run.isolate import Job, Outcome, Running
 
 ROOT = Path(__file__).parents[3]
 #: seconds between two looks into the store, and at the queue
 LOOK, QUEUE = 1.0, 20.0
-#: runs with the arguments that follow, as Python literals
-PROGRAM = "import ast, sys, benchmarks; benchmarks.run(**ast.literal_eval(sys.argv[1]), verbose=True)"
+#: runs with the arguments that follow, as Python literals; bash starts what is in the background without SIGINT
+PROGRAM = """
+import ast, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import benchmarks
+benchmarks.run(**ast.literal_eval(sys.argv[1]), verbose=True)
+"""
 SCRIPT = """#!/bin/bash
 export METABENCH_RUN={group} METABENCH_SENDER={sender} PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 trap 'kill -INT $run; wait $run; scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"; exit' USR1
@@ -43,7 +48,7 @@ class Slurm:
     def __init__(self, workers: int, options: Mapping[str, str], needed: Needed, sender: str) -> None:
         self.store, self._sender = needed.store, sender
         given = {name: value for name, value in needed.given.items() if name not in ("executor", "verbose")}
-        given |= {name: _plain(given[name]) for name in ("methods", "tasks", "seeds", "shots", "settings")}
+        given = {name: _plain(value) for name, value in given.items()}
         self.group = f"slurm-{sender}"
         self._looked = self._asked = -QUEUE
         self._present: dict[str, set[str]] = {}
