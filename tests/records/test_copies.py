@@ -105,7 +105,7 @@ def test_a_copy_meets_its_source_without_contradiction_and_the_source_counts(ful
     assert copies.merge([kept, full], joined) == 3
     assert np.array_equal(joined.scores(joined.get(KEY))["best/none/0"], scores()["best/none/0"])
     full.write(dataclasses.replace(full.get(KEY), files={}), {"best/none/0": ~scores()["best/none/0"]})
-    with pytest.raises(MetabenchError, match="the same key with other scores"):
+    with pytest.raises(MetabenchError, match="the same key with other results"):
         copies.merge([kept, full], Store(tmp_path / "other"))
 
 
