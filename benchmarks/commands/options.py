@@ -134,7 +134,7 @@ def _value(text: str) -> Any:
         return constants[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
     return tuple(value) if isinstance(value, list) else value
 
