@@ -51,7 +51,8 @@ def compact(text: str) -> str:
 
 def _rounded(tag: re.Match[str]) -> str:
     """One decimal for coordinates; texts between tags and opacities stay."""
-    return re.sub(r"(?<=\d)\.0(?=[ \",)])", "", re.sub(r"(?<!opacity: 0)(?<=\d\.\d)\d+", "", tag[0]))
+    short = re.sub(r"(opacity: 0\.\d\d)\d*|(?<=\d\.\d)\d+", lambda found: found[1] or "", tag[0])
+    return re.sub(r"(?<=\d)\.0(?=[ \",)])", "", short)
 
 
 def _unwrapped(text: str) -> str:

@@ -106,7 +106,8 @@ def _value(row: Any) -> str:
 
 
 def marks(result: Result, curve: pd.DataFrame, x: str) -> pd.DataFrame:
-    """The marks of one result: name, label, x (that column of ``curve``), value, low, high, in the unit shown."""
+    """The marks of one result: name, label, x (that column of ``curve``), value, low, high, in the unit shown; hollow
+    where it rests on an under-trained fit."""
     mean, half = (words.factor(result.metric) * curve[column] for column in ("mean", "half_width"))
     return pd.DataFrame(
         {
@@ -116,8 +117,14 @@ def marks(result: Result, curve: pd.DataFrame, x: str) -> pd.DataFrame:
             "value": mean,
             "low": mean - half,
             "high": mean + half,
+            "hollow": result.under_trained,
         }
     )
+
+
+def face(hollow: Any) -> dict[str, str]:
+    """The style of a mark: hollow for what is not to be trusted yet, an under-trained fit or a noisy timing."""
+    return {"markerfacecolor": svg.PAPER} if hollow else {}
 
 
 def mark(result: Result, x: float) -> pd.DataFrame:
@@ -128,13 +135,17 @@ def mark(result: Result, x: float) -> pd.DataFrame:
 
 
 def curves(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], alpha: float = 0.16, **style: Any) -> None:
-    """A line with its band for each name in a frame of marks."""
+    """A line with its band for each name in a frame of marks; where only some are hollow, those lie on all lines."""
+    mixed = []
     for (_, label), own in frame.groupby(["name", "label"], sort=False):
         look = looks[str(label)]
-        axes.plot(
-            own["x"], own["value"], **{"color": look.tone, "linestyle": look.dash, "marker": look.marker, **style}
-        )
+        drawn = {"color": look.tone, "linestyle": look.dash, "marker": look.marker, **style}
+        axes.plot(own["x"], own["value"], **drawn, **face(own["hollow"].all()))
         svg.band(axes, own["x"], own["low"], own["high"], color=look.tone, alpha=alpha)
+        if own["hollow"].nunique() > 1:
+            mixed.append((own[own["hollow"]], {**drawn, "linestyle": "none", **face(True)}))
+    for some, drawn in mixed:
+        axes.plot(some["x"], some["value"], **drawn)
 
 
 def levels(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], last: float) -> None:
@@ -142,9 +153,9 @@ def levels(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], last: floa
     for row in frame.itertuples():
         look = looks[row.label]
         style = {"color": look.tone, "linestyle": look.dash, "linewidth": 1.2}
-        axes.plot([0, last], [row.value] * 2, marker=look.marker, markevery=[1], **style)
         half = [row.high - row.value]
         axes.errorbar([last], [row.value], half, color=look.tone, elinewidth=1.2, capsize=2.5)
+        axes.plot([0, last], [row.value] * 2, marker=look.marker, markevery=[1], **style, **face(row.hollow))
 
 
 def points(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
@@ -152,7 +163,7 @@ def points(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     for row in frame.itertuples():
         look, known = looks[row.label], np.isfinite(row.low)
         style = {"color": look.tone, "marker": look.marker, "linestyle": "none", "markersize": 6, "capsize": 2}
-        axes.errorbar([row.x], [row.value], [row.high - row.value] if known else None, **style)
+        axes.errorbar([row.x], [row.value], [row.high - row.value] if known else None, **style, **face(row.hollow))
 
 
 def far_apart(amounts: Iterable[float]) -> bool:

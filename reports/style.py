@@ -65,9 +65,9 @@ class Look:
         return f"--{self.kind}-{self.index}"
 
     @property
-    def shape(self) -> str:
-        """Its marker as an SVG path in a 12 x 12 box."""
-        return SHAPES[self.marker]
+    def classes(self) -> str:
+        """The CSS classes of what its marker stands before, see `css_shapes`."""
+        return f"marker {self.variable[2:]} mark-{list(SHAPES).index(self.marker)}"
 
 
 #: family -> its methods and their colours (on white, on dark): tones of one hue, no two alike
@@ -122,6 +122,10 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "memory-module": ("#c65e87", "#c56b8d"),
         "snail": ("#962c3e", "#fe9aa2"),
         "rl2": ("#b75281", "#d1789f"),
+    },
+    "taught by a critic": {
+        "meta-critic": ("#a32020", "#f08a80"),
+        "actor-critic": ("#c5482f", "#d1705c"),
     },
     "a vector of the set": {
         "conditional-neural-process": ("#985b0b", "#d8944d"),
@@ -231,6 +235,14 @@ def mapped(table: Mapping[str, Look]) -> dict[str, Any]:
         "dashes": {label: "" if look.dash == "-" else look.dash[1] for label, look in table.items()},
         "markeredgewidth": 0,
     }
+
+
+def css_shapes(table: Mapping[str, Look]) -> str:
+    """CSS rules of the markers: a class for each colour, and one for each shape in a box of 12 x 12."""
+    shown = dict.fromkeys(look.variable for look in (*map(implementation, IMPLEMENTATIONS), *table.values()))
+    colours = [f".{name[2:]}::before {{ background: var({name}); }}" for name in shown]
+    shapes = [f".mark-{i}::before {{ clip-path: path('{path}'); }}" for i, path in enumerate(SHAPES.values())]
+    return "\n".join(colours + shapes)
 
 
 def css_variables(table: dict[str, Look], dark: bool) -> str:

@@ -1,7 +1,7 @@
-"""The history of the regression gate's times on each machine, and its changes of level.
+"""The history of the regression gate: its counts, its times on each machine, and changes of their level.
 
-`metabench gate` appends a line per time to ``gate-history.jsonl`` next to the stores. Machines differ by their
-fingerprint and are never compared.
+`metabench gate` appends a line for its counts and one per time to ``gate-history.jsonl`` next to the stores. Machines
+differ by their fingerprint and are never compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.gate.history import FILE, Timing, timings
+from benchmarks.gate.history import FILE, Counted, Timing, timings
+from benchmarks.gate.history import counts as counts_in
 from benchmarks.stats.changes import changes
 from reports import svg, words
 from reports.panels import Panel
@@ -25,8 +26,24 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Timing))
 
 def history(stores: Iterable[Path]) -> pd.DataFrame:
     """The times of all histories next to these stores, oldest first."""
-    files = dict.fromkeys(store.absolute().parent / FILE.name for store in stores)
-    return pd.DataFrame([vars(line) for file in files for line in timings(file)], columns=list(COLUMNS))
+    return pd.DataFrame([vars(line) for file in _files(stores) for line in timings(file)], columns=list(COLUMNS))
+
+
+def counted(stores: Iterable[Path]) -> Counted | None:
+    """The latest line about counts in these histories; None without one."""
+    return max((line for file in _files(stores) for line in counts_in(file)), key=lambda line: line.when, default=None)
+
+
+def counts_say(latest: Counted) -> str:
+    """Whether the steps do the work that their committed counts say."""
+    where, steps = latest.commit[:7], words.count(latest.steps, "step")
+    if latest.changed:
+        return f"{len(latest.changed)} of {steps} do other work than committed, at {where}: {latest.changed[0]}."
+    return f"The work of {steps}, counted exactly, is as committed at {where} ({latest.when[:10]})."
+
+
+def _files(stores: Iterable[Path]) -> dict[Path, None]:
+    return dict.fromkeys(store.absolute().parent / FILE.name for store in stores)
 
 
 def level_table(times: pd.DataFrame) -> pd.DataFrame:
@@ -53,8 +70,11 @@ def level_table(times: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sentences(times: pd.DataFrame) -> list[str]:
-    """The latest change of each step's level, slower ones first; or how to begin a history."""
+def sentences(times: pd.DataFrame, latest: Counted | None = None) -> list[str]:
+    """The counts; the latest change of each step's level, slower ones first; or how to begin a history."""
+    if latest:
+        untimed = ["No times yet: `make gate` adds them."] if times.empty else sentences(times)
+        return [counts_say(latest), *untimed]
     if times.empty:
         return [
             "No regression history yet: `make gate` compares times and exact results with the commit before, and "

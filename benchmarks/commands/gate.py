@@ -25,7 +25,8 @@ def gate(
         float, Option(metavar="S", min=1, help="Time limit of timing; a slower step is timed again after it.")
     ] = 60.0,
     past: Annotated[
-        Path | None, Option("--history", metavar="FILE", help="Add times to it; default: METABENCH_GATE_HISTORY.")
+        Path | None,
+        Option("--history", metavar="FILE", help="Add counts and times to it; default: METABENCH_GATE_HISTORY."),
     ] = None,
 ) -> None:
     """Check whether anything is slower or worse: counts against committed ones, scores and times against another
@@ -37,17 +38,17 @@ def gate(
     # bad files and commits end the run here, before minutes of work
     known = exact.read()
     commits = None if exact_only or accept else _commits(base)
-    kept = history.History(history.path(past)) if commits else None
-    failed = _exact(accept, known)
+    kept = history.History(history.path(past)) if commits or (past and not accept) else None
+    failed = _exact(accept, known, kept)
     if commits and kept:
         failed = _against(*commits, None if untimed else seconds, kept) or failed
     if failed:
         raise typer.Exit(1)
 
 
-def _exact(accept: bool, known: Mapping[str, Mapping[str, exact.Counts]]) -> bool:
-    """Whether a committed count has changed."""
-    from benchmarks.gate import exact
+def _exact(accept: bool, known: Mapping[str, Mapping[str, exact.Counts]], kept: history.History | None) -> bool:
+    """Whether a committed count has changed; the history keeps which."""
+    from benchmarks.gate import checkouts, exact
 
     now, version = exact.measure(), exact.torch_version()
     if accept:
@@ -57,7 +58,11 @@ def _exact(accept: bool, known: Mapping[str, Mapping[str, exact.Counts]]) -> boo
     findings = list(exact.compare(now, known, version))
     for finding in findings:
         typer.echo(f"exact: {finding.step}: {finding.verdict}" + (f": {finding.message}" if finding.message else ""))
-    changed = [finding for finding in findings if finding.verdict == "changed"]
+    changed = [finding.step for finding in findings if finding.verdict == "changed"]
+    if kept and version in known and checkouts.edited():
+        typer.echo("trend: code differs from HEAD; its counts are not added to the history")
+    elif kept and version in known:
+        kept.add_counts(checkouts.resolve("HEAD"), len(now), changed)
     if changed:
         typer.echo(
             "exact: if the change is intended, run `metabench gate --accept` and commit "

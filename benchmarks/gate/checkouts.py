@@ -65,6 +65,11 @@ def unchanged(base: str, head: str) -> bool:
     return _git("diff", "--quiet", base, head, "--", *CODE) is not None
 
 
+def edited() -> bool:
+    """Whether code differs from HEAD: what is counted then is of no commit."""
+    return _git("diff", "--quiet", "HEAD", "--", *CODE) is None
+
+
 def uncommitted() -> bool:
     """Whether files differ from HEAD, the commit that is measured."""
     return bool(_git("status", "--porcelain", "--untracked-files=no"))

@@ -1,4 +1,4 @@
-"""The trend layer: the times of every run, one line of JSON each, and steps that have crept up on this machine.
+"""The trend layer: the counts and times of every run, one line of JSON each, and steps that have crept up.
 
 The history shows changes that are too small for the relative layer, or many small ones. Times of different machines are
 never compared: a line carries the fingerprint of its machine (`benchmarks.machine.fingerprint`).
@@ -6,13 +6,13 @@ never compared: a line carries the fingerprint of its machine (`benchmarks.machi
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import machine
 from benchmarks.errors import MetabenchError
@@ -22,6 +22,7 @@ from benchmarks.stats.changes import changes
 
 #: the report looks for it next to the stores
 FILE = ROOT / "reports" / "runs" / "gate-history.jsonl"
+T = TypeVar("T", "Timing", "Counted")
 
 
 def path(given: Path | None) -> Path:
@@ -42,18 +43,39 @@ class Timing:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A line about the counts of a commit, which no machine changes. steps: how many were counted. changed: those whose
+    counts are not the committed ones."""
+
+    when: str
+    commit: str
+    torch: str
+    steps: int
+    changed: tuple[str, ...]
+
+
 def timings(file: Path) -> list[Timing]:
-    """The lines of a history, the oldest first; none where there is no file. Torn lines and others are left out."""
-    return [found for line in file.read_bytes().splitlines() if (found := _timing(line))] if file.is_file() else []
+    """The times of a history, the oldest first; none where there is no file. Torn lines and others are left out."""
+    return [line for line in _lines(file, Timing) if line.seconds > 0]
 
 
-def _timing(line: bytes) -> Timing | None:
+def counts(file: Path) -> list[Counted]:
+    """The lines about counts, likewise."""
+    return [line for line in _lines(file, Counted) if line.steps > 0]
+
+
+def _lines(file: Path, kind: type[T]) -> list[T]:
+    lines = file.read_bytes().splitlines() if file.is_file() else []
+    return [found for line in lines if (found := _read(line, kind))]
+
+
+def _read(line: bytes, kind: type[T]) -> T | None:
     try:
         value = from_text(line)
-        found = read(Timing, {field.name: value[field.name] for field in dataclasses.fields(Timing)}, "line")
+        return read(kind, {name: value[name] for name in kind.__dataclass_fields__}, "line")
     except (ValueError, TypeError, KeyError):
         return None
-    return found if found.seconds > 0 else None
 
 
 class History:
@@ -73,12 +95,17 @@ class History:
 
     def add(self, commit: str, seconds: Mapping[str, float]) -> int:
         """Add the time of each step of a commit; returns their number."""
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        facts = now, commit, self.machine["id"], self.machine["cpu"], machine.versions().get("torch", "")
-        lines = [json.dumps(vars(Timing(*facts, step, value))) + "\n" for step, value in seconds.items()]
+        facts = _now(), commit, self.machine["id"], self.machine["cpu"], machine.versions().get("torch", "")
+        self._append([Timing(*facts, step, value) for step, value in seconds.items()])
+        return len(seconds)
+
+    def add_counts(self, commit: str, steps: int, changed: Sequence[str]) -> None:
+        """Add how many steps of a commit were counted, and those with other counts than the committed ones."""
+        self._append([Counted(_now(), commit, machine.versions().get("torch", ""), steps, tuple(changed))])
+
+    def _append(self, lines: Iterable[Timing | Counted]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
-        return len(lines)
+            file.write("".join(json.dumps(vars(line)) + "\n" for line in lines))
 
     def read(self) -> dict[str, list[Timing]]:
         """This machine's lines by step, the oldest first."""
@@ -99,3 +126,7 @@ class History:
                 slower = f"{last.ratio - 1:.1%} slower on this machine since {where}"
                 said.append(f"{step}: {slower} ({count} times, p = {last.p:.1g})")
         return said
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -40,7 +40,7 @@ def _ratio_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
     title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
     caption = "Band: 95 %, bootstrap over rounds. Dotted: both readings of the paper's 33 %."
     if noisy := frames.noisy(group, "points"):
-        caption += f" {noisy}."
+        caption += f" Hollow: {noisy}."
     looks, frame = looks_of(group["label"]), ratio_marks(group)
     frame = frame.sort_values("label", key=lambda labels: labels.map(list(looks).index), kind="stable")
     described = f"time of second over first order against inner steps, {title}"
@@ -49,9 +49,11 @@ def _ratio_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
 
 
 def ratio_marks(ratios: pd.DataFrame) -> pd.DataFrame:
-    """Ratios of times as marks: name, label, x (inner steps), value, low, high."""
-    marks = ratios.assign(name=ratios["label"]).rename(columns={"inner_steps": "x", "time": "value"})
-    return marks.sort_values("x", kind="stable")[["name", "label", "x", "value", "low", "high"]]
+    """Ratios of times as marks: name, label, x (inner steps), value, low, high; hollow where timing was noisy."""
+    marks = ratios.assign(name=ratios["label"], hollow=~ratios["stable"].astype(bool)).rename(
+        columns={"inner_steps": "x", "time": "value"}
+    )
+    return marks.sort_values("x", kind="stable")[["name", "label", "x", "value", "low", "high", "hollow"]]
 
 
 def _draw_ratios(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:

@@ -15,7 +15,7 @@ from benchmarks.records.plain import whole
 from benchmarks.stats import Comparison, Verdict
 from reports import svg, words
 from reports.cost import frames
-from reports.panels import Panel
+from reports.panels import Panel, face
 from reports.results import Result, Results
 from reports.scores import layout
 from reports.scores.pairs import shown
@@ -61,6 +61,7 @@ def _worth(results: Results, column: Any, judged: Comparison, ratios: pd.DataFra
             "metric": column.metric,
             "label": second.label,
             "steps": second.first.method.fields.get("inner_steps"),
+            "hollow": second.under_trained or first.under_trained,
             "verdict": verdict.word,
             **_advantage(verdict),
             **(measured := _measured(second, ratios)),
@@ -168,9 +169,9 @@ def _worth_panel(metric: str, rows: Sequence[Mapping[str, Any]], looks: Mapping[
     return Panel(
         slug(f"cost worth {metric}"),
         f"Is second order worth it? · {words.axis(metric)}",
-        "Each bar is a 95 % interval: of the paired difference, adjusted over all pairs, and of the time ratio.",
+        "Bars: 95 % intervals, adjusted over all pairs for the difference of scores. Hollow: under-trained.",
         f"advantage of MAML over FOMAML against its price, {metric}",
-        pd.DataFrame(rows)[["test", "steps", "label", *PRICE, *ADVANTAGE]],
+        pd.DataFrame(rows)[["test", "steps", "label", "hollow", *PRICE, *ADVANTAGE]],
         functools.partial(_draw, looks=looks, metric=metric),
         looks,
     )
@@ -184,7 +185,7 @@ def _draw(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], metric: str
         along = [[row.time - row.low], [row.high - row.time]]
         up = [[row.advantage - row.advantage_low], [row.advantage_high - row.advantage]]
         style_of = {"color": look.tone, "marker": look.marker, "linestyle": "none", "capsize": 2}
-        axes.errorbar([row.time], [row.advantage], up, along, **style_of)
+        axes.errorbar([row.time], [row.advantage], up, along, **style_of, **face(row.hollow))
     axes.set_xlim(min(0.9, frame["low"].min()), 1.1 * frame["high"].max())
     _named(axes, frame.to_dict("records"))
     advantage = "MAML's error, times smaller" if factor else f"MAML minus FOMAML, {words.axis(metric)}"

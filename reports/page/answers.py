@@ -137,8 +137,10 @@ def reached(results: Results) -> tuple[str, str, str] | None:
 
 
 def changed(results: Results) -> tuple[str, str, str]:
-    """The largest slowdown in the history of the regression gate."""
-    times = trend.history(results.stores)
+    """The largest slowdown in the history of the regression gate; without times, what its exact counts say."""
+    times, latest = trend.history(results.stores), trend.counted(results.stores)
+    if latest and (latest.changed or times.empty):
+        return *(("YES", "starved") if latest.changed else ("NO", "winner")), trend.counts_say(latest)
     if times.empty:
         return "NO HISTORY", "", "No regression history yet: run `make gate`."
     levels = trend.level_table(times)

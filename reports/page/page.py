@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,9 @@ def render(
 ) -> tuple[str, list[Panel]]:
     """The page as text, and the figures on it."""
     from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
-    from reports import style, words
+    from reports import style, svg, words
     from reports.page import contents
 
     looks = style.looks(results.labels)
@@ -81,6 +82,7 @@ def render(
         trim_blocks=True,
         bytecode_cache=FileSystemBytecodeCache(str(CACHE)) if _may_write(CACHE) else None,
     )
+    environment.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     environment.globals.update(words=words, Markup=Markup, looks=looks)
     all_sections = contents.of(methods, tasks, other)
     built = {section: context for section in all_sections if (context := section.build(results, looks))}
@@ -99,10 +101,11 @@ def render(
         javascript=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
         light=Markup(style.css_variables(looks, dark=False)),
         dark=Markup(style.css_variables(looks, dark=True)),
+        shapes=Markup(style.css_shapes(looks)),
         overview=_overview(results),
         sections=shown,
     )
-    return html, [panel for context in built.values() for panel in context.get("panels", [])]
+    return svg.with_shared_clips(html), [panel for context in built.values() for panel in context.get("panels", [])]
 
 
 def _may_write(folder: Path) -> bool:

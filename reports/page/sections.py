@@ -26,6 +26,7 @@ from reports.scores import (
     claims,
     control,
     curves,
+    encodings,
     exhibits,
     forest,
     heat,
@@ -135,27 +136,27 @@ def shots(results: Results, looks: Looks) -> Context | None:
 
 def learning(results: Results, looks: Looks) -> Context | None:
     panels = curves.learning_panels(results, looks)
-    folded = [panel for panel in panels if panel.name.endswith("-seconds")]
     if not panels:
         return None
     answered = _table("equal.csv", "Validation scores from one curve", curves.answers_table(results), EQUAL)
-    shown = [one for one in panels if one not in folded]
-    return {"panels": panels, "shown": shown, "folded": folded, "answered": answered}
+    return {"panels": panels, "axes": _axes(panels), "answered": answered}
+
+
+def _axes(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """Panels by the axis that a switch chooses: what was seen in training, or seconds."""
+    seconds = [panel for panel in panels if panel.name.endswith("-seconds")]
+    seen = [panel for panel in panels if panel not in seconds]
+    return [(name, group) for name, group in (("examples or environment steps", seen), ("seconds", seconds)) if group]
 
 
 #: forms of the amounts that methods saw
-EQUAL = dict.fromkeys(
-    ("equal_examples", "equal_environment_steps", "best_after_examples", "best_after_environment_steps"),
-    "{:,.0f}".format,
-)
+EQUAL = dict.fromkeys(("equal_data", "best_after_data"), "{:,.0f}".format)
 
 
 def training_cost(results: Results, looks: Looks) -> Context | None:
-    """Against seconds, and (folded) against examples or environment steps."""
+    """Against seconds, or against examples or environment steps."""
     panels = trade_offs.cost_panels(results, looks)
-    shown = [one for one in panels if one.name.endswith("-seconds")]
-    folded = [one for one in panels if one not in shown]
-    return {"panels": panels, "shown": shown, "folded": folded} if panels else None
+    return {"panels": panels, "axes": _axes(panels)[::-1]} if panels else None
 
 
 def functions(results: Results, looks: Looks) -> Context | None:
@@ -168,7 +169,9 @@ def controlled(results: Results, looks: Looks) -> Context | None:
     by_step, totals = control.steps_table(results), control.totals_table(results)
     each = control.test_tasks_table(results)
     adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
+    encoded = encodings.encoding_panels(results, looks)
     shown = {
+        "encodings": encoded,
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
@@ -178,7 +181,7 @@ def controlled(results: Results, looks: Looks) -> Context | None:
     }
     if not any(shown.values()):
         return None
-    return {**shown, "adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
+    return {**shown, "adaptation": adaptation, "paths": paths, "panels": adaptation + paths + encoded}
 
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {
@@ -192,7 +195,7 @@ def episodes(results: Results, looks: Looks) -> Context | None:
     return {"episodes": samples} if samples else None
 
 
-PAIRS = dict.fromkeys(("advantage", "low", "high"), words.fixed) | {"p_holm": "{:.2g}".format}
+PAIRS = {"advantage": words.fixed, "p_holm": "{:.2g}".format}
 
 
 def pairwise(results: Results, looks: Looks) -> Context | None:
@@ -203,7 +206,7 @@ def pairwise(results: Results, looks: Looks) -> Context | None:
     matrices = pairs.heat_panels(results, looks)
     return {
         "heat": matrices,
-        "pairs": _table("pairs.csv", "Pairwise differences", frame, PAIRS),
+        "pairs": _table("pairs.csv", "Pairwise differences", pairs.with_intervals(frame), PAIRS),
         "leading": leading,
         "panels": leading + matrices,
     }
@@ -218,7 +221,7 @@ def claimed(results: Results, looks: Looks) -> Context | None:
 def changes(results: Results, looks: Looks) -> Context:
     """The history of the regression gate, in a few sentences."""
     times = trend.history(results.stores)
-    return {"sentences": trend.sentences(times), "known": not times.empty}
+    return {"sentences": trend.sentences(times, trend.counted(results.stores)), "known": not times.empty}
 
 
 TIMES = {"before (ms)": "{:.3g}".format, "now (ms)": "{:.3g}".format, "ratio": "{:.2f}".format}

@@ -12,7 +12,7 @@ from benchmarks.records.record import Task, Training
 from benchmarks.stats import TestProtocol
 from benchmarks.stats.comparison import MOST_EXAMPLES_RATIO
 from reports import style, words
-from reports.panels import Panel, curves, levels, log_if_wide, marks
+from reports.panels import Panel, curves, face, levels, log_if_wide, marks
 from reports.results import Result, Results
 from reports.style import Look
 from reports.words import slug
@@ -96,16 +96,20 @@ def fits_with_curves(results: Results) -> list[Fit]:
 
 
 def _validations(fits: Sequence[Fit]) -> pd.DataFrame:
-    """A row per validation that all seeds of a method reached: label, seed, the amounts, value (in the unit shown).
+    """A row per validation that all seeds of a method reached: label, seed, the amounts, value (in the unit shown), and
+    hollow for an under-trained fit.
 
     Validations without a finite score are left out."""
     rows = [
-        (label, number, *(getattr(point, name) for name in AMOUNTS), point.score * words.factor(task.metric))
+        (
+            *(label, number, *(getattr(point, name) for name in AMOUNTS)),
+            *(point.score * words.factor(task.metric), training.under_trained),
+        )
         for number, (label, task, training) in enumerate(fits)
         for point in training.curve
         if point.score is not None
     ]
-    frame = pd.DataFrame(rows, columns=["label", "seed", *AMOUNTS, "value"])
+    frame = pd.DataFrame(rows, columns=["label", "seed", *AMOUNTS, "value", "hollow"])
     reached = frame.groupby(["label", "step"])["seed"].transform("size")
     return frame[reached == frame.groupby("label")["seed"].transform("nunique")]
 
@@ -118,7 +122,7 @@ def _learning_panel(task: str, points: pd.DataFrame, amount: str, metric: str, l
         task,
         "",
         f"validation {words.axis(metric)} against {against}, {task}",
-        frame[["label", "seed", "x", "value"]],
+        frame[["label", "seed", "x", "value", "hollow"]],
         functools.partial(_draw_learning, looks=looks, metric=metric, against=against),
         looks,
     )
@@ -131,6 +135,10 @@ def _draw_learning(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], me
     every = max(1, int(frame.groupby("label")["x"].nunique().max()) // 8)
     how = {"errorbar": ("pi", 100), "markevery": every, "legend": False, "ax": axes}
     seaborn.lineplot(frame, x="x", y="value", hue="label", style="label", **style.mapped(looks), **how)
+    short = {looks[label].tone for label in frame[frame["hollow"]]["label"].unique()}
+    for line in axes.lines:
+        if line.get_color() in short:
+            line.set(markeredgecolor=line.get_color(), markeredgewidth=1, **face(True))
     axes.set(xlabel=against, ylabel=f"validation {words.axis(metric)}")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep="") if axes.get_xlim()[1] >= 10_000 else "{x:g}")
@@ -139,8 +147,8 @@ def _draw_learning(axes: Any, frame: pd.DataFrame, looks: Mapping[str, Look], me
 
 
 def answers_table(results: Results) -> pd.DataFrame:
-    """Three questions from one training: the validation score at equal examples (environment steps), at equal seconds,
-    and at its best; mean over seeds, in the unit shown. One row per task and method.
+    """Three questions from one training: the validation score at equal data (examples, or environment steps), at equal
+    seconds, and at its best; mean over seeds, in the unit shown. One row per task and method.
 
     Equal is what half of the methods of a task saw. The last validation up to there counts; one before half of it does
     not, nor one beyond."""
@@ -157,9 +165,10 @@ def answers_table(results: Results) -> pd.DataFrame:
             for name, limit in equal.items():
                 seen = points[points[name] <= limit]
                 counts = len(seen) and MOST_EXAMPLES_RATIO * seen[name].iloc[-1] >= limit
-                row |= {f"at_equal_{name}": seen["value"].iloc[-1] if counts else None, f"equal_{name}": limit}
+                what = name if name == "seconds" else "data"
+                row |= {f"at_equal_{what}": seen["value"].iloc[-1] if counts else None, f"equal_{what}": limit}
             best = points["value"].idxmax() if about.higher_is_better else points["value"].idxmin()
-            rows.append({**row, "at_best": points["value"][best], f"best_after_{amount}": points[amount][best]})
+            rows.append({**row, "at_best": points["value"][best], "best_after_data": points[amount][best]})
     return pd.DataFrame(rows)
 
 

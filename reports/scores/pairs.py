@@ -70,6 +70,15 @@ def pairs_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """`pairs_table` as the page shows it: both ends and the unit in one column."""
+    if frame.empty:
+        return frame
+    ends = zip(frame["low"].map(words.fixed), frame["high"].map(words.fixed), frame["unit"], strict=True)
+    found = frame.drop(columns=["high", "unit"]).rename(columns={"low": "interval"})
+    return found.assign(interval=[f"{low} to {high} {unit}" for low, high, unit in ends])
+
+
 def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
     """A heat map per leading column of a test that a method was trained for: every entry against those with a worse
     mean, coloured where the difference is real."""

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.stats import TestProtocol
+from benchmarks.stats.comparison import MOST_EXAMPLES_RATIO
 from reports import svg, words
 from reports.panels import Panel, curves, far_apart, from_zero, mark, plain_numbers, points
 from reports.results import Result, Results
@@ -50,9 +51,15 @@ def cost_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
         here = [result for row in column.rows if (result := results.of(row)).competes]
         if any(result.training for result in here):
             title = words.title(column.protocol, results.columns) + words.in_regime(column.protocol, results.columns)
-            paid = [name for name in COSTS if any(cost(result, name) > 0 for result in here)]
+            paid = [name for name in COSTS if _differ([cost(result, name) for result in here], name)]
             panels += [_cost_panel(title, column.protocol, results, here, name, looks) for name in paid]
     return panels
+
+
+def _differ(costs: Sequence[float], name: str) -> bool:
+    """Whether trained methods paid amounts that a figure tells apart: examples within a factor of 2 count as equal."""
+    paid = [each for each in costs if each > 0]
+    return bool(paid) and (name == "seconds" or max(paid) > MOST_EXAMPLES_RATIO * min(paid))
 
 
 def _cost_panel(
@@ -65,7 +72,7 @@ def _cost_panel(
     caption += " Linear up to the cheapest training, logarithmic from there." * far_apart(frame["x"])
     return Panel(
         slug(f"cost {words.title(protocol, results.columns)} {name}"),
-        f"{title} · against {COSTS[name]}",
+        title,
         caption,
         f"{words.axis(metric)}, {title} · against {COSTS[name]}",
         frame,

@@ -171,7 +171,10 @@ class Made:
         }
         frames_ |= {"test-tasks-csv": control.test_tasks_table(results)}
         frames_ |= {"returns-csv": control.steps_table(results), "totals-csv": control.totals_table(results)}
-        frames_ |= {"published-csv": reproduced.published_table(results), "pairs-csv": pairs.pairs_table(results)}
+        frames_ |= {
+            "published-csv": reproduced.published_table(results),
+            "pairs-csv": pairs.with_intervals(pairs.pairs_table(results)),
+        }
         frames_ |= {
             "claims-csv": claims.claims_table(results),
             "equal-csv": curves.answers_table(results),

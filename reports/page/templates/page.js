@@ -19,10 +19,7 @@ function reveal() {
   for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
   target.scrollIntoView();
 }
-addEventListener("hashchange", () => {
-  reveal();
-  keep("");
-});
+addEventListener("hashchange", () => { reveal(); keep(""); });
 // sorting: a click on a heading, best first; again, the other way round
 function sort(table, index, descending) {
   const headings = [...table.tHead.rows[0].cells];
@@ -111,6 +108,8 @@ const seen = new IntersectionObserver(entries => {
     seen.unobserve(target);
     sortable(target);
     if (target.classList.contains("tooled")) tools(target);
+    for (const cell of all("[data-command]", target)) cell.append(" ", Object.assign(document.createElement("button"),
+      {type: "button", className: "copy", title: cell.dataset.command, textContent: "command"}));
   }
 });
 for (const table of all("table.sortable")) {
@@ -134,13 +133,13 @@ const dimming = document.head.appendChild(document.createElement("style"));
 function dim(name) {
   const buttons = all(".legend button"), pressed = buttons.find(button => button.textContent === name);
   for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === name));
-  const one = /--\w+-\d+/.exec(pressed?.firstChild.getAttribute("style"))?.[0], any = one?.replace(/\d+$/, "");
-  const others = `[style*="(${any}"]:not([style*="(${one})"])`;
-  dimming.textContent = pressed ? `@media screen { figure svg ${others}, tr:has(> th > .marker${others}) { opacity: .12 !important; } }` : "";
+  const [one, any] = /(\w+-)\d+/.exec(pressed?.className) ?? [];
+  const others = `[style*="(--${any}"]:not([style*="(--${one})"])`, rows = `tr:has(> th[class*="${any}"]:not(.${one}))`;
+  dimming.textContent = pressed ? `@media screen { figure svg ${others}, ${rows} { opacity: .12 !important; } }` : "";
 }
 for (const entry of all(".legend span")) {
   const button = document.createElement("button");
-  Object.assign(button, {type: "button", title: "Dim the others"});
+  Object.assign(button, {type: "button", title: "Dim the others", className: entry.className});
   button.append(...entry.childNodes);
   entry.replaceWith(button);
   button.addEventListener("click", () => {

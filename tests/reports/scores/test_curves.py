@@ -32,13 +32,13 @@ def test_each_question_is_answered_at_the_same_amount(tmp_path: Path) -> None:
         make.evaluation(label, GLYPHS, training=dataclasses.replace(make.training(label, GLYPHS, 0), curve=curve))
     table = answers_table(load(tmp_path)).set_index("method")
     # in all 400, 300, 180, 120 and 400 examples, and 16, 3, 1.8, 1.2 and 2 seconds
-    assert set(table["equal_examples"]) == {300}
+    assert set(table["equal_data"]) == {300}
     assert set(table["equal_seconds"]) == {2.0}
     last = {"maml": 80, "prototypical-nets": 65, "snail": 60}
-    assert table["at_equal_examples"].dropna().to_dict() == pytest.approx(last)
+    assert table["at_equal_data"].dropna().to_dict() == pytest.approx(last)
     # maml's first validation comes after 4 seconds
     last = {"prototypical-nets": 70, "snail": 60, "recurrent": 30, "siamese-nets": 50}
     assert table["at_equal_seconds"].dropna().to_dict() == pytest.approx(last)
     best = {"maml": 90, "prototypical-nets": 70, "snail": 60, "recurrent": 30, "siamese-nets": 50}
     assert table["at_best"].to_dict() == pytest.approx(best)
-    assert table["best_after_examples"]["prototypical-nets"] == 200
+    assert table["best_after_data"]["prototypical-nets"] == 200
