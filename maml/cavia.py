@@ -99,7 +99,9 @@ class CAVIA(MAML):
         else:
             units, inputs = network.backbone.widths[0], network.input_shape[0] + self.context  # type: ignore[attr-defined]
         generator = torch.Generator().manual_seed(seed + 1)
-        shapes = {WEIGHT: (units, self.context)} | ({BIAS: (units,)} if layer else {})
+        shapes: dict[str, tuple[int, ...]] = {WEIGHT: (units, self.context)}
+        if layer:
+            shapes[BIAS] = (units,)
         drawn = {name: 2 * torch.rand(shape, generator=generator) - 1 for name, shape in shapes.items()}
         own = {name: (value / math.sqrt(inputs)).to(tasks.device) for name, value in drawn.items()}
         return super().initial(tasks, seed) | own

@@ -53,7 +53,7 @@ def trace(function: Function, examples: Sequence[Tensor]) -> fx.GraphModule:
     """The operations of a function of arguments of these shapes, rewritten; the compiler generates code for them."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
+    graph: fx.GraphModule = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
     turn_products(graph)
     return graph
 
