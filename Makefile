@@ -36,7 +36,7 @@ define with_peer
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench report readme paper-gpu smoke test fuzz check cost cost-gpu gate micro peers clean
+.PHONY: help install bench ablation report readme paper-gpu smoke test fuzz check cost cost-gpu gate micro peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,15 @@ install: $(installed) ## make the environment .venv and install everything into 
 
 bench: $(installed) ## run the benchmark (PROFILE=quick), then write reports/index.html
 	$(call run_and_report,$(PROFILE),,$(if $(ARGS),,$(filter quick standard,$(PROFILE))))
+
+# One run for each row of the table, all in one store. Plain MAML has the steps, rate and batches of MAML++.
+switches := multi_step_loss=0.0 per_step_norm=False learned_rates=False "first_order=0.0 last_lr=0.0"
+ablate = $(run_python) -m benchmarks run --profile ablation --threads 1 $(ARGS)
+ablation: $(installed) ## MAML++ on Omniglot without each of its changes (20 CPU minutes)
+	$(ablate) -m maml-plus-plus
+	for off in $(switches); do $(ablate) -m maml-plus-plus $$(printf -- '--set maml-plus-plus.%s ' $$off) || exit $$?; done
+	$(ablate) -m maml $(addprefix --set maml.,inner_lr=0.1 inner_steps=5 test_steps=5, meta_batch=8 loss_scale=mean)
+	$(run_python) -m benchmarks show --profile ablation
 
 report: $(installed) ## write reports/index.html from the records, without training
 	$(run_python) -m benchmarks report --profile $(PROFILE) $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -19,6 +20,8 @@ from benchmarks.errors import MetabenchError
 
 #: the largest number in a table of TOML, and of a field: more is a typing mistake
 LARGEST = 10**9
+#: a profile's name is also the name of its store's folder; a comma, a slash or a blank would end that of a method
+_NAME = re.compile(r"\w[\w.-]*")
 BOUNDS: Mapping[str, Callable[[float], bool]] = {
     "at least 0": lambda number: number >= 0,
     "at least 1": lambda number: number >= 1,
@@ -57,13 +60,20 @@ def listed(given: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that could not be typed in a list of names, or that is a path."""
+    if not _NAME.fullmatch(name):
+        raise MetabenchError(f"{what} name {name!r}: use letters, digits, '-', '_' and '.'")
+
+
 def check_type(what: str, value: Any, expected: Any) -> None:
     """Refuse a value of another type than an annotation says, and entries of a tuple; ``[int]`` stands for a list of
-    integers."""
-    if isinstance(expected, list):
-        check_type(what, value, list)
-        for entry in value:
-            check_type(what, entry, expected[0])
+    integers, ``{str: int}`` for a table of them."""
+    if isinstance(expected, (list, dict)):
+        check_type(what, value, type(expected))
+        entries = value.values() if isinstance(value, dict) else value
+        for entry in entries:
+            check_type(what, entry, *(expected.values() if isinstance(expected, dict) else expected))
         return
     arguments = typing.get_args(expected)
     origin = typing.get_origin(expected)
@@ -81,13 +91,16 @@ def check_type(what: str, value: Any, expected: Any) -> None:
         check_type(f"an entry of {what}", entry, arguments[0])
 
 
-def check_device(name: str) -> str:
-    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have here."""
-    import torch
-
+def check_device(name: str, here: bool = True) -> str:
+    """The name of a device, ``cpu``, ``cuda`` or ``cuda:N``; refuses one that torch does not have, if it is to be
+    here."""
     kind, colon, number = str(name).partition(":")
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not (number.isascii() and number.isdigit()))):
         raise MetabenchError(f"unknown device {name!r}; known: cpu, cuda, cuda:N")
+    if not here:
+        return name
+    import torch
+
     if kind == "cuda" and not torch.cuda.is_available():
         raise MetabenchError(f"device {name!r} is missing: torch {torch.__version__} finds no CUDA device")
     if number and int(number) >= (count := torch.cuda.device_count()):
@@ -153,8 +166,10 @@ def check_output(path: Path) -> None:
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The tables of a TOML file; what: the file's contents in words."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may begin it with a byte-order mark
     except OSError as error:
         raise MetabenchError(f"no such file of {what}: {path} ({error.strerror})") from None
     except ValueError as error:
         raise MetabenchError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise MetabenchError(f"{path} is not TOML: nested too deeply") from None

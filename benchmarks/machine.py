@@ -36,7 +36,8 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
     """Facts of this machine: processor, cores, memory (GiB), system, thread settings.
 
     For a CUDA device also its name, memory (GiB), driver and CUDA version. ``id`` is a short hash of the constant
-    facts. A CPU's fingerprint never touches CUDA; a GPU's initialises it in this process."""
+    facts, ``node`` one of the machine's name (on a Ray cluster, the node's id). A CPU's fingerprint never touches CUDA;
+    a GPU's initialises it in this process."""
     facts: dict[str, Any] = {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -48,6 +49,7 @@ def fingerprint(device: str = "cpu") -> dict[str, Any]:
         "os": platform.platform(),
         "gpu": _gpu(device) if device.startswith("cuda") else None,
         "threads": thread_settings(),
+        "node": os.environ.get("METABENCH_NODE") or hashlib.sha256(platform.node().encode()).hexdigest()[:8],
     }
     identity = json.dumps([facts[name] for name in IDENTITY], sort_keys=True)
     return {"id": hashlib.sha256(identity.encode()).hexdigest()[:8], **facts}
@@ -103,10 +105,21 @@ def _physical_cores() -> int | None:
 
 
 def usable_cores() -> int | None:
-    """Cores that this process may run on: fewer than the machine's under taskset or in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    """Cores that this process may use: fewer than the machine's under taskset, or with a container's share of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(filter(None, (cores, *_control_group_cores())), default=None)
+
+
+def _control_group_cores(system: Path = Path("/")) -> Iterator[int]:
+    """The limits of this process's control groups on CPU time, in cores, rounded up."""
+    for folder, version in _control_groups("cpu", system):
+        if version == 2:
+            quota, _, period = _text(folder / "cpu.max").partition(" ")
+        else:
+            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        with contextlib.suppress(ValueError, ZeroDivisionError):  # no such group here, or "max"
+            if int(quota) > 0:
+                yield math.ceil(int(quota) / int(period))
 
 
 def memory_gib() -> int | None:
@@ -128,19 +141,25 @@ def _physical_memory() -> int | None:
 
 
 def _control_group_limits(system: Path = Path("/")) -> Iterator[int]:
-    """The memory limits, in bytes, of this process's control group (cgroup v1 or v2) and of those above it.
+    """The limits of this process's control groups on memory, in bytes."""
+    for folder, version in _control_groups("memory", system):
+        with contextlib.suppress(ValueError):  # no such group here, or "max"
+            yield int(_text(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")))
+
+
+def _control_groups(controller: str, system: Path) -> Iterator[tuple[Path, int]]:
+    """The folders of this process's control group and of those above it, with the version of cgroup, 1 or 2.
 
     Inside a container the group may be named by its path outside, where only the root is visible."""
     for line in _text(system / "proc/self/cgroup").splitlines():
         controllers, _, group = line.partition(":")[2].partition(":")
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = system / "sys/fs/cgroup" / ("memory" if controllers else "")
+        root = system / "sys/fs/cgroup" / (controller if controllers else "")
         place = root / group.lstrip("/")
         for folder in (place, *place.parents):
             if folder.is_relative_to(root):
-                with contextlib.suppress(ValueError):  # no such group here, or "max"
-                    yield int(_text(folder / ("memory.limit_in_bytes" if controllers else "memory.max")))
+                yield folder, 1 if controllers else 2
 
 
 def thread_settings() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.api import KINDS, Configured, MetabenchError, MetaLearner, TaskDistribution
-from benchmarks.checks import check_device, check_known, check_size, check_type, unknown
+from benchmarks.checks import check_device, check_known, check_name, check_size, check_type, unknown
 from benchmarks.errors import raised_at
 from benchmarks.origin import Origin, ours
 
@@ -72,6 +72,7 @@ def register_task(name: str) -> Callable[[Plugin], Plugin]:
 def _register(table: dict[str, Entry], base: type, name: str, fields: dict[str, Any]) -> Callable[[Plugin], Plugin]:
     def add(cls: Plugin) -> Plugin:
         path = Path(getattr(sys.modules[cls.__module__], "__file__", None) or "")
+        check_name(f"{path}: registered", name)
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, base)):
             raise MetabenchError(f"{path}: {cls.__name__} is not a dataclass derived from {base.__name__}")
         known = table[name].all if name in table else ()

@@ -7,6 +7,11 @@ for each parameter tensor and step; first order at first; a cosine schedule of A
 Row j of batch-norm belongs to the parameters after j steps: step j + 1 and predictions after j steps use it. What it
 learns is for the steps of training, so adaptation ends after them.
 
+First order and learned rates do not go well together. The slope of a rate is then minus the product of its step's
+gradient and the last one. It sees no later step: where one overshoots, the sign is wrong, and early rates turn negative
+or grow. On the sinusoid the training loss rose to 6e5 within 300 meta-steps. With second order, or with constant rates,
+it stayed below 6 (one seed). There the default is second order from the start.
+
 Deviations from the paper and its code (AntreasAntoniou/HowToTrainYourMAMLPytorch):
 - the code collects statistics for each step and never uses them: it normalises by the batch at test, too. Here they are
   the regime "running", the default. They follow the queries of one task in every meta-step, after inner steps with the
@@ -90,7 +95,7 @@ class MAMLPlusPlus(MAML):
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "clip": 10.0},
+        "sinusoid": {"inner_lr": 0.01, "meta_batch": 25, "clip": 10.0, "first_order": 0.0},
         "miniimagenet/5w1s": {**_MINIIMAGENET, "training_queries": 15},
         "miniimagenet/5w5s": {**_MINIIMAGENET, "training_queries": 15},
     }
@@ -98,7 +103,10 @@ class MAMLPlusPlus(MAML):
     origins: ClassVar[Mapping[str, Origin]] = {
         "miniimagenet": paper("the released configuration; first order and cosine schedule: the paper"),
         "omniglot": ours("the paper's but for the network, which is the task's own; untried"),
-        "sinusoid": ours("batches and rate of MAML, the rest as on Omniglot; untried"),
+        "sinusoid": ours(
+            "batches and rate of MAML; second order from the start: 0.90 on validation tasks after 300 meta-steps, "
+            "first order 2.16; the rest as on Omniglot, untried"
+        ),
         "": ours("the paper's for Omniglot; untried"),
     }
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {}

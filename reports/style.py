@@ -123,6 +123,10 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "snail": ("#962c3e", "#fe9aa2"),
         "rl2": ("#b75281", "#d1789f"),
     },
+    "taught by a critic": {
+        "meta-critic": ("#a32020", "#f08a80"),
+        "actor-critic": ("#c5482f", "#d1705c"),
+    },
     "a vector of the set": {
         "conditional-neural-process": ("#985b0b", "#d8944d"),
         "neural-statistician": ("#643e02", "#ffc57e"),

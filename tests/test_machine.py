@@ -158,6 +158,27 @@ def test_the_memory_limit_of_a_container_is_seen(tmp_path, groups, files, expect
     assert list(machine._control_group_limits(tmp_path)) == expected
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, [2]),
+        ("4:cpu,cpuacct:/a\n0::/\n", {"cpu/a/cpu.cfs_quota_us": "300000", "cpu/a/cpu.cfs_period_us": "100000"}, [3]),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+    ],
+)
+def test_the_cores_of_a_container_are_seen(tmp_path, monkeypatch, groups, files, expected):
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    found = list(machine._control_group_cores(tmp_path))
+    assert found == expected
+    monkeypatch.setattr(machine, "_control_group_cores", lambda: iter([1, *found]))
+    assert machine.usable_cores() == 1
+
+
 @pytest.mark.fault("E8")
 def test_a_run_takes_no_more_memory_than_its_container_has(monkeypatch):
     monkeypatch.setattr(machine, "_control_group_limits", lambda: iter([10**9, 2 * 10**9]))

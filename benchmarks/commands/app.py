@@ -150,11 +150,15 @@ app.command(short_help="Write every score as a table.")(stores.export)
 
 
 @app.command(short_help="Machine, versions and data.")
-def doctor() -> None:
+def doctor(
+    store: Annotated[
+        Path | None, Option(metavar="FOLDER", parser=options.path, help="A store, to try whether locks hold there.")
+    ] = None,
+) -> None:
     """The machine, the versions, the data and the other libraries found here."""
     from benchmarks.commands import doctor as examination
 
-    examination.examine()
+    examination.examine(store)
 
 
 def main() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 
 from rich.console import Console
 
 
 def screen(columns: int = 100) -> Console:
-    """The terminal. Output to a file is as wide as COLUMNS, or ``columns`` where that is not set."""
-    console = Console(highlight=False)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=columns, highlight=False)
+    """As wide as COLUMNS says, else as the terminal; output to a file has ``columns``. A width of 0 counts as unset."""
+    return Console(width=shutil.get_terminal_size((columns, 24)).columns, highlight=False)

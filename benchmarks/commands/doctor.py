@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from rich.table import Table
 
@@ -12,10 +13,12 @@ from benchmarks.commands.console import screen
 from benchmarks.commands.run import prepare_one
 from benchmarks.errors import MetabenchError, Unavailable
 from benchmarks.images.data import CollectedTasks, is_decoded
+from benchmarks.records import sharing
+from benchmarks.records.store import Store
 
 
-def examine() -> None:
-    """Print the table. Looking at data downloads and decodes nothing."""
+def examine(store: Path | None = None) -> None:
+    """Print the table. Looking at data downloads and decodes nothing. store: one whose locks are tried."""
     import torch
 
     os.environ["METABENCH_OFFLINE"] = "1"
@@ -27,6 +30,9 @@ def examine() -> None:
         table.add_row(name, str(value))
     table.add_row("METABENCH_DATA", os.environ.get("METABENCH_DATA") or "not set")
     table.add_row("cache", str(cache_folder()))
+    if store is not None:
+        with sharing.held(Store(store)):
+            table.add_row("locks", f"hold between processes in {store}; `--executor` looks whether machines share them")
     screen(160).print(table)
     if hasattr(os, "getloadavg") and (load := os.getloadavg()[0]) > 0.5 * (os.cpu_count() or 1):
         note = f"note: the machine is busy (load {load:.1f}): scores are unaffected, times are not"

@@ -47,7 +47,7 @@ def _table(text: str | Path) -> Path:
     return found
 
 
-_PROFILES = "smoke, quick, learners, standard or paper; or your own: ./mine.toml[:name]"
+_PROFILES = "smoke, quick, standard or paper; or your own: ./mine.toml[:name]"
 ProfileOption = Annotated[
     str, Option("--profile", "-p", metavar="NAME", help=_PROFILES, autocompletion=_completed("profiles"))
 ]
@@ -134,7 +134,7 @@ def _value(text: str) -> Any:
         return constants[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
     return tuple(value) if isinstance(value, list) else value
 

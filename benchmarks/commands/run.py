@@ -49,6 +49,9 @@ def run(
         Option(metavar="GB", help="Memory limit of each process. [default: its share of 80 % of the memory]"),
     ] = None,
     only: Annotated[str, Option(metavar="WHICH", help="all, failed or missing.")] = "all",
+    executor: Annotated[
+        str, Option(metavar="WHERE", help="local, local:gpus=4,per=2, ray:HOST:PORT or slurm:workers=16,partition=gpu.")
+    ] = "local",
     store: StoreOption = None,
 ) -> None:
     """Train methods and test them on tasks.
@@ -77,6 +80,7 @@ def run(
         threads=threads,
         memory=memory,
         only=only,
+        executor=executor,
         store=store,
         verbose=True,
     )

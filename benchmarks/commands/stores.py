@@ -43,7 +43,7 @@ def merge(
         Path, Option("--into", metavar="FOLDER", parser=options.path, help="The store that gets all records.")
     ],
 ) -> None:
-    """Join the records of several stores in one; the same key with other scores is an error."""
+    """Join the records of several stores in one; the same key with other results is an error."""
     from benchmarks.records import copies
 
     count = copies.merge([Store.existing(path) for path in sources], places.target(into))

@@ -36,6 +36,9 @@ def read(path: Path) -> pd.DataFrame:
     if missing:
         known = f"needed: {', '.join(FOREIGN)}; it may have {', '.join(FOREIGN_ALSO)}"
         raise MetabenchError(f"{path} has no columns {', '.join(missing)}; {known}")
+    for name in (*FOREIGN, *FOREIGN_ALSO):
+        if name in frame and frame[name].dtype == object and not frame[name].map(pd.api.types.is_hashable).all():
+            raise MetabenchError(f"{path}: {name} holds lists or tables, not single values")
     if "role" in frame:  # an exported list with scores added: nothing is asked about a support example
         frame = frame[frame["role"] != "support"]
     if frame.empty:
@@ -46,8 +49,10 @@ def read(path: Path) -> pd.DataFrame:
     frame = frame.assign(score=pd.to_numeric(frame["score"].astype(object), errors="coerce").astype(float))
     if not np.isfinite(frame["score"]).all():
         raise MetabenchError(f"{path}: {int((~np.isfinite(frame['score'])).sum())} scores are not numbers")
-    if "shots" in frame and not pd.to_numeric(frame["shots"].astype(object), errors="coerce").notna().all():
-        raise MetabenchError(f"{path}: shots {frame['shots'].iloc[0]!r} are not numbers")
+    if "shots" in frame:
+        shots = pd.to_numeric(frame["shots"].astype(object), errors="coerce").astype(float)
+        if odd := frame["shots"][~(np.isfinite(shots) & (shots == shots.round()))].tolist():
+            raise MetabenchError(f"{path}: shots {odd[0]!r} are not whole numbers")
     frame["method"] = frame["method"].astype(str) if "method" in frame else path.stem
     frame["seed"] = frame.get("seed", 0)
     return frame
@@ -81,7 +86,8 @@ def row_of(path: Path, method: str, theirs: pd.DataFrame, column: Column, store:
             f"{where}: episodes_digest {digests[0]} is not that of our first {len(episodes)}: {expected}"
         )
     test = column.protocol
-    queries = (test.way or 1) * test.queries or column.rows[0].values.shape[2]  # a thinned copy has episodes alone
+    kept = column.rows[0].values.shape[2]
+    queries = kept if kept > 1 else (test.way or 1) * test.queries  # a thinned copy has episodes alone
     tables = []
     for seed, part in theirs.groupby("seed"):
         ordered = part.sort_values(["episode", "query"])

@@ -36,6 +36,8 @@ class ControlTasks(TaskDistribution):
     higher_is_better: ClassVar[bool] = True
     offers: ClassVar[frozenset[str]] = frozenset({"parameters"})
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"plain": {}}
+    #: what the numbers of a task are called, for figures
+    parameter_names: ClassVar[Sequence[str]] = ()
 
     shot: int = 20
     queries: int = 20
@@ -109,6 +111,23 @@ class ControlTasks(TaskDistribution):
             Rollouts(*environments, support, shots, self.trial_episodes),
             Rollouts(*environments, query, queries, self.trial_episodes),
         )
+
+    def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
+        """What predictors with an ``embedding`` ``[E, z]`` make of E tasks after each of S step counts.
+
+        embedding: ``[S, E, z]``; parameters: of the tasks, ``[E, p]``; names: theirs, ``[p]``; steps: ``[S]``."""
+        found = {step: getattr(predictor, "embedding", None) for step, predictor in predictors.items()}
+        made = {step: embedding for step, embedding in found.items() if embedding is not None}
+        if not made:
+            return {}
+        parameters = episodes.query.parameters.cpu().numpy()
+        names = self.parameter_names or [f"parameter {number}" for number in range(parameters.shape[1])]
+        return {
+            "embedding": np.stack([embedding.cpu().numpy() for embedding in made.values()]),
+            "parameters": parameters,
+            "names": np.array(names),
+            "steps": np.array(list(made), dtype=np.int16),
+        }
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
         """Undiscounted return of each trial, ``[T, queries]``; NaN where a reward or the policy was not a number."""

@@ -34,13 +34,11 @@ def compile_function(function: Function, examples: Sequence[Tensor]) -> Function
 
     Arguments and results have no graph. Raises any exception of torch's compiler."""
     import torch._inductor.config  # takes a second, so import it only to compile
-    from torch.fx.experimental.proxy_tensor import make_fx
 
     # a pool of compiler processes would outlive a killed cell
     with _no_collection(), warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
         warnings.simplefilter("ignore")
-        graph = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
-        turn_products(graph)
+        graph = trace(function, examples)
         # One C++ program instead of Python that calls a library for each kernel: less time between kernels, and one run
         # of the C++ compiler instead of dozens.
         compiled: Function = torch._inductor.compile(
@@ -49,6 +47,15 @@ def compile_function(function: Function, examples: Sequence[Tensor]) -> Function
         with torch.no_grad():
             compiled(*examples)
     return compiled
+
+
+def trace(function: Function, examples: Sequence[Tensor]) -> fx.GraphModule:
+    """The operations of a function of arguments of these shapes, rewritten; the compiler generates code for them."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    graph = make_fx(function, decomposition_table={_ATEN.baddbmm.default: _baddbmm})(*examples)
+    turn_products(graph)
+    return graph
 
 
 @contextlib.contextmanager

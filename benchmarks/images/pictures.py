@@ -147,7 +147,8 @@ def by_class(files: Files) -> dict[str, list[Picture]]:
 
 
 def eight_bits(image: Any, mode: str) -> Any:
-    """A `PIL.Image` in mode "L" (grey) or "RGB". 16 bits of grey keep their range: 65,535 becomes 255.
+    """A `PIL.Image` in mode "L" (grey) or "RGB". 16 bits of grey keep their range: 65,535 becomes 255. Transparent
+    parts become white: below them, drawing and ground often have one colour.
 
     Raises `ValueError` for other numbers than 8 or 16 bits, whose range is unknown."""
     from PIL import Image
@@ -157,4 +158,7 @@ def eight_bits(image: Any, mode: str) -> Any:
         image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     elif image.mode[0] in "IF":
         raise ValueError(f"mode {image.mode}: images of 8 or 16 bits per channel are read")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.checks import check_name
 from benchmarks.errors import MetabenchError
 from benchmarks.models.backbones import BACKBONES
 from benchmarks.models.module_backbone import Factory, ModuleBackbone
@@ -47,8 +49,19 @@ class OwnBackbone:
 def register_backbone(name: str, factory: Factory) -> None:
     """Make a module known as a backbone, for ``--set maml.backbone=name``.
 
-    Nothing changes the module that the factory returns: the suite works on a copy."""
-    own = OwnBackbone(name, factory)
+    factory: a function or class of the file that registers it, for the code of that file is part of a cell's key.
+    Nothing changes the module that it returns: the suite works on a copy."""
+    caller = sys._getframe(1).f_globals
+    own, file = OwnBackbone(name, factory), Path(caller.get("__file__") or "")
+    check_name(f"{file}: registered", name)
+    if not hasattr(factory, "__qualname__") or factory.__module__ != caller["__name__"]:
+        raise MetabenchError(
+            f"{file}: for backbone {name!r}, write a function here that makes it: the key has no code of {factory}"
+        )
+    rival: Any = BACKBONES.get(name)
+    ours = isinstance(rival, OwnBackbone) and (rival.path == own.path or rival.path.resolve() not in other_files)
+    if rival is not None and not ours:
+        raise MetabenchError(f"backbone {name!r} of {file} has the name of another one")
     BACKBONES[name] = own  # type: ignore[assignment]
     other_files.add(own.path.resolve())
 

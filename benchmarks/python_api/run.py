@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.checks import check_budget, check_device, check_known, check_type
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.python_api import places
+from benchmarks.records import sharing
 from benchmarks.records.store import Store
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 #: what the options of `run` may be; names, seeds and stores are checked where they are read
 TYPES: Mapping[str, Any] = {
-    **dict.fromkeys(("profile", "plan", "device", "only"), str),
+    **dict.fromkeys(("profile", "plan", "device", "only", "executor"), str),
     **dict.fromkeys(("meta_steps", "episodes", "jobs", "threads"), int | None),
     **dict.fromkeys(("seconds", "memory"), float | None),
     "settings": Mapping | None,
@@ -70,13 +72,14 @@ def run(
     threads: int | None = None,
     memory: float | None = None,
     only: str = "all",
+    executor: str = "local",
     store: str | Path | None = None,
     verbose: bool = False,
 ) -> Run:
     """Train methods and test them on tasks, each training and each test in a process of its own.
 
     methods, tasks: names, or paths of your own files; none: those of the profile.
-    profile: "smoke", "quick", "learners", "standard", "paper" or your own file. It has the budgets, and the methods and
+    profile: "smoke", "quick", "standard", "paper" or your own file. It has the budgets, and the methods and
         tasks where none are named.
     seeds: how many training seeds, or which, as in (0, 2, 5).
     meta_steps, episodes, seconds: budget of each training, test episodes, and time limit of each training in seconds.
@@ -86,6 +89,7 @@ def run(
     device: "cpu", "cuda" or "cuda:N".
     jobs, threads, memory: processes at a time, CPU threads of each, and memory limit of each in GB (10^9 bytes).
     only: "all" cells that are not finished, the "failed" or the "missing" ones.
+    executor: where cells are computed: "local", "local:gpus=4,per=2", "ray:HOST:PORT" or "slurm:workers=16,...".
     store: the folder of the records; None: that of `metabench run`, ``reports/runs/<profile>``.
     verbose: print what `metabench run` prints.
 
@@ -99,39 +103,46 @@ def run(
 
     A failing cell doesn't end the run; ``failed`` names it. Raises `MetabenchError` for unknown names, fields and
     values before anything is written."""
+    given = dict(locals())
     from benchmarks.run import isolate
 
     isolate.warm(isolate.SUITE)  # imports while this process imports as well
     from benchmarks.execution import plans
     from benchmarks.python_api import names
     from benchmarks.python_api.view import RunView
-    from benchmarks.run import own_files, profiles, schedule
+    from benchmarks.run import executors, own_files, profiles, schedule
     from benchmarks.run.resolution import Request
 
-    _check_types(locals())
+    _check_types(given)
     chosen = profiles.override(profiles.load(profile), meta_steps, episodes, seconds)
     for what, number in (("jobs", jobs), ("threads", threads), ("memory", memory)):
         check_budget(what, number)
-    schedule.check_threads("threads", threads)
-    machine = schedule.Machine.default(device, jobs, memory, threads)
+    place = executors.Place.parse(executor)
+    place.check(jobs)
+    if place.here:
+        schedule.check_threads("threads", threads)
+        schedule.check_threads(f"plan {plan!r}: threads", plans.parse(plan).get("threads"))
+    machine = schedule.Machine.default(device, place.slots(device) or jobs, memory, threads)
     method_names, task_names, own = names.named(methods, tasks, machine.memory_bytes)
     if not (chosen.blocks or task_names):
         raise MetabenchError(f"profile {chosen.name!r} lists no tasks: name some")
     check_known("value of only", only, ONLY)
     check_budget("shots", list(shots), 1_000)
-    schedule.check_threads(f"plan {plan!r}: threads", plans.parse(plan).get("threads"))
-    plans.check_device(plan, check_device(device))
+    plans.check_device(plan, check_device(device, place.here))
     request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
     found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
     target = places.target(places.store_of(store, profile))
-    with RunView() if verbose else contextlib.nullcontext() as view:
+    if sender := os.environ.get("METABENCH_SENDER"):
+        sharing.greet(str(target.path), sender)
+    needed = executors.Needed(target, machine.jobs, device, machine.threads, memory, given)
+    with executors.opened(place, needed) as crew, RunView() if verbose else contextlib.nullcontext() as view:
         watcher = schedule.Watcher(view.line, view.event, view.plan) if view else schedule.Watcher()
         data = schedule.prepare(found, machine, watcher)
         todo = schedule.plan(found, data, target, only)  # type: ignore[arg-type]
         if not (todo.to_run or todo.done):
             raise MetabenchError(f"nothing ran: {'; '.join(todo.skips) or f'no cell is among the {only} ones'}")
         watcher.plan(todo)
-        outcomes = schedule.run(todo, target, machine, watcher)
+        outcomes = schedule.run(todo, target, machine, watcher, crew)
     ended = [(cell, outcomes[cell.key]) for cell in todo.to_run]
     lines = [
         (end.status, f"{cell}: {end.status} ({one_line(end.reason)})") for cell, end in ended if end.status != "ok"

@@ -10,7 +10,7 @@ import filelock
 from benchmarks import registry
 from benchmarks.checks import check_known
 from benchmarks.errors import MetabenchError
-from benchmarks.records.record import Record
+from benchmarks.records.record import Record, Training
 from benchmarks.records.store import FILES, Store
 from benchmarks.records.thinning import episode_means, thin
 
@@ -51,7 +51,7 @@ def merge(sources: Sequence[Store], target: Store) -> int:
     """Copy the records of several stores, with their states, into one; returns how many it has then.
 
     A cell that failed in one store and is finished in another counts as finished. Raises `MetabenchError`, before
-    anything is written, where two stores have one key with other scores."""
+    anything is written, where two stores have one key with other results: a state must fit the scores of its tests."""
     _apart(sources, target)
     chosen: dict[str, tuple[Record, Store]] = {}
     contradictions = []
@@ -64,7 +64,7 @@ def merge(sources: Sequence[Store], target: Store) -> int:
             if known is None or _worth(record) > _worth(known[0]):
                 chosen[record.key] = record, store
     if contradictions:
-        raise MetabenchError(f"the same key with other scores: {'; '.join(contradictions)}")
+        raise MetabenchError(f"the same key with other results: {'; '.join(contradictions)}")
     for record, store in chosen.values():
         if store is not target:
             _copy(store, target, record, *(_intact(kind, record, store) for kind in ("scores", "arrays", "state")))
@@ -126,17 +126,29 @@ def _damaged(store: Store, file: str, record: Record) -> NoReturn:
 
 
 def _same(record: Record, store: Store, other: Record, holder: Store) -> bool:
-    """Whether two records of one key agree: failed ones always do, finished evaluations where all scores are equal, of
-    episodes where one is thinned."""
-    finished = record.ok and other.ok and record.cell == "evaluation"
-    if not finished or record.files.get("scores") == other.files.get("scores"):
+    """Whether two records of one key agree: failed ones always do, finished fits where all validations are equal, and
+    finished evaluations where all scores are, of episodes where one is thinned."""
+    if not (record.ok and other.ok):
+        return True
+    thinned = (*record.thinned, *other.thinned)
+    if record.training and other.training:
+        whole = "curve" not in thinned
+        if _course(record.training, whole) != _course(other.training, whole):
+            return False
+    if record.cell != "evaluation" or record.files.get("scores") == other.files.get("scores"):
         return True
     import numpy as np
 
     one, two = store.scores(record) or {}, holder.scores(other) or {}
-    if "queries" in (*record.thinned, *other.thinned):
+    if "queries" in thinned:
         one, two = ({name: episode_means(values) for name, values in each.items()} for each in (one, two))
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name], equal_nan=True) for name in one)
+
+
+def _course(training: Training, whole: bool) -> tuple[Any, ...]:
+    """How a fit went, without its times; whole: by all validations."""
+    curve = [(point.step, point.score) for point in training.curve] if whole else []
+    return training.meta_steps, training.best_step, curve
 
 
 def _apart(sources: Iterable[Store], target: Store) -> None:

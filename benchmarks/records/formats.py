@@ -60,6 +60,22 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def fresh(folder: str | Path) -> None:
+    """Let a client of NFS forget which files of a folder it has not found: it asks again when the folder is opened."""
+    with contextlib.suppress(OSError):
+        os.scandir(folder).close()
+
+
+def size_of(path: str) -> int | None:
+    """The size of a file; None without one."""
+    for again in (False, True):
+        if again:
+            fresh(os.path.dirname(path))
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_size
+    return None
+
+
 def check_table(path: Path) -> None:
     """Refuse a file for a table that ends in neither of `TABLES`."""
     if path.suffix not in TABLES:

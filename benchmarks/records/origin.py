@@ -10,7 +10,8 @@ from benchmarks.records.entries import Gpu
 
 @dataclass(frozen=True)
 class Machine:
-    """`benchmarks.machine.fingerprint` of the process that computed the record."""
+    """`benchmarks.machine.fingerprint` of the process that computed the record. node: which of several equal machines,
+    None in older records."""
 
     id: str
     cpu: str
@@ -23,6 +24,7 @@ class Machine:
     os: str
     gpu: Annotated[dict[str, Any], Gpu] | None = None
     threads: dict[str, Any] = field(default_factory=dict)
+    node: str | None = None
 
 
 @dataclass(frozen=True)

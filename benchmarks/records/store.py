@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 #: files next to a header, by kind: folder and suffix
 FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
-FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs", "aside"}
+FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs"}
+FOLDERS |= {"runs", "aside"}
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 
@@ -183,10 +184,8 @@ class Store:
         for kind, file in record.files.items():
             folder, suffix = FILES[kind]
             path = f"{self.path}/{folder}/{record.key}{suffix}"  # a `Path` takes as long as looking at the file
-            try:
-                size = os.stat(path).st_size
-            except OSError:
-                raise Damaged(f"its {kind} ({folder}/{record.key}{suffix}) are missing") from None
+            if (size := formats.size_of(path)) is None:
+                raise Damaged(f"its {kind} ({folder}/{record.key}{suffix}) are missing")
             if size != file.size:
                 raise Damaged(f"its {kind} ({folder}/{record.key}{suffix}) are truncated", Path(path))
 

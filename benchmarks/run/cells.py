@@ -94,7 +94,7 @@ class _Where:
             "seconds": block.seconds,
             "validation_episodes": block.validation_episodes,
             "validations": block.validations,
-        } | ({} if block.patience is None else {"patience": block.patience})
+        } | ({} if block.patience is None or entry.scheduled else {"patience": block.patience})
         fields = trainer.facts.fields
         essential = {name: value for name, value in fields.items() if name not in trainer.adaptation}
         code, details = entry.codes["fit"], {"budget": budget}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checks import LARGEST, check_budget, check_known, check_table, read_toml, unknown
+from benchmarks.checks import LARGEST, check_budget, check_known, check_name, check_table, read_toml, unknown
 from benchmarks.errors import MetabenchError
 
 #: where the rates and the number of steps of a learner come from
@@ -17,8 +16,6 @@ SELECTIONS = ("published", "validation")
 #: the state of a fit that is tested: the best on validation episodes, or the last
 MODELS = ("best", "last")
 FILE = Path(__file__).with_name("profiles.toml")
-#: a profile's name is also the name of its store's folder
-_NAME = re.compile(r"\w[\w.-]*")
 #: the largest numbers of some keys: more is a typing mistake
 _MOST = {"seeds": 1_000, "episodes": 10**7, "validation_episodes": 10**7, "patience": 1}
 
@@ -124,8 +121,7 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         raise MetabenchError(f"{path} holds {len(known)} profiles: write {path}:name; known: {', '.join(known)}")
     if wanted not in known:
         raise unknown(f"profile in {path}" if own else "profile", wanted, known)
-    if not _NAME.fullmatch(wanted):
-        raise MetabenchError(f"{path}: profile name {wanted!r}: use letters, digits, '-', '_' and '.'")
+    check_name(f"{path}: profile", wanted)
     return wanted, _extended(wanted, file, ())
 
 
@@ -142,7 +138,7 @@ def _extended(name: str, file: Path, above: tuple[tuple[str, Path], ...]) -> dic
     if parent is None:
         return dict(body)
     above = (*above, (name, file))
-    places = [place for place in (file, FILE) if parent in _read(place) and (parent, place) not in above]
+    places = [place for place in (file, FILE) if str(parent) in _read(place) and (parent, place) not in above]
     if not isinstance(parent, str) or not places:
         raise unknown(f"profile in extends of {name!r}", str(parent), {*_read(file), *_read(FILE)} - {name})
     base = _extended(parent, places[0], above)
@@ -182,7 +178,7 @@ _TYPES: dict[str, Any] = {
     "validations": int,
     "seconds": float,
     "meta_steps": int | str,
-    "meta_steps_of": dict,
+    "meta_steps_of": {str: int | str},
     "otherwise": str,
     "shots": [int],
     "queries": [int],

@@ -78,14 +78,15 @@ class Learner:
 
 @dataclass(frozen=True)
 class Entry:
-    """A method of a block. trainer: the learner whose fit it uses, None where nothing is fitted. skip: why it can't be
-    run on the task. codes: the hash of the code of its "fit" and of its evaluations, by the id of the task that is
-    tested on. files: of the user's own that it needs."""
+    """A method of a block. trainer: the learner whose fit it uses, None where nothing is fitted. scheduled: whether it
+    has a schedule that ends with the budget. skip: why it can't be run on the task. codes: the hash of the code of its
+    "fit" and of its evaluations, by the id of the task that is tested on. files: of the user's own that it needs."""
 
     name: str
     learner: Learner
     trainer: Learner | None = None
     meta_steps: int = 0
+    scheduled: bool = False
     skip: str | None = None
     codes: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -207,18 +208,20 @@ def _entry(name: str, block: Block, tests: Sequence[TaskDistribution], request: 
         return Entry(name, _described(name, learner, tasks, fields=own), skip=reason)
     used = learner.fit_method()
     trainer = learner if used is None else _learner(used, tasks, request)
-    codes, meta_steps, trained = {}, 0, None
+    codes, meta_steps, trained, scheduled = {}, 0, None, False
     if trainer.fits:
         training = tasks.for_training()
         meta_steps = _meta_steps(block, used or name, trainer, training)
-        trainer = trainer.for_budget(meta_steps)
+        scheduled = (trainer := (plain := trainer).for_budget(meta_steps)) != plain
         learner = trainer if used is None else learner
         trained = _described(used or name, trainer, training, meta_steps)
         codes["fit"] = code_of("fit", trainer, training)
     codes |= {test.id: code_of("evaluation", learner, test) for test in tests}
     needed = _files_of([learner, trainer], files)
     budget = meta_steps if used is None else 0
-    return Entry(name, _described(name, learner, tasks, budget), trained, meta_steps, codes=codes, files=needed)
+    return Entry(
+        name, _described(name, learner, tasks, budget), trained, meta_steps, scheduled, codes=codes, files=needed
+    )
 
 
 def _learner(name: str, tasks: TaskDistribution, request: Request) -> MetaLearner:

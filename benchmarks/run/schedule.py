@@ -17,7 +17,10 @@ from filelock import FileLock, Timeout
 
 from benchmarks.errors import MetabenchError, one_line
 from benchmarks.machine import usable_cores, usable_memory
+from benchmarks.records.formats import fresh
 from benchmarks.records.plain import content_key
+from benchmarks.records.record import Record
+from benchmarks.records.sharing import failed_before
 from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
@@ -172,29 +175,42 @@ def plan(found: Resolution, data: Data, store: Store, only: Only) -> Todo:
     return Todo([cell for cell in keep if reachable(cell)], done)
 
 
-def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[str, Outcome]:
-    """Run all cells; whatever happens to one of them becomes a record, and the others go on.
+def run(
+    todo: Todo, store: Store, machine: Machine, watcher: Watcher, executor: isolate.Executor | None = None
+) -> dict[str, Outcome]:
+    """Run all cells; whatever happens to one of them becomes a record, and the others go on. executor: where cells
+    run, if not in ``machine.jobs`` processes here.
 
     Several runs may share a store: this one holds the lock of each cell that it works on until its record is written,
     and takes over what another run has finished, or failed at, since this one began."""
-    began = worker.now()
+    crew: isolate.Executor = executor or isolate.Local(machine.jobs)
+    before = failed_before(store, [cell.key for cell in todo.cells], crew.group or _group())
+
+    def settled(record: Record | None) -> bool:
+        """Whether a cell needs no other try. No clock is asked: those of two machines differ."""
+        return record is not None and (record.ok or record.finished != before.get(record.key))
+
     by_key = {cell.key: cell for cell in todo.cells}
     for cell in todo.cells:
         if cell.skip is not None:
-            _record(store, cell, Outcome("skipped", cell.skip), began)
+            if not settled(store.get(cell.key)):
+                _record(store, cell, Outcome("skipped", cell.skip))
         else:
             store.remove(cells.skip_key(cell.spec["method"]["name"], cell.task))
 
     held: dict[str, FileLock] = {}
 
     def admit(job: Job) -> isolate.Admission:
+        if crew.group is not None:
+            return "start"
         lock = store.lock(job.key, wait=0)
         try:
             lock.acquire()
         except Timeout:
             return "wait"
+        fresh(store.path / "records")
         record = store.get(job.key)
-        if record is not None and (record.ok or record.finished > began):
+        if record is not None and settled(record):
             lock.release()
             return Outcome(record.status, record.reason)
         held[job.key] = lock
@@ -203,8 +219,8 @@ def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[st
     def on_event(event: Event) -> None:
         cell, outcome = by_key[event.job.key], event.outcome
         if outcome is not None:
-            if outcome.status != "ok":
-                _record(store, cell, outcome, began)
+            if outcome.status != "ok" and not settled(store.get(cell.key)):
+                _record(store, cell, outcome)
             if (lock := held.pop(cell.key, None)) is not None:
                 event.job.log.unlink(missing_ok=True)
                 lock.release()
@@ -212,7 +228,7 @@ def run(todo: Todo, store: Store, machine: Machine, watcher: Watcher) -> dict[st
 
     jobs = [_job(cell, by_key, store, machine) for cell in todo.to_run]
     try:
-        return isolate.run(jobs, machine.jobs, on_event, threads=machine.threads, admit=admit)
+        return isolate.run(jobs, crew, on_event, threads=machine.threads, admit=admit, preload=isolate.SUITE)
     finally:
         for key, lock in held.items():
             store.log_path(key).unlink(missing_ok=True)  # its secrets are not masked
@@ -228,12 +244,14 @@ def _job(cell: Cell, by_key: Mapping[str, Cell], store: Store, machine: Machine)
     }
     call = (f"benchmarks.run.worker:run_{cell.kind}", arguments)
     after = cell.after if cell.after in by_key else None
-    return Job(cell.key, call, store.log_path(cell.key), cell.seconds, machine.memory_bytes, after)
+    return Job(cell.key, call, store.log_path(cell.key).absolute(), cell.seconds, machine.memory_bytes, after)
 
 
-def _record(store: Store, cell: Cell, outcome: Outcome, began: str) -> None:
-    record = store.get(cell.key)
-    if record is not None and (record.ok or record.finished > began):
-        return  # that of another run in the same store
+def _group() -> str | None:
+    """The name of the runs that this one belongs to: those of a SLURM array, also when they are requeued."""
+    return os.environ.get("METABENCH_RUN") or os.environ.get("SLURM_ARRAY_JOB_ID")
+
+
+def _record(store: Store, cell: Cell, outcome: Outcome) -> None:
     facts: dict[str, Any] = {name: getattr(outcome, name) for name in ("status", "reason", "stderr", "peak_bytes")}
-    worker.write_failure(store, cell.draft, facts)
+    worker.write_failure(store, cell.draft, {**worker.as_recorded(outcome.facts), **facts})

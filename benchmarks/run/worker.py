@@ -21,6 +21,7 @@ from benchmarks import machine, registry
 from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
 from benchmarks.clock import PeakMemory
 from benchmarks.errors import MetabenchError
+from benchmarks.records import plain as records_plain
 from benchmarks.records.record import (
     Budget,
     CurvePoint,
@@ -31,6 +32,7 @@ from benchmarks.records.record import (
     Test,
     Training,
 )
+from benchmarks.records.sharing import look_again
 from benchmarks.records.store import Store
 from benchmarks.run.cells import conditions
 from benchmarks.run.code_hash import ENTRIES, code_hash, code_of
@@ -102,7 +104,7 @@ def run_evaluation(
     trained_on = registry.task_from(test["trained_on"], spec["device"])
     trained_on.prepare()
     memory = PeakMemory(tasks.device)
-    fit = files.get(spec["fit"]) if spec["fit"] else None
+    fit = look_again(files.path / "records", lambda: files.get(spec["fit"])) if spec["fit"] else None
     states = _states(files, fit, spec["fit"], test["models"], tasks.device)
     choices = _choices(learner, states, trained_on, test)
     evaluated = evaluate(learner, states, choices, tasks, test, progress, exhibited=spec["seed"] in (0, None))
@@ -122,9 +124,24 @@ def run_evaluation(
 
 
 def write_failure(store: Store, draft: Record, outcome: Mapping[str, Any]) -> None:
-    """The record of a cell that was skipped or that failed. outcome: status, reason, the end of its output (stderr) and
-    the most memory it used (peak_bytes)."""
+    """The record of a cell that was skipped or that failed. outcome: status, reason, the end of its output (stderr),
+    the most memory it used (peak_bytes), and the facts of the machine where it was another one."""
     store.write(_measured(draft, now(), **outcome))
+
+
+def facts(progress: Report, device: str) -> dict[str, Any]:
+    """The facts of this machine, for the record of a failure that is written on another one."""
+    found: dict[str, Any] = records_plain.plain(_facts(device))
+    return found
+
+
+def as_recorded(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What `facts` has found as a record has it; without versions and commit where no machine is known."""
+    if "machine" not in facts:
+        return {}
+    known = {"versions": {}, "git": None, **facts}
+    here, git = known["machine"], known["git"]
+    return {**known, "machine": Machine(**here) if here else None, "git": Git(**git) if git else None}
 
 
 # --- from plain arguments to task and method ---
@@ -137,9 +154,11 @@ def _built(kind: Kind, spec: Mapping[str, Any], plugins: Sequence[str]) -> tuple
     tasks.prepare()
     learner = registry.method_from(spec["method"], tasks.kind)
     if tasks.data_digest() != spec["data"]:
-        raise MetabenchError(f"the data of {tasks.id} have changed since the run began: start it again")
+        raise MetabenchError(
+            f"the data of {tasks.id} on this machine are not those that the run began with: start it again"
+        )
     if code_of(kind, learner, tasks) != spec["code"]:
-        raise MetabenchError("the code has changed since the run began: start it again")
+        raise MetabenchError("the code on this machine is not that which the run began with: start it again")
     return tasks, learner
 
 
@@ -195,7 +214,8 @@ def _record(
 
 def _measured(known: Record, started: str, **found: Any) -> Record:
     """The record with what was found, the machine and the time."""
-    facts = {"threads": torch.get_num_threads(), **_facts(known.device), "started": started, "finished": now()}
+    here = {} if "machine" in found else _facts(known.device)
+    facts = {"threads": torch.get_num_threads(), **here, "started": started, "finished": now()}
     return dataclasses.replace(known, **facts, **found)
 
 

@@ -175,15 +175,26 @@ def _tell_apart(
     settings: Callable[[Tested], dict[str, Any]],
     place: Callable[[Tested], Any],
 ) -> None:
-    """Append the settings that differ to names that stand in one place several times."""
+    """Append the settings that differ to names that stand in one place several times.
+
+    A value that more than half of them share goes without saying: of an ablation, each row names its own switch."""
     places = [(name, place(group[0])) for name, group in zip(names, groups, strict=True)]
     for crowded in [where for where, count in Counter(places).items() if count > 1]:
         told = {number: settings(groups[number][0]) for number, where in enumerate(places) if where == crowded}
         known = dict.fromkeys(name for one in told.values() for name in one)
         differ = [name for name in known if len({str(one.get(name)) for one in told.values()}) > 1]
+        distinct = list({str(one): one for one in told.values()}.values())
+        usual = {name: _usual([str(one[name]) if name in one else None for one in distinct]) for name in differ}
         for number, one in told.items():
-            if own := [f"{name}={one[name]}" for name in differ if name in one]:  # older code lacks some
+            own = [f"{name}={one[name]}" for name in differ if name in one]  # older code lacks some
+            if own := [text for text in own if text.partition("=")[2] != usual[text.partition("=")[0]]]:
                 names[number] += f" ({', '.join(own)})"
+
+
+def _usual(values: Sequence[str | None]) -> str | None:
+    """The value of more than half, where none is missing."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if None not in values and len(values) < 2 * count else None
 
 
 #: settings of a test, in the order in which names tell them

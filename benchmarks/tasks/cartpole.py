@@ -8,7 +8,7 @@ elements that can solve difficult learning control problems", 1983; Gymnasium's 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,6 +118,7 @@ class CartPoles(ControlTasks):
 
     equivalence_margin: ClassVar[float] = 5.0
     exhibited: ClassVar[int] = 50
+    parameter_names: ClassVar[Sequence[str]] = tuple(name.replace("_", " ") for name in PARAMETERS)
     variants: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "metacritic": {},
         "physics": {

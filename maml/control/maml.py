@@ -71,7 +71,6 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
     test_rates: rates of the first step at test where one, two ... steps are taken; (): inner_lr.
     """
 
-    grid: ClassVar[Mapping[str, Any]] = {}
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         task: {**settings, "inner_lr": ALPHA[task]} for task, settings in TRAINING.items()
     }

@@ -182,13 +182,14 @@ class AdaptedPolicy(PolicyLearner):
         return inner.steps(parameters, support)
 
     def choose(self, state: State, tasks: TaskDistribution, episodes: int) -> tuple[dict[str, Any], int]:
-        """Pick the rate with the highest return on validation tasks, for each number of steps by itself. What a policy
-        earns is read off the trajectories that the next step learns from: no others are played."""
+        """Pick the rate with the highest return on validation tasks, for each number of steps by itself, from the grid
+        and the learner's own. What a policy earns is read off the trajectories that the next step learns from: no
+        others are played."""
         cut = tasks.episodes("validation", range(episodes))
         paths = Paths(self, state, cut.support, tasks)
         best: dict[int, tuple[float, float]] = {}
         trials = 0
-        for (rate,) in self.grid["test_rates"]:
+        for rate in dict.fromkeys((*(rate for (rate,) in self.grid["test_rates"]), *self.first_rates())):
             for step in range(1, max(self.test_steps) + 1):
                 try:
                     score = paths.earned_after(step, rate)

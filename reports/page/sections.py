@@ -26,6 +26,7 @@ from reports.scores import (
     claims,
     control,
     curves,
+    encodings,
     exhibits,
     forest,
     heat,
@@ -168,7 +169,9 @@ def controlled(results: Results, looks: Looks) -> Context | None:
     by_step, totals = control.steps_table(results), control.totals_table(results)
     each = control.test_tasks_table(results)
     adaptation, paths = control.adaptation_panels(results, looks), control.path_panels(results, looks)
+    encoded = encodings.encoding_panels(results, looks)
     shown = {
+        "encodings": encoded,
         "films": control.films(results),
         "unfilmed": control.unfilmed(results),
         "regrets": control.regret_sentences(results),
@@ -178,7 +181,7 @@ def controlled(results: Results, looks: Looks) -> Context | None:
     }
     if not any(shown.values()):
         return None
-    return {**shown, "adaptation": adaptation, "paths": paths, "panels": adaptation + paths}
+    return {**shown, "adaptation": adaptation, "paths": paths, "panels": adaptation + paths + encoded}
 
 
 RETURNS = dict.fromkeys(("environment_steps_each", "meta_training_environment_steps"), "{:,.0f}".format) | {

@@ -44,7 +44,8 @@ def test_a_run_needs_few_packages_and_writes_to_the_current_folder(
     monkeypatch.delenv("METABENCH_STORE", raising=False)
     monkeypatch.setenv("METABENCH_CACHE", str(tmp_path / "cache"))
     before, bare = files(site), f"{hook}{os.pathsep}{site}"
-    ran = metabench(here, "run", "-p", "./mine.toml", "-m", "maml,matching-nets,constant", PYTHONPATH=bare)
+    methods = ("-m", "maml", "-m", "matching-nets", "-m", "constant")
+    ran = metabench(here, "run", "-p", "./mine.toml", *methods, PYTHONPATH=bare)
     assert ran.code == 0, ran.err
     records = Store(here / "reports" / "runs" / "tiny").records()
     assert {record.label for record in records} == {"maml", "matching-nets", "constant"}

@@ -39,9 +39,9 @@ def test_seeds_are_a_number_or_a_list():
 
 
 def test_values_of_settings_are_of_python():
-    texts = ("1", "0.1", "1e999", "true", "None", "[1, 2]", "adam", "a=b")
+    texts = ("1", "0.1", "1e999", "true", "None", "[1, 2]", "adam", "a=b", deep := "-" * 5000 + "1")
     values = [options.settings([f"maml.field={text}"])["maml.field"] for text in texts]
-    assert values == [1, 0.1, float("inf"), True, None, (1, 2), "adam", "a=b"]
+    assert values == [1, 0.1, float("inf"), True, None, (1, 2), "adam", "a=b", deep]
 
 
 @pytest.mark.parametrize(("read", "given", "said"), MISTAKES)

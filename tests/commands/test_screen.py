@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from whole_runs import profile
 
+from benchmarks.commands import console
 from benchmarks.commands.app import app
 from benchmarks.python_api import view
 from reports import terminal, words
@@ -60,6 +61,12 @@ def screen(monkeypatch):
 
     width(80)
     return width
+
+
+@pytest.mark.parametrize("columns", ["0", "-5", "wide", ""])
+def test_a_width_that_is_none_counts_as_unset(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console.screen().width == 100
 
 
 @pytest.mark.fault("U4")

@@ -94,7 +94,7 @@ def test_several_regimes_in_one_table_are_results_of_their_own(store: Path, tmp_
         ({"score": 0.5}, "scores are 1 or 0"),
         ({"score": float("nan")}, "600 scores are not numbers"),
         ({"score": "right"}, "600 scores are not numbers"),
-        ({"shots": "many"}, "shots 'many' are not numbers"),
+        *(({"shots": one}, f"shots {one!r} are not whole numbers") for one in ("many", 1.5, float("inf"))),
         ({"shots": 5}, "of these shots and regime"),
         ({"regime": "support"}, "of these shots and regime"),
         ({"query": 0}, "one score for each of 10 queries"),
@@ -113,6 +113,14 @@ def test_foreign_tables_that_are_not_about_our_episodes(
     with pytest.raises(MetabenchError, match=match) as caught:
         compare_foreign(path, store)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["task", "episode", "score", "seed"])
+def test_a_column_of_lists_is_named(store: Path, tmp_path: Path, name: str) -> None:
+    frame = pd.read_parquet(theirs(store, tmp_path / "mine.parquet"))
+    frame.assign(**{name: [[1]] * len(frame)}).to_parquet(tmp_path / "lists.parquet")
+    with pytest.raises(MetabenchError, match=f"{name} holds lists or tables, not single values"):
+        compare_foreign(tmp_path / "lists.parquet", store)
 
 
 def test_foreign_files_that_are_no_table_of_scores(store: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in ("_methods", "_tasks"):
         monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
     for name in ("own", "other"):
-        monkeypatch.setitem(BACKBONES, name, BACKBONES["mlp-40-40"])
+        monkeypatch.setitem(BACKBONES, name, None)
 
 
 @pytest.fixture

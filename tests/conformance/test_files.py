@@ -29,6 +29,8 @@ class Zeros(MetaLearner):
         import os, sys, time
         yield lambda x, memory=None: (x.new_zeros(*x.shape[:2], tasks.outputs), None)
 """
+#: names that can't be typed in a list of names, or that are paths
+ODD_NAMES = ("", "a,b", "a b", "../a", "a/b", "<b>")
 NETWORK = """
 import torch
 from torch import nn
@@ -92,6 +94,7 @@ def test_a_complaint_is_printed_with_its_line(tmp_path: Path, command_line: Call
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        *((ZEROS.replace('"zeros"', f"'{odd}'"), "use letters, digits, '-', '_' and '.'") for odd in ODD_NAMES),
         ("x = 1", "registers no method and no task \\(use @register_method"),
         ("\nimport nothing_of_that_name", "odd.py:2 can't be imported: ModuleNotFoundError"),
         ("def f(:", "odd.py:1 can't be imported: SyntaxError"),

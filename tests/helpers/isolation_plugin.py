@@ -100,3 +100,8 @@ def threads(progress):
     import torch
 
     return {"torch": torch.get_num_threads(), "variable": os.environ.get("OMP_NUM_THREADS")}
+
+
+def gpu(progress, pause):
+    time.sleep(pause)
+    return {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}

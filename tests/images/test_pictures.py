@@ -125,6 +125,23 @@ def test_numbers_of_unknown_range_are_refused(tmp_path: Path, kind: type) -> Non
         written(tmp_path, np.ones((4, 4), kind), "tif")
 
 
+@pytest.mark.fault("D5")
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_a_drawing_on_transparent_ground_is_one_on_white_paper(tmp_path: Path, mode: str) -> None:
+    alpha = np.zeros((4, 4), np.uint8)
+    alpha[1] = 255
+    image = Image.merge("LA", (Image.new("L", (4, 4)), Image.fromarray(alpha))).convert("RGBA")
+    if mode == "P":
+        image = Image.fromarray(alpha // 255).convert("P")
+        image.info["transparency"] = 0
+        image.putpalette([0, 0, 0] * 2)
+    (tmp_path / "1.png").write_bytes(encoded(image.convert(mode), "PNG"))
+    with open_files(tmp_path) as files:
+        for colours in ("L", "RGB"):
+            seen = Picture(files, "1.png").decode(lambda found, wanted=colours: np.asarray(eight_bits(found, wanted)))
+            assert np.array_equal(seen if colours == "L" else seen[..., 0], 255 - alpha)
+
+
 # --- csv ---
 
 

@@ -179,6 +179,28 @@ def test_each_step_takes_its_own_rate_and_none_is_left_over(given: Any) -> None:
         assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [n <= step for n in range(STEPS + 1)]
 
 
+def test_in_first_order_the_slope_of_a_rate_sees_no_later_step(given: Any) -> None:
+    """It is minus the product of two gradients: of its own step, and of the queries at the end."""
+    tasks = given.waves()
+    learner = plus_plus(given, tasks, learned_rates=True, first_order=1.0, anneal_over=10, plan=Plan(3))
+    parameters = initial(given, learner, tasks)
+    moments = next(learner.fit(tasks, 0, State(parameters))).moments
+    objective = learner._objective(tasks, learner.inner_lr, learner.plan, second_order=False)
+    support, query = tasks.data.support, tasks.data.query
+
+    def gradient(theta: Parameters, last: bool) -> Parameters:
+        leaves = {name: value.detach().requires_grad_() for name, value in theta.items() if "rule." not in name}
+        loss = objective.at(leaves, support, query) if last else supervised_loss(objective.predictor(leaves), support)
+        return dict(zip(leaves, torch.autograd.grad(loss.sum(), list(leaves.values())), strict=True))
+
+    *before, end = islice(objective.steps(parameters, support), STEPS + 1)
+    at_the_end = gradient(end, last=True)
+    for number, theta in enumerate(before):
+        for name, value in gradient(theta, last=False).items():
+            found = moments[f"rule.rate.{name}/exp_avg"][number] / (1 - 0.9)
+            torch.testing.assert_close(found, -(value * at_the_end[name]).sum())
+
+
 @pytest.mark.parametrize("kind", ["waves", "images"])
 @pytest.mark.parametrize("plan", [Plan(3), Plan(3, checkpointed=True), Plan(1)], ids=str)
 def test_the_meta_gradient_of_rates_and_rows_is_the_slope(given: Any, kind: str, plan: Plan) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up_records import SINUSOID, Maker
 from odd_records import KEY, OTHER, evaluation, examples, random_record, scores
 
 from benchmarks.errors import MetabenchError
@@ -104,7 +105,7 @@ def test_a_copy_meets_its_source_without_contradiction_and_the_source_counts(ful
     assert copies.merge([kept, full], joined) == 3
     assert np.array_equal(joined.scores(joined.get(KEY))["best/none/0"], scores()["best/none/0"])
     full.write(dataclasses.replace(full.get(KEY), files={}), {"best/none/0": ~scores()["best/none/0"]})
-    with pytest.raises(MetabenchError, match="the same key with other scores"):
+    with pytest.raises(MetabenchError, match="the same key with other results"):
         copies.merge([kept, full], Store(tmp_path / "other"))
 
 
@@ -203,11 +204,23 @@ def test_contradictions_are_named_and_nothing_is_written(full: Store, tmp_path: 
     other.write(evaluation(content_key("new")), scores())
     other.write(evaluation(), {"best/none/0": ~scores()["best/none/0"]})
     with pytest.raises(
-        MetabenchError, match=f"the same key with other scores: chance .{KEY}.: .*full and .*other"
+        MetabenchError, match=f"the same key with other results: chance .{KEY}.: .*full and .*other"
     ) as error:
         copies.merge([full, other], target)
     assert "\n" not in str(error.value)
     assert not target.path.exists()
+
+
+def test_fits_that_went_otherwise_contradict_each_other(tmp_path: Path) -> None:
+    one, two, target = (Maker(tmp_path / name) for name in ("one", "two", "target"))
+    for made, curve in ((one, slice(None)), (two, slice(-1))):
+        training = made.training("maml", SINUSOID, 0)
+        training = dataclasses.replace(training, curve=training.curve[curve], seconds=50.0 * len(training.curve[curve]))
+        made.store.write(made.header("fit", "maml", SINUSOID, 0, key=KEY, training=training))
+    copies.merge([one.store], target.store)
+    assert copies.merge([one.store], target.store) == 1, "equal fits are one"
+    with pytest.raises(MetabenchError, match=f"the same key with other results: maml .{KEY}.: .*target and .*two"):
+        copies.merge([two.store], target.store)
 
 
 @pytest.mark.fault("S3")

@@ -13,6 +13,7 @@ from benchmarks import registry
 from benchmarks.errors import MetabenchError
 from benchmarks.models import BACKBONES
 from benchmarks.records.store import Store
+from benchmarks.run import profiles
 from benchmarks.stats import TestProtocol as Protocol
 from benchmarks.stats import columns
 from reports import published
@@ -47,6 +48,26 @@ def test_every_row_is_of_a_task_and_a_method_that_is_here() -> None:
         assert one.regime in ("", "query", "support", "single", "running", "none")
         assert one.metric == "return" or 0 < one.value < (1 if one.metric == "accuracy" else 5)
         assert one.half_width is None or 0 < one.half_width < 0.03
+
+
+#: published rows without a cell in the profile "paper": (method, task) -> why
+WITHOUT_CELL: dict[tuple[str, str], str] = {}
+
+
+def test_every_published_cell_is_in_the_profile_paper() -> None:
+    """With the paper's queries per class next to the suite's, where the paper has others."""
+    cells, queries = set(), {}
+    for block in profiles.load("paper").blocks:
+        task = registry.build_task(block.task)
+        cells |= {(method, task.id) for method in block.methods}
+        queries[task.id] = {task.config().get("queries"), *block.queries}
+    rows = load()
+    reached = {(one.method, one.task) for one in rows}
+    assert reached - cells == WITHOUT_CELL.keys()
+    assert not cells & WITHOUT_CELL.keys()
+    assert all(
+        one.queries in {None, *queries[one.task]} for one in rows if one.kind == "primary" and one.method == "maml"
+    )
 
 
 def test_the_rows_of_the_maml_paper() -> None:

@@ -237,10 +237,11 @@ def test_seeds_that_the_clock_cut_at_other_meta_steps_show_a_range(tmp_path):
 
 
 @pytest.mark.fault("K7")
-def test_one_seed_of_one_method_per_test_makes_a_page_and_no_process(tmp_path):
+def test_one_seed_makes_a_page_and_no_process(tmp_path):
     make = Maker(tmp_path / "store")
     make.evaluation("maml", SINUSOID, level=1.0)
-    make.evaluation("fomaml", GLYPHS, level=0.8)
+    for label in ("nearest-neighbour", "simple-shot"):  # undecided, and other seeds would change nothing
+        make.evaluation(label, GLYPHS, level=0.8, fits=False)
     before = set(psutil.Process().children(recursive=True))
     write_report(make.store.path, tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size > 10_000

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from whole_runs import Answer, profile, start, wait_until
 
 import benchmarks as mb
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
+from benchmarks.models import BACKBONES, register_backbone
 from benchmarks.python_api.names import named
 from benchmarks.records.store import Store
 from benchmarks.run import cells, own_files, profiles, resolution
@@ -224,6 +228,25 @@ from torch import nn
 from benchmarks.models import register_backbone
 register_backbone("own", lambda shape: nn.Linear(shape[-1], 4))
 """
+
+
+def flat(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Flatten()
+
+
+@pytest.mark.fault("K1")
+@pytest.mark.parametrize("factory", [nn.Flatten, functools.partial(flat)])
+def test_a_factory_whose_code_is_not_in_the_key_is_refused(factory: Any) -> None:
+    with pytest.raises(MetabenchError, match="for backbone 'flat', write a function here that makes it"):
+        register_backbone("flat", factory)
+
+
+@pytest.mark.parametrize(("name", "said"), [("conv4-64", "has the name of another"), ("a, b", "use letters, digits")])
+def test_a_backbone_has_a_name_of_its_own(name: str, said: str) -> None:
+    before = dict(BACKBONES)
+    with pytest.raises(MetabenchError, match=said):
+        register_backbone(name, flat)
+    assert before == BACKBONES
 
 
 def test_only_methods_with_an_own_backbone_import_its_file(folder: Path) -> None:

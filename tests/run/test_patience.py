@@ -104,6 +104,15 @@ def test_only_a_profile_with_patience_changes_the_key_of_a_fit(tmp_path: Path) -
     assert len(keys) == 2
 
 
+def test_a_learner_whose_schedule_ends_with_the_budget_is_trained_to_its_end(tmp_path: Path) -> None:
+    """Reptile's rate falls to zero, and Meta-Baseline's second stage has not begun where its first stands still."""
+    (tmp_path / "mine.toml").write_text('[mine]\nextends = "smoke"\npatience = 0.25')
+    methods = ("reptile", "maml-plus-plus", "meta-baseline", "maml", "prototypical-nets")
+    found = expand(resolve(load(str(tmp_path / "mine.toml")), Request(methods, ["glyphs"])))
+    patient = {cell.label for cell in found if cell.kind == "fit" and "patience" in cell.spec["budget"]}
+    assert patient == {"maml", "prototypical-nets"}
+
+
 @pytest.mark.parametrize("value", ["0", "1.5", "-0.25", "true", "nan"])
 def test_patience_is_a_share(tmp_path: Path, value: str) -> None:
     (tmp_path / "mine.toml").write_text(f'[mine]\nextends = "smoke"\npatience = {value}')

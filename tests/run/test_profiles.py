@@ -19,11 +19,16 @@ def test_a_profile_that_only_extends_is_the_other_under_a_new_name(tmp_path):
     assert (mine.name, mine.blocks, mine.other) == ("mine", quick.blocks, quick.other)
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path):
+    assert profiles.title(written(tmp_path, '\ufeff[mine]\nextends = "quick"')) == "mine"
+
+
 def test_a_setting_replaces_that_of_every_block(tmp_path):
     mine = profiles.load(written(tmp_path, '[mine]\nextends = "quick"\nmeta_steps = 7\nmethods = ["maml"]'))
     quick = profiles.load("quick")
     assert mine.blocks == tuple(
-        dataclasses.replace(block, meta_steps=7, meta_steps_of={}, methods=("maml",)) for block in quick.blocks
+        dataclasses.replace(block, meta_steps=7, meta_steps_of={}, examples=None, methods=("maml",))
+        for block in quick.blocks
     )
 
 
@@ -52,6 +57,9 @@ def test_a_profile_may_extend_that_of_the_suite_with_its_own_name(tmp_path):
     [
         ('[mine]\nextends = "quickly"', ("'quickly'", "did you mean 'quick'?", "smoke")),
         ("[mine]\nextends = 3", ("'3'", "smoke")),
+        ('[mine]\nextends = ["quick"]', ("extends of 'mine'", "quick", "smoke")),
+        ('[mine]\nextends = "quick"\nmeta_steps_of = {maml = true}', ("meta_steps_of = True is bool, not int or str",)),
+        ("[mine]\nx = " + "[" * 5000, ("mine.toml is not TOML: nested too deeply",)),
         ('[mine]\nextends = "mine"', ("extends of 'mine'", "smoke")),
         ('[mine]\nextends = "other"\n[other]\nextends = "mine"', ("extends of 'other'", "smoke")),
         ('[mine]\nextends = "quick"\nseads = 3', ("'seads'", "did you mean 'seeds'?")),

@@ -153,10 +153,10 @@ def untimed(training):
     return {**vars(training), "seconds": 0, "pace": None, "curve": curve}
 
 
-def test_two_runs_in_one_store_share_the_work(folder, uninterrupted):
-    runs = [start(folder, *LONG, "--store", "shared") for _ in range(2)]
+def test_three_runs_in_one_store_share_the_work(folder, uninterrupted):
+    runs = [start(folder, *LONG, "--store", "shared") for _ in range(3)]
     answers = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], answers
+    assert [run.returncode for run in runs] == [0, 0, 0], answers
     assert sorted(fits_log(folder)) == [(0, 0), (1, 0)]
     assert_same_results(folder / "shared", uninterrupted)
 
@@ -177,6 +177,20 @@ def test_runs_that_began_together_try_a_failing_cell_once(folder):
         ("evaluation", "skipped"),
     }
     assert all("records in failing; 2 of 4 cells failed\n" in out for out, _ in answers)
+
+
+@pytest.mark.fault("K4")
+def test_runs_of_one_group_try_a_failing_cell_once_whenever_they_begin(folder, here, monkeypatch):
+    command = ("run", "--profile", "long.toml", "-m", "./fails.py", "--seeds", "1", "--store", "requeued")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    (folder / "go").touch()
+    for tries, array in ((1, "77"), (1, "77"), (2, "78")):
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
+        assert here(*command).code == 1
+        assert len(list((folder / "requeued" / "runs").iterdir())) == (1 if array == "77" else 2)
+        log = (folder / "fits.log").read_text().splitlines()
+        assert len(log) == tries
+    fits_log(folder)
 
 
 def test_a_damaged_store_is_repaired_by_the_same_command(folder, here, caplog):

@@ -72,8 +72,8 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("data", "the data of sinusoid-v1/k5 have changed since the run began: start it again"),
-        ("code", "the code has changed since the run began: start it again"),
+        ("data", "the data of sinusoid-v1/k5 on this machine are not those that the run began with: start it again"),
+        ("code", "the code on this machine is not that which the run began with: start it again"),
     ],
 )
 def test_other_data_or_code_than_those_of_the_key_are_refused(run, tmp_path, kind, field, said):

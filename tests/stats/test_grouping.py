@@ -38,6 +38,15 @@ def test_rows_of_a_label_are_named_by_the_fields_that_differ(make: Maker) -> Non
     assert names(make) == {"none best": {"maml (inner_lr=0.1)", "maml (inner_lr=0.4)", "fomaml"}}
 
 
+def test_of_an_ablation_each_row_names_its_own_switch(make: Maker) -> None:
+    on = {"multi_step_loss": 0.1, "learned_rates": True, "first_order": 0.5, "last_lr": 1e-5}
+    off = [{}, {"multi_step_loss": 0.0}, {"learned_rates": False}, {"first_order": 0.0, "last_lr": 0.0}]
+    for switches in off:
+        make.evaluation("maml", SINUSOID, method=maml(**{**on, **switches}))
+    told = ["maml", *(f"maml ({text})" for text in ("multi_step_loss=0.0", "learned_rates=False"))]
+    assert names(make) == {"none best": {*told, "maml (first_order=0.0, last_lr=0.0)"}}
+
+
 def test_a_fit_has_one_name_under_all_regimes_and_checkpoints(make: Maker) -> None:
     for regime, model in itertools.product(("query", "support"), ("best", "last")):
         make.evaluation("maml", GLYPHS, regime=regime, model=model, method=maml())

@@ -10,7 +10,7 @@ A job's function takes ``progress`` first and returns a dict that JSON can hold:
 
     def fit(progress: Callable[[dict], None], **arguments) -> dict: ...
 
-A cluster engine that replaces this file must offer `Job`, `Outcome`, `Event` and `run`.
+`run` keeps order, prerequisites and events; an `Executor` says where processes run (`benchmarks.run.executors`).
 `benchmarks.run.isolate.process` is the parent's side, `benchmarks.run.isolate.child` the child's.
 """
 
@@ -19,12 +19,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import connection
 from typing import Any, Literal
 
+from benchmarks.run.isolate.executor import Executor, Local, Running
 from benchmarks.run.isolate.process import POLL, PRELOAD, SUITE, Job, Outcome, Process, warm
 
-__all__ = ["PRELOAD", "SUITE", "Event", "Job", "Outcome", "run", "warm"]
+__all__ = [
+    "POLL",
+    "PRELOAD",
+    "SUITE",
+    "Event",
+    "Executor",
+    "Job",
+    "Local",
+    "Outcome",
+    "Process",
+    "Running",
+    "run",
+    "warm",
+]
 
 #: the answer of `admit`
 Admission = Literal["start", "wait"] | Outcome
@@ -45,7 +58,7 @@ class Event:
 
 def run(
     jobs: Iterable[Job],
-    workers: int,
+    workers: int | Executor,
     on_event: Callable[[Event], None],
     *,
     threads: int | None = 1,
@@ -54,17 +67,18 @@ def run(
 ) -> dict[str, Outcome]:
     """Run all jobs, in order where possible; returns the outcomes by key.
 
-    workers: jobs at once. on_event: called with every event; a job whose prerequisite failed is ``finished`` as skipped
-    without a start. threads: CPU threads per process; None: the libraries' default. admit: called just before a job
-    starts: "start", "wait" (another process works on it: ask again later, others go first), or the outcome of a job
-    that needs no run. preload: modules that the server imports before it forks.
+    workers: jobs at once on this machine, or the executor that runs them. on_event: called with every event; a job
+    whose prerequisite failed is ``finished`` as skipped without a start. threads: CPU threads per process; None: the
+    libraries' default. admit: called just before a job starts: "start", "wait" (another process works on it: ask again
+    later, others go first), or the outcome of a job that needs no run. preload: modules that the server imports before
+    it forks.
 
     If this function ends early (Ctrl-C, an exception of ``on_event``) it kills all processes first. Raises `ValueError`
     for a duplicate key and for an ``after`` that names no earlier job."""
     jobs = list(jobs)
     _check_order(jobs)
     warm(preload)
-    pool = _Workers(jobs, workers, on_event, threads, admit)
+    pool = _Workers(jobs, Local(workers) if isinstance(workers, int) else workers, on_event, threads, admit)
     try:
         while pool.busy():
             pool.start_ready_jobs()
@@ -90,15 +104,16 @@ class _Workers:
     def __init__(
         self,
         jobs: list[Job],
-        workers: int,
+        executor: Executor,
         on_event: Callable[[Event], None],
         threads: int | None,
         admit: Callable[[Job], Admission],
     ) -> None:
         self.waiting = jobs
-        self.running: list[Process] = []
+        self.running: list[Running] = []
         self.outcomes: dict[str, Outcome] = {}
-        self._workers = max(1, workers)
+        self._executor = executor
+        self._silent: set[str] = set()
         self._on_event = on_event
         self._threads = threads
         self._admit = admit
@@ -116,7 +131,7 @@ class _Workers:
                 how = "was skipped" if first.status == "skipped" else "failed"
                 self.waiting.remove(job)
                 self._finish(job, Outcome("skipped", f"its fit {how}: {first.reason}"))
-            elif len(self.running) < self._workers:
+            elif len(self.running) < self._executor.slots:
                 self._ask_and_start(job)
 
     def _ask_and_start(self, job: Job) -> None:
@@ -131,33 +146,41 @@ class _Workers:
             self._finish(job, admission)
             return
         try:
-            self.running.append(Process(job, self._threads))
+            self.running.append(self._executor.start(job, self._threads))
         except (OSError, EOFError) as error:  # EOFError: the server died
             reason = f"its process could not be started: {type(error).__name__}: {error}".rstrip(": ")
             self._finish(job, Outcome("error", reason))
             return
-        self._on_event(Event("started", job))
+        self._silent.add(job.key)
+        self._say_begun(self.running[-1])
+
+    def _say_begun(self, running: Running) -> None:
+        if running.job.key in self._silent and running.begun():
+            self._silent.discard(running.job.key)
+            self._on_event(Event("started", running.job))
 
     def watch(self) -> None:
         """Sleep until something happens (at most `POLL` seconds), then forward reports and enforce the limits."""
         if not self.running:
             time.sleep(POLL if self.waiting else 0.0)
             return
-        connection.wait([handle for process in self.running for handle in process.handles()], timeout=POLL)
-        for process in list(self.running):
-            for news in process.news():
-                self._on_event(Event("progress", process.job, news))
-            outcome = process.outcome()
+        self._executor.wait(self.running, POLL)
+        for running in list(self.running):
+            reports = list(running.news())
+            self._say_begun(running)
+            for report in reports:
+                self._on_event(Event("progress", running.job, report))
+            outcome = running.outcome()
             if outcome is not None:
-                self.running.remove(process)
-                self._finish(process.job, outcome)
+                self.running.remove(running)
+                self._finish(running.job, outcome)
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         self.outcomes[job.key] = outcome
         self._on_event(Event("finished", job, outcome=outcome))
 
     def kill_all(self) -> None:
-        for process in self.running:
-            process.kill()
-        for process in self.running:
-            process.close()
+        for running in self.running:
+            running.kill()
+        for running in self.running:
+            running.close()

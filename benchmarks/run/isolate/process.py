@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,7 +62,8 @@ class Job:
 @dataclass(frozen=True)
 class Outcome:
     """The end of a job. value: the function's result; None unless ok. stderr: tail of the log. seconds: wall time from
-    the call to the end. peak_bytes: peak resident memory seen by the parent."""
+    the call to the end. peak_bytes: peak resident memory seen by the parent. facts: of the machine, as for a record,
+    where it was another one."""
 
     status: Status
     reason: str | None = None
@@ -70,6 +71,7 @@ class Outcome:
     stderr: str = ""
     seconds: float = 0.0
     peak_bytes: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def place(self, path: str) -> str:
         """``path:line`` of the innermost frame in a file, from a stack in the log; else the path."""
@@ -98,15 +100,15 @@ def warm(preload: Sequence[str] = PRELOAD) -> None:
 
 
 class Process:
-    """A running job. threads: as in `benchmarks.run.isolate.run`."""
+    """A running job. threads: as in `benchmarks.run.isolate.run`. variables: of its environment, besides this one's."""
 
-    def __init__(self, job: Job, threads: int | None) -> None:
+    def __init__(self, job: Job, threads: int | None, variables: Mapping[str, str] = {}) -> None:
         self.job = job
         job.log.parent.mkdir(parents=True, exist_ok=True)
         context: Any = multiprocessing.get_context(_start_method())
         self._link, theirs = context.Pipe(duplex=False)
         # not daemonic: a plug-in may start processes, which daemonic ones can't
-        arguments = (job.call, theirs, str(job.log.absolute()), threads, dict(os.environ))
+        arguments = (job.call, theirs, str(job.log.absolute()), threads, {**os.environ, **variables})
         self._process = context.Process(target=child.main, args=arguments)
         with _starting, _no_main_module():
             self._process.start()
@@ -118,6 +120,11 @@ class Process:
         self._last_look = self._last_count = 0.0
         self._family: list[int] = []
         self._peak_bytes = 0
+        self.closed = False
+
+    def begun(self) -> bool:
+        """Whether it has started: always."""
+        return True
 
     def handles(self) -> list[Any]:
         """Handles that become ready with news: the link (while open) and the process's end."""
@@ -209,6 +216,7 @@ class Process:
         """Wait until the process is gone, and kill what it has left behind."""
         self._process.join(timeout=5.0)
         self._link.close()
+        self.closed = True
         with _starting:
             _running.discard(self._process.pid)
             _kill_strays()

@@ -6,6 +6,7 @@ import torch
 from benchmarks import registry
 from benchmarks.api import Diverged, State
 from benchmarks.environments import Rollouts
+from maml.control.policy_learners import POLICY_RATES
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def played(monkeypatch):
     return calls
 
 
-def learner_and_state(tasks, **fields):
-    learner = registry.build_method("pretrained", tasks, hidden=(8,), **fields)
+def learner_and_state(tasks, name="pretrained", **fields):
+    learner = registry.build_method(name, tasks, hidden=(8,), **fields)
     return learner, State(parameters=learner.policy(tasks).initialise(3))
 
 
@@ -40,9 +41,13 @@ def by_itself(learner, state, tasks, rate, episodes):
     return [float(support.batch(next(predictors), step).returns.double().mean()) for step in range(4)][1:]
 
 
-def test_the_chosen_rates_are_those_of_the_highest_returns(tasks):
-    learner, state = learner_and_state(tasks)
-    rates = [rate for (rate,) in learner.grid["test_rates"]]
+@pytest.mark.parametrize("name", ["pretrained", "maml", "fomaml", "context-vector"])
+def test_the_chosen_rates_are_those_of_the_highest_returns(tasks, name):
+    """Of one grid for every policy that adapts, so that none is tuned more than the others."""
+    learner, state = learner_and_state(tasks, name)
+    assert learner.grid == {"test_rates": tuple((rate,) for rate in POLICY_RATES)}
+    learner = learner.replace(test_rates=(1.75,))
+    rates = [*(rate for (rate,) in learner.grid["test_rates"]), 1.75]
     returns = torch.tensor([by_itself(learner, state, tasks, rate, 5) for rate in rates])
     chosen, trials = learner.choose(state, tasks, 5)
     assert chosen == {"test_rates": tuple(rates[row] for row in returns.argmax(0))}

@@ -18,7 +18,7 @@ from benchmarks.records.record import Task
 from reports import style
 from reports.page import page
 from reports.results import load
-from reports.scores import control, layout
+from reports.scores import control, encodings, layout
 
 NAVIGATION = Task(
     "navigation-2d-v1/maml2017", "navigation-2d", 1, "maml2017", "control", "return", True, 0.5, {"shot": 20}
@@ -146,3 +146,41 @@ def test_without_control_there_is_no_section(tmp_path: Path) -> None:
     assert control.steps_table(results).empty
     assert control.unfilmed(results) == ""
     assert control.regret_sentences(results) == []
+
+
+def test_an_encoding_is_shown_against_each_parameter_that_differs(tmp_path: Path) -> None:
+    make, random = Maker(tmp_path / "store"), np.random.default_rng(0)
+    poles = dataclasses.replace(NAVIGATION, id="cartpole-v1/quick", name="cartpole", variant="quick")
+    parameters = np.column_stack((random.uniform(0.5, 5.0, 50), np.full(50, 0.1)))
+    embedding = np.stack([np.column_stack((parameters[:, 0] * step, random.normal(size=50))) for step in (0, 1)])
+    arrays = {
+        "embedding": embedding,
+        "parameters": parameters,
+        "names": np.array(["half length", "pole mass"]),
+        "steps": np.array([0, 50]),
+    }
+    make.evaluation("meta-critic", poles, level=60, steps=4, environment_steps=100.0, arrays=arrays)
+    results = load(tmp_path / "store")
+    (panel,) = encodings.encoding_panels(results, style.looks(results.labels))
+    assert panel.name == "encoding-cartpole-v1-quick-meta-critic-half-length"
+    assert "50 test tasks after 50 steps" in panel.caption
+    assert "explains 100 % of the variance" in panel.caption
+    assert len(panel.frame) == 100
+    text = page.write_report(make.store.path, tmp_path / "page.html").read_text()
+    assert "What does the encoder encode? (1)" in text
+
+
+def test_what_says_nothing_of_a_parameter_explains_nothing() -> None:
+    random = np.random.default_rng(1)
+    parameter, told = random.normal(size=200), random.normal(size=(200, 3))
+    assert encodings.explained(told, parameter) < 0.05
+    assert encodings.explained(np.column_stack((told, parameter)), parameter) > 0.999
+    half = parameter + random.normal(size=200) * parameter.std()
+    assert 0.35 < encodings.explained(half[:, None], parameter) < 0.65
+    left_out = [
+        np.polyval(np.polyfit(np.delete(half, i), np.delete(parameter, i), 1), half[i]) - parameter[i]
+        for i in range(200)
+    ]
+    means = [np.delete(parameter, i).mean() - parameter[i] for i in range(200)]
+    expected = 1 - np.sum(np.square(left_out)) / np.sum(np.square(means))
+    assert encodings.explained(half[:, None], parameter) == pytest.approx(expected, abs=1e-9)

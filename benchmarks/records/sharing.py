@@ -1,0 +1,128 @@
+"""What several runs in one store need besides the locks of cells: which failures are old, a fresh look at a folder of a
+network file system, and whether locks hold there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.errors import MetabenchError
+from benchmarks.records import formats
+from benchmarks.records.formats import fresh
+from benchmarks.records.plain import content_key
+from benchmarks.records.store import Store
+
+#: seconds for which a client of NFS may not see what another machine has written
+HIDDEN = 60.0
+#: takes the lock of its argument: exit code 3 where another process holds it
+TAKE = """
+import sys, filelock
+try:
+    filelock.FileLock(sys.argv[1], timeout=0).acquire()
+except filelock.Timeout:
+    sys.exit(3)
+"""
+T = TypeVar("T")
+
+
+class LocksDoNotHold(MetabenchError):
+    """A lock that another machine holds could be taken."""
+
+
+def failed_before(store: Store, keys: Iterable[str], group: str | None) -> dict[str, str]:
+    """Key -> when it failed, of the cells that had failed before this run, or the first run of its group, began.
+
+    group: names the runs that try a failing cell once together, also where they begin at different times."""
+    if group is None:
+        return _failures(store, keys)
+    name = content_key(["run", group])
+    path = store.path / "runs" / f"{name}.json"
+    with store.lock(name):
+        fresh(path.parent)
+        with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
+            found = json.loads(path.read_bytes())
+            return {str(key): str(when) for key, when in found.items()}
+        formats.write(path, json.dumps(found := _failures(store, keys)).encode())
+        return found
+
+
+def _failures(store: Store, keys: Iterable[str]) -> dict[str, str]:
+    records = (store.get(key) for key in keys)
+    return {record.key: record.finished for record in records if record is not None and not record.ok}
+
+
+def look_again(folder: Path, look: Callable[[], T | None], seconds: float = HIDDEN) -> T | None:
+    """What ``look`` finds in a folder, tried for a while: another machine may just have written it."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+        fresh(folder)
+    return found
+
+
+@contextlib.contextmanager
+def held(store: Store) -> Iterator[str]:
+    """Hold a lock of the store, by which others can tell that they see the same store; yields its name.
+
+    Raises `MetabenchError` where the file system has no locks, or where a second process gets this one."""
+    name = content_key(["held", platform.node(), os.getpid(), time.time_ns()])
+    lock = store.lock(name, wait=5)
+    try:
+        with lock:
+            take = [sys.executable, "-c", TAKE, lock.lock_file]
+            if subprocess.run(take, capture_output=True, timeout=HIDDEN).returncode != 3:
+                raise MetabenchError(f"locks in {store.path} do not hold: {ADVICE}")
+            yield name
+    except (OSError, NotImplementedError) as error:
+        raise MetabenchError(f"{store.path} has no locks ({type(error).__name__}: {error}): {ADVICE}") from None
+    finally:
+        for path in (store.path / "locks").glob(f"{name}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def check_shared(folder: str, name: str, seconds: float = 10.0) -> None:
+    """Raise `MetabenchError` unless this machine has the store whose lock ``name`` another one holds, and can't take
+    that lock."""
+    import filelock
+
+    path, here = Path(folder) / "locks" / f"{name}.lock", platform.node()
+    if look_again(path.parent, lambda: path.exists() or None, seconds) is None:
+        raise MetabenchError(f"{here} does not share the store {folder}: name a folder that all machines have")
+    with contextlib.suppress(filelock.Timeout), filelock.FileLock(path, timeout=0):
+        raise LocksDoNotHold(f"locks in {folder} do not hold between machines ({here} took one): {ADVICE}")
+
+
+def is_held(folder: str, name: str) -> bool:
+    """Whether the run that held the lock ``name`` of a store (`held`) is alive, as far as this machine can see."""
+    import filelock
+
+    path = Path(folder) / "locks" / f"{name}.lock"
+    with contextlib.suppress(filelock.Timeout):
+        if look_again(path.parent, lambda: path.exists() or None) is None:
+            return False
+        with filelock.FileLock(path, timeout=0):
+            return False
+    return True
+
+
+def greet(folder: str, name: str) -> None:
+    """Leave marks for the run that holds the lock ``name``: "here", and "taken" where this machine can take the lock.
+
+    Raises `MetabenchError` where this machine does not share the store."""
+    try:
+        check_shared(folder, name)
+    except LocksDoNotHold:  # or that run has ended
+        (Path(folder) / "locks" / f"{name}.taken").touch()
+    (Path(folder) / "locks" / f"{name}.here").touch()
+
+
+ADVICE = "mount it with locks (NFS without nolock, Lustre with flock), or let one `metabench run` at a time use it"

@@ -1,0 +1,179 @@
+"""Cells as tasks of a Ray cluster. Each is a generator of news (`benchmarks.run.executors.node.work`); nothing of Ray
+is used but its core tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import MetabenchError, one_line
+from benchmarks.records import sharing
+from benchmarks.run.executors import node
+from benchmarks.run.executors.place import Needed
+from benchmarks.run.isolate import Job, Outcome, Running
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError:
+    raise MetabenchError("executor 'ray' needs Ray on this machine: pip install 'metabench[cluster]'") from None
+
+ROOT = Path(__file__).parents[3]
+#: seconds until an address must have answered, and all nodes the question whether they share the store
+ANSWER = float(os.environ.get("METABENCH_CLUSTER_SECONDS", "25"))
+#: how often a cell is started elsewhere after its node or its worker died
+RETRIES = 3
+#: seconds for which the number of slots is kept
+RECOUNT = 2.0
+
+
+class Ray:
+    """As many cells at once as the cluster has room for. sender: the lock that this run holds. per: cells on a GPU."""
+
+    group = None
+
+    def __init__(self, address: str | None, needed: Needed, sender: str, per: int = 1) -> None:
+        on_gpus = needed.device != "cpu"
+        self._gpus = 1 / per if on_gpus else 0
+        self._threads = 1 if on_gpus else needed.threads
+        self._memory = None if needed.memory is None else int(needed.memory * 1e9)
+        self._counted, self._slots = -RECOUNT, 1
+        store = str(needed.store.path.absolute())
+        own = {name: value for name, value in os.environ.items() if name.startswith("METABENCH_")}
+        self._common = {"store": store, "sender": sender, "device": needed.device, "variables": own}
+        _connect(address)
+        try:
+            self._task = ray.remote(_work).options(
+                num_cpus=self._threads, num_gpus=self._gpus, max_retries=0, num_returns="streaming"
+            )
+            _check_nodes(store, sender)
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    @property
+    def slots(self) -> int:
+        if time.monotonic() - self._counted >= RECOUNT:
+            self._counted, there = time.monotonic(), ray.cluster_resources()
+            fitting = [there.get("CPU", 0) // self._threads]
+            if self._gpus:
+                fitting.append(there.get("GPU", 0) // self._gpus)
+            self._slots = max(1, int(min(fitting)))
+        return self._slots
+
+    def start(self, job: Job, threads: int | None) -> Task:
+        job = dataclasses.replace(job, memory_bytes=self._memory)
+        return Task(job, lambda: self._task.remote(job, self._threads, self._common))
+
+    def wait(self, running: Sequence[Running], seconds: float) -> None:
+        streams = [task.stream for task in running if isinstance(task, Task)]
+        ray.wait(streams, timeout=seconds, fetch_local=False)
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+class Task:
+    """A job on some node; it is started again on another one when its node dies."""
+
+    def __init__(self, job: Job, submit: Any) -> None:
+        self.job = job
+        self.stream = submit()
+        self._submit, self._retries = submit, RETRIES
+        self._begun = False
+        self._end: Outcome | None = None
+
+    def begun(self) -> bool:
+        return self._begun
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        while self._end is None and ray.wait([self.stream], timeout=0, fetch_local=False)[0]:
+            try:
+                said = ray.get(next(self.stream))
+            except StopIteration:
+                self._end = Outcome("error", "its node ended without a word")
+            except RayTaskError as error:
+                self._end = Outcome("error", one_line(error.cause), facts={"machine": None})
+            except RayError as error:
+                self._again(type(error).__name__)
+            else:
+                self._begun = True
+                self._end = said.get("outcome")
+                if "progress" in said:
+                    yield said["progress"]
+
+    def _again(self, why: str) -> None:
+        if self._retries == 0:
+            reason = f"its node died, and {RETRIES} more after it ({why})"
+            self._end = Outcome("error", reason, facts={"machine": None})
+            return
+        self._retries -= 1
+        self.stream = self._submit()
+
+    def outcome(self) -> Outcome | None:
+        return self._end
+
+    def kill(self) -> None:
+        if self._end is None:
+            ray.cancel(self.stream, force=True)
+
+    def close(self) -> None:
+        pass
+
+
+def _work(job: Job, threads: int, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from node.work(job, threads, name=_name(), **common)
+
+
+def _name() -> str:
+    return str(ray.get_runtime_context().get_node_id())[:8]
+
+
+def _shared(store: str, sender: str) -> str:
+    sharing.check_shared(store, sender)
+    return _name()
+
+
+def _connect(address: str | None) -> None:
+    """Join the cluster; raises `MetabenchError` where nobody answers."""
+    if address is not None:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER / 2).close()
+        except (OSError, ValueError, OverflowError) as error:
+            why = "write it as HOST:PORT" if isinstance(error, ValueError) else error
+            raise MetabenchError(f"no Ray cluster answers at {address} ({why})") from None
+    search = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ.setdefault("RAY_task_oom_retries", "0")  # else a cell that takes too much memory is tried for ever
+    try:
+        ray.init(
+            address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            include_dashboard=None if address else False,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), *search])}},
+        )
+    except (RayError, RuntimeError, ValueError, ConnectionError) as error:
+        raise MetabenchError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
+
+
+def _check_nodes(store: str, sender: str) -> None:
+    """Raise `MetabenchError` unless every node shares the store, and locks hold there."""
+    ask = ray.remote(_shared)
+    nodes = [there["NodeID"] for there in ray.nodes() if there["Alive"]]
+    asked = [
+        ask.options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False))
+        for one in nodes
+    ]
+    try:
+        ray.get([one.remote(store, sender) for one in asked], timeout=ANSWER)
+    except RayTaskError as error:
+        raise MetabenchError(one_line(error.cause)) from None
+    except RayError as error:
+        raise MetabenchError(f"not every node of the Ray cluster answers: {type(error).__name__}") from None

@@ -1,0 +1,58 @@
+"""What runs in one store need besides locks of cells, and locks that do not hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+from pathlib import Path
+
+import pytest
+from made_up_records import SINUSOID, Maker
+
+from benchmarks.errors import MetabenchError
+from benchmarks.records import sharing
+from benchmarks.records.store import Store
+
+
+def test_a_lock_that_another_holds_tells_that_a_store_is_shared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with sharing.held(store) as name:
+        sharing.check_shared(str(store.path), name)
+        with pytest.raises(MetabenchError, match="does not share the store"):
+            sharing.check_shared(str(tmp_path / "elsewhere"), name, seconds=0)
+    assert not list((store.path / "locks").iterdir())
+
+
+def test_locks_that_do_not_hold_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    lock = store.lock("0" * 16)
+    lock.acquire()
+    with monkeypatch.context() as patch:  # a file system whose locks do nothing
+        patch.setattr(fcntl, "flock", lambda *arguments: None)
+        with pytest.raises(MetabenchError, match=r"do not hold between machines .*: mount it with locks"):
+            sharing.check_shared(str(store.path), "0" * 16)
+    lock.release()
+    monkeypatch.setattr(sharing, "TAKE", "pass")
+    with pytest.raises(MetabenchError, match="do not hold: mount it with locks"), sharing.held(store):
+        pass
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: exec("raise OSError(37, 'No locks available')"))
+    with pytest.raises(MetabenchError, match=r"has no locks .OSError: .*No locks available"), sharing.held(store):
+        pass
+
+
+def test_old_failures_are_those_before_the_first_run_of_a_group(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    failed = Maker(store.path).header("fit", "maml", SINUSOID, 0, status="error", finished="then")
+    store.write(failed)
+    assert sharing.failed_before(store, [failed.key, "f" * 16], "array") == {failed.key: "then"}
+    store.write(dataclasses.replace(failed, finished="now"))
+    assert sharing.failed_before(store, [failed.key], "array") == {failed.key: "then"}
+    assert sharing.failed_before(store, [failed.key], None) == {failed.key: "now"}
+    next((store.path / "runs").iterdir()).write_text("[1")
+    assert sharing.failed_before(store, [failed.key], "array") == {failed.key: "now"}
+
+
+def test_what_is_hidden_for_a_while_is_looked_for_again(tmp_path: Path) -> None:
+    answers = iter([None, "found"])
+    assert sharing.look_again(tmp_path, lambda: next(answers)) == "found"
+    assert sharing.look_again(tmp_path, lambda: None, seconds=0) is None
