@@ -31,7 +31,8 @@ def history(stores: Iterable[Path]) -> pd.DataFrame:
 
 def counted(stores: Iterable[Path]) -> Counted | None:
     """The latest line about counts in these histories; None without one."""
-    return max((line for file in _files(stores) for line in counts_in(file)), key=lambda line: line.when, default=None)
+    found = sorted((line for file in _files(stores) for line in counts_in(file)), key=lambda line: line.when)
+    return found[-1] if found else None
 
 
 def counts_say(latest: Counted) -> str:

@@ -141,7 +141,7 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self.results = load(folder)
         html, panels = render(self.results, catalogue.load()["methods"])
-        self.page = Page(html)
+        self.html, self.page = html, Page(html)
         self.panels = {panel.name: panel for panel in panels}
         assert len(self.panels) == len(panels), "two figures share a name"
         store = Store(folder, read_only=True)

@@ -40,6 +40,12 @@ def test_every_table_shows_its_frame(store: str) -> None:
                 assert_shown(cell, value, (name, column, row))
 
 
+def test_the_page_of_quick_is_light() -> None:
+    html = made("quick").html
+    assert len(html.encode()) < 1_200_000
+    assert len(re.findall(r"<[a-zA-Z]", html)) < 9_000, "elements"
+
+
 @scored_stores
 def test_the_table_of_each_test_shows_the_main_table(store: str) -> None:
     this = made(store)
