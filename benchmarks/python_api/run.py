@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -129,8 +130,10 @@ def run(
     check_known("value of only", only, ONLY)
     check_budget("shots", list(shots), 1_000)
     plans.check_device(plan, check_device(device, place.here))
-    request = Request(method_names, task_names, names.seeds(seeds), settings or {}, device, tuple(shots), plan)
+    here = device if place.here else "cpu"  # what is described on a login node needs no GPU there
+    request = Request(method_names, task_names, names.seeds(seeds), settings or {}, here, tuple(shots), plan)
     found = own_files.resolve_with(own, chosen, request, machine.memory_bytes)
+    found = dataclasses.replace(found, request=dataclasses.replace(request, device=device))
     target = places.target(places.store_of(store, profile))
     if sender := os.environ.get("METABENCH_SENDER"):
         sharing.greet(str(target.path), sender)

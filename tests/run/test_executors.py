@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from whole_runs import metabench, profile, records, start, wait_until
 
+import benchmarks
 from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
 from benchmarks.run.executors import opened
@@ -138,6 +139,15 @@ def test_an_executor_that_is_no_executor_is_one_line(text: str, line: str) -> No
     with pytest.raises(MetabenchError) as raised:
         Place.parse(text)
     assert line in str(raised.value)
+
+
+def test_a_run_for_a_cluster_s_gpus_begins_on_a_machine_without(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(fake)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (fake / "idle").touch()
+    with pytest.raises(MetabenchError, match="SLURM job 7 has ended"):
+        benchmarks.run("maml", "sinusoid/k5", profile="smoke", device="cuda", executor="slurm", store="shared")
+    assert "cuda" in (fake / "script").read_text()
 
 
 def test_gpus_that_are_not_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

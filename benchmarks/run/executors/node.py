@@ -15,6 +15,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.errors import MetabenchError
 from benchmarks.machine import usable_cores, usable_memory
 from benchmarks.records import sharing
 from benchmarks.records.plain import content_key
@@ -42,7 +43,11 @@ def work(
     # a node that was given up may still be at work on the cell: no other begins before it has ended
     with Store(store).lock(content_key(["node", job.key])):
         yield {"begun": name}
-        process = Process(dataclasses.replace(job, memory_bytes=job.memory_bytes or _memory(threads)), threads)
+        job = dataclasses.replace(job, memory_bytes=job.memory_bytes or _memory(threads))
+        try:
+            process = Process(job, threads)
+        except (OSError, EOFError) as error:
+            raise MetabenchError(f"its process could not be started: {type(error).__name__}: {error}") from None
         try:
             while (outcome := process.outcome()) is None:
                 connection.wait(process.handles(), timeout=POLL)
