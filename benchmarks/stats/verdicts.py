@@ -209,7 +209,7 @@ def _with(pair: Verdict, why: Unequal) -> Verdict:
     saw as many examples, and has stood still or is further behind than training could add."""
     ahead, behind = {"better": (pair.first, pair.second), "worse": (pair.second, pair.first)}.get(pair.ahead, ("", ""))
     gap = max(pair.adjusted.low, -pair.adjusted.high)
-    settled = ahead and why.fewer in ("", ahead) and gap > why.short.get(behind, 0.0)
+    settled = ahead and why.fewer in ("", ahead) and (behind not in why.short or gap > why.short[behind])
     return pair if settled or not why.reason else replace(pair, starved=why.reason)
 
 

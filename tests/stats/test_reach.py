@@ -55,3 +55,14 @@ def test_a_leader_that_saw_more_than_its_rival_is_no_winner_however_far_ahead() 
     values = np.random.default_rng(0).normal(0.8, 0.05, (1, 200)).clip(0, 1)
     rival = Scores(values - 0.2, under_trained=True, reach=0.01, examples=1_000.0)
     assert compare({"a": Scores(values, examples=3_000.0), "b": rival}, margin=0.01).winner is None
+
+
+@pytest.mark.fault("V4")
+def test_training_that_could_only_widen_a_lead_takes_no_crown_away() -> None:
+    """The leader is under-trained, the rival is not; one of the rival's episodes carries its mean."""
+    errors = np.random.default_rng(0).lognormal(0, 0.3, (1, 200))
+    exploded = 10 * errors
+    exploded[0, 0] = 1e9
+    scores = {"a": Scores(errors, under_trained=True, reach=math.inf), "b": Scores(exploded)}
+    found = compare(scores, metric="squared error", higher_is_better=False, margin=0.1)
+    assert (found.winner, found.pairs[0].kind) == ("a", "unstable")
