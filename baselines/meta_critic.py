@@ -127,6 +127,10 @@ class MetaCritic(ActorLearner):
         sizes = self.values, self.encoder, self.embedding, self.window
         return MetaValues(tasks.input_shape[0], tasks.actions, *sizes)
 
+    def examples_per_step(self, tasks: TaskDistribution) -> int:
+        assert isinstance(tasks, ControlTasks)
+        return self.meta_batch * tasks.shot * tasks.trial_steps
+
     def fit(self, tasks: TaskDistribution, seed: int, start: State | None = None) -> Iterator[State]:
         critic = self.critic(tasks)
         played = 0

@@ -74,9 +74,9 @@ def with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     """`pairs_table` as the page shows it: both ends and the unit in one column."""
     if frame.empty:
         return frame
-    ends = zip(frame["low"].map(words.fixed), frame["high"].map(words.fixed), frame["unit"], strict=True)
+    ends = frame["low"].map(words.fixed) + " to " + frame["high"].map(words.fixed) + " " + frame["unit"]
     found = frame.drop(columns=["high", "unit"]).rename(columns={"low": "interval"})
-    return found.assign(interval=[f"{low} to {high} {unit}" for low, high, unit in ends])
+    return found.assign(interval=ends.where(frame["low"].notna()))
 
 
 def heat_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
