@@ -36,11 +36,11 @@ def counted(stores: Iterable[Path]) -> Counted | None:
 
 
 def counts_say(latest: Counted) -> str:
-    """Whether the steps do the work that their committed counts say."""
+    """Whether the steps take as many operations as their committed counts say."""
     where, steps = latest.commit[:7], words.count(latest.steps, "step")
     if latest.changed:
         return f"{len(latest.changed)} of {steps} do other work than committed, at {where}: {latest.changed[0]}."
-    return f"The work of {steps}, counted exactly, is as committed at {where} ({latest.when[:10]})."
+    return f"{steps} take as many operations as before ({where}, {latest.when[:10]})."
 
 
 def _files(stores: Iterable[Path]) -> dict[Path, None]:

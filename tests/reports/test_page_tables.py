@@ -13,7 +13,7 @@ from page_reader import REFERENCE, Cell, Made, Page, assert_shown, made, shows, 
 
 from benchmarks.commands import catalogue
 from benchmarks.stats import Column, Row, Verdict, protocol_of, task_scores
-from reports import readme, words
+from reports import readme, trend, words
 from reports.cost import frames, worth
 from reports.page.page import render
 from reports.results import load
@@ -263,6 +263,9 @@ def test_every_number_of_the_sentences_is_of_a_frame(store: str) -> None:
         what for text in published.get("protocol_differs", pd.Series(dtype=str)).dropna() for what in text.split("; ")
     ]
     names += [*ratios["backbone"], *gains.get("backbone", []), *machines, "learn2learn"]
+    if latest := trend.counted(this.results.stores):
+        values.append(latest.steps)
+        names += [latest.commit[:7], latest.when[:10]]
     said = [this.page.sections[name] for name in ("answers", "second-order", "published") if name in this.page.sections]
     assert said
     for text in said:
