@@ -86,7 +86,7 @@ class ActorLearner(MetaLearner):
 
 @dataclass(frozen=True)
 class Guided(Acting):
-    """An actor, and what its critic made of its task, ``[T, z]``."""
+    """An actor, and its critic's embedding of the task, ``[T, z]``."""
 
     embedding: Tensor = field(default_factory=lambda: torch.zeros(0))
 
@@ -227,7 +227,7 @@ class Judging:
         self.critic, self.parameters, self.transitions = critic, parameters, transitions
 
     def embedding(self) -> Tensor:
-        """What the transitions say of each task, ``[T, z]``."""
+        """The embedding of each task after these transitions, ``[T, z]``."""
         return self.critic.embed(self.parameters, self.transitions)
 
     def __call__(self, seen: Trajectories, returns: Tensor) -> Tensor:

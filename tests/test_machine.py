@@ -134,6 +134,16 @@ def test_on_a_gpu():
     assert facts["id"] != machine.fingerprint()["id"]
 
 
+def write_control_groups(system, groups, files):
+    """A made-up system whose process is in these control groups, with these files of limits."""
+    (system / "proc" / "self").mkdir(parents=True)
+    (system / "proc" / "self" / "cgroup").write_text(groups)
+    for name, text in files.items():
+        path = system / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+
+
 @pytest.mark.fault("E8")
 @pytest.mark.parametrize(
     ("groups", "files", "expected"),
@@ -149,12 +159,7 @@ def test_on_a_gpu():
     ],
 )
 def test_the_memory_limit_of_a_container_is_seen(tmp_path, groups, files, expected):
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
-    for name, text in files.items():
-        path = tmp_path / "sys" / "fs" / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
+    write_control_groups(tmp_path, groups, files)
     assert list(machine._control_group_limits(tmp_path)) == expected
 
 
@@ -167,12 +172,7 @@ def test_the_memory_limit_of_a_container_is_seen(tmp_path, groups, files, expect
     ],
 )
 def test_the_cores_of_a_container_are_seen(tmp_path, monkeypatch, groups, files, expected):
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
-    for name, text in files.items():
-        path = tmp_path / "sys" / "fs" / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n")
+    write_control_groups(tmp_path, groups, files)
     found = list(machine._control_group_cores(tmp_path))
     assert found == expected
     monkeypatch.setattr(machine, "_control_group_cores", lambda: iter([1, *found]))

@@ -113,7 +113,7 @@ class ControlTasks(TaskDistribution):
         )
 
     def exhibit(self, predictors: Mapping[int, Predictor], episodes: Episodes) -> dict[str, np.ndarray]:
-        """What predictors with an ``embedding`` ``[E, z]`` make of E tasks after each of S step counts.
+        """The embeddings of E tasks after each of S step counts, of predictors with an ``embedding`` ``[E, z]``.
 
         embedding: ``[S, E, z]``; parameters: of the tasks, ``[E, p]``; names: theirs, ``[p]``; steps: ``[S]``."""
         found = {step: getattr(predictor, "embedding", None) for step, predictor in predictors.items()}

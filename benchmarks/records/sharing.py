@@ -1,5 +1,4 @@
-"""What several runs in one store need besides the locks of cells: which failures are old, a fresh look at a folder of a
-network file system, and whether locks hold there."""
+"""Several runs in one store: which failures are old, a fresh look at a network folder, and whether locks hold there."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ def _failures(store: Store, keys: Iterable[str]) -> dict[str, str]:
 
 
 def look_again(folder: Path, look: Callable[[], T | None], seconds: float = HIDDEN) -> T | None:
-    """What ``look`` finds in a folder, tried for a while: another machine may just have written it."""
+    """The result of ``look``, repeated until it finds something: another machine may just have written there."""
     deadline = time.monotonic() + seconds
     while (found := look()) is None and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What a copy for a commit leaves out of a record: numbers that no table, figure or verdict reads.
+"""Smaller copies of records for a commit, without numbers that no table, figure or verdict reads.
 
 A score of an episode is the mean over its queries, so the queries' own scores go; `Record.thinned` says what went.
 """
@@ -55,11 +55,7 @@ def _decisive(training: Training, higher_is_better: bool) -> tuple[CurvePoint, .
     """The validations that `benchmarks.stats.reach` and the count of failures read: those with a failed adaptation, and
     the best one of the first three quarters and of all."""
     best = max if higher_is_better else min
-    scored = [(value, point) for point in training.curve if (value := _value(point)) is not None]
-    early = [each for each in scored if each[1].step <= 0.75 * training.meta_steps]
+    scored = [(value, point) for point in training.curve if (value := point.selecting) is not None]
+    early = [each for each in scored if not training.in_last_quarter(each[1].step)]
     kept = {best(group, key=lambda each: each[0])[1].step for group in (early, scored) if group}
     return tuple(point for point in training.curve if point.step in kept or point.score is None or point.failed)
-
-
-def _value(point: CurvePoint) -> float | None:
-    return point.robust if point.robust is not None else point.score

@@ -38,6 +38,11 @@ class CurvePoint:
     robust: float | None = None
     failed: int | None = None
 
+    @property
+    def selecting(self) -> float | None:
+        """The score that selects: the robust one, in older records the mean."""
+        return self.score if self.robust is None else self.robust
+
 
 @dataclass(frozen=True)
 class Training:
@@ -76,6 +81,10 @@ class Training:
     def under_trained(self) -> bool:
         """Whether the fit had less than its budget, and is `too_short` or still improved in its last quarter."""
         return (self.share is None or self.share < 1) and (self.still_improving or self.too_short)
+
+    def in_last_quarter(self, step: int) -> bool:
+        """Whether a step is of the quarter whose gain says how far training could still go (`stats.reach`)."""
+        return step > 0.75 * self.meta_steps
 
     @property
     def of_published(self) -> bool:

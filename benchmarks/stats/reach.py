@@ -17,9 +17,9 @@ def reach(fit: Training, higher_is_better: bool, ratio: bool) -> float:
     ratio: gains are log ratios, as for squared errors."""
     if not fit.under_trained:
         return 0.0
-    found = [(one.step, one.robust if one.robust is not None else one.score) for one in fit.curve]
+    found = [(one.step, one.selecting) for one in fit.curve]
     known = [(step, value) for step, value in found if value is not None and (value > 0 or not ratio)]
-    early = [value for step, value in known if step <= 0.75 * fit.meta_steps]
+    early = [value for step, value in known if not fit.in_last_quarter(step)]
     if fit.too_short or not early:
         return math.inf
     best = max if higher_is_better else min

@@ -27,7 +27,7 @@ from maml.inner_loop import GradientDescent, InnerLoop, Recorded, detached, per_
 
 @dataclass(frozen=True)
 class Judged:
-    """What values learn from: trajectories, the mean and the deviation of the returns ahead ``[T, 1, 1]``, and these
+    """The targets of the values: trajectories, the mean and the deviation of the returns ahead ``[T, 1, 1]``, and these
     returns in that unit, ``[T, K, N]``."""
 
     seen: Trajectories

@@ -43,13 +43,14 @@ class Card:
 
 
 def cards(results: Results, table: Heat, described: Described) -> list[Card]:
-    """The methods of the records in the order of the overview, then the other registered ones."""
+    """The methods of the records in the order of the overview, then the other registered ones by name: their own order
+    is that in which a process happened to import them."""
     named = {record.label: record.method.name for record in results.records if record.method}
     lines: dict[str, list[Line]] = {}
     for line in table.lines:
         lines.setdefault(line.label, []).append(line)
     order = [*lines, *(label for label in named if label not in lines)]
-    order += [name for name in described if name not in order]
+    order += sorted(name for name in described if name not in order)
     tests = tuple(test.test for test in table.tests)
     return [
         Card(

@@ -25,7 +25,7 @@ from reports.page.answers import answers
 from reports.page.page import write_report
 from reports.results import Results, load
 from reports.scores import claims, forest, heat, pairs
-from reports.scores.findings import findings_of
+from reports.scores.findings import Finding, findings_of
 from reports.scores.verdict_sentences import CHIPS, sentence
 
 RUN = dataclasses.replace(GLYPHS, id="run-v1/far", name="run", kind="control", metric="return", equivalence_margin=5.0)
@@ -247,13 +247,19 @@ def test_ranks_and_groups_take_five_seeds(tmp_path: Path, seeds: int) -> None:
     assert "sd over seeds" in page
 
 
+def after(folder: Path, examples: Mapping[str, int]) -> Finding:
+    """The finding on a leader and a rival that were trained on these numbers of examples."""
+    make = Maker(folder)
+    for (label, seen), level in zip(examples.items(), (0.9, 0.6), strict=True):
+        training = dataclasses.replace(make.training(label, GLYPHS, 0), examples=seen)
+        make.evaluation(label, GLYPHS, regime="query", level=level, training=training)
+    ((finding,),) = findings_of(load(folder))
+    return finding
+
+
 @pytest.mark.fault("V4")
 def test_no_winner_over_a_rival_with_less_than_half_of_the_examples(tmp_path: Path) -> None:
-    make = Maker(tmp_path)
-    for label, level, examples in (("nearest-neighbour-embedding", 0.9, 128_000), ("matching-nets", 0.6, 48_000)):
-        training = dataclasses.replace(make.training(label, GLYPHS, 0), examples=examples)
-        make.evaluation(label, GLYPHS, regime="query", level=level, training=training)
-    ((finding,),) = findings_of(load(tmp_path))
+    finding = after(tmp_path, {"nearest-neighbour-embedding": 128_000, "matching-nets": 48_000})
     assert finding.verdict == "starved"
     assert finding.headline.startswith("No winner named: nearest-neighbour-embedding has the best mean at this budget")
     assert "matching-nets trained on 48,000 examples and nearest-neighbour-embedding on 128,000" in finding.sentence
@@ -263,11 +269,7 @@ def test_no_winner_over_a_rival_with_less_than_half_of_the_examples(tmp_path: Pa
 
 @pytest.mark.fault("V4")
 def test_a_winner_with_fewer_examples_than_its_rival_is_named(tmp_path: Path) -> None:
-    make = Maker(tmp_path)
-    for label, level, examples in (("prototypical-nets", 0.9, 48_000), ("recurrent", 0.6, 1_920_000)):
-        training = dataclasses.replace(make.training(label, GLYPHS, 0), examples=examples)
-        make.evaluation(label, GLYPHS, regime="query", level=level, training=training)
-    ((finding,),) = findings_of(load(tmp_path))
+    finding = after(tmp_path, {"prototypical-nets": 48_000, "recurrent": 1_920_000})
     assert finding.verdict == "winner"
     assert finding.comparison is not None
     assert finding.comparison.winner == "prototypical-nets"

@@ -1,4 +1,4 @@
-"""What ``--executor`` names, and what executors need of a run."""
+"""The places that ``--executor`` names, and the part of a run that executors need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMS = "local, local:gpus=4,per=2, ray, ray:HOST:PORT, ray:HOST:PORT,per=2, slu
 
 @dataclass(frozen=True)
 class Place:
-    """What ``--executor`` names. address: of the head of a Ray cluster. numbers: the options that are ours.
+    """A place that ``--executor`` names. address: of the head of a Ray cluster. numbers: the options that are ours.
     options: for sbatch."""
 
     kind: str = "local"
@@ -83,8 +83,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Needed:
-    """What executors need of a run. jobs, threads: processes here, and CPU threads of each. memory: the limit of each
-    in GB, if one is given. given: the arguments of the run, for workers that repeat it."""
+    """The part of a run that executors need. jobs, threads: processes here, and CPU threads of each. memory: the limit
+    of each in GB, if one is given. given: the arguments of the run, for workers that repeat it."""
 
     store: Store
     jobs: int
