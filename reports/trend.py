@@ -40,7 +40,8 @@ def counts_say(latest: Counted) -> str:
     where, steps = latest.commit[:7], words.count(latest.steps, "step")
     if latest.changed:
         return f"{len(latest.changed)} of {steps} do other work than committed, at {where}: {latest.changed[0]}."
-    return f"{steps} take as many operations as before ({where}, {latest.when[:10]})."
+    take = "takes" if latest.steps == 1 else "take"
+    return f"{steps} {take} as many operations as before ({where}, {latest.when[:10]})."
 
 
 def _files(stores: Iterable[Path]) -> dict[Path, None]:
