@@ -125,7 +125,7 @@ def _overview(results: Results) -> Mapping[str, Any]:
         "fits": sum(record.cell == "fit" for record in done),
         "records": len(results.records),
         "costs": len(results.costs),
-        "unfinished": len(results.unfinished),
+        "unfinished": len(results.unfinished) + len(results.planned),
         "methods": len({record.label for record in done}),
         "tests": len({column.test for column in results.columns}),
         "profiles": sorted({record.profile for record in results.measured if record.profile}),
