@@ -125,7 +125,7 @@ def _overview(results: Results) -> Mapping[str, Any]:
         "fits": sum(record.cell == "fit" for record in done),
         "records": len(results.records),
         "costs": len(results.costs),
-        "unfinished": len(results.unfinished),
+        "unfinished": len(results.unfinished) + len(results.planned),
         "methods": len({record.method.name for record in done if record.method}),
         "tests": sum(map(results.own, results.tests)),
         "conditions": sum(not results.own(test) for test in results.tests),
