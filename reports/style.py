@@ -78,6 +78,7 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "maml-plus-plus": ("#148fce", "#3895cd"),
         "meta-sgd": ("#1a56a4", "#8fbdfe"),
         "implicit-maml": ("#0e84b7", "#3ea3d7"),
+        "mb-mpo": ("#0b3a6e", "#9fccfa"),
     },
     "first order": {
         "fomaml": ("#aa4d0a", "#e18c5f"),
