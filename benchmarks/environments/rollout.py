@@ -123,7 +123,7 @@ class Rollouts:
         return trajectories
 
     def play(self, predictor: Predictor | None, step: int, inputs: bool = True, states: bool = False) -> Trajectories:
-        """The same, whatever the rewards. inputs, states: whether to keep them; inputs that are images take gigabytes."""
+        """The same, whatever the rewards. inputs, states: what to keep; inputs that are images take gigabytes."""
         if predictor is None:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
@@ -151,8 +151,8 @@ def roll_out(
     inputs: bool = True,
     states: bool = False,
 ) -> Trajectories:
-    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first. inputs, states: whether to keep
-    them; without, inputs are ``[T, K, N, 0]``."""
+    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first. inputs, states: what to keep;
+    without, inputs are ``[T, K, N, 0]``."""
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
