@@ -122,6 +122,7 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "memory-module": ("#c65e87", "#c56b8d"),
         "snail": ("#962c3e", "#fe9aa2"),
         "rl2": ("#b75281", "#d1789f"),
+        "rl2-trpo": ("#8d2a5e", "#f3a6cb"),
     },
     "taught by a critic": {
         "meta-critic": ("#a32020", "#f08a80"),

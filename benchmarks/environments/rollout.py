@@ -120,14 +120,14 @@ class Rollouts:
             raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
         return trajectories
 
-    def play(self, predictor: Predictor | None, step: int) -> Trajectories:
-        """The same, whatever the rewards."""
+    def play(self, predictor: Predictor | None, step: int, inputs: bool = True) -> Trajectories:
+        """The same, whatever the rewards. inputs: whether to keep them; images take gigabytes."""
         if predictor is None:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
         reset_noise, step_noise = self.noise(step)
         with torch.no_grad(), env.working():
-            trajectories = roll_out(env, predictor, reset_noise, step_noise)
+            trajectories = roll_out(env, predictor, reset_noise, step_noise, inputs)
         self.counter.steps += trajectories.environment_steps
         return trajectories
 
@@ -141,8 +141,11 @@ class Rollouts:
         return noise[..., :resets].view(T, K, E, per_reset), noise[..., resets:].view(T, K, E, H, per_step)
 
 
-def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor) -> Trajectories:
-    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first."""
+def roll_out(
+    env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor, inputs: bool = True
+) -> Trajectories:
+    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first. inputs: whether to keep them;
+    without, they are ``[T, K, N, 0]``."""
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
@@ -158,7 +161,16 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
             noise, before = step_noise[:, :, episode, time], env.state
             action = space.sample(distribution, noise[..., : space.lanes])
             done = env.step(action, noise[..., space.lanes :])
-            row = (x, action, live, done.terminated, done.truncated, distribution, before, env.state)
+            row = (
+                x if inputs else x[..., :0],
+                action,
+                live,
+                done.terminated,
+                done.truncated,
+                distribution,
+                before,
+                env.state,
+            )
             for values, value in zip(kept.values(), row, strict=True):
                 values.append(value)
             ended = done.terminated | done.truncated
