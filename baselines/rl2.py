@@ -170,23 +170,23 @@ class RL2(MetaLearner):
 
     def _proximal(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         updates = self.epochs * self.minibatches
-        trials: list[Trials] = []
+        parts: list[Trials] = []
 
         def loss(parameters: Parameters, buffers: Parameters, update: int) -> tuple[Tensor, int]:
             iteration, number = divmod(update, updates)
             if number == 0:
-                trials[:] = [self.play(tasks, parameters, buffers, seed, iteration)]
-            part = slice(number % self.minibatches, None, self.minibatches)
+                trials = self.play(tasks, parameters, buffers, seed, iteration)
+                parts[:] = [trials[part :: self.minibatches] for part in range(self.minibatches)]
             entropy = self.entropy * max(0.0, 1 - iteration / self.entropy_iterations)
-            return self.loss(parameters, trials[0][part], tasks, entropy), 0
+            return self.loss(parameters, parts[number % self.minibatches], tasks, entropy), 0
 
         begin = dataclasses.replace(start, step=start.step * updates)
         for state in descend(
             start.parameters, loss, learning_rate=self.meta_lr, clip_norm=self.gradient_norm, start=begin
         ):
             if state.step % updates == 0:
-                state.environment_steps += trials[0].environment_steps
-                state.loss = -trials[0].mean_return
+                state.environment_steps += parts[0].environment_steps
+                state.loss = -parts[0].mean_return
                 yield dataclasses.replace(state, step=state.step // updates)
 
     def _natural(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
@@ -215,15 +215,14 @@ class RL2(MetaLearner):
 
     def loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
         """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
-        memories = self.policy(tasks, parameters).read(trials.inputs)
-        distributions = gru.distribution(parameters, memories)
+        distributions, values = self.policy(tasks, parameters).act(trials.inputs)
         likelihood, bonus = tasks.actions.judge(distributions, trials.actions)
         ratio = (likelihood - trials.log_probabilities).exp()
         bounded = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * trials.advantages, bounded * trials.advantages)
-        error = (gru.value(parameters, memories) - trials.targets).square()
+        error = (values - trials.targets).square()
         each = -gain + self.value_weight * error - entropy * bonus
-        return each[trials.live].mean()
+        return torch.where(trials.live, each, 0.0).sum() / trials.live.sum()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
         policy = self.policy(tasks, detached(state.parameters))

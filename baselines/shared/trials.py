@@ -41,7 +41,13 @@ class Trials:
     environment_steps: int
 
     def __getitem__(self, part: slice) -> Trials:
-        return Trials(*(v[part] if isinstance(v, Tensor) else v for v in vars(self).values()))  # type: ignore[arg-type]
+        """Some of the trials, in memory with trials last, as `gru.act` wants them."""
+        some = (_trials_last(v[part]) if isinstance(v, Tensor) else v for v in vars(self).values())
+        return Trials(*some)  # type: ignore[arg-type]
+
+
+def _trials_last(values: Tensor) -> Tensor:
+    return values.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
 def play(source: Rollouts, policy: RecurrentPolicy, returns: Parameters, discount: float, trace: float) -> Trials:
@@ -51,8 +57,7 @@ def play(source: Rollouts, policy: RecurrentPolicy, returns: Parameters, discoun
     inputs, actions, live, rewards, likelihood = in_sequence(seen.live[:, 0], *(part[:, 0] for part in parts))
     with torch.no_grad():
         mean, deviation = take_in(returns, to_go(rewards, discount)[live])
-        values = gru.value(policy.parameters, policy.read(inputs))
-        values = (mean + deviation * values).masked_fill(~live, 0.0)
+        values = (mean + deviation * policy.act(inputs)[1]).masked_fill(~live, 0.0)
     advantages = generalised_advantages(rewards, values, discount, trace)
     targets = (advantages + values - mean) / deviation
     centred = advantages - advantages[live].mean()
