@@ -13,7 +13,9 @@ from urllib.parse import quote
 import numpy as np
 
 from benchmarks.errors import MetabenchError
+from benchmarks.records import sharing
 from benchmarks.records.record import Record, Tested, Training
+from benchmarks.records.sharing import Unfinished
 from benchmarks.records.store import Store
 from benchmarks.stats import (
     Column,
@@ -130,6 +132,7 @@ class Results:
     holders: key -> the store of the record's side files.
     costs: what `metabench cost` measured, which has tables of its own.
     complaints: lists that grow, a line per file of a store that could not be read.
+    planned: cells without a record, of runs that go on or were stopped.
     older: whether older code of a method makes rows too.
     page: the folder of the page that links to the records."""
 
@@ -138,6 +141,7 @@ class Results:
     holders: Mapping[str, Store]
     costs: list[Record] = field(default_factory=list)
     complaints: list[list[str]] = field(default_factory=lambda: [[]])
+    planned: list[Unfinished] = field(default_factory=list)
     older: bool = False
     page: Path = field(default_factory=Path)
 
@@ -294,9 +298,12 @@ def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Resul
         for record in store.records():
             found.setdefault(record.key, record)
             holders.setdefault(record.key, store)
+    planned = [cell for store in opened for cell in sharing.unfinished(store, found)]
     if not found:
         damaged = sum(len(store.problems) for store in opened)
         hint = f"{damaged} files can't be read" if damaged else "run `metabench run` first"
+        if any(cell.doing != "stopped" for cell in planned):
+            hint = f"none of {len(planned)} cells of a run that goes on is finished"
         raise MetabenchError(f"no records in {', '.join(map(str, folders))}: {hint}")
     measured = list(found.values()) if len(folders) == 1 else fullest(list(found.values()))
     return Results(
@@ -305,6 +312,7 @@ def load(paths: Path | str | Iterable[Path | str], older: bool = False) -> Resul
         holders=holders,
         costs=sorted((r for r in found.values() if r.cell == "cost"), key=lambda r: (r.finished, r.key)),
         complaints=[[], *(store.problems for store in opened)],
+        planned=planned,
         older=older,
     )
 

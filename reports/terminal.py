@@ -33,6 +33,7 @@ COMMON = 0.5
 
 #: a score at the ceiling, one of an under-trained method there, and their texts
 FULL, SHORT, INK, QUIET = "#5fa882", "#d5dae0", "#000000", "#5b6570"
+STATUS = {"skipped": "dim", "unfinished": "yellow"}
 COLOURS = ("blue", "red", "green", "magenta", "yellow", "bright_black", "cyan", "bright_blue")
 
 
@@ -250,11 +251,11 @@ def _answers(results: Results) -> list[RenderableType]:
 
 
 def _failures(results: Results, most: int | None = None, more: str = "") -> list[RenderableType]:
-    """A line per reason for failed runs, and per damaged file.
+    """A line per reason for failed and unfinished runs, and per damaged file.
 
     most: the most lines; skipped runs are then left out. more: the command that shows the others."""
     found = [
-        Text(f"{row['status']}: ", style="dim" if row["status"] == "skipped" else "bold red")
+        Text(f"{row['status']}: ", style=STATUS.get(row["status"], "bold red"))
         .append(f"{one_line(row['reason'])} ", style="default")
         .append(f"[{row['where']}]", style="dim")
         for row in tables.failures_table(results).to_dict("records")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from baselines.shared.encoder import Encoder
 from benchmarks.api import Memory, Parameters
 from benchmarks.environments import ActionSpace, Categorical
 
@@ -23,11 +24,13 @@ class RecurrentPolicy:
     """The actor as a predictor; its memory is the state of the unit, ``[T, K, hidden]``.
 
     memory, history: what an earlier part of the trial has left behind, ``[T, 1, hidden]`` and ``[T, 1, features + 2]``;
-    every trajectory goes on from a copy. None: the trial begins here."""
+    every trajectory goes on from a copy. None: the trial begins here.
+    encoder: of observations that are images; None: they enter the unit as they are."""
 
     parameters: Mapping[str, Tensor]
     memory: Tensor | None = None
     previous: Tensor | None = None
+    encoder: Encoder | None = None
 
     #: the predictor is fed with its last action, the reward for it, and the end of the episode
     history: ClassVar[bool] = True
@@ -39,15 +42,24 @@ class RecurrentPolicy:
             previous = self.previous.expand(*x.shape[:2], -1)
             x = torch.cat((x[..., : -previous.shape[-1]], previous), -1)
         memory = x.new_zeros(*x.shape[:2], hidden) if memory is None else memory
-        memory = cell(self.parameters, x.flatten(0, 1), memory.flatten(0, 1)).view(*x.shape[:2], hidden)
+        memory = cell(self.parameters, self.entering(x.flatten(0, 1)), memory.flatten(0, 1)).view(*x.shape[:2], hidden)
         return distribution(self.parameters, memory), memory
 
+    def read(self, inputs: Tensor, twice: bool = False) -> Tensor:
+        """The states ``[n, N, hidden]`` along trials from their beginning, inputs ``[n, N, i]``, see `read`."""
+        return read(self.parameters, self.entering(inputs), twice)
 
-def initialise(inputs: int, hidden: int, actions: ActionSpace, seed: int) -> Parameters:
+    def entering(self, inputs: Tensor) -> Tensor:
+        """What the unit sees of inputs ``[..., i]``."""
+        return self.encoder(self.parameters, inputs) if self.encoder else inputs
+
+
+def initialise(inputs: int, hidden: int, actions: ActionSpace, seed: int, features: int = 0) -> Parameters:
     """A policy near to indifference and values of 0 on a unit with weights U(-1, 1)/sqrt(hidden).
 
-    Where actions are choices, inputs are mostly 0 and their weights U(-1, 1). Where they are real numbers, the head
-    returns their means, and the logarithms of their deviations are parameters of their own, 0 at first."""
+    Where actions are choices, inputs are mostly 0 and their weights U(-1, 1), but for the first ones that are features
+    of images. Where actions are real numbers, the head returns their means, and the logarithms of their deviations are
+    parameters of their own, 0 at first."""
     generator = torch.Generator().manual_seed(seed)
     choices = isinstance(actions, Categorical)
     bound, outputs = 1 / math.sqrt(hidden), actions.outputs if choices else actions.features
@@ -60,7 +72,7 @@ def initialise(inputs: int, hidden: int, actions: ActionSpace, seed: int) -> Par
     }
     drawn = {name: (torch.rand(shape, generator=generator) * 2 - 1) * bound for name, shape in shapes.items()}
     if choices:
-        drawn["gru.input"] /= bound
+        drawn["gru.input"][:, features:] /= bound
     drawn["policy.weight"] *= 0.1
     heads: dict[str, tuple[int, ...]] = {"policy.bias": (outputs,)}
     heads |= {} if choices else {"policy.log_deviation": (outputs,)}
@@ -137,6 +149,8 @@ class _Scan(torch.autograd.Function):
         of_gates = inputs.new_empty(4 * hidden, n)
         candidate, switches, kept_candidate = of_gates.split((hidden, 2 * hidden, hidden))
         of_input, of_state, of_sums = (x.new_zeros(x.shape) for x in (entering, recurrent, of_gates))
+        back = torch.cat((entering[2 * hidden :], entering[: 2 * hidden])) if ctx.needs_input_grad[0] else None
+        of_inputs = None if back is None else inputs.new_empty(n, steps, inputs.shape[2])
         carried = inputs.new_zeros(hidden, n)
         for step in reversed(range(steps)):
             reset, update, proposed = gates[step].split(hidden)
@@ -152,9 +166,11 @@ class _Scan(torch.autograd.Function):
             of_input.addmm_(of_gates[: 3 * hidden], inputs[step])
             of_state.addmm_(of_gates[hidden:], before.t())
             of_sums.add_(of_gates)
+            if back is not None and of_inputs is not None:
+                of_inputs[:, step] = of_gates[: 3 * hidden].t() @ back
         sums = of_sums.sum(1)
         return (
-            None,
+            of_inputs,
             torch.cat((of_input[hidden:], of_input[:hidden])),
             of_state,
             torch.cat((sums[hidden : 3 * hidden], sums[:hidden])),

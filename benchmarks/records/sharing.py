@@ -1,4 +1,5 @@
-"""Several runs in one store: which failures are old, a fresh look at a network folder, and whether locks hold there."""
+"""Several runs in one store: what each is about to compute, which failures are old, a fresh look at a network folder,
+and whether locks hold there."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,8 +34,76 @@ except filelock.Timeout:
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A cell without a record. doing: "at work", "waits", or "stopped" where no run that names it goes on."""
+
+    key: str
+    label: str
+    task: str
+    cell: str
+    seed: int | None
+    doing: str
+
+
 class LocksDoNotHold(MetabenchError):
     """A lock that another machine holds could be taken."""
+
+
+@contextlib.contextmanager
+def announced(store: Store, cells: Iterable[tuple[str, str, str, str, int | None]]) -> Iterator[None]:
+    """Name the cells of a run (key, label, task, kind, seed) in its store while it goes on, for `unfinished`.
+
+    The list stays where the run is interrupted or killed, until the next run of the store begins."""
+    for path in _plans(store):
+        if not _goes_on(store, path):
+            _remove(path, store.path / "locks" / f"{path.stem}.lock")
+    name = content_key(["plan", platform.node(), os.getpid(), time.time_ns()])
+    path = store.path / "plans" / f"{name}.json"
+    lock = store.lock(name)
+    with lock:
+        formats.write(path, json.dumps([*cells]).encode())
+        yield
+        _remove(path)
+    _remove(Path(lock.lock_file))
+
+
+def unfinished(store: Store, finished: Iterable[str]) -> list[Unfinished]:
+    """The cells that runs of a store have named (`announced`) and that have no record. finished: keys of records."""
+    found: dict[str, Unfinished] = {}
+    known = frozenset(finished)
+    for path in _plans(store):
+        goes_on = _goes_on(store, path)
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            for key, label, task, cell, seed in json.loads(path.read_bytes()):
+                begun = (store.path / "logs" / f"{key}.log").exists()
+                doing = "stopped" if not goes_on else "at work" if begun else "waits"
+                if key not in known and (goes_on or key not in found):
+                    found[key] = Unfinished(key, label, task, cell, seed, doing)
+    return [*found.values()]
+
+
+def _plans(store: Store) -> list[Path]:
+    return sorted((store.path / "plans").glob("*.json"))
+
+
+def _goes_on(store: Store, plan: Path) -> bool:
+    """Whether the run that wrote a list of cells holds its lock, as far as one can see who may not write here."""
+    import filelock
+
+    path = store.path / "locks" / f"{plan.stem}.lock"
+    with contextlib.suppress(filelock.Timeout, OSError):
+        if not path.exists():
+            return False
+        with filelock.FileLock(path, timeout=0):
+            return False
+    return True
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def failed_before(store: Store, keys: Iterable[str], group: str | None) -> dict[str, str]:
@@ -83,9 +153,7 @@ def held(store: Store) -> Iterator[str]:
     except (OSError, NotImplementedError) as error:
         raise MetabenchError(f"{store.path} has no locks ({type(error).__name__}: {error}): {ADVICE}") from None
     finally:
-        for path in (store.path / "locks").glob(f"{name}.*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        _remove(*(store.path / "locks").glob(f"{name}.*"))
 
 
 def check_shared(folder: str, name: str, seconds: float = 10.0) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FILES = {"scores": ("scores", ".npz"), "arrays": ("arrays", ".npz"), "state": ("states", ".pt")}
 
 FOLDERS = {folder for folder, _ in FILES.values()} | {"records", "episodes", "checkpoints", "locks", "logs"}
-FOLDERS |= {"runs", "aside"}
+FOLDERS |= {"plans", "runs", "aside"}
 _KEY = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from benchmarks.machine import usable_cores, usable_memory
 from benchmarks.records.formats import fresh
 from benchmarks.records.plain import content_key
 from benchmarks.records.record import Record
-from benchmarks.records.sharing import failed_before
+from benchmarks.records.sharing import announced, failed_before
 from benchmarks.records.store import Store
 from benchmarks.run import cells, isolate, worker
 from benchmarks.run.cells import Cell
@@ -227,8 +227,10 @@ def run(
         watcher.event(cell, event)
 
     jobs = [_job(cell, by_key, store, machine) for cell in todo.to_run]
+    names = [(cell.key, cell.label, cell.task, cell.kind, cell.seed) for cell in todo.to_run]
     try:
-        return isolate.run(jobs, crew, on_event, threads=machine.threads, admit=admit, preload=isolate.SUITE)
+        with announced(store, names):
+            return isolate.run(jobs, crew, on_event, threads=machine.threads, admit=admit, preload=isolate.SUITE)
     finally:
         for key, lock in held.items():
             store.log_path(key).unlink(missing_ok=True)  # its secrets are not masked

@@ -15,6 +15,13 @@ from reports import words
 from reports.results import Result, Results
 from reports.scores.reproduced import columns_of, reproductions
 
+#: why a cell has no record yet
+UNFINISHED = {
+    "at work": "a run is at work on it",
+    "waits": "a run that goes on has not begun it",
+    "stopped": "its run was stopped: run the same command again to resume",
+}
+
 
 @functools.lru_cache(maxsize=1)
 def main_table(results: Results) -> pd.DataFrame:
@@ -93,7 +100,9 @@ def settings_of(result: Result) -> str | None:
 
 
 def failures_table(results: Results) -> pd.DataFrame:
-    """Runs without a number, grouped by status and reason: status, reason, runs, where, stderr."""
+    """Runs without a number, grouped by status and reason: status, reason, runs, where, stderr.
+
+    Cells without a record, of runs that go on or were stopped, are "unfinished"."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in results.unfinished:
         groups.setdefault((record.status, record.reason or "no reason given"), []).append(record)
@@ -102,24 +111,30 @@ def failures_table(results: Results) -> pd.DataFrame:
             "status": status,
             "reason": reason,
             "runs": len(records),
-            "where": "; ".join(_where(records)),
+            "where": "; ".join(_where((r.label, r.task.id if r.task else "", r.cell, r.seed) for r in records)),
             "stderr": next((record.stderr for record in records if record.stderr), ""),
         }
         for (status, reason), records in groups.items()
     ]
+    for doing, reason in UNFINISHED.items():
+        if cells := [cell for cell in results.planned if cell.doing == doing]:
+            where = "; ".join(_where((cell.label, cell.task, cell.cell, cell.seed) for cell in cells))
+            rows.append({"status": "unfinished", "reason": reason, "runs": len(cells), "where": where, "stderr": ""})
     frame = pd.DataFrame(rows, columns=["status", "reason", "runs", "where", "stderr"])
     # failures first: skips are expected
     return frame.sort_values("status", key=lambda column: column == "skipped", kind="stable", ignore_index=True)
 
 
-def _where(records: Iterable[Record]) -> list[str]:
-    """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task."""
+def _where(cells: Iterable[tuple[str, str, str, int | None]]) -> list[str]:
+    """``maml on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)``, one for each method and task.
+
+    cells: method, task, kind and seed of each."""
     places: dict[tuple[str, str], tuple[set[str], set[int]]] = {}
-    for record in records:
-        kinds, seeds = places.setdefault((record.label, record.task.id if record.task else ""), (set(), set()))
-        kinds.add(record.cell)
-        if record.seed is not None:
-            seeds.add(record.seed)
+    for label, task, kind, seed in cells:
+        kinds, seeds = places.setdefault((label, task), (set(), set()))
+        kinds.add(kind)
+        if seed is not None:
+            seeds.add(seed)
     return [
         f"{label} on {task} ({' and '.join(sorted(kinds, reverse=True))}"
         + (f", seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}" if seeds else "")

@@ -14,33 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_runs import ROOT, metabench, profile
+from whole_runs import ROOT, metabench, profile, slow_maml
 
 from benchmarks.records.formats import pack_state
 from benchmarks.records.store import Store
 
-#: MAML, slowed down, which writes a checkpoint every few steps
-SLOW = """
-import time
-from dataclasses import dataclass
-
-from benchmarks.run import fitting
-from benchmarks.registry import register_method
-from maml.maml import MAML
-
-fitting.CHECKPOINT_EVERY = 0.05
-
-
-@register_method("slow")
-@dataclass(frozen=True)
-class Slow(MAML):
-    '''MAML, slowed down.'''
-
-    def fit(self, tasks, seed, start=None):
-        for state in super().fit(tasks, seed, start):
-            time.sleep(0.02)
-            yield state
-"""
 RUN = (
     "run",
     "--profile",
@@ -82,7 +60,7 @@ def results(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kills")
-    (folder / "slow.py").write_text(SLOW)
+    (folder / "slow.py").write_text(slow_maml(folder / "fits.log", pause=0.02, checkpoint_every=0.05))
     (folder / "tiny.toml").write_text(profile(meta_steps=60))
     return folder
 

@@ -33,6 +33,43 @@ methods = ["constant"]
 task = "sinusoid/k5"
 """
 
+#: MAML, slowed down; it logs where each fit begins and often writes checkpoints
+SLOW = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.registry import register_method
+from benchmarks.run import fitting
+from maml.maml import MAML
+
+fitting.CHECKPOINT_EVERY = {checkpoint_every}
+
+
+@register_method("{name}")
+@dataclass(frozen=True)
+class Slow(MAML):
+    '''MAML, slowed down.'''
+
+    def fit(self, tasks, seed, start=None):
+        with Path("{log}").open("a") as file:
+            file.write(f"{{seed}} from {{start.step if start else 0}}\\n")
+        for state in super().fit(tasks, seed, start):
+            time.sleep({pause})
+            yield state
+"""
+
+
+def slow_maml(log: Path, name: str = "slow", pause: float = 0.04, checkpoint_every: float = 0.1) -> str:
+    """A user's file with a method that sleeps ``pause`` seconds after each meta-step."""
+    return SLOW.format(log=log, name=name, pause=pause, checkpoint_every=checkpoint_every)
+
+
+def fits_begun(log: Path) -> list[tuple[int, int]]:
+    """Seed and first meta-step of each fit of `slow_maml` so far, in the order of their beginnings."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(int(seed), int(step)) for seed, _, step in (line.partition(" from ") for line in lines)]
+
 
 def profile(kill_after: int = 60, meta_steps: int = 4) -> str:
     """A file of profiles that has "tiny"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_old_failures_are_those_before_the_first_run_of_a_group(tmp_path: Path) 
     assert sharing.failed_before(store, [failed.key], None) == {failed.key: "now"}
     next((store.path / "runs").iterdir()).write_text("[1")
     assert sharing.failed_before(store, [failed.key], "array") == {failed.key: "now"}
+
+
+def test_cells_of_a_run_are_named_until_they_have_records(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    cells = [(character * 16, "maml", "sinusoid-v1/k5", "fit", seed) for seed, character in enumerate("abc")]
+
+    def doing() -> dict[str, str]:
+        return {cell.key[0]: cell.doing for cell in sharing.unfinished(store, ["a" * 16])}
+
+    store.log_path("b" * 16).parent.mkdir(parents=True)
+    store.log_path("b" * 16).touch()
+    with sharing.announced(store, cells):
+        assert doing() == {"b": "at work", "c": "waits"}
+        with sharing.announced(store, cells[2:]):
+            assert doing() == {"b": "at work", "c": "waits"}
+    assert doing() == {}
+    with contextlib.suppress(KeyboardInterrupt), sharing.announced(store, cells):
+        raise KeyboardInterrupt
+    assert doing() == {"b": "stopped", "c": "stopped"}
+    with sharing.announced(store, cells[2:]):
+        assert doing() == {"c": "waits"}
+    (store.path / "plans").mkdir(exist_ok=True)
+    (store.path / "plans" / "0123456789abcdef.json").write_text("[[1")
+    assert doing() == {}
+    assert not list((store.path / "locks").iterdir())
 
 
 def test_what_is_hidden_for_a_while_is_looked_for_again(tmp_path: Path) -> None:

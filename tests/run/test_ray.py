@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import time
 
 import numpy as np
+import psutil
 import pytest
-from whole_runs import metabench, profile, records, start, wait_until
+from whole_runs import ROOT, fits_begun, metabench, profile, records, slow_maml, start, wait_until
 
+from benchmarks.errors import MetabenchError
 from benchmarks.records.store import Store
+from benchmarks.run.executors import opened
+from benchmarks.run.executors.place import Needed, Place
+from benchmarks.run.isolate import Job
+from benchmarks.run.isolate import run as run_jobs
 
 pytest.importorskip("ray", reason="pip install 'metabench[cluster]'")
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
 
-#: MAML, slowed down; it writes a checkpoint often, and its step into a log
-SLOW = """
-import time
+#: changes its own code where it runs on a node
+WRONG_CODE = "import os\nif 'METABENCH_NODE' in os.environ:\n    open(__file__, 'a').write('x = 1\\n')\n"
+#: a task whose data are other ones on a node
+WRONG_DATA = """
+import os
 from dataclasses import dataclass
-from benchmarks.registry import register_method
-from benchmarks.run import fitting
-from maml.maml import MAML
+from benchmarks.registry import register_task
+from benchmarks.tasks.sinusoid import Sinusoid
 
-fitting.CHECKPOINT_EVERY = 0.1
-
-
-@register_method("slow")
+@register_task("other-waves")
 @dataclass(frozen=True)
-class Slow(MAML):
-    '''MAML, slowed down.'''
+class Other(Sinusoid):
+    '''Sine waves.'''
 
-    def fit(self, tasks, seed, start=None):
-        with open("{log}", "a") as file:
-            file.write(f"{{start.step if start else 0}}\\n")
-        for state in super().fit(tasks, seed, start):
-            time.sleep({pause})
-            yield state
+    def data_digest(self):
+        return "there" if "METABENCH_NODE" in os.environ else "here"
 """
 LONG = ("run", "--profile", "tiny.toml", "-m", "./slow.py", "--seeds", "1", "--threads", "1")
 
@@ -44,23 +46,41 @@ LONG = ("run", "--profile", "tiny.toml", "-m", "./slow.py", "--seeds", "1", "--t
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     (folder / "tiny.toml").write_text(profile(kill_after=600, meta_steps=24).replace("seeds = 1", "seeds = 2"))
-    (folder / "slow.py").write_text(SLOW.format(log=folder / "fits.log", pause=0.5))
+    (folder / "slow.py").write_text(slow_maml(folder / "fits.log", pause=0.5))
     return folder
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    from ray.cluster_utils import Cluster
-
+def on_loopback():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_raylet_start_wait_time_s", "300")
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("METABENCH_CLUSTER_SECONDS", "300")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-        yield made
-        made.shutdown()
+        yield
+
+
+def made_cluster(nodes):
+    """A head without a CPU, and nodes with one each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.nodes = [made.add_node(num_cpus=1) for _ in range(nodes)]
+    return made
+
+
+@pytest.fixture(scope="module")
+def cluster(on_loopback):
+    made = made_cluster(2)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def small_cluster(on_loopback):
+    made = made_cluster(1)
+    yield made
+    made.shutdown()
 
 
 def at(cluster):
@@ -86,23 +106,59 @@ def test_two_nodes_compute_the_same_bits_as_this_machine(folder, cluster):
     assert not {record.machine.node for record in home.values()} & {record.machine.node for record in away.values()}
 
 
+def test_cells_share_the_gpus_of_a_node_and_wait_for_one_that_has_some(tmp_path, cluster, monkeypatch, caplog):
+    from benchmarks.run.executors import ray as engine
+
+    monkeypatch.setattr(engine, "ANSWER", 60)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "helpers"))
+    needed, place = Needed(Store(tmp_path), 1, "cuda", 1, None, {}), Place.parse(f"ray:{cluster.address},per=2")
+    with opened(place, needed) as executor:
+        monkeypatch.setattr(engine, "ANSWER", 0)
+        assert executor.slots == 1  # asks for one, so that a cluster may grow
+        told = "none of the Ray cluster's 3 nodes has room for a cell (1 CPU and 0.5 GPU)"
+        assert caplog.messages == [f"{told}: waiting for it, 0 s at most"]
+        time.sleep(engine.LOOK)
+        with pytest.raises(MetabenchError) as raised:
+            executor.wait([], 0)
+        assert str(raised.value) == f"{told}: waited for 0 s; run the same command again to resume"
+        node = cluster.add_node(num_cpus=4, num_gpus=2)
+        wait_until(lambda: executor.slots == 4)
+        call = ("isolation_plugin:gpu", {"pause": 2.0})
+        jobs = [Job(f"{n}" * 16, call, tmp_path / f"{n}.log") for n in range(4)]
+        ends = run_jobs(jobs, executor, lambda event: None)
+    assert [end.status for end in ends.values()] == ["ok"] * 4, ends
+    assert sorted(end.value["gpu"] for end in ends.values()) == ["0", "0", "1", "1"]
+    cluster.remove_node(node)
+
+
+def test_a_store_that_nodes_do_not_share_is_one_line(folder, cluster, tmp_path):
+    # a path that is another folder in each process
+    answer = metabench(folder, *LONG, *at(cluster), "--store", "/proc/self/cwd/own")
+    assert (answer.code, answer.err.count("\n")) == (2, 1), answer
+    assert "does not share the store /proc/self/cwd/own: name a folder that all machines have" in answer.err
+
+
 @pytest.mark.cluster
-def test_wrong_code_on_a_node_is_a_record(folder, cluster):
-    elsewhere = folder / "other.py"
-    elsewhere.write_text(SLOW.format(log=folder / "other.log", pause=0).replace('"slow"', '"other"'))
-    text = "import os\nif 'METABENCH_NODE' in os.environ:\n    open(__file__, 'a').write('x = 1\\n')\n"
-    elsewhere.write_text(elsewhere.read_text() + text)
-    answer = metabench(
-        folder, "run", "--profile", "tiny.toml", "-m", "./other.py", "--seeds", "1", *at(cluster), "--store", "other"
-    )
+def test_wrong_code_and_wrong_data_on_a_node_are_records(folder, cluster):
+    (folder / "other.py").write_text(slow_maml(folder / "other.log", "other", pause=0) + WRONG_CODE)
+    (folder / "waves.py").write_text(WRONG_DATA)
+    command = ("run", "--profile", "tiny.toml", "--seeds", "1", *at(cluster), "--store", "other")
+    again = ": start it again"
+    answer = metabench(folder, *command, "-m", "./other.py")
     assert answer.code == 1, answer
     fit = records(folder / "other")["other", "fit", 0]
-    assert fit.reason == "the code on this machine is not that which the run began with: start it again"
+    assert fit.reason == f"the code on this machine is not that which the run began with{again}"
     assert fit.machine.node
+    answer = metabench(folder, *command, "-m", "constant", "-t", "./waves.py")
+    assert answer.code == 1, answer
+    test = records(folder / "other")["constant", "evaluation", None]
+    assert test.reason.startswith("the data of other-waves")
+    assert test.reason.endswith(f"on this machine are not those that the run began with{again}")
+    assert test.machine.node
 
 
 @pytest.mark.cluster
-def test_a_fit_goes_on_when_its_node_is_killed_and_when_the_head_of_the_run_is(folder, cluster):
+def test_a_fit_goes_on_when_its_run_its_worker_and_its_node_are_killed(folder, cluster):
     log, store = folder / "fits.log", folder / "killed"
     run = start(folder, *LONG, *at(cluster), "--store", "killed")
     wait_until(lambda: list(store.glob("checkpoints/*.pt")), 600, run)
@@ -112,30 +168,33 @@ def test_a_fit_goes_on_when_its_node_is_killed_and_when_the_head_of_the_run_is(f
     lock.acquire(timeout=1)  # the locks of a killed run are free
     lock.release()
     run = start(folder, *LONG, *at(cluster), "--store", "killed")
-    wait_until(lambda: len(log.read_text().split()) == 2, 600, run)
-    time.sleep(2)
-    busy = next(node for node in cluster.nodes if _computes(node, log))
+    wait_until(lambda: len(fits_begun(log)) == 2, 600, run)
+    time.sleep(1.5)
+    next(filter(None, map(worker_of, cluster.nodes))).kill()
+    wait_until(lambda: len(fits_begun(log)) == 3, 600, run)
+    time.sleep(1.5)
+    busy = next(node for node in cluster.nodes if worker_of(node))
     cluster.remove_node(busy, allow_graceful=False)
     cluster.nodes = [node for node in cluster.nodes if node is not busy] + [cluster.add_node(num_cpus=1)]
     out, err = run.communicate(timeout=1200)
     assert run.returncode == 0, (out, err)
-    first, second, third = map(int, log.read_text().split())
-    assert 0 == first < second < third < 24
+    steps = [step for _, step in fits_begun(log)]
+    assert len(steps) == 4
+    assert 0 == steps[0] < steps[1] < steps[2] < steps[3] < 24
 
 
-def _computes(node, log):
-    """Whether a node's worker has the fit among its descendants."""
-    import psutil
-
+def worker_of(node):
+    """The process of Ray that computes a cell on this node; None where there is none."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return any("METABENCH_NODE" in _environment(child) for child in raylet.children(recursive=True))
+    return next((child for child in raylet.children() if any(map(computes, child.children(recursive=True)))), None)
 
 
-def _environment(process):
+def computes(process):
+    """Whether it is one of the processes of a cell."""
     try:
-        return process.environ()
-    except Exception:
-        return {}
+        return "METABENCH_NODE" in process.environ()
+    except psutil.Error:
+        return False
 
 
 @pytest.mark.cluster
@@ -149,19 +208,47 @@ def test_an_interrupt_leaves_nothing(folder, cluster):
         130,
         "metabench: interrupted: run the same command again to resume",
     )
-    stands = list((folder / "interrupted").glob("checkpoints/*.pt"))
-    time.sleep(3)
-    before = [path.stat().st_mtime_ns for path in stands]
-    time.sleep(5)
-    assert [path.stat().st_mtime_ns for path in stands] == before, "the fit goes on"
+    wait_until(lambda: not any(map(computes, psutil.process_iter())), 15)
     assert not records(folder / "interrupted")
     assert not list((folder / "interrupted" / "logs").iterdir())
 
 
-@pytest.mark.parametrize(("address", "why"), [("127.0.0.1:1", "refused"), ("nowhere", "HOST:PORT")])
-def test_an_address_that_does_not_answer_is_one_line(folder, address, why):
-    answer = metabench(folder, *LONG, "--executor", f"ray:{address}", "--store", "nobody")
+@pytest.mark.cluster
+def test_a_run_waits_for_a_node_and_ends_without_a_head(folder, small_cluster):
+    log, seconds = folder / "fits.log", {"METABENCH_CLUSTER_SECONDS": "25"}
+    log.unlink(missing_ok=True)
+    run = start(folder, *LONG, *at(small_cluster), "--store", "headless", **seconds)
+    wait_until(lambda: list((folder / "headless").glob("checkpoints/*.pt")), 600, run)
+    small_cluster.remove_node(small_cluster.nodes[0], allow_graceful=False)
+    said = run.stderr.readline()
+    assert said.startswith("metabench: none of the Ray cluster's 1 nodes has room for a cell (1 CPU): waiting for it,")
+    small_cluster.add_node(num_cpus=1)
+    wait_until(lambda: len(fits_begun(log)) == 2, 600, run)
+    for process in small_cluster.head_node.all_processes["gcs_server"]:
+        os.kill(process.process.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    _, err = run.communicate(timeout=120)
+    assert time.monotonic() - killed < 60
+    assert run.returncode == 2, err
+    head = f"metabench: the head of the Ray cluster ({small_cluster.address}) does not answer ("
+    assert [line.startswith(head) for line in err.splitlines()] == [True, True], err
+    assert err.splitlines()[-1].endswith("waited for 25 s; run the same command again to resume")
+    wait_until(lambda: not any(map(computes, psutil.process_iter())), 30)
+
+
+def test_an_address_that_does_not_answer_is_one_line(folder, tmp_path, monkeypatch):
+    answer = metabench(folder, *LONG, "--executor", "ray:127.0.0.1:1", "--store", "nobody")
     assert answer.code == 2
-    assert answer.err.startswith(f"metabench: no Ray cluster answers at {address} (")
-    assert why in answer.err
+    assert answer.err.startswith("metabench: no Ray cluster answers at 127.0.0.1:1 (")
+    assert "refused" in answer.err
     assert len(answer.err.splitlines()) == 1
+
+    from benchmarks.run.executors import ray as engine
+
+    monkeypatch.setattr(engine, "ANSWER", 1.0)
+    needed = Needed(Store(tmp_path), 1, "cpu", 1, None, {})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address, why in (("nowhere", "HOST:PORT"), (f"127.0.0.1:{silent.getsockname()[1]}", "timed out")):
+            told = rf"no Ray cluster answers at {address} \(.*{why}"
+            with pytest.raises(MetabenchError, match=told), opened(Place.parse(f"ray:{address}"), needed):
+                pass

@@ -7,35 +7,9 @@ import signal
 import numpy as np
 import pytest
 import torch
-from whole_runs import metabench, profile, records, start, wait_until
+from whole_runs import fits_begun, metabench, profile, records, slow_maml, start, wait_until
 
 from benchmarks.records.store import Store
-
-#: MAML, slowed down, which logs the beginning of each fit and often writes checkpoints
-SLOW = """
-import time
-from dataclasses import dataclass
-from pathlib import Path
-
-from benchmarks.run import fitting
-from benchmarks.registry import register_method
-from maml.maml import MAML
-
-fitting.CHECKPOINT_EVERY = 0.1
-
-
-@register_method("slow")
-@dataclass(frozen=True)
-class Slow(MAML):
-    '''MAML, slowed down.'''
-
-    def fit(self, tasks, seed, start=None):
-        with Path("fits.log").open("a") as file:
-            file.write(f"{seed} from {start.step if start else 0}\\n")
-        for state in super().fit(tasks, seed, start):
-            time.sleep(0.04)
-            yield state
-"""
 
 #: logs the beginning of each fit, waits for a file, then fails
 FAILS = """
@@ -51,8 +25,9 @@ LONG = ("run", "--profile", "long.toml", "-m", "./slow.py", "--jobs", "1", "--se
 def folder(tmp_path_factory):
     """A folder outside the checkout with a plug-in and profiles in it."""
     folder = tmp_path_factory.mktemp("user")
-    (folder / "slow.py").write_text(SLOW)
-    (folder / "fails.py").write_text(SLOW.replace('"slow"', '"fails"').rpartition("        for state")[0] + FAILS)
+    log = folder / "fits.log"
+    (folder / "slow.py").write_text(slow_maml(log))
+    (folder / "fails.py").write_text(slow_maml(log, "fails").rpartition("        for state")[0] + FAILS)
     (folder / "tiny.toml").write_text(profile())
     (folder / "long.toml").write_text(profile(meta_steps=24).replace("seeds = 1", "seeds = 2"))
     (folder / "patient.toml").write_text(profile(kill_after=400, meta_steps=24))
@@ -60,10 +35,10 @@ def folder(tmp_path_factory):
 
 
 def fits_log(folder):
-    path = folder / "fits.log"
-    lines = path.read_text().splitlines() if path.exists() else []
-    path.unlink(missing_ok=True)
-    return [tuple(map(int, line.split(" from "))) for line in lines]
+    """The fits that have begun since the last call."""
+    found = fits_begun(folder / "fits.log")
+    (folder / "fits.log").unlink(missing_ok=True)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +68,32 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, here, uninterrupted):
     assert (first, second, seed) == (0, 0, 1)
     assert 0 < step < 24
     assert_same_results(store, uninterrupted)
-    assert not list((store / "checkpoints").iterdir())
+    assert not list((store / "checkpoints").glob("*.pt"))  # half a file may be left
+
+
+def test_what_a_run_has_not_finished_is_named_while_it_goes_on_and_when_it_was_stopped(folder, here):
+    at = ("--store", "unfinished")
+    run = start(folder, "run", "--profile", "long.toml", "-m", "constant,./slow.py", "--meta-steps", "100000", *at)
+    store = folder / "unfinished"
+    wait_until(lambda: list(store.glob("checkpoints/*.pt")) and list(store.glob("records/*.json")), 60, run)
+    on, waits = "slow on sinusoid-v1/k5 (fit, seed", "slow on sinusoid-v1/k5 (evaluation, seeds 0, 1)"
+    for command in (("show",), ("report", "--summary")):
+        said = " ".join(here(*command, *at).out.split())
+        assert "constant" in said
+        assert f"unfinished: a run is at work on it {'[' if command[0] == 'show' else '('}{on}" in said
+        assert f"a run that goes on has not begun it {'[' if command[0] == 'show' else '('}" in said
+        assert waits in said or "slow on sinusoid-v1/k5 (fit and evaluation, seeds 0, 1)" in said
+    assert here("report", *at, "-o", "unfinished.html").code == 0
+    page = (folder / "unfinished.html").read_text()
+    assert "a run is at work on it" in page
+    assert on in page
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    said = " ".join(here("show", *at).out.split())
+    assert "unfinished: its run was stopped: run the same command again to resume [slow on sinusoid-v1/k5 (fit" in said
+    assert here("run", "--profile", "tiny.toml", *at).code == 0
+    assert "unfinished" not in here("show", "--profile", "tiny", *at).out.replace("--store unfinished", "")
+    fits_log(folder)
 
 
 @pytest.mark.timeout(900)  # it compiles twice, which takes minutes next to other work

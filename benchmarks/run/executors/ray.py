@@ -4,6 +4,7 @@ is used but its core tasks."""
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import socket
 import time
@@ -25,53 +26,82 @@ except ImportError:
     raise MetabenchError("executor 'ray' needs Ray on this machine: pip install 'metabench[cluster]'") from None
 
 ROOT = Path(__file__).parents[3]
-#: seconds until an address must have answered, and all nodes the question whether they share the store
+#: seconds until an address must have answered, and all nodes the question whether they share the store; and for which
+#: a run waits for its head and for a node with room
 ANSWER = float(os.environ.get("METABENCH_CLUSTER_SECONDS", "25"))
 #: how often a cell is started elsewhere after its node or its worker died
 RETRIES = 3
-#: seconds for which the number of slots is kept
-RECOUNT = 2.0
+#: seconds between two looks at head and nodes
+LOOK = 2.0
+#: the beginning of HTTP/2 with empty settings, and the type of the frame that a gRPC server sends first: its settings
+GREETING, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), b"\x04"
+_log = logging.getLogger(__name__)
 
 
 class Ray:
     """As many cells at once as the cluster has room for. sender: the lock that this run holds. per: cells on a GPU."""
 
     group = None
+    _since: float | None = None
 
     def __init__(self, address: str | None, needed: Needed, sender: str, per: int = 1) -> None:
         on_gpus = needed.device != "cpu"
-        self._gpus = 1 / per if on_gpus else 0
         self._threads = 1 if on_gpus else needed.threads
+        self._needs = {"CPU": self._threads, **({"GPU": 1 / per} if on_gpus else {})}
         self._memory = None if needed.memory is None else int(needed.memory * 1e9)
-        self._counted, self._slots = -RECOUNT, 1
         store = str(needed.store.path.absolute())
         own = {name: value for name, value in os.environ.items() if name.startswith("METABENCH_")}
         self._common = {"store": store, "sender": sender, "device": needed.device, "variables": own}
         _connect(address)
         try:
+            self._head = ray.get_runtime_context().gcs_address
             self._task = ray.remote(_work).options(
-                num_cpus=self._threads, num_gpus=self._gpus, max_retries=0, num_returns="streaming"
+                num_cpus=self._threads, num_gpus=self._needs.get("GPU", 0), max_retries=0, num_returns="streaming"
             )
             _check_nodes(store, sender)
         except BaseException:
             ray.shutdown()
             raise
+        self._slots, self._looked = 1, -LOOK
 
     @property
     def slots(self) -> int:
-        if time.monotonic() - self._counted >= RECOUNT:
-            self._counted, there = time.monotonic(), ray.cluster_resources()
-            fitting = [there.get("CPU", 0) // self._threads]
-            if self._gpus:
-                fitting.append(there.get("GPU", 0) // self._gpus)
-            self._slots = max(1, int(min(fitting)))
+        self._look()
         return self._slots
+
+    def _look(self) -> None:
+        """Count the slots now and then; raises `MetabenchError` after `ANSWER` seconds in which no cell could run."""
+        if (now := time.monotonic()) - self._looked < LOOK:
+            return
+        self._looked = now
+        if not (trouble := self._trouble()):
+            self._since = None
+        elif self._since is None:
+            self._since = now
+            _log.warning("%s: waiting for it, %g s at most", trouble, ANSWER)
+        elif now - self._since >= ANSWER:
+            raise MetabenchError(f"{trouble}: waited for {ANSWER:g} s; run the same command again to resume")
+
+    def _trouble(self) -> str:
+        """Why no cell can be computed now; "" where one can."""
+        try:
+            _greet(self._head, LOOK)
+        except OSError as error:
+            return f"the head of the Ray cluster ({self._head}) does not answer ({error})"
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(
+            min(int(node.get(name, 0) / needed + 1e-6) for name, needed in self._needs.items()) for node in nodes
+        )
+        self._slots = max(1, room)
+        needs = " and ".join(f"{needed:g} {name}" for name, needed in self._needs.items())
+        return "" if room else f"none of the Ray cluster's {len(nodes)} nodes has room for a cell ({needs})"
 
     def start(self, job: Job, threads: int | None) -> Task:
         job = dataclasses.replace(job, memory_bytes=self._memory)
         return Task(job, lambda: self._task.remote(job, self._threads, self._common))
 
     def wait(self, running: Sequence[Running], seconds: float) -> None:
+        self._look()
         streams = [task.stream for task in running if isinstance(task, Task)]
         ray.wait(streams, timeout=seconds, fetch_local=False)
 
@@ -143,9 +173,8 @@ def _shared(store: str, sender: str) -> str:
 def _connect(address: str | None) -> None:
     """Join the cluster; raises `MetabenchError` where nobody answers."""
     if address is not None:
-        host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=ANSWER / 2).close()
+            _greet(address, ANSWER / 2)
         except (OSError, ValueError, OverflowError) as error:
             why = "write it as HOST:PORT" if isinstance(error, ValueError) else error
             raise MetabenchError(f"no Ray cluster answers at {address} ({why})") from None
@@ -161,6 +190,18 @@ def _connect(address: str | None) -> None:
         )
     except (RayError, RuntimeError, ValueError, ConnectionError) as error:
         raise MetabenchError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
+
+
+def _greet(address: str, seconds: float) -> None:
+    """Raise OSError unless a gRPC server, as a head of Ray is one, answers at HOST:PORT; ValueError for no address.
+
+    Ray itself waits for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=seconds) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") == "0":
+            connection.sendall(GREETING)
+            if connection.recv(9)[3:4] != SETTINGS:
+                raise OSError("it is no head of Ray")
 
 
 def _check_nodes(store: str, sender: str) -> None:
