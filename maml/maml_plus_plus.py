@@ -16,7 +16,8 @@ Learned rates and squared error do not go well together either. Adam moves a rat
 sinusoid's 0.01. After 200 meta-steps the head's rates are near 0.2, and rate times curvature is 1 to 2 on most tasks.
 Beyond 2 the loss of a task grows with every step: 9, 15, 65, 1e3, 6e7, 1e30 on one of a batch whose median fell from 4
 to 0.5. One such task ends the fit; all five seeds ended within 1,600 meta-steps. Clipping acts after the fact. In units
-of 0.01 the rates move by 1e-5, theta learns first, and the largest rate after 3,000 meta-steps is 0.023.
+of 0.01 the rates move by 1e-5, theta learns first, and the largest rate after 3,000 meta-steps is 0.023. Two seeds
+trained to 30,000 meta-steps, to a squared error of 0.021 and 0.020 on 1,000 validation tasks.
 
 Deviations from the paper and its code (AntreasAntoniou/HowToTrainYourMAMLPytorch):
 - the code collects statistics for each step and never uses them: it normalises by the batch at test, too. Here they are
