@@ -33,7 +33,7 @@ import torch
 from gymnasium import spaces
 
 from benchmarks import registry
-from benchmarks.checks import check_budget, check_known, check_type
+from benchmarks.checks import check_budget, check_known, check_type, unknown
 from benchmarks.environments.actions import Categorical
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.environments.locomotion import Locomotion
@@ -53,6 +53,10 @@ ENVIRONMENTS = {
     "metabench/Bandit-v0": "bandit",
     "metabench/TabularMDP-v0": "tabular-mdp",
 }
+
+
+class NotDrawn(MetabenchError, TypeError):
+    """A render mode that an environment lacks. Stable-Baselines3 asks for pictures, and after a TypeError for none."""
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
@@ -76,8 +80,8 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         self.observation_space = spaces.Box(-np.inf, np.inf, tasks.input_shape, dtype=np.float64)
         drawn = isinstance(self.model, Locomotion) or hasattr(self.model, "picture")
         self.metadata = {**self.metadata, "render_modes": ["rgb_array", "ansi"] if drawn else ["ansi"]}
-        if render_mode is not None:
-            check_known(f"render mode of {name}", render_mode, self.metadata["render_modes"])
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise NotDrawn(str(unknown(f"render mode of {name}", str(render_mode), self.metadata["render_modes"])))
         self.render_mode = render_mode
         self.camera: Camera | None = None
         self.trial_episode = trial_episodes
