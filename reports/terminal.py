@@ -253,11 +253,11 @@ def _answers(results: Results) -> list[RenderableType]:
 def _failures(results: Results, most: int | None = None, more: str = "") -> list[RenderableType]:
     """A line per reason for failed and unfinished runs, and per damaged file.
 
-    most: the most lines; skipped runs are then left out. more: the command that shows the others."""
+    most: the most lines, and places in each; skipped runs are then left out. more: the command that shows the rest."""
     found = [
         Text(f"{row['status']}: ", style=STATUS.get(row["status"], "bold red"))
         .append(f"{one_line(row['reason'])} ", style="default")
-        .append(f"[{row['where']}]", style="dim")
+        .append(f"[{_first(row['where'].split('; '), most)}]", style="dim")
         for row in tables.failures_table(results).to_dict("records")
         if most is None or row["status"] != "skipped"
     ]
@@ -265,6 +265,12 @@ def _failures(results: Results, most: int | None = None, more: str = "") -> list
     if most is None or len(found) <= most:
         return list(found)
     return [*found[:most], Text(f"{len(found) - most} further reasons: {more}", style="dim")]
+
+
+def _first(places: Sequence[str], most: int | None) -> str:
+    """The first places, and how many more there are."""
+    further = [] if most is None or len(places) <= most else [f"{len(places) - most} further"]
+    return "; ".join([*places[:most], *further])
 
 
 def _legend(results: Results) -> list[RenderableType]:

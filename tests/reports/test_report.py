@@ -21,7 +21,9 @@ from rich.console import Console
 
 from benchmarks import registry
 from benchmarks.errors import MetabenchError
+from benchmarks.records import sharing
 from benchmarks.records.record import Budget
+from benchmarks.records.store import Store
 from reports import style, terminal
 from reports.page.page import write_report
 from reports.results import load
@@ -92,6 +94,19 @@ def test_no_store_and_no_records_are_one_line(tmp_path: Path) -> None:
             write_report(folder, tmp_path / "page.html")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_run_that_goes_on_is_named_with_what_it_has_not_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    cells = [("a" * 16, "maml", "sinusoid-v1/k5", "fit", 3), ("b" * 16, "maml", "sinusoid-v1/k5", "evaluation", 3)]
+    with sharing.announced(store, cells):
+        with pytest.raises(MetabenchError, match="none of 2 cells of a run that goes on is finished"):
+            write_report(store.path, tmp_path / "page.html")
+        Maker(store.path).evaluation("reptile", SINUSOID, level=0.5)
+        text = write_report(store.path, tmp_path / "page.html").read_text()
+    assert "2 runs without a number" in text
+    assert "a run that goes on has not begun it" in text
+    assert "maml on sinusoid-v1/k5 (fit and evaluation, seed 3)" in text
 
 
 def test_damaged_scores_are_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from whole_runs import metabench, profile, records, start, wait_until
+from whole_runs import fits_begun, metabench, profile, records, slow_maml, start, wait_until
 
 import benchmarks
 from benchmarks.errors import MetabenchError
@@ -109,13 +109,15 @@ def test_what_slurm_refuses_or_does_not_share_is_one_line(fake: Path, monkeypatc
 
 @pytest.mark.cluster
 def test_a_worker_requeues_itself_and_an_interrupt_cancels_all(fake: Path) -> None:
-    command = ("run", "--profile", "long.toml", "-m", "maml", "--executor", "slurm:workers=1", "--store", "shared")
+    (fake / "slow.py").write_text(slow_maml(log := fake / "fits.log"))
+    command = ("run", "--profile", "long.toml", "-m", "./slow.py", "--executor", "slurm:workers=1", "--store", "shared")
     head = start(fake, *command)
-    wait_until(lambda: list((fake / "shared").glob("logs/*.log")), 300, head)
+    wait_until(lambda: list((fake / "shared").glob("checkpoints/*.pt")), 300, head)
     (task,) = map(int, (fake / "tasks").read_text().split())
     os.kill(task, signal.SIGUSR1)  # as SLURM does before the limit, to the script alone
     wait_until((fake / "requeued-7_0").exists, 60, head)
-    wait_until(lambda: list((fake / "shared").glob("logs/*.log")), 300, head)
+    wait_until(lambda: len(fits_begun(log)) == 2, 300, head)
+    assert 0 == fits_begun(log)[0][1] < fits_begun(log)[1][1], "it goes on from its checkpoint"
     head.send_signal(signal.SIGINT)
     _, err = head.communicate(timeout=120)
     assert (head.returncode, err) == (130, "metabench: interrupted: run the same command again to resume\n")

@@ -217,4 +217,5 @@ def _check_nodes(store: str, sender: str) -> None:
     except RayTaskError as error:
         raise MetabenchError(one_line(error.cause)) from None
     except RayError as error:
-        raise MetabenchError(f"not every node of the Ray cluster answers: {type(error).__name__}") from None
+        why = f"{type(error).__name__}, METABENCH_CLUSTER_SECONDS is {ANSWER:g}"
+        raise MetabenchError(f"not every node of the Ray cluster answers ({why})") from None
