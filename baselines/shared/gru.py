@@ -133,8 +133,13 @@ def _scan(parameters: Mapping[str, Tensor], inputs: Tensor, heads: Sequence[str]
     return found
 
 
+def _steps(*parts: Tensor) -> list[tuple[Tensor, ...]]:
+    """The views of each step, from tensors with the steps first; made at once, in a quarter of the time."""
+    return list(zip(*(part.unbind() for part in parts), strict=True))
+
+
 class _Scan(torch.autograd.Function):
-    """`read` and heads with a gradient of their own: half the time of torch's on a CPU (docs/performance.md).
+    """`read` and heads with a gradient of their own: 0.6 of the time of torch's on a CPU (docs/performance.md).
 
     Units come first, trials last: the gates of a step are then contiguous parts of one product ``[3h, n]``. Heads are
     further rows of the next step's products with the state, forward and backward."""
@@ -155,18 +160,20 @@ class _Scan(torch.autograd.Function):
         steps, _, n = inputs.shape
         hidden = recurrent.shape[1]
         both = torch.cat((bias[: 2 * hidden] + kept_bias[: 2 * hidden], bias[2 * hidden :])).unsqueeze(1)
-        leaving = torch.cat((recurrent[2 * hidden :], head))
+        to_switches, to_candidate = recurrent.split((2 * hidden, hidden))
+        leaving = torch.cat((to_candidate, head))
         leaving_bias = torch.cat((kept_bias[2 * hidden :], head_bias)).unsqueeze(1)
         gates, memories = inputs.new_empty(steps, 3 * hidden, n), inputs.new_empty(steps, hidden, n)
         left = inputs.new_empty(steps + 1, len(leaving), n)  # what the next step's candidate keeps of a state; outputs
         left[0] = leaving_bias
         memory, minus_one = inputs.new_zeros(hidden, n), inputs.new_tensor(-1.0)
-        parts = (inputs, gates, *gates.split((2 * hidden, hidden), 1), left[:-1, :hidden], left[1:], memories)
-        for x, gate, switches, candidate, kept, leaves, after in zip(*(part.unbind() for part in parts), strict=True):
+        switches, kept = gates[:, : 2 * hidden], left[:-1, :hidden]
+        parts = (inputs, gates, switches, *gates.chunk(3, 1), kept, left[1:], memories)
+        for x, gate, switch, reset, update, candidate, keeps, leaves, after in _steps(*parts):
             torch.addmm(both, entering, x, out=gate)
-            reset, update = switches.addmm_(recurrent[: 2 * hidden], memory).sigmoid_().chunk(2)
+            switch.addmm_(to_switches, memory).sigmoid_()
             # tanh(y) = 2 sigmoid(2 y) - 1, in a third of the time of torch's tanh
-            candidate.addcmul_(reset, kept).mul_(2).sigmoid_()
+            candidate.addcmul_(reset, keeps).mul_(2).sigmoid_()
             torch.add(minus_one, candidate, alpha=2, out=candidate)
             memory = torch.lerp(candidate, memory, update, out=after)
             torch.addmm(leaving_bias, leaving, memory, out=leaves)
@@ -177,13 +184,13 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_states: Tensor | None, of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs, entering, recurrent, head, gates, left, memories = ctx.saved_tensors
-        _, hidden, n = memories.shape
+        steps, hidden, n = memories.shape
         aten = torch.ops.aten
         # of the candidate's input, the reset gate, the update gate, of what the candidate keeps of the state, and of
         # the outputs: the first three enter with the inputs, the last four leave with a state
         of_all = inputs.new_zeros(4 * hidden + len(head), n)
-        candidate, switches, kept_candidate, outputs = of_all.split((hidden, 2 * hidden, hidden, len(head)))
-        of_reset, of_update = switches.chunk(2)
+        candidate, of_switches, kept_candidate, outputs = of_all.split((hidden, 2 * hidden, hidden, len(head)))
+        of_reset, of_update = of_switches.chunk(2)
         entered, leaving = of_all[: 3 * hidden].t(), of_all[hidden:]
         from_state = torch.cat((recurrent, head))
         back = from_state.t().contiguous()
@@ -192,22 +199,22 @@ class _Scan(torch.autograd.Function):
         of_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         into_inputs = torch.cat((entering[2 * hidden :], entering[: 2 * hidden])).t()
         befores = (torch.zeros_like(carried), *memories[:-1].unbind())
-        parts = (inputs, *gates.split((2 * hidden, hidden), 1), left[:-1, :hidden], memories)
-        for step, (x, gate, proposed, kept, after) in reversed(
-            list(enumerate(zip(*(p.unbind() for p in parts), strict=True)))
-        ):
-            if of_outputs is not None:
-                outputs.copy_(of_outputs[:, step].t())
+        if of_outputs is None:
+            of_outputs = inputs.new_zeros(n, steps, len(head))
+        switches, kept = gates[:, : 2 * hidden], left[:-1, :hidden]
+        parts = (inputs, switches, *gates.chunk(3, 1), kept, memories, of_outputs.permute(1, 2, 0))
+        ends = zip(reversed(range(steps)), reversed(_steps(*parts)), strict=True)
+        for step, (x, switch, reset, update, proposed, keeps, after, of_output) in ends:
+            outputs.copy_(of_output)
             of_memory = carried.addmm_(back, leaving)
             if of_states is not None:
                 of_memory.add_(of_states[:, step].t())
             of_state.addmm_(leaving, after.t())
-            reset, update = gate.chunk(2)
             carried = of_memory * update
             aten.tanh_backward.grad_input(of_memory - carried, proposed, grad_input=candidate)
-            torch.mul(candidate, kept, out=of_reset)
+            torch.mul(candidate, keeps, out=of_reset)
             torch.mul(of_memory, befores[step] - proposed, out=of_update)
-            aten.sigmoid_backward.grad_input(switches, gate, grad_input=switches)
+            aten.sigmoid_backward.grad_input(of_switches, switch, grad_input=of_switches)
             torch.mul(candidate, reset, out=kept_candidate)
             of_input.addmm_(x, entered)  # twice as fast as its transpose
             of_sums.add_(of_all)
