@@ -214,8 +214,14 @@ class RL2(MetaLearner):
         return play(source, self.policy(tasks, parameters), buffers, tasks.discount, self.trace)
 
     def loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
-        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
-        memories = self.policy(tasks, parameters).read(trials.inputs)
+        """The loss of an update, from trials of the policy before the first one."""
+        return self.surrogate(parameters, self.policy(tasks, parameters).read(trials.inputs), trials, tasks, entropy)
+
+    def surrogate(
+        self, parameters: Parameters, memories: Tensor, trials: Trials, tasks: ControlTasks, entropy: float
+    ) -> Tensor:
+        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place; memories:
+        what the heads see, ``[n, N, hidden]``."""
         distributions = gru.distribution(parameters, memories)
         likelihood, bonus = tasks.actions.judge(distributions, trials.actions)
         ratio = (likelihood - trials.log_probabilities).exp()

@@ -43,11 +43,15 @@ class RecurrentPolicy:
             x = torch.cat((x[..., : -previous.shape[-1]], previous), -1)
         memory = x.new_zeros(*x.shape[:2], hidden) if memory is None else memory
         memory = cell(self.parameters, self.entering(x.flatten(0, 1)), memory.flatten(0, 1)).view(*x.shape[:2], hidden)
-        return distribution(self.parameters, memory), memory
+        return distribution(self.parameters, self.judged(x, memory)), memory
 
     def read(self, inputs: Tensor, twice: bool = False) -> Tensor:
-        """The states ``[n, N, hidden]`` along trials from their beginning, inputs ``[n, N, i]``, see `read`."""
-        return read(self.parameters, self.entering(inputs), twice)
+        """What the heads see along whole trials, ``[n, N, hidden]``; inputs ``[n, N, i]``; see the function `read`."""
+        return self.judged(inputs, read(self.parameters, self.entering(inputs), twice))
+
+    def judged(self, inputs: Tensor, memory: Tensor) -> Tensor:
+        """What the heads see: the states ``[..., hidden]``."""
+        return memory
 
     def entering(self, inputs: Tensor) -> Tensor:
         """What the unit sees of inputs ``[..., i]``."""
