@@ -214,8 +214,13 @@ class RL2(MetaLearner):
         return play(source, self.policy(tasks, parameters), buffers, tasks.discount, self.trace)
 
     def loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
-        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
-        distributions, values = self.policy(tasks, parameters).act(trials.inputs)
+        """The loss of an update, from trials of the policy before the first one."""
+        return self.surrogate(self.policy(tasks, parameters).act(trials.inputs), trials, tasks, entropy)
+
+    def surrogate(self, acts: tuple[Tensor, Tensor], trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
+        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place; acts: the
+        parameters of the distributions and the values."""
+        distributions, values = acts
         likelihood, bonus = tasks.actions.judge(distributions, trials.actions)
         ratio = (likelihood - trials.log_probabilities).exp()
         bounded = ratio.clamp(1 - self.clip, 1 + self.clip)

@@ -124,6 +124,7 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "snail": ("#962c3e", "#fe9aa2"),
         "rl2": ("#b75281", "#d1789f"),
         "rl2-trpo": ("#8d2a5e", "#f3a6cb"),
+        "varibad": ("#d4517a", "#d98299"),
     },
     "taught by a critic": {
         "meta-critic": ("#a32020", "#f08a80"),

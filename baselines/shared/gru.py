@@ -43,11 +43,15 @@ class RecurrentPolicy:
             x = torch.cat((x[..., : -previous.shape[-1]], previous), -1)
         memory = x.new_zeros(*x.shape[:2], hidden) if memory is None else memory
         memory = cell(self.parameters, self.entering(x.flatten(0, 1)), memory.flatten(0, 1)).view(*x.shape[:2], hidden)
-        return distribution(self.parameters, memory), memory
+        return distribution(self.parameters, self.judged(x, memory)), memory
 
     def read(self, inputs: Tensor, twice: bool = False) -> Tensor:
-        """The states ``[n, N, hidden]`` along trials from their beginning, inputs ``[n, N, i]``, see `read`."""
-        return read(self.parameters, self.entering(inputs), twice)
+        """What the heads see along whole trials, ``[n, N, hidden]``; inputs ``[n, N, i]``; see the function `read`."""
+        return self.judged(inputs, read(self.parameters, self.entering(inputs), twice))
+
+    def judged(self, inputs: Tensor, memory: Tensor) -> Tensor:
+        """What the heads see: the states ``[..., hidden]``."""
+        return memory
 
     def act(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The parameters of the action distributions ``[n, N, outputs]`` and the values ``[n, N]`` in these states."""
@@ -116,19 +120,23 @@ def read(parameters: Mapping[str, Tensor], inputs: Tensor, twice: bool = False) 
 
 
 def act(parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """`distribution` and `value` in the states of `read`."""
+    """`heads` in the states of `read`."""
     if inputs.device.type != "cpu":
-        memory = read(parameters, inputs)
-        return distribution(parameters, memory), value(parameters, memory)
+        return heads(parameters, read(parameters, inputs))
     _, outputs = _scan(parameters, inputs, ("policy", "value"))
     return _with_deviation(parameters, outputs[..., :-1]), outputs[..., -1]
 
 
-def _scan(parameters: Mapping[str, Tensor], inputs: Tensor, heads: Sequence[str]) -> tuple[Tensor, Tensor]:
+def heads(parameters: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+    """`distribution` and `value` in states."""
+    return distribution(parameters, memory), value(parameters, memory)
+
+
+def _scan(parameters: Mapping[str, Tensor], inputs: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """States ``[n, N, hidden]``, and the outputs of all heads in them ``[n, N, outputs]``."""
     recurrent = parameters["gru.recurrent"]
-    weight = torch.cat([recurrent[:0], *(parameters[f"{head}.weight"] for head in heads)])
-    bias = torch.cat([recurrent.new_empty(0), *(parameters[f"{head}.bias"] for head in heads)])
+    weight = torch.cat([recurrent[:0], *(parameters[f"{head}.weight"] for head in names)])
+    bias = torch.cat([recurrent.new_empty(0), *(parameters[f"{head}.bias"] for head in names)])
     found: tuple[Tensor, Tensor] = _Scan.apply(inputs, *_weights(parameters), weight, bias)  # type: ignore[no-untyped-call]
     return found
 

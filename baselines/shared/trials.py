@@ -25,7 +25,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Trials:
-    """n trials of N steps: inputs ``[n, N, i]``; actions, live, log_probabilities (of the policy that played),
+    """n trials of N steps: inputs ``[n, N, i]``; actions, rewards, live, log_probabilities (of the policy that played),
     advantages and targets (of the values) ``[n, N]``.
 
     Steps that took place stand one after another from the first column on: what a trial waited for after an early end
@@ -33,6 +33,7 @@ class Trials:
 
     inputs: Tensor
     actions: Tensor
+    rewards: Tensor
     live: Tensor
     log_probabilities: Tensor
     advantages: Tensor
@@ -63,7 +64,7 @@ def play(source: Rollouts, policy: RecurrentPolicy, returns: Parameters, discoun
     centred = advantages - advantages[live].mean()
     scaled = (centred / (advantages[live].std() + 1e-8)).masked_fill(~live, 0.0)
     mean_return = float(seen.returns.mean())
-    return Trials(inputs, actions, live, likelihood, scaled, targets, mean_return, seen.environment_steps)
+    return Trials(inputs, actions, rewards, live, likelihood, scaled, targets, mean_return, seen.environment_steps)
 
 
 def in_sequence(live: Tensor, *parts: Tensor) -> list[Tensor]:

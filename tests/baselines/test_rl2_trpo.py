@@ -98,7 +98,7 @@ def test_on_trials_of_one_step_it_is_the_step_of_policies_without_a_memory(asked
     played = gru.distribution(policy.parameters, policy.read(inputs)).detach()
     likelihood, live = tasks.actions.log_probability(played, actions), torch.ones_like(actions, dtype=torch.bool)
     advantages = torch.randn(actions.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    one = Trials(inputs, actions, live, likelihood, advantages, advantages, 0.0, 0)
+    one = Trials(inputs, actions, advantages, live, likelihood, advantages, advantages, 0.0, 0)
     after = natural_step(policy, one, tasks.actions, 0.01, 1.0)
 
     parts = (inputs, actions, advantages, live, live, ~live, played, likelihood)
