@@ -34,7 +34,7 @@ from benchmarks.models import join, lstm, perceptron, split
 from benchmarks.origin import Origin, ours
 from benchmarks.registry import register_method
 from benchmarks.training import descend, training_indices
-from maml.control.policies import Acting, Activation, Layers, policy_for
+from maml.control.policies import Acting, Activation, Layers, blind_to_images, policy_for
 from maml.control.policy_gradient import mean_over_steps
 from maml.inner_loop import InnerLoop, Recorded, detached
 
@@ -71,6 +71,9 @@ class ActorLearner(MetaLearner):
         check_fields(self, "at least 0", "fall", "test_steps")
         if not self.test_steps:
             raise ValueError("test_steps = () is empty")
+
+    def refuses(self, tasks: TaskDistribution) -> str | None:
+        return blind_to_images(self.name, tasks)
 
     def reported_steps(self) -> tuple[int, ...]:
         return self.test_steps

@@ -11,9 +11,11 @@ on from a copy. So scores by step are returns by episode of the trial, and k epi
 Bandits and tabular processes have trials of several episodes themselves, which are scored whole.
 
 Deviations from the paper:
-- proximal policy optimisation (Schulman et al. 2017) unless `outer` is "trpo", the paper's;
+- `rl2` is trained by proximal policy optimisation (Schulman et al. 2017); `rl2-trpo`, which is `rl2` with `outer` =
+  "trpo", by the paper's trust-region policy optimisation;
 - policy and value share one GRU, where the paper has one for each. With "trpo" the value is a linear function of the
   policy's state, fitted by least squares;
+- images go through two convolutions and a fully connected layer before the GRU, whose sizes are ours;
 - values are learned in units of the spread of returns seen so far (van Hasselt et al. 2016);
 - after the last step of a trial nothing is to come, also where it was cut off at a horizon: the return that is scored
   ends there, too;
@@ -33,6 +35,7 @@ from torch import Tensor
 
 from baselines.shared import gru
 from baselines.shared.beta_bernoulli import known_optimum
+from baselines.shared.encoder import Encoder
 from baselines.shared.gru import RecurrentPolicy
 from baselines.shared.trials import Trials, natural_step, play, seen_returns
 from benchmarks.api import MetaLearner, Parameters, Predictor, State, TaskDistribution
@@ -48,9 +51,12 @@ _ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
 _SHORT: dict[str, Any] = {"meta_lr": 8e-3, "entropy_iterations": 60}
 _LONG: dict[str, Any] = {"meta_batch": 1000, "hidden": 64, "meta_lr": 3e-3, "entropy_iterations": 150}
 _NAVIGATION = {"meta_batch": 100, "hidden": 64, "trace": 0.95, "minibatches": 2}
+_MAZE = {"meta_batch": 50, "hidden": 256, "units": 256, "trace": 0.95, "meta_lr": 1e-3}
+_SHORT_MAZE = {"meta_batch": 200, "hidden": 64, "trace": 0.95, "meta_lr": 3e-3, "entropy_iterations": 100}
 _LOCOMOTION = {"meta_batch": 64, "hidden": 64, "trace": 0.95, "meta_lr": 2e-3, "minibatches": 2, "entropy": 0.0}
 
 
+@register_method("rl2-trpo", outer="trpo")
 @register_method("rl2")
 @dataclass(frozen=True)
 class RL2(MetaLearner):
@@ -62,6 +68,7 @@ class RL2(MetaLearner):
     outer: "ppo"; or "trpo", a natural gradient step within a divergence of `radius`, with the Fisher information of
         `fisher_share` of the trials. The fields from `meta_lr` to `gradient_norm` are of "ppo" alone.
     meta_lr: Adam's rate. epochs: passes over the trials of an iteration; minibatches: parts that a pass is cut into.
+    filters, units: where observations are images, filters of convolutions (5 x 5, stride 2), and features of an image.
     clip: bound on the change of a probability ratio.
     entropy: weight of the entropy bonus, falling to 0 in a straight line over `entropy_iterations`.
     value_weight: weight of the value's squared error. gradient_norm: bound on the length of a gradient.
@@ -75,18 +82,24 @@ class RL2(MetaLearner):
         "bandit/k10n100": _ONE_TRIAL | _LONG,
         "tabular-mdp": _ONE_TRIAL,
         "navigation-2d": _NAVIGATION,
+        "visual-maze": _MAZE,
+        "visual-maze/quick": _SHORT_MAZE,
         **dict.fromkeys(
             ("half-cheetah-direction", "half-cheetah-velocity", "ant-direction", "ant-velocity"), _LOCOMOTION
         ),
     }
 
     origins: ClassVar[Mapping[str, Origin]] = {
-        "": ours("fastest of a few tries on the smallest variants, not kept; the paper's were unavailable")
+        "visual-maze": ours("untried; 25,000 steps an iteration fit into 4 GB"),
+        "visual-maze/quick": ours("one setting, looked at in 12 iterations of trpo and, on other mazes, 60 of ppo"),
+        "": ours("fastest of a few tries on the smallest variants, not kept; the paper's were unavailable"),
     }
 
     trial_episodes: int = 2
     meta_batch: int = 1000
     hidden: int = 32
+    filters: tuple[int, ...] = (16, 16)
+    units: int = 64
     trace: float = 0.9
     outer: Literal["ppo", "trpo"] = "ppo"
     meta_lr: float = 5e-3
@@ -101,7 +114,16 @@ class RL2(MetaLearner):
     fisher_share: float = 0.25
 
     def __post_init__(self) -> None:
-        counts = ("trial_episodes", "meta_batch", "hidden", "epochs", "minibatches", "entropy_iterations")
+        counts = (
+            "trial_episodes",
+            "meta_batch",
+            "hidden",
+            "filters",
+            "units",
+            "epochs",
+            "minibatches",
+            "entropy_iterations",
+        )
         check_fields(self, "at least 1", *counts)
         check_fields(self, "above 0", "meta_lr", "clip", "gradient_norm", "radius", "fisher_share")
         check_fields(self, "at least 0", "entropy", "value_weight")
@@ -128,37 +150,51 @@ class RL2(MetaLearner):
 
     def initial(self, tasks: ControlTasks, seed: int) -> State:
         """The state before the first iteration."""
-        inputs = tasks.input_shape[0] + tasks.actions.features + 2
-        parameters = gru.initialise(inputs, self.hidden, tasks.actions, seed)
+        encoder, history = self.encoder(tasks), tasks.actions.features + 2
+        if encoder is None:
+            parameters = gru.initialise(tasks.model.observation + history, self.hidden, tasks.actions, seed)
+        else:
+            inputs = self.units + history
+            parameters = gru.initialise(inputs, self.hidden, tasks.actions, seed, self.units)
+            parameters |= encoder.initialise(seed)
         parameters = {name: value.to(tasks.device) for name, value in parameters.items()}
         return State(parameters=parameters, buffers=seen_returns(tasks.device))
 
+    def encoder(self, tasks: TaskDistribution) -> Encoder | None:
+        """That of observations which are images; None where they are numbers."""
+        return Encoder(tasks.input_shape, self.filters, self.units) if len(tasks.input_shape) == 3 else None
+
+    def policy(self, tasks: TaskDistribution, parameters: Parameters) -> RecurrentPolicy:
+        """The policy with these parameters, at the beginning of a trial."""
+        return RecurrentPolicy(parameters, encoder=self.encoder(tasks))
+
     def _proximal(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         updates = self.epochs * self.minibatches
-        trials: list[Trials] = []
+        parts: list[Trials] = []
 
         def loss(parameters: Parameters, buffers: Parameters, update: int) -> tuple[Tensor, int]:
             iteration, number = divmod(update, updates)
             if number == 0:
-                trials[:] = [self.play(tasks, parameters, buffers, seed, iteration)]
-            part = slice(number % self.minibatches, None, self.minibatches)
+                trials = self.play(tasks, parameters, buffers, seed, iteration)
+                parts[:] = [trials[part :: self.minibatches] for part in range(self.minibatches)]
             entropy = self.entropy * max(0.0, 1 - iteration / self.entropy_iterations)
-            return self.loss(parameters, trials[0][part], tasks, entropy), 0
+            return self.loss(parameters, parts[number % self.minibatches], tasks, entropy), 0
 
         begin = dataclasses.replace(start, step=start.step * updates)
         for state in descend(
             start.parameters, loss, learning_rate=self.meta_lr, clip_norm=self.gradient_norm, start=begin
         ):
             if state.step % updates == 0:
-                state.environment_steps += trials[0].environment_steps
-                state.loss = -trials[0].mean_return
+                state.environment_steps += parts[0].environment_steps
+                state.loss = -parts[0].mean_return
                 yield dataclasses.replace(state, step=state.step // updates)
 
     def _natural(self, tasks: ControlTasks, seed: int, start: State) -> Iterator[State]:
         state = start.copy()
         for iteration in count(start.step):
             trials = self.play(tasks, state.parameters, state.buffers, seed, iteration)
-            parameters = natural_step(state.parameters, trials, tasks.actions, self.radius, self.fisher_share)
+            policy = self.policy(tasks, state.parameters)
+            parameters = natural_step(policy, trials, tasks.actions, self.radius, self.fisher_share)
             state = dataclasses.replace(
                 state,
                 parameters=parameters,
@@ -175,31 +211,35 @@ class RL2(MetaLearner):
         episodes = tasks.episodes("train", training_indices(seed, iteration, self.meta_batch), shots=1)
         whole = episodes.support.episodes * self.trial_episodes
         source = dataclasses.replace(episodes.support, episodes=whole)
-        return play(source, parameters, buffers, tasks.discount, self.trace)
+        return play(source, self.policy(tasks, parameters), buffers, tasks.discount, self.trace)
 
     def loss(self, parameters: Parameters, trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
-        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place."""
-        memories = gru.read(parameters, trials.inputs)
-        distributions = gru.distribution(parameters, memories)
+        """The loss of an update, from trials of the policy before the first one."""
+        return self.surrogate(self.policy(tasks, parameters).act(trials.inputs), trials, tasks, entropy)
+
+    def surrogate(self, acts: tuple[Tensor, Tensor], trials: Trials, tasks: ControlTasks, entropy: float) -> Tensor:
+        """Clipped surrogate, squared error of the values and entropy bonus, over the steps that took place; acts: the
+        parameters of the distributions and the values."""
+        distributions, values = acts
         likelihood, bonus = tasks.actions.judge(distributions, trials.actions)
         ratio = (likelihood - trials.log_probabilities).exp()
         bounded = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * trials.advantages, bounded * trials.advantages)
-        error = (gru.value(parameters, memories) - trials.targets).square()
+        error = (values - trials.targets).square()
         each = -gain + self.value_weight * error - entropy * bonus
-        return each[trials.live].mean()
+        return torch.where(trials.live, each, 0.0).sum() / trials.live.sum()
 
     def adapt(self, state: State, support: Any, tasks: TaskDistribution) -> Iterator[Predictor]:
-        parameters = detached(state.parameters)
-        policy = RecurrentPolicy(parameters)
+        policy = self.policy(tasks, detached(state.parameters))
         yield policy
         if self.trial_episodes == 1:
             return
         source = dataclasses.replace(support, trajectories=1)
         for episode in count():
             seen = source.batch(policy, episode)
-            policy = RecurrentPolicy(parameters, seen.memory, seen.history)
+            policy = dataclasses.replace(policy, memory=seen.memory, previous=seen.history)
             yield policy
 
     def describe(self, tasks: TaskDistribution) -> dict[str, Any]:
-        return {"backbone": f"gru-{self.hidden}", "outer": self.outer, **known_optimum(tasks.config())}
+        front = "-".join(("conv", *map(str, (*self.filters, self.units)), "")) if self.encoder(tasks) else ""
+        return {"backbone": f"{front}gru-{self.hidden}", "outer": self.outer, **known_optimum(tasks.config())}

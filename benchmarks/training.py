@@ -74,7 +74,7 @@ def descend(
         computed = compute(state.parameters, state.buffers, state.step)
         if not math.isfinite(computed.loss):
             raise Diverged(f"training loss is {computed.loss} at meta-step {state.step + 1}")
-        gradients = _clipped(list(computed.gradients), clip_norm, clip_value)
+        gradients = _clipped(_laid_out(computed.gradients, leaves), clip_norm, clip_value)
         rate = learning_rate * (schedule(state.step) if schedule else 1.0)
         with torch.no_grad():
             if optimiser == "rmsprop":
@@ -121,6 +121,12 @@ def _gradient_of(loss: Loss) -> Gradient:
         return MetaGradient(float(value.detach()), torch.autograd.grad(value, list(parameters.values())), examples)
 
     return gradient
+
+
+def _laid_out(gradients: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients with the strides of the parameters: fused steps read memory in order, whatever the strides."""
+    pairs = zip(gradients, leaves, strict=True)
+    return [g if g.stride() == leaf.stride() else torch.empty_like(leaf).copy_(g) for g, leaf in pairs]
 
 
 def _clipped(gradients: list[Tensor], norm: float, value: float) -> list[Tensor]:

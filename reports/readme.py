@@ -21,8 +21,7 @@ from reports.cost.worth import worth_rows
 from reports.page.answers import WORTH, answers
 from reports.results import Results, load
 from reports.scores import claims, heat, layout, reproduced, tables
-from reports.scores.findings import findings_of
-from reports.scores.verdict_sentences import CHIPS
+from reports.scores.findings import Finding, findings_of
 
 ROOT = Path(__file__).parents[1]
 #: documents, from the top of the checkout
@@ -39,6 +38,17 @@ TESTS, METHODS = 10, 20
 
 #: stores in the order of their budgets; others follow by name
 ORDER = ("quick", "learners", "standard", "paper")
+#: tests whose best mean the findings name, at most
+LEADERS = 6
+#: verdict on a test -> how its best mean stands
+BEST = {
+    "winner": "Better than every other",
+    "tied": "Best mean, not alone",
+    "starved": "Best mean, too early for a winner",
+    "unstable": "Best mean, carried by a few episodes",
+    "single": "Alone",
+    "none": "Without a finite number",
+}
 #: verdicts on a published number
 WAYS = ("agrees", "above", "below")
 #: columns next to the scores
@@ -76,11 +86,21 @@ def findings(results: Results | None) -> str:
 
 
 def best(results: Results) -> str:
-    """The verdict on one test: with a winner, if any has one, and with most trained methods."""
-    leading = [regimes[0] for regimes in findings_of(results) if regimes[0].own]
-    places = {verdict: place for place, verdict in enumerate(CHIPS)}
-    found = min(leading, key=lambda one: (places[one.verdict], -sum(bool(e.result.training) for e in one.entries)))
-    return f"On {found.test}: {found.headline}. {found.sentence}"
+    """The verdict on the test with most trained methods, and the best means of the next ones by how they stand."""
+    leading = [regimes[0] for regimes in findings_of(results) if regimes[0].own and regimes[0].leader]
+    leading.sort(key=lambda one: -sum(bool(e.result.training) for e in one.entries))
+    told: dict[str, list[str]] = {verdict: [] for verdict in BEST}
+    for one in leading[1:LEADERS]:
+        told[one.verdict].append(_lead(one))
+    first = [f"On {_lead(one, '{test}: {headline} ({mean})')}." for one in leading[:1]]
+    return " ".join([*first, *(f"{BEST[verdict]}: {words.listed(leads)}." for verdict, leads in told.items() if leads)])
+
+
+def _lead(one: Finding, form: str = "{name} on {test} ({mean})") -> str:
+    if one.leader is None:
+        raise ValueError(f"{one.test} has no leader")
+    mean = words.short(one.leader.interval, one.leader.metric)
+    return form.format(name=one.leader.name, test=one.test, headline=one.headline, mean=mean)
 
 
 def worth(results: Results) -> str:

@@ -78,6 +78,7 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "maml-plus-plus": ("#148fce", "#3895cd"),
         "meta-sgd": ("#1a56a4", "#8fbdfe"),
         "implicit-maml": ("#0e84b7", "#3ea3d7"),
+        "mb-mpo": ("#0b3a6e", "#9fccfa"),
     },
     "first order": {
         "fomaml": ("#aa4d0a", "#e18c5f"),
@@ -122,6 +123,8 @@ FAMILIES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "memory-module": ("#c65e87", "#c56b8d"),
         "snail": ("#962c3e", "#fe9aa2"),
         "rl2": ("#b75281", "#d1789f"),
+        "rl2-trpo": ("#8d2a5e", "#f3a6cb"),
+        "varibad": ("#d4517a", "#d98299"),
     },
     "taught by a critic": {
         "meta-critic": ("#a32020", "#f08a80"),

@@ -80,13 +80,13 @@ def plus_minus(interval: Interval, metric: str) -> str:
 
 
 def short(interval: Interval, metric: str) -> str:
-    """Three significant digits of a mean, and as many decimals of its interval: ``94.0 ±0.7``."""
+    """Three significant digits of a mean, and as many decimals of its interval: ``94.0 ±0.7``, ``5.9e+20 ±1e+20``."""
     mean, half_width = (value * factor(metric) for value in (interval.estimate, interval.half_width))
     if not math.isfinite(mean):
         return "not a number"
-    if not 1e-3 <= abs(mean) < 1e6:
-        return minus(f"{mean:.1e}") if mean else "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(mean))))
+    if mean and not 1e-4 <= abs(mean) < 1e6:
+        return minus(f"{mean:.1e}" + (f" ±{half_width:.0e}" if interval.known else ""))
+    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
     told = minus(f"{mean:.{decimals}f}")
     return f"{told} ±{half_width:.{decimals}f}" if interval.known else told
 

@@ -43,6 +43,28 @@ def test_steps_are_those_of_torch(decay: float) -> None:
     assert (found.step, found.examples) == (7, 14)
 
 
+@pytest.mark.parametrize("options", [{}, {"optimiser": "rmsprop"}, {"clip_norm": 0.5}])
+def test_a_step_does_not_depend_on_the_strides_of_a_gradient(options: dict) -> None:
+    """Fused steps of torch read gradients in the order of memory; batched products have transposed ones."""
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+
+    def product(parameters, buffers, step):
+        return (x @ parameters["w"].mT - 1).square().mean(), 1
+
+    def in_order(parameters, buffers, step):
+        value, examples = product(parameters, buffers, step)
+        (gradient,) = torch.autograd.grad(value, list(parameters.values()))
+        strides.add(gradient.stride())
+        return MetaGradient(float(value.detach()), [gradient.contiguous()], examples)
+
+    strides: set[tuple[int, ...]] = set()
+    initial = {"w": torch.zeros(2, 4, 3)}
+    steps = [{"loss": product}, {"gradient": in_order}]
+    found, expected = (next(islice(descend(initial, learning_rate=0.1, **how, **options), 3, None)) for how in steps)
+    assert strides != {initial["w"].stride()}
+    assert same(found, expected)
+
+
 def test_steps_of_rmsprop_are_its_equations() -> None:
     """Mean squares with decay 0.95, and a momentum of 0.9 over the scaled gradients."""
     value, square, momentum = torch.zeros(3), torch.zeros(3), torch.zeros(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Trials:
-    """n trials of N steps: inputs ``[n, N, i]``; actions, live, log_probabilities (of the policy that played),
+    """n trials of N steps: inputs ``[n, N, i]``; actions, rewards, live, log_probabilities (of the policy that played),
     advantages and targets (of the values) ``[n, N]``.
 
     Steps that took place stand one after another from the first column on: what a trial waited for after an early end
@@ -32,6 +33,7 @@ class Trials:
 
     inputs: Tensor
     actions: Tensor
+    rewards: Tensor
     live: Tensor
     log_probabilities: Tensor
     advantages: Tensor
@@ -40,23 +42,29 @@ class Trials:
     environment_steps: int
 
     def __getitem__(self, part: slice) -> Trials:
-        return Trials(*(v[part] if isinstance(v, Tensor) else v for v in vars(self).values()))  # type: ignore[arg-type]
+        """Some of the trials, in memory with trials last, as `gru.act` wants them."""
+        some = (_trials_last(v[part]) if isinstance(v, Tensor) else v for v in vars(self).values())
+        return Trials(*some)  # type: ignore[arg-type]
 
 
-def play(source: Rollouts, parameters: Parameters, returns: Parameters, discount: float, trace: float) -> Trials:
+def _trials_last(values: Tensor) -> Tensor:
+    return values.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
+def play(source: Rollouts, policy: RecurrentPolicy, returns: Parameters, discount: float, trace: float) -> Trials:
     """One trial in each task of the source. ``returns`` (see `seen_returns`) takes in what was earned."""
-    seen: Trajectories = source.batch(RecurrentPolicy(parameters), 0)
+    seen: Trajectories = source.batch(policy, 0)
     parts = (seen.inputs, seen.actions, seen.live, seen.rewards, seen.log_probabilities)
     inputs, actions, live, rewards, likelihood = in_sequence(seen.live[:, 0], *(part[:, 0] for part in parts))
     with torch.no_grad():
         mean, deviation = take_in(returns, to_go(rewards, discount)[live])
-        values = (mean + deviation * gru.value(parameters, gru.read(parameters, inputs))).masked_fill(~live, 0.0)
+        values = (mean + deviation * policy.act(inputs)[1]).masked_fill(~live, 0.0)
     advantages = generalised_advantages(rewards, values, discount, trace)
     targets = (advantages + values - mean) / deviation
     centred = advantages - advantages[live].mean()
     scaled = (centred / (advantages[live].std() + 1e-8)).masked_fill(~live, 0.0)
     mean_return = float(seen.returns.mean())
-    return Trials(inputs, actions, live, likelihood, scaled, targets, mean_return, seen.environment_steps)
+    return Trials(inputs, actions, rewards, live, likelihood, scaled, targets, mean_return, seen.environment_steps)
 
 
 def in_sequence(live: Tensor, *parts: Tensor) -> list[Tensor]:
@@ -90,15 +98,18 @@ def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, tra
 
 
 def natural_step(
-    parameters: Parameters, trials: Trials, actions: ActionSpace, radius: float, fisher_share: float
+    acting: RecurrentPolicy, trials: Trials, actions: ActionSpace, radius: float, fisher_share: float
 ) -> Parameters:
     """A trust-region step of the policy (Schulman et al. 2015), then values fitted to the states of the policy that
     played by least squares."""
-    policy = {name: value for name, value in parameters.items() if not name.startswith("value")}
+    policy = {name: value for name, value in acting.parameters.items() if not name.startswith("value")}
+
+    def distributions_of(vector: Tensor, seen: Trials, twice: bool = False) -> Tensor:
+        theta = unflat(vector, policy)
+        return gru.distribution(theta, dataclasses.replace(acting, parameters=theta).read(seen.inputs, twice))
 
     def surrogate(vector: Tensor) -> tuple[Tensor, Tensor]:
-        theta = unflat(vector, policy)
-        distributions = gru.distribution(theta, gru.read(theta, trials.inputs))
+        distributions = distributions_of(vector, trials)
         ratio = (actions.log_probability(distributions, trials.actions) - trials.log_probabilities).exp()
         return -(ratio * trials.advantages)[trials.live].mean(), distributions
 
@@ -115,15 +126,11 @@ def natural_step(
             return float(reached), float(actions.divergence(before, after)[trials.live].mean())
 
     some = trials[: max(1, round(fisher_share * len(trials.live)))]
-
-    def distributions_of(vector: Tensor) -> Tensor:
-        theta = unflat(vector, policy)
-        return gru.distribution(theta, gru.read(theta, some.inputs, twice=True))
-
     weights = some.live.to(before.dtype) / some.live.sum()
-    product = fisher_product(distributions_of, here.detach(), weights, actions)
+    product = fisher_product(lambda vector: distributions_of(vector, some, True), here.detach(), weights, actions)
     step = trust_region_step(here.detach(), present, gradient, product, evaluate, radius=radius)
-    fitted = fitted_values(gru.read({n: v.detach() for n, v in parameters.items()}, trials.inputs), trials)
+    with torch.no_grad():
+        fitted = fitted_values(acting.read(trials.inputs), trials)
     return {**unflat(step.parameters, policy), **fitted}
 
 

@@ -77,6 +77,7 @@ class ControlTasks(TaskDistribution):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """The shape of an observation, which environments hand out flat, ``[T, K, observation]``."""
         return (self.model.observation,)
 
     @property
@@ -131,6 +132,6 @@ class ControlTasks(TaskDistribution):
 
     def score(self, predictor: Predictor, query: Rollouts) -> Tensor:
         """Undiscounted return of each trial, ``[T, queries]``; NaN where a reward or the policy was not a number."""
-        played = query.play(predictor, 0)
+        played = query.play(predictor, 0, inputs=False)
         chances = played.log_probabilities.masked_fill(~played.live, 0.0)
         return played.returns.masked_fill(~torch.isfinite(played.returns + chances.sum(-1)), torch.nan)

@@ -17,8 +17,9 @@ policy with a memory can be trained (RL^2); ``info["trial_episode"]`` counts fro
 one episode (for a bandit one pull) is played at a time. A reset with a seed or a task begins a new trial.
 
 Observations and rewards are float64; all other numbers are those of `BatchEnv`. An episode is truncated at its horizon.
-Robots use the back end "loop", which equals Gymnasium bit for bit. ``render_mode`` is "rgb_array" (robots,
-navigation and cart-poles) or "ansi". A mistake raises `MetabenchError`.
+Observations that are images have their channels first. Robots use the back end "loop", which equals Gymnasium bit for
+bit. ``render_mode`` is "rgb_array" (robots, navigation, cart-poles and mazes) or "ansi". A mistake raises
+`MetabenchError`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import torch
 from gymnasium import spaces
 
 from benchmarks import registry
-from benchmarks.checks import check_budget, check_known, check_type
+from benchmarks.checks import check_budget, check_known, check_type, unknown
 from benchmarks.environments.actions import Categorical
 from benchmarks.environments.distribution import ControlTasks
 from benchmarks.environments.locomotion import Locomotion
@@ -48,9 +49,14 @@ ENVIRONMENTS = {
     "metabench/AntVelocity-v0": "ant-velocity",
     "metabench/Navigation2D-v0": "navigation-2d",
     "metabench/CartPole-v0": "cartpole",
+    "metabench/VisualMaze-v0": "visual-maze",
     "metabench/Bandit-v0": "bandit",
     "metabench/TabularMDP-v0": "tabular-mdp",
 }
+
+
+class NotDrawn(MetabenchError, TypeError):
+    """A render mode that an environment lacks. Stable-Baselines3 asks for pictures, and after a TypeError for none."""
 
 
 class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
@@ -71,11 +77,11 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         check_budget("trial_episodes", trial_episodes)
         self.tasks, self.model, self.trial_episodes = tasks, tasks.model, trial_episodes
         self.action_space = self._actions()
-        self.observation_space = spaces.Box(-np.inf, np.inf, (self.model.observation,), dtype=np.float64)
+        self.observation_space = spaces.Box(-np.inf, np.inf, tasks.input_shape, dtype=np.float64)
         drawn = isinstance(self.model, Locomotion) or hasattr(self.model, "picture")
         self.metadata = {**self.metadata, "render_modes": ["rgb_array", "ansi"] if drawn else ["ansi"]}
-        if render_mode is not None:
-            check_known(f"render mode of {name}", render_mode, self.metadata["render_modes"])
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise NotDrawn(str(unknown(f"render mode of {name}", str(render_mode), self.metadata["render_modes"])))
         self.render_mode = render_mode
         self.camera: Camera | None = None
         self.trial_episode = trial_episodes
@@ -91,15 +97,15 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
         if seed is not None or asked is not None or self.trial_episode >= self.trial_episodes:
             self.task, self.trial_episode = self._task(asked), 0
         self.env = self.tasks.back_end(self.model, torch.from_numpy(self.task)[None])
-        observation = self.env.reset(self._noise(self.model.reset_lanes))[0, 0].numpy().copy()
-        self.told = f"observation {observation}"
+        observation = self._told(self.env.reset(self._noise(self.model.reset_lanes)))
+        self.told = f"observation {observation.ravel()}"
         return observation, self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         given = torch.from_numpy(self._action(action))[None, None]
         seen, terminated, truncated, reward = self.env.step(given, self._noise(self.model.step_lanes))
-        observation, earned = seen[0, 0].numpy().copy(), float(reward())
-        self.told = f"action {action}, reward {earned:g}, observation {observation}"
+        observation, earned = self._told(seen), float(reward())
+        self.told = f"action {action}, reward {earned:g}, observation {observation.ravel()}"
         return observation, earned, bool(terminated), bool(truncated), self._info()
 
     def render(self) -> Any:
@@ -118,6 +124,10 @@ class SuiteEnv(gymnasium.Env[np.ndarray, Any]):
     def close(self) -> None:
         if self.camera is not None:
             self.camera.close()
+
+    def _told(self, seen: torch.Tensor) -> np.ndarray:
+        """The observation, in its shape and the caller's own."""
+        return seen[0, 0].numpy().reshape(self.tasks.input_shape).copy()
 
     def _info(self) -> dict[str, Any]:
         return {"task": self.task.copy(), "trial_episode": self.trial_episode}

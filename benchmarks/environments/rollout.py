@@ -41,6 +41,7 @@ class Trajectories:
     memory: the policy's memory after the last step
     observation: o, the leading inputs that are the observation
     history: the next history input of a policy with ``history``, ``[T, K, features + 2]``; None for other policies
+    states: of the environment before and after each step, ``[T, K, N, 2, s]``, where they were asked for
     """
 
     inputs: Tensor
@@ -54,6 +55,7 @@ class Trajectories:
     memory: Any
     observation: int
     history: Tensor | None = None
+    states: Tensor | None = None
 
     @property
     def observations(self) -> Tensor:
@@ -120,14 +122,14 @@ class Rollouts:
             raise Diverged("a reward is not finite: the policy or the simulation has become unstable")
         return trajectories
 
-    def play(self, predictor: Predictor | None, step: int) -> Trajectories:
-        """The same, whatever the rewards."""
+    def play(self, predictor: Predictor | None, step: int, inputs: bool = True, states: bool = False) -> Trajectories:
+        """The same, whatever the rewards. inputs, states: what to keep; inputs that are images take gigabytes."""
         if predictor is None:
             raise ValueError("an environment needs a policy to roll out")
         env = self.back_end(self.model, self.parameters)
         reset_noise, step_noise = self.noise(step)
         with torch.no_grad(), env.working():
-            trajectories = roll_out(env, predictor, reset_noise, step_noise)
+            trajectories = roll_out(env, predictor, reset_noise, step_noise, inputs, states)
         self.counter.steps += trajectories.environment_steps
         return trajectories
 
@@ -141,8 +143,16 @@ class Rollouts:
         return noise[..., :resets].view(T, K, E, per_reset), noise[..., resets:].view(T, K, E, H, per_step)
 
 
-def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_noise: Tensor) -> Trajectories:
-    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first."""
+def roll_out(
+    env: BatchEnv,
+    predictor: Predictor,
+    reset_noise: Tensor,
+    step_noise: Tensor,
+    inputs: bool = True,
+    states: bool = False,
+) -> Trajectories:
+    """Play trials of E episodes; noise as drawn by `Rollouts`, the action's lanes first. inputs, states: what to keep;
+    without, inputs are ``[T, K, N, 0]``."""
     space, remembers = env.model.actions, getattr(predictor, "history", False)
     kept: dict[str, list[Tensor]] = {name: [] for name in _KEPT}
     memory: Any = None
@@ -158,7 +168,16 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
             noise, before = step_noise[:, :, episode, time], env.state
             action = space.sample(distribution, noise[..., : space.lanes])
             done = env.step(action, noise[..., space.lanes :])
-            row = (x, action, live, done.terminated, done.truncated, distribution, before, env.state)
+            row = (
+                x if inputs else x[..., :0],
+                action,
+                live,
+                done.terminated,
+                done.truncated,
+                distribution,
+                before,
+                env.state,
+            )
             for values, value in zip(kept.values(), row, strict=True):
                 values.append(value)
             ended = done.terminated | done.truncated
@@ -169,7 +188,10 @@ def roll_out(env: BatchEnv, predictor: Predictor, reset_noise: Tensor, step_nois
             observation, live = done.observation, ~ended
     stacked: dict[str, Any] = {name: torch.stack(values, 2) for name, values in kept.items()}
     likelihood = space.log_probability(stacked["distributions"], stacked["actions"])
-    moves = (stacked.pop("before"), stacked["actions"], stacked.pop("after"), stacked["live"])
+    before, after = stacked.pop("before"), stacked.pop("after")
+    moves = (before, stacked["actions"], after, stacked["live"])
+    if states:
+        stacked["states"] = torch.stack((before, after), 3)
     rewards = env.rewards(*(part.flatten(1, 2) for part in moves)).view_as(likelihood)
     stacked |= {"memory": memory, "observation": env.model.observation, "history": history}
     return Trajectories(**stacked, rewards=rewards, log_probabilities=likelihood)

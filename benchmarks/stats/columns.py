@@ -93,12 +93,10 @@ class Row:
         return float(means.std(ddof=1)) if len(means) > 1 else None
 
     @property
-    def choice(self) -> str:
-        """All that its scores depend on: method, code, budget, conditions, and each seed's fields and steps at test,
-        those chosen among them."""
-        made = [
-            ({**one.method.fields, **one.test.chosen, "steps": one.test.headline_step}, one.seed) for one in self.tested
-        ]
+    def origin(self) -> str:
+        """All that its scores depend on but for what was chosen at test, which may be the published setting again:
+        method, code, budget, conditions, and each seed's fields."""
+        made = [(one.method.fields, one.seed) for one in self.tested]
         record, where = self.first.record, dataclasses.replace(self.first.conditions, selection="")
         same = [str(protocol_of(self.first)), self.first.method.name, record.code, str(record.budget), str(where)]
         return json.dumps([*same, made], sort_keys=True, default=str)
@@ -248,11 +246,11 @@ def columns(store: Source, records: Iterable[Record], step: int | None = None) -
 
 
 def distinct(rows: Iterable[Row]) -> list[Row]:
-    """The rows without repeats: of the same choice with the same scores, settings of the paper before chosen ones."""
+    """The rows without repeats: of the same fits with the same scores, settings of the paper before chosen ones."""
     kept: dict[str, list[Row]] = {}
     rows = list(rows)
     for row in sorted(rows, key=lambda row: (row.first.conditions.selection != "published", row.name)):
-        alike = kept.setdefault(row.choice, [])
+        alike = kept.setdefault(row.origin, [])
         if not any(np.array_equal(row.values, other.values, equal_nan=True) for other in alike):
             alike.append(row)
     return [row for row in rows if row in itertools.chain(*kept.values())]

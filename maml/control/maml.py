@@ -15,6 +15,7 @@ Deviations from the paper and its code (cbfinn/maml_rl):
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -144,15 +145,20 @@ class ControlMAML(TrustRegionLearner, AdaptedPolicy):
         """Trajectories for each inner step, and trajectories of the adapted policies."""
         indices = training_indices(seed, iteration, self.meta_batch)
         episodes = tasks.episodes("train", indices, shots=self.trajectories, queries=self.trajectories)
-        discount = tasks.discount
-        baseline = self.baseline(parameters, tasks, self.meta_batch)
-        inner = Experiences(episodes.support, discount, self.trace, baseline)
-        _, start = split(parameters, CRITIC)
-        thetas = self.steps(policy, per_task(start, self.meta_batch), inner, self.inner_lr)
-        for _ in range(self.inner_steps + 1):
-            theta = next(thetas)
-        outer = Experiences(episodes.query, discount, self.trace, baseline).batch(Acting(policy, theta), 0)
+        inner, theta = self.adapted(policy, parameters, tasks, episodes.support)
+        source = Experiences(episodes.query, tasks.discount, self.trace, inner.baseline)
+        outer = source.batch(Acting(policy, theta), 0)
         return Part(inner.seen, outer, None, credits_of(outer))
+
+    def adapted(
+        self, policy: Policy, parameters: Parameters, tasks: TaskDistribution, support: Rollouts
+    ) -> tuple[Experiences, Parameters]:
+        """The inner steps of training: their experience, and the policies after them, ``[T, ...]``."""
+        baseline = self.baseline(parameters, tasks, len(support))
+        inner = Experiences(support, tasks.discount, self.trace, baseline)
+        _, start = split(parameters, CRITIC)
+        thetas = self.steps(policy, per_task(start, len(support)), inner, self.inner_lr)
+        return inner, next(itertools.islice(thetas, self.inner_steps, None))
 
     def objective(self, policy: Policy, parameters: Parameters, recorded: Part) -> MetaObjective:
         return MetaObjective(

@@ -107,6 +107,13 @@ def policy_for(tasks: TaskDistribution, hidden: tuple[int, ...], activation: str
     return Policy(tasks.model.observation + told, hidden, activation, tasks.actions)
 
 
+def blind_to_images(method: str, tasks: TaskDistribution) -> str | None:
+    """Why a method that acts by such a policy can't play these tasks; None if it can."""
+    if len(tasks.input_shape) == 1:
+        return None
+    return f"{method} acts by fully connected layers on numbers; observations of {tasks.name} are images"
+
+
 @dataclass(frozen=True)
 class Acting:
     """A policy with the parameters of T tasks, ``[T or 1, ...]``, as a predictor.

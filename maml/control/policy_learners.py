@@ -33,7 +33,7 @@ from benchmarks.environments.rollout import Counter
 from benchmarks.origin import Origin, ours, paper
 from benchmarks.training import training_indices
 from maml.control.meta_objective import MetaObjective, Part, credits_of, flat, unflat
-from maml.control.policies import Acting, Activation, Policy, policy_for
+from maml.control.policies import Acting, Activation, Policy, blind_to_images, policy_for
 from maml.control.policy_gradient import Baseline, Experiences, linear_baseline, surrogate_loss
 from maml.control.trust_region import trust_region_step
 from maml.inner_loop import GradientDescent, InnerLoop, detached, per_task
@@ -119,6 +119,9 @@ class PolicyLearner(MetaLearner):
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", "hidden")
         check_fields(self, "between 0 and 1", "trace")
+
+    def refuses(self, tasks: TaskDistribution) -> str | None:
+        return blind_to_images(self.name, tasks)
 
     def policy(self, tasks: TaskDistribution) -> Policy:
         """The network for these tasks."""

@@ -43,6 +43,11 @@ def answers(results: Results) -> list[Answer]:
     return [Answer(question, section, *said) for question, section, said in found if said is not None]
 
 
+def _decides(found: int, tests: int) -> bool:
+    """Whether a word may stand for all tests: half of them say it."""
+    return found > 0 and 2 * found >= tests
+
+
 def best(results: Results) -> tuple[str, str, str] | None:
     """The winners, where there are any, and the number of tests without one."""
     leading = [regimes[0] for regimes in findings.findings_of(results) if regimes[0].own]
@@ -50,26 +55,29 @@ def best(results: Results) -> tuple[str, str, str] | None:
         return None
     counts = Counter(one.verdict for one in leading)
     won = [one for one in leading if one.verdict == "winner"]
-    verdict = "winner" if won else max(("starved", "tied", "unstable", "single", "none"), key=lambda name: counts[name])
+    compared = len(leading) - counts["single"] - counts["none"]
+    verdict = "winner" if _decides(len(won), compared) else max(OTHERS, key=lambda name: counts[name])
     others = [f"{counts[name]} {said}" for name, said in OTHERS.items() if counts[name]]
-    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others)}."
+    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others, verdict == 'winner')}."
 
 
 #: verdict -> how tests without a winner are counted
 OTHERS = {
-    "tied": "tied",
     "starved": "too early",
+    "tied": "tied",
     "unstable": "unstable",
     "single": "with one learner",
     "none": "without a number",
 }
 
 
-def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str]) -> str:
-    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``: the longest form of at most `LENGTH` words."""
+def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str], named: bool) -> str:
+    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``: the longest form of at most `LENGTH` words.
+
+    named: whether the winners are named, or only counted."""
     rest = ", ".join(others)
-    if not won:
-        return f"No winner on {words.count(tests, 'test')}: {rest}"
+    if not named:
+        return f"{f'Winner on {len(won)} of' if won else 'No winner on'} {words.count(tests, 'test')}: {rest}"
     names = [one.leader.name for one in won if one.leader]
     top, count = Counter(names).most_common(1)[0]
     full = words.listed([f"{name} on {one.test}" for name, one in zip(names, won, strict=True)])
@@ -89,6 +97,8 @@ WORTH = {
     "undecided": "undecided",
     "unstable": "unstable",
 }
+#: verdicts that answer no, and those that answer nothing yet
+NOT_WORTH, EARLY = ("worse", "equivalent", "no better"), ("ahead", "behind", "not comparable")
 
 
 def worth(results: Results) -> tuple[str, str, str] | None:
@@ -98,20 +108,19 @@ def worth(results: Results) -> tuple[str, str, str] | None:
     if not verdicts:
         return None if not price else ("MEASURED", "", f"A second-order meta-step takes {price} the time.")
     counts = [f"{said} on {verdicts[name]}" for name, said in WORTH.items() if verdicts[name]]
-    early = sum(verdicts[name] for name in ("ahead", "behind", "not comparable"))
+    early = sum(verdicts[name] for name in EARLY)
     counts += [f"too early on {early}"] if early else []
-    at = f", at {price} the time" if price else ""
-    return *_worth_chip(verdicts), f"MAML is {', '.join(counts)}{at}."
+    return *_worth_chip(verdicts), f"MAML against FOMAML: {', '.join(counts)}{f'; {price} the time' if price else ''}."
 
 
 def _worth_chip(verdicts: Counter[str]) -> tuple[str, str]:
-    if verdicts["better"] and verdicts["worse"]:
+    no, early = (sum(verdicts[name] for name in names) for names in (NOT_WORTH, EARLY))
+    tests = verdicts.total()
+    if not _decides(verdicts["better"] + no, tests):
+        return ("TOO EARLY", "starved") if _decides(early, tests) else ("UNDECIDED", "tied")
+    if verdicts["better"] and no:
         return "DEPENDS", "tied"
-    if verdicts["better"]:
-        return "YES", "winner"
-    if verdicts["worse"] or verdicts["equivalent"] or verdicts["no better"]:
-        return "NO", "winner"
-    return ("TIE", "tied") if verdicts["undecided"] or verdicts["non-inferior"] else ("TOO EARLY", "starved")
+    return "YES" if verdicts["better"] else "NO", "winner"
 
 
 def _price(results: Results) -> str:
@@ -128,12 +137,12 @@ def reached(results: Results) -> tuple[str, str, str] | None:
         return None
     told = [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in judged if judged[way]]
     told += [f"{waiting} too early"] if waiting else []
-    total = sum(judged.values())
-    if not total:
-        return "TOO EARLY", "starved", f"{words.listed(told)}."
-    chip = ("YES", "winner") if not judged["below"] else ("MOSTLY", "tied")
-    chip = ("NO", "starved") if 2 * judged["below"] > total else chip
-    return *chip, f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}."
+    total, below = judged.total(), judged["below"]
+    said = f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}."
+    if not _decides(total, total + waiting):
+        return "TOO EARLY", "starved", said
+    chip = ("NO", "starved") if 2 * below > total else ("MOSTLY", "tied") if below else ("YES", "winner")
+    return *chip, said
 
 
 def changed(results: Results) -> tuple[str, str, str]:

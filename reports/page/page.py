@@ -117,7 +117,7 @@ def _may_write(folder: Path) -> bool:
 
 
 def _overview(results: Results) -> Mapping[str, Any]:
-    """Counts, profiles and dates of the heading."""
+    """Counts and dates of the heading."""
     done = [record for record in results.records if record.ok]
     dates = sorted(record.finished[:10] for record in results.measured if record.finished)
     return {
@@ -126,8 +126,8 @@ def _overview(results: Results) -> Mapping[str, Any]:
         "records": len(results.records),
         "costs": len(results.costs),
         "unfinished": len(results.unfinished) + len(results.planned),
-        "methods": len({record.label for record in done}),
-        "tests": len({column.test for column in results.columns}),
-        "profiles": sorted({record.profile for record in results.measured if record.profile}),
+        "methods": len({record.method.name for record in done if record.method}),
+        "tests": sum(map(results.own, results.tests)),
+        "conditions": sum(not results.own(test) for test in results.tests),
         "dates": list(dict.fromkeys([dates[0], dates[-1]])) if dates else [],
     }

@@ -74,12 +74,14 @@ AMOUNTS = {
 
 
 def learning_panels(results: Results, looks: Mapping[str, Look]) -> list[Panel]:
-    """For each training task, validation score against examples (environment steps), and then against seconds."""
+    """For each training task, validation score against examples (environment steps), and then against seconds; tasks in
+    the order of the page."""
     tasks: dict[str, list[Fit]] = {}
     for fit in fits_with_curves(results):
         tasks.setdefault(fit[1].id, []).append(fit)
     panels = []
-    for task, fits in sorted(tasks.items()):
+    order = list(dict.fromkeys([*(column.task for column in results.columns), *sorted(tasks)]))
+    for task, fits in sorted(tasks.items(), key=lambda one: order.index(one[0])):
         points, about = _validations(fits), fits[0][1]
         for amount in ("environment_steps" if about.kind == "control" else "examples", "seconds"):
             panels.append(_learning_panel(task, points, amount, about.metric, looks))

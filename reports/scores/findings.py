@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -82,6 +83,15 @@ class Finding:
     def chip(self) -> str:
         """The verdict in one word."""
         return CHIPS[self.verdict]
+
+    @property
+    def heading(self) -> tuple[str, str]:
+        """The task without its version, and the condition: ``omniglot``, ``5-way 1-shot``."""
+        task, _, condition = self.test.partition("/")
+        column = self.entries[0].result.column
+        if self.own and not column.control and column.support:
+            condition = f"{column.way}-way {column.support}" if column.way else column.support
+        return re.sub(r"-v\d+$", "", task), condition
 
     @property
     def unit(self) -> str:

@@ -11,6 +11,7 @@ from reports import words
 from reports.results import Result, Results
 from reports.scores import layout
 from reports.scores.findings import Entry, Finding, findings_of
+from reports.scores.verdict_sentences import CHIP_MEANINGS, UNNAMED
 
 #: the order of the columns
 KINDS = ("classification", "regression", "control")
@@ -22,12 +23,13 @@ GROUPS = ("Trained", "Without training", "Floors and ceilings")
 class Cell:
     """A score, or why there is none.
 
-    heat: 0 at the floor of the test, 1 at its ceiling; None where the two give no scale. record: key of its first
-    record."""
+    heat: 0 at the floor of the test, 1 at its ceiling; None where the two give no scale. leads: whether it is the best
+    mean of a test that names nobody."""
 
     entry: Entry | None = None
     heat: float | None = None
     why: str = ""
+    leads: bool = False
 
     @property
     def result(self) -> Result | None:
@@ -81,6 +83,20 @@ class Heat:
     def lines(self) -> list[Line]:
         return [line for _, lines in self.groups for line in lines]
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """(mark, meaning) of each mark that the table has."""
+        cells = [cell for line in self.lines for cell in line.cells]
+        marks = (
+            ("bold", "no method is significantly better", any(cell.top for cell in cells)),
+            ("underlined", "the best mean where no winner is named", any(cell.leads for cell in cells)),
+            ("±", "95 % interval over test episodes", any(cell.half_width for cell in cells)),
+            ("grey, †", "under-trained", any(cell.result and cell.result.under_trained for cell in cells)),
+            ("green", "the nearer to the ceiling of its test, the fuller", any(cell.heat for cell in cells)),
+            *((test.chip, CHIP_MEANINGS.get(test.verdict, ""), test.verdict in CHIP_MEANINGS) for test in self.tests),
+        )
+        return list(dict.fromkeys((mark, meaning) for mark, meaning, there in marks if there))
+
 
 @functools.lru_cache(maxsize=2)
 def heat(results: Results, further: bool = True) -> Heat:
@@ -100,7 +116,7 @@ def heat(results: Results, further: bool = True) -> Heat:
         cells = tuple(
             Cell(why="the last checkpoint is the best one")
             if entry and _copy(entry, test, results)
-            else Cell(entry, _place(entry, scale))
+            else Cell(entry, _place(entry, scale), leads=entry.result is test.leader and test.verdict in UNNAMED)
             if entry
             else Cell(why=_why(reasons, results_of[0].label, test))
             for entry, scale, test in zip(own, scales, tests, strict=True)

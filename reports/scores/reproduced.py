@@ -176,4 +176,4 @@ def farthest(results: Results) -> str:
     there = words.published(one.published.value, one.published.half_width, result.metric)
     why = f" ({'; '.join(one.differences)})" if one.differences else ""
     where = f"{result.name} on {words.title(result.column, results.columns)}"
-    return f"Farthest off: {where}, {ours} here, {there} published{why}."
+    return f"The largest difference: {where}, {ours} here and {there} in the source{why}."

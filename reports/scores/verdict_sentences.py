@@ -16,6 +16,12 @@ ABOUT = {
     "methods": "for the methods, over training seeds",
     "classes": "for these trained models, over classes",
 }
+#: the same where no method is trained
+UNTRAINED = {
+    "models": "for methods that train nothing",
+    "methods": "for methods that train nothing",
+    "classes": "for methods that train nothing, over classes",
+}
 
 #: verdict on a column -> why no winner is named
 UNNAMED = {"unstable": "a few episodes carry a mean", "starved": "short or unequal training"}
@@ -35,6 +41,13 @@ CHIPS = {
     "starved": "TOO EARLY",
     "single": "ALONE",
     "none": "NO NUMBER",
+}
+#: verdict on a column -> what its word means
+CHIP_MEANINGS = {
+    "winner": "one method is better than every other",
+    "tied": "the best can't be told apart",
+    "unstable": UNNAMED["unstable"],
+    "starved": UNNAMED["starved"],
 }
 
 
@@ -57,7 +70,7 @@ def headline(comparison: Comparison | None) -> str:
 def about(comparison: Comparison) -> str:
     """The models or methods that the verdict on a column holds for."""
     trained = any(scores.trained for scores in comparison.scores.values())
-    return ABOUT[comparison.scope] if trained else "for methods that train nothing"
+    return ABOUT[comparison.scope] if trained else UNTRAINED[comparison.scope]
 
 
 def _top(comparison: Comparison) -> str:
@@ -101,9 +114,7 @@ def won(verdict: Verdict) -> str:
 
 def about_of(verdict: Verdict) -> str:
     """The models or methods that a verdict holds for."""
-    if verdict.contrast.trained or verdict.scope != "methods":
-        return ABOUT[verdict.scope]
-    return "for methods that train nothing"
+    return (ABOUT if verdict.contrast.trained else UNTRAINED)[verdict.scope]
 
 
 def size_of(verdict: Verdict) -> str:

@@ -45,7 +45,7 @@ def trials_of(tasks, count, episodes=1, policy=None):
     source = tasks.episodes("train", range(count), shots=1).support
     source = dataclasses.replace(source, episodes=source.episodes * episodes)
     policy = policy or a_policy(tasks)
-    return policy, play(source, dict(policy.parameters), seen_returns("cpu"), 0.99, 0.9)
+    return policy, play(source, policy, seen_returns("cpu"), 0.99, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,8 @@ def test_the_first_update_is_the_policy_gradient():
         ("bandit/k5n10", None, {"outer": "trpo", "meta_batch": 20}),
         ("navigation-2d/quick", 20, {"meta_batch": 8}),
         ("half-cheetah-direction/quick", 5, {"meta_batch": 8}),
+        ("visual-maze/quick", 5, {"meta_batch": 8, "units": 8}),
+        ("visual-maze/quick", 5, {"meta_batch": 8, "units": 8, "outer": "trpo"}),
     ],
 )
 def test_environment_steps_are_counted_and_training_goes_on_bit_for_bit(task, horizon, fields):
@@ -231,13 +233,13 @@ def test_the_scan_and_its_gradient_are_those_of_torch():
     n, steps, inputs, hidden = 7, 5, 4, 3
     torch.manual_seed(0)
     unit = torch.nn.GRU(inputs, hidden, batch_first=True).double()
-    x, weight = torch.randn(n, steps, inputs).double(), torch.randn(n, steps, hidden).double()
+    x, weight = torch.randn(n, steps, inputs).double().requires_grad_(), torch.randn(n, steps, hidden).double()
     names = ("input", "recurrent", "input_bias", "recurrent_bias")
     parameters = {f"gru.{name}": value for name, value in zip(names, unit.parameters(), strict=True)}
     found, expected = gru.read(parameters, x), unit(x)[0]
     torch.testing.assert_close(found, expected)
     for one, other in zip(
-        *(torch.autograd.grad((states * weight).sum(), list(unit.parameters())) for states in (found, expected)),
+        *(torch.autograd.grad((states * weight).sum(), [x, *unit.parameters()]) for states in (found, expected)),
         strict=True,
     ):
         torch.testing.assert_close(one, other)
@@ -284,7 +286,7 @@ def test_the_fisher_information_is_the_hessian_of_the_divergence(task_id):
 def test_a_natural_step_stays_within_its_radius_and_gains():
     tasks = registry.build_task("bandit/k5n10")
     policy, trials = trials_of(tasks, 100)
-    after = natural_step(dict(policy.parameters), trials, tasks.actions, 0.01, 1.0)
+    after = natural_step(policy, trials, tasks.actions, 0.01, 1.0)
     old, new = (gru.distribution(p, gru.read(p, trials.inputs)) for p in (policy.parameters, after))
     divergence = float(tasks.actions.divergence(old, new)[trials.live].mean())
     assert 0.003 < divergence <= 0.01
@@ -329,6 +331,7 @@ def test_one_trial_of_one_episode_is_refused_and_steps_are_episodes():
     assert "has one" in str(learner(trial_episodes=1).refuses(navigation))
     assert learner("navigation-2d").reported_steps() == (0, 1)
     assert learner("bandit/k5n10").reported_steps() == (0,)
-    (only,) = learner().adapt(State(parameters=dict(a_policy(registry.build_task("bandit")).parameters)), None, None)
+    bandits = registry.build_task("bandit/k5n10")
+    (only,) = learner().adapt(State(parameters=dict(a_policy(bandits).parameters)), None, bandits)
     x = torch.zeros(2, 3, 8)
     assert torch.equal(only(x)[0], only(x, torch.zeros(2, 3, 8))[0])

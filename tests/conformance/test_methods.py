@@ -23,7 +23,7 @@ SMALL = {"meta_batch": 2, "trajectories": 4, "training_way": 2, "inner_steps": 2
 SUPERVISED = {"test_steps": (1, 2), "hidden": 8, "context": 8, "filters": 8, "keys": (8, 8, 8)}
 #: of rules with a memory for every number of the network
 SMALLER = {"backbone": "mlp-40-40"}
-OF_METHODS = {"meta-learner-lstm": SMALLER, "learned-optimiser": SMALLER}
+OF_METHODS = {"meta-learner-lstm": SMALLER, "learned-optimiser": SMALLER, "mb-mpo": {"updates": 2, "model_steps": 9}}
 Findings = Callable[[str], list[conformance.Finding]]
 
 HONEST = """\

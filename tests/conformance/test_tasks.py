@@ -134,7 +134,9 @@ FAR = """def pooled(self, split, indices):
 """
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "glyphs", "navigation-2d", "cartpole", "bandit", "tabular-mdp"])
+@pytest.mark.parametrize(
+    "name", ["sinusoid", "glyphs", "navigation-2d", "cartpole", "visual-maze", "bandit", "tabular-mdp"]
+)
 def test_every_task_that_needs_no_data_holds_the_contract(name: str) -> None:
     entry = registry.task_entry(name)
     every = [registry.build_task(f"{name}/{variant}") for variant in entry.cls.variants]

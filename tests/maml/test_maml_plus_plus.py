@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import registry
-from benchmarks.api import Parameters, State, in_regime, regimes_of
+from benchmarks.api import Diverged, Parameters, State, in_regime, regimes_of
 from benchmarks.execution.plans import Plan
 from benchmarks.models import NetworkPredictor, Statistics, network_for
 from benchmarks.models.normalisation import MOMENTUM
@@ -19,11 +19,8 @@ from maml.maml import MAML
 from maml.maml_plus_plus import MAMLPlusPlus
 
 OFF: dict[str, Any] = {
-    "multi_step_loss": 0.0,
-    "per_step_norm": False,
-    "learned_rates": False,
-    "first_order": 0.0,
-    "last_lr": 0.0,
+    **dict.fromkeys(("multi_step_loss", "first_order", "last_lr"), 0.0),
+    **dict.fromkeys(("per_step_norm", "learned_rates"), False),
 }
 STEPS = 3
 
@@ -33,12 +30,13 @@ def plus_plus(given: Any, tasks: Any, **fields: Any) -> MAMLPlusPlus:
     return MAMLPlusPlus(**{**vars(given.maml(tasks)), "inner_steps": STEPS, "test_steps": (), **OFF, **fields})
 
 
-def initial(given: Any, learner: MAML, tasks: Any) -> Parameters:
+def initial(given: Any, learner: MAMLPlusPlus, tasks: Any) -> Parameters:
     """Its first parameters in double precision, with a network whose batch-norm does something."""
     own = {name: value.double() for name, value in learner.initial(tasks, 0).items()}
     theta = given.state(tasks).parameters
     rows = {f"rule.norm.{name}": value.repeat(STEPS, 1) for name, value in theta.items() if f"rule.norm.{name}" in own}
-    rates = {name: torch.full_like(value, learner.inner_lr) for name, value in own.items() if ".rate." in name}
+    rate = learner.inner_lr / learner.rate_unit
+    rates = {name: torch.full_like(value, rate) for name, value in own.items() if ".rate." in name}
     return own | rates | theta | rows
 
 
@@ -179,6 +177,24 @@ def test_each_step_takes_its_own_rate_and_none_is_left_over(given: Any) -> None:
         assert [torch.equal(*pair) for pair in zip(before, after, strict=True)] == [n <= step for n in range(STEPS + 1)]
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.01])
+def test_a_meta_step_moves_a_rate_by_its_share_of_the_unit(given: Any, unit: float) -> None:
+    learner = plus_plus(given, tasks := given.waves(), learned_rates=True, rate_unit=unit)
+    state = next(learner.fit(tasks, 0, State(initial(given, learner, tasks))))
+    for value in (value for name, value in state.parameters.items() if "rule." in name):
+        moved = (unit * value.detach() - learner.inner_lr).abs()
+        assert moved.tolist() == pytest.approx([unit * learner.meta_lr] * STEPS, rel=0.01)  # as Adam's first moves are
+
+
+def test_rates_thirty_times_as_large_end_a_fit_on_the_sinusoid() -> None:
+    """With the unit 1 a tensor's rate was twenty times as large after 200 meta-steps."""
+    learner = registry.build_method("maml-plus-plus", tasks := registry.build_task("sinusoid/k10"), plan=Plan(25))
+    state = next(learner.fit(tasks, 0)).copy()
+    planted = {name: value * (30 if "rule." in name else 1) for name, value in state.parameters.items()}
+    with pytest.raises(Diverged, match=r"training loss is (inf|nan) at meta-step 1"):
+        next(learner.fit(tasks, 0, State(planted)))
+
+
 def test_in_first_order_the_slope_of_a_rate_sees_no_later_step(given: Any) -> None:
     """It is minus the product of two gradients: of its own step, and of the queries at the end."""
     tasks = given.waves()
@@ -231,8 +247,7 @@ def normalised(given: Any) -> tuple[MAMLPlusPlus, Any, State]:
     """A learner with batch-norm for each step, and its state after two meta-steps."""
     tasks = given.images(backbone="tiny-mlp-normalised", size=4)
     learner = plus_plus(given, tasks, per_step_norm=True)
-    stream = learner.fit(tasks, 0, State(initial(given, learner, tasks)))
-    *_, state = islice(stream, 2)
+    *_, state = islice(learner.fit(tasks, 0, State(initial(given, learner, tasks))), 2)
     return learner, tasks, state.copy()
 
 

@@ -117,7 +117,7 @@ def test_each_finding_has_an_answer_and_its_evidence(made_up_results: Results) -
     assert len(lines) == len(said) >= 2
     for line, answer in zip(lines, said, strict=True):
         assert line.startswith(f"- **{answer.question} {answer.chip}.** {answer.said} ")
-        assert re.search(r"interval [−+\d]|± \d", line), "an interval"
+        assert re.search(r"interval [−+\d]|± ?\d", line), "an interval"
 
 
 def test_every_score_of_the_results_page_is_that_of_the_results(tmp_path: Path, made_up_results: Results) -> None:
