@@ -41,7 +41,7 @@ def counts_say(latest: Counted) -> str:
     if latest.changed:
         return f"{len(latest.changed)} of {steps} do other work than committed, at {where}: {latest.changed[0]}."
     take = "takes" if latest.steps == 1 else "take"
-    return f"{steps} {take} as many operations as before ({where}, {latest.when[:10]})."
+    return f"{steps} of training {take} as many operations as before ({where}, {latest.when[:10]})."
 
 
 def _files(stores: Iterable[Path]) -> dict[Path, None]:

@@ -5,8 +5,9 @@ Every number comes from that section; nothing is judged here."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reports import trend, words
 from reports.cost import frames
@@ -16,7 +17,7 @@ from reports.scores import findings, reproduced
 from reports.scores.verdict_sentences import CHIPS
 
 #: words of an answer, at most
-LENGTH = 15
+LENGTH = 18
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def best(results: Results) -> tuple[str, str, str] | None:
     compared = len(leading) - counts["single"] - counts["none"]
     verdict = "winner" if _decides(len(won), compared) else max(OTHERS, key=lambda name: counts[name])
     others = [f"{counts[name]} {said}" for name, said in OTHERS.items() if counts[name]]
-    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others, verdict == 'winner')}."
+    return CHIPS[verdict], verdict, f"{_winners(won, len(leading), others)}."
 
 
 #: verdict -> how tests without a winner are counted
@@ -71,19 +72,16 @@ OTHERS = {
 }
 
 
-def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str], named: bool) -> str:
-    """``maml on glyphs-v1/5w1s; 1 tied, 2 too early``: the longest form of at most `LENGTH` words.
-
-    named: whether the winners are named, or only counted."""
-    rest = ", ".join(others)
-    if not named:
-        return f"{f'Winner on {len(won)} of' if won else 'No winner on'} {words.count(tests, 'test')}: {rest}"
+def _winners(won: Sequence[findings.Finding], tests: int, others: Sequence[str]) -> str:
+    """``maml on glyphs-v1/5w1s; of the other 3: 1 tied, 2 too early``: the longest form of at most `LENGTH` words."""
+    if not won:
+        return f"No winner on {words.count(tests, 'test')}: {', '.join(others)}"
     names = [one.leader.name for one in won if one.leader]
     top, count = Counter(names).most_common(1)[0]
     full = words.listed([f"{name} on {one.test}" for name, one in zip(names, won, strict=True)])
     brief = f"{words.count(len(won), 'winner')} on {words.count(tests, 'test')}, most often {top} ({count})"
-    without = f"{tests - len(won)} without a winner" if others else ""
-    forms = ("; ".join(filter(None, (who, what))) for who in (full, brief) for what in (rest, without))
+    rest, left = f"the other {tests - len(won)}: {', '.join(others)}", f"{tests - len(won)} without a winner"
+    forms = ("; ".join((who, what) if others else (who,)) for who in (full, brief) for what in (rest, left))
     return next((form for form in forms if len(form.split()) <= LENGTH), brief)
 
 
@@ -103,14 +101,22 @@ NOT_WORTH, EARLY = ("worse", "equivalent", "no better"), ("ahead", "behind", "no
 
 def worth(results: Results) -> tuple[str, str, str] | None:
     """MAML against FOMAML over the tests, and the price of a meta-step."""
-    verdicts = Counter(str(row["verdict"]) for row in worth_rows(results) if row["leading"])
+    rows = [row for row in worth_rows(results) if row["leading"]]
+    verdicts = Counter(str(row["verdict"]) for row in rows)
     price = _price(results)
     if not verdicts:
-        return None if not price else ("MEASURED", "", f"A second-order meta-step takes {price} the time.")
-    counts = [f"{said} on {verdicts[name]}" for name, said in WORTH.items() if verdicts[name]]
+        return None if not price else ("MEASURED", "", f"A second-order meta-step takes {price} as long.")
+    counts = [f"{said} on {_where(name, rows)}" for name, said in WORTH.items() if verdicts[name]]
     early = sum(verdicts[name] for name in EARLY)
     counts += [f"too early on {early}"] if early else []
-    return *_worth_chip(verdicts), f"MAML against FOMAML: {', '.join(counts)}{f'; {price} the time' if price else ''}."
+    cost = f"; takes {price} as long" if price else ""
+    return *_worth_chip(verdicts), f"MAML against FOMAML: {', '.join(counts)}{cost}."
+
+
+def _where(verdict: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The test of a decided verdict where it is the only one, else the number of tests."""
+    tests = [str(row["test"]).split(",")[0] for row in rows if row["verdict"] == verdict]
+    return tests[0] if len(tests) == 1 and verdict in ("better", *NOT_WORTH) else str(len(tests))
 
 
 def _worth_chip(verdicts: Counter[str]) -> tuple[str, str]:
@@ -135,10 +141,12 @@ def reached(results: Results) -> tuple[str, str, str] | None:
     judged, waiting = reproduced.counts(results)
     if not judged.total() and not waiting:
         return None
+    trained, all_trained = reproduced.of_trained(results)
     told = [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in judged if judged[way]]
     told += [f"{waiting} too early"] if waiting else []
     total, below = judged.total(), judged["below"]
-    said = f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}."
+    of = f"; trained methods: {trained} of {all_trained} judged" if total > trained else ""
+    said = f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}{of}."
     if not _decides(total, total + waiting):
         return "TOO EARLY", "starved", said
     chip = ("NO", "starved") if 2 * below > total else ("MOSTLY", "tied") if below else ("YES", "winner")

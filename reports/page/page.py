@@ -119,14 +119,16 @@ def _may_write(folder: Path) -> bool:
 def _overview(results: Results) -> Mapping[str, Any]:
     """Counts and dates of the heading."""
     done = [record for record in results.records if record.ok]
+    names = {record.method.name for record in done if record.method}
     dates = sorted(record.finished[:10] for record in results.measured if record.finished)
     return {
         "evaluations": sum(record.cell == "evaluation" for record in done),
         "fits": sum(record.cell == "fit" for record in done),
         "records": len(results.records),
         "costs": len(results.costs),
-        "unfinished": len(results.unfinished) + len(results.planned),
-        "methods": len({record.method.name for record in done if record.method}),
+        "unfinished": sum(record.status != "skipped" for record in results.unfinished) + len(results.planned),
+        "methods": len(names),
+        "trained": len(names & {record.method.name for record in done if record.method and record.cell == "fit"}),
         "tests": sum(map(results.own, results.tests)),
         "conditions": sum(not results.own(test) for test in results.tests),
         "dates": list(dict.fromkeys([dates[0], dates[-1]])) if dates else [],

@@ -190,14 +190,14 @@ def _why(comparison: Comparison, pair: Verdict | None) -> str:
     """Why no winner is named, beyond what the sentence on the leading pair says."""
     if comparison.state == "unstable":
         carried = dict.fromkeys(one.unstable for one in comparison.unstable if pair not in comparison.unstable)
-        return f" No winner is named: {'; '.join(carried)}." if carried else ""
+        return f" {'; '.join(carried)}." if carried else ""
     others = [one for one in comparison.starved if one is not pair]
     short = comparison.under_trained
     who = words.listed(short) if len(short) < 4 else f"{len(short)} of {len(comparison.names)} methods"
     told = [f"{who} {'is' if len(short) == 1 else 'are'} under-trained"] if short else []
     unequal = [one.starved for one in others if not {one.first, one.second} & set(short)]
     told += unequal[:1] + [f"{words.count(len(unequal) - 1, 'more pair')} as unequal"] * (len(unequal) > 1)
-    return f" No winner is named: {'; '.join(told)}. More training may change the order." if others else ""
+    return f" {'; '.join(told)}: more training may change the order." if others else ""
 
 
 def _unpaired(comparison: Comparison) -> str:

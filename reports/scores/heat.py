@@ -92,7 +92,7 @@ class Heat:
             ("underlined", "the best mean where no winner is named", any(cell.leads for cell in cells)),
             ("±", "95 % interval over test episodes", any(cell.half_width for cell in cells)),
             ("grey, †", "under-trained", any(cell.result and cell.result.under_trained for cell in cells)),
-            ("green", "the nearer to the ceiling of its test, the fuller", any(cell.heat for cell in cells)),
+            ("fuller green", "nearer the ceiling of its test", any(cell.heat for cell in cells)),
             *((test.chip, CHIP_MEANINGS.get(test.verdict, ""), test.verdict in CHIP_MEANINGS) for test in self.tests),
         )
         return list(dict.fromkeys((mark, meaning) for mark, meaning, there in marks if there))

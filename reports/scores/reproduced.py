@@ -130,6 +130,12 @@ def counts(results: Results) -> tuple[Counter[str], int]:
     return Counter({way: found[way] for way in published.OUTCOMES}), len(waiting)
 
 
+def of_trained(results: Results) -> tuple[int, int]:
+    """Of the comparisons of trained methods, those that are judged, and all."""
+    judged, waiting = (sum(bool(result.training) for result, _ in pairs) for pairs in _counted(results))
+    return judged, judged + waiting
+
+
 Pair = tuple[Result, Reproduction]
 
 

@@ -46,7 +46,7 @@ CHIPS = {
 CHIP_MEANINGS = {
     "winner": "one method is better than every other",
     "tied": "the best can't be told apart",
-    "unstable": UNNAMED["unstable"],
+    "unstable": "a few episodes dominate a mean",
     "starved": UNNAMED["starved"],
 }
 

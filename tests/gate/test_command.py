@@ -60,7 +60,7 @@ def test_counts_alone_answer_on_the_page(gate: Any, repository: Path, tmp_path: 
     gate(*asked)
     same = trend.counted([tmp_path / "quick"])
     assert (same.steps, same.changed) == (len(COUNTS), ())
-    assert "1 step takes as many operations as before" in trend.counts_say(same)
+    assert "1 step of training takes as many operations as before" in trend.counts_say(same)
     exact.accept({"a step": {**COUNTS["a step"], "operations": 1}}, exact.torch_version())
     gate(*asked)
     found = answers.changed(Results([], [tmp_path / "quick"], {}))

@@ -46,13 +46,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
 def test_winners_ties_and_tests_without_a_winner_are_counted(said: dict[str, Answer]) -> None:
     best = said["Which is best?"]
     assert (best.chip, best.verdict) == ("TOO EARLY", "starved"), "one winner of four does not stand for all"
-    assert best.said == "Winner on 1 of 6 tests: 2 too early, 1 tied, 1 with one learner, 1 without a number."
+    assert best.said == "maml on glyphs-v1/won; 5 without a winner."
 
 
 def test_an_under_trained_pair_has_no_verdict(said: dict[str, Answer]) -> None:
     worth = said["Is second order worth it?"]
     assert worth.chip == "TOO EARLY"
-    assert worth.said == "MAML against FOMAML: better on 1, too early on 2; 1.40–2.00 times the time."
+    assert worth.said == "MAML against FOMAML: better on glyphs-v1/won, too early on 2; takes 1.40–2.00 times as long."
 
 
 def test_nothing_is_said_of_published_numbers_where_there_are_none(said: dict[str, Answer]) -> None:

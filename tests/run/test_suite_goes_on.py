@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_bit_for_bit(folder, here, uninterrupted):
     process = start(folder, *LONG, "--store", "killed")
     seeds = {r.key: r.seed for r in records(uninterrupted, "fit").values()}
     second = next(store / "checkpoints" / f"{key}.pt" for key, seed in seeds.items() if seed == 1)
-    wait_until(second.exists, 60, process)
+    wait_until(second.exists, 300, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     finished = {path: path.stat().st_mtime_ns for path in (store / "records").iterdir()}
@@ -75,7 +75,7 @@ def test_what_a_run_has_not_finished_is_named_while_it_goes_on_and_when_it_was_s
     at = ("--store", "unfinished")
     run = start(folder, "run", "--profile", "long.toml", "-m", "constant,./slow.py", "--meta-steps", "100000", *at)
     store = folder / "unfinished"
-    wait_until(lambda: list(store.glob("checkpoints/*.pt")) and list(store.glob("records/*.json")), 60, run)
+    wait_until(lambda: list(store.glob("checkpoints/*.pt")) and list(store.glob("records/*.json")), 300, run)
     on, waits = "slow on sinusoid-v1/k5 (fit, seed", "slow on sinusoid-v1/k5 (evaluation, seeds 0, 1)"
     for command in (("show",), ("report", "--summary")):
         said = " ".join(here(*command, *at).out.split())

@@ -37,6 +37,9 @@ def test_reach_is_ten_times_the_gain_of_the_last_quarter(tmp_path: Path) -> None
 def test_a_fit_that_stands_still_reaches_nothing_and_a_short_one_anything(tmp_path: Path) -> None:
     assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], improving=False), higher_is_better=True, ratio=False) == 0
     assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], share=0.05), higher_is_better=True, ratio=False) == math.inf
+    for share in (0.28, None):  # more than ten quarters to go; RL^2's published budget is unknown
+        assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], share=share), higher_is_better=True, ratio=False) == math.inf
+    assert reach(fit(tmp_path, [0.5, 0.6, 0.7, 0.72], share=0.29), higher_is_better=True, ratio=False) < math.inf
     assert reach(fit(tmp_path, [0.5]), higher_is_better=True, ratio=False) == math.inf
 
 

@@ -297,6 +297,7 @@ def test_a_bad_ensemble_is_one_line(fields, said):
     [
         ("bandit/k5n10", "mb-mpo imagines single episodes; a trial of bandit has 10"),
         ("tabular-mdp/n10", "mb-mpo imagines single episodes; a trial of tabular-mdp has 10"),
+        ("visual-maze/small", "mb-mpo predicts from a vector; observations of visual-maze are (3, 30, 40)"),
         ("sinusoid/k10", "mb-mpo is for control, sinusoid is regression"),
     ],
 )
