@@ -240,7 +240,7 @@ def test_a_run_waits_for_a_node_and_ends_without_a_head(folder, small_cluster):
     assert run.returncode == 2, err
     head = f"metabench: the head of the Ray cluster ({small_cluster.address}) does not answer ("
     assert [line.startswith(head) for line in err.splitlines()] == [True, True], err
-    assert err.splitlines()[-1].endswith("waited for 60 s; run the same command again to resume")
+    assert err.splitlines()[-1].endswith("waited for 25 s; run the same command again to resume")
     wait_until(lambda: not any(map(computes, psutil.process_iter())), 30)
 
 

@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[3]
 ANSWER = float(os.environ.get("METABENCH_CLUSTER_SECONDS", "25"))
 #: how often a cell is started elsewhere after its node or its worker died
 RETRIES = 3
-#: seconds between two looks at head and nodes
-LOOK = 2.0
+#: seconds between two looks at head and nodes, and for which a head may be silent: after 60, Ray ends this process
+LOOK, SILENT = 2.0, 25.0
 #: the beginning of HTTP/2 with empty settings, and the type of the frame that a gRPC server sends first: its settings
 GREETING, SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), b"\x04"
 _log = logging.getLogger(__name__)
@@ -70,31 +70,32 @@ class Ray:
         return self._slots
 
     def _look(self) -> None:
-        """Count the slots now and then; raises `MetabenchError` after `ANSWER` seconds in which no cell could run."""
+        """Count the slots now and then; raises `MetabenchError` where none could run for too long."""
         if (now := time.monotonic()) - self._looked < LOOK:
             return
         self._looked = now
-        if not (trouble := self._trouble()):
+        trouble, patience = self._trouble()
+        if not trouble:
             self._since = None
         elif self._since is None:
             self._since = now
-            _log.warning("%s: waiting for it, %g s at most", trouble, ANSWER)
-        elif now - self._since >= ANSWER:
-            raise MetabenchError(f"{trouble}: waited for {ANSWER:g} s; run the same command again to resume")
+            _log.warning("%s: waiting for it, %g s at most", trouble, patience)
+        elif now - self._since >= patience:
+            raise MetabenchError(f"{trouble}: waited for {patience:g} s; run the same command again to resume")
 
-    def _trouble(self) -> str:
-        """Why no cell can be computed now; "" where one can."""
+    def _trouble(self) -> tuple[str, float]:
+        """Why no cell can be computed now ("" where one can), and how many seconds to wait for an end of it."""
         try:
             _greet(self._head, LOOK)
         except OSError as error:
-            return f"the head of the Ray cluster ({self._head}) does not answer ({error})"
+            return f"the head of the Ray cluster ({self._head}) does not answer ({error})", min(ANSWER, SILENT)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room = sum(
             min(int(node.get(name, 0) / needed + 1e-6) for name, needed in self._needs.items()) for node in nodes
         )
         self._slots = max(1, room)
         needs = " and ".join(f"{needed:g} {name}" for name, needed in self._needs.items())
-        return "" if room else f"none of the Ray cluster's {len(nodes)} nodes has room for a cell ({needs})"
+        return "" if room else f"none of the Ray cluster's {len(nodes)} nodes has room for a cell ({needs})", ANSWER
 
     def start(self, job: Job, threads: int | None) -> Task:
         job = dataclasses.replace(job, memory_bytes=self._memory)
