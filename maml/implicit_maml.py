@@ -58,7 +58,7 @@ class ImplicitMAML(MAML):
     origins: ClassVar[Mapping[str, Origin]] = {
         "omniglot/5w1s": paper("imaml_dev, examples/README.md; one query per class is ours"),
         "sinusoid": ours(
-            "proximal 2 and inner_lr 0.005: best on 600 validation waves of 3 settings over 10,000 meta-steps (1 seed). "
+            "proximal 2, inner_lr 0.005: best on 600 validation waves of 3 settings over 10,000 meta-steps (1 seed). "
             "Proximal 0.5 ended in nan: with 0.02 within 3,000 meta-steps, with 0.01 within 8,000 (5 and 4 of 5 seeds)"
         ),
         "": ours("the paper's for Omniglot; untried"),
