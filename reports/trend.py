@@ -44,6 +44,11 @@ def counts_say(latest: Counted) -> str:
     return f"{steps} of training {take} as many operations as before ({where}, {latest.when[:10]})."
 
 
+def compares(times: pd.DataFrame) -> bool:
+    """Whether any step was timed twice on a machine."""
+    return bool(times.duplicated(["machine", "cpu", "step"]).any())
+
+
 def _files(stores: Iterable[Path]) -> dict[Path, None]:
     return dict.fromkeys(store.absolute().parent / FILE.name for store in stores)
 
@@ -75,7 +80,7 @@ def level_table(times: pd.DataFrame) -> pd.DataFrame:
 def sentences(times: pd.DataFrame, latest: Counted | None = None) -> list[str]:
     """The counts; the latest change of each step's level, slower ones first; or how to begin a history."""
     if latest:
-        untimed = ["No times yet: `make gate` adds them."] if times.empty else sentences(times)
+        untimed = sentences(times) if compares(times) else ["Times need a second run of `make gate`."]
         return [counts_say(latest), *untimed]
     if times.empty:
         return [

@@ -67,7 +67,7 @@ def test_a_learner_knows_how_many_examples_its_meta_step_sees(name: str, task: s
         pytest.skip("another kind")
     known, control = registry.method_entry(name, tasks.kind).known_fields, tasks.kind == "control"
     small = {key: value for key, value in (CONTROL if control else FEW).items() if key in known}
-    if name == "rl2":
+    if name in ("rl2", "rl2-trpo", "varibad"):
         small["hidden"] = 4
     learner = registry.build_method(name, tasks, **small)
     if registry.mismatch(learner, name, tasks) or learner.fit_method():

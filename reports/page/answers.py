@@ -4,6 +4,7 @@ Every number comes from that section; nothing is judged here."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def worth(results: Results) -> tuple[str, str, str] | None:
 
 def _where(verdict: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The test of a decided verdict where it is the only one, else the number of tests."""
-    tests = [str(row["test"]).split(",")[0] for row in rows if row["verdict"] == verdict]
+    tests = [re.sub(r"-v\d+/", "/", str(row["test"]).split(",")[0]) for row in rows if row["verdict"] == verdict]
     return tests[0] if len(tests) == 1 and verdict in ("better", *NOT_WORTH) else str(len(tests))
 
 
@@ -156,7 +157,7 @@ def reached(results: Results) -> tuple[str, str, str] | None:
 def changed(results: Results) -> tuple[str, str, str]:
     """The largest slowdown in the history of the regression gate; without times, what its exact counts say."""
     times, latest = trend.history(results.stores), trend.counted(results.stores)
-    if latest and (latest.changed or times.empty):
+    if latest and (latest.changed or not trend.compares(times)):
         return *(("YES", "starved") if latest.changed else ("NO", "winner")), trend.counts_say(latest)
     if times.empty:
         return "NO HISTORY", "", "No regression history yet: run `make gate`."

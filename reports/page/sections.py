@@ -265,9 +265,9 @@ LEVELS = {"milliseconds": "{:.4g}".format, "latest_change": "{:+.1%}".format}
 
 
 def timed(results: Results, looks: Looks) -> Context | None:
-    """The gate's times over commits; None without a history next to the stores."""
+    """The gate's times over commits; None where no step was timed twice."""
     times = trend.history(results.stores)
-    if times.empty:
+    if not trend.compares(times):
         return None
     levels = _table("trend.csv", "Times of the regression gate", trend.level_table(times), LEVELS)
     return {"levels": levels, "panels": trend.trend_panels(times)}

@@ -52,7 +52,7 @@ def test_winners_ties_and_tests_without_a_winner_are_counted(said: dict[str, Ans
 def test_an_under_trained_pair_has_no_verdict(said: dict[str, Answer]) -> None:
     worth = said["Is second order worth it?"]
     assert worth.chip == "TOO EARLY"
-    assert worth.said == "MAML against FOMAML: better on glyphs-v1/won, too early on 2; takes 1.40–2.00 times as long."
+    assert worth.said == "MAML against FOMAML: better on glyphs/won, too early on 2; takes 1.40–2.00 times as long."
 
 
 def test_nothing_is_said_of_published_numbers_where_there_are_none(said: dict[str, Answer]) -> None:

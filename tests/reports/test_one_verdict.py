@@ -225,7 +225,7 @@ def test_a_sweep_has_one_line_about_second_order(tmp_path: Path) -> None:
     assert len(results.results) == 6
     assert len(worth_rows(results)) == 1
     said = next(one.said for one in answers(results) if one.question == "Is second order worth it?")
-    assert said.startswith("MAML against FOMAML: equivalent on run-v1/")
+    assert said.startswith("MAML against FOMAML: equivalent on run/")
 
 
 @pytest.mark.fault("V8")

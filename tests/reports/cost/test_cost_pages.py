@@ -71,7 +71,7 @@ def test_the_machine_of_costs_is_named(page: str) -> None:
 def test_what_second_order_costs_in_short(only: Path) -> None:
     (worth, changed) = answers.answers(load(only))
     assert worth.section == "second-order"
-    assert (worth.chip, worth.said) == ("MEASURED", "A second-order meta-step takes 1.60–2.40 times the time.")
+    assert (worth.chip, worth.said) == ("MEASURED", "A second-order meta-step takes 1.60–2.40 times as long.")
     assert changed.section == "changes"
 
 
@@ -79,7 +79,7 @@ def test_the_terminal_shows_costs_alone(only: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     terminal.show(only, console)
     text = " ".join(console.export_text().split())
-    assert "A second-order meta-step takes 1.60–2.40 times the time." in text
+    assert "A second-order meta-step takes 1.60–2.40 times as long." in text
     assert "No evaluation" not in text
 
 
@@ -126,7 +126,7 @@ def test_two_devices_in_one_store_never_mix(tmp_path: Path) -> None:
         for gpu in (False, True)
     }
     text = text_of(write_report(store.path, tmp_path / "both.html").read_text(encoding="utf-8"))
-    assert "1 method on 1 test: 0 training runs, 1 evaluation, costs in 9 settings" in text
+    assert "1 method (0 trained) on 1 test: 0 training runs, 1 evaluation, costs in 9 settings" in text
     assert f"processor {CPU.cpu}" in text
     assert H100 in text
 
