@@ -29,7 +29,7 @@ def test_every_table_shows_its_frame(store: str) -> None:
     this = made(store)
     own = {words.slug(title) + "-csv" for title in this.shown["task"].unique()} if len(this.main) else set()
     costs = {"second-order-csv", "second-order-worth-csv", "implementations-csv", "costs-csv", "environment-costs-csv"}
-    costs |= {"recurrent-costs-csv", "machines-csv", "failures-table", "overview-table", ""}
+    costs |= {"recurrent-costs-csv", "learner-costs-csv", "machines-csv", "failures-table", "overview-table", ""}
     expected = this.frames()
     assert {name for name in this.page.tables if not name.startswith("guesses")} - costs == own | set(expected)
     for name, frame in expected.items():
