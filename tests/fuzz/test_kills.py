@@ -112,7 +112,9 @@ def test_a_run_that_is_disturbed_ends_with_the_same_records(
             else:
                 said = process.communicate(timeout=120)[1]
             done = process.returncode == 0
-            assert done or process.returncode in (130, 143, -signal.SIGKILL, -signal.SIGTERM), (
+            # -SIGINT: before the interpreter handles signals, or after; it then says nothing
+            silent = process.returncode == -signal.SIGINT and not said
+            assert done or silent or process.returncode in (130, 143, -signal.SIGKILL, -signal.SIGTERM), (
                 process.returncode,
                 said,
             )
