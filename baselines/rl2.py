@@ -161,7 +161,7 @@ class RL2(MetaLearner):
         return State(parameters=parameters, buffers=seen_returns(tasks.device))
 
     def encoder(self, tasks: TaskDistribution) -> Encoder | None:
-        """That of observations which are images; None where they are numbers."""
+        """The encoder of tasks that show images; None for those that show numbers."""
         return Encoder(tasks.input_shape, self.filters, self.units) if len(tasks.input_shape) == 3 else None
 
     def policy(self, tasks: TaskDistribution, parameters: Parameters) -> RecurrentPolicy:

@@ -53,7 +53,7 @@ class BeliefPolicy(RecurrentPolicy):
         return self.informed(inputs, belief(self.parameters, memory).detach())
 
     def informed(self, inputs: Tensor, beliefs: Tensor) -> Tensor:
-        """What the heads see, ``[..., hidden]``, with these beliefs, ``[..., 2 * latent]``."""
+        """Inputs of the heads ``[..., hidden]`` for given beliefs ``[..., 2 * latent]``."""
         seen = torch.cat((inputs[..., : self.observation], beliefs), -1)
         return perceptron.outputs_of(self.parameters, "policy_layer", seen).tanh()
 

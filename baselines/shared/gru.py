@@ -46,11 +46,11 @@ class RecurrentPolicy:
         return distribution(self.parameters, self.judged(x, memory)), memory
 
     def read(self, inputs: Tensor, twice: bool = False) -> Tensor:
-        """What the heads see along whole trials, ``[n, N, hidden]``; inputs ``[n, N, i]``; see the function `read`."""
+        """Inputs of the heads ``[n, N, hidden]`` along trials of inputs ``[n, N, i]``; see the function `read`."""
         return self.judged(inputs, read(self.parameters, self.entering(inputs), twice))
 
     def judged(self, inputs: Tensor, memory: Tensor) -> Tensor:
-        """What the heads see: the states ``[..., hidden]``."""
+        """Inputs of the heads: the states ``[..., hidden]`` themselves."""
         return memory
 
     def act(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class RecurrentPolicy:
         return act(self.parameters, self.entering(inputs))
 
     def entering(self, inputs: Tensor) -> Tensor:
-        """What the unit sees of inputs ``[..., i]``."""
+        """Inputs of the unit: images as their features, numbers as they are."""
         return self.encoder(self.parameters, inputs) if self.encoder else inputs
 
 

@@ -40,8 +40,8 @@ _WAYS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 @dataclass(frozen=True)
 class Maze:
-    """The environment: its state is the place x, y in cells, the heading in turns, and whether the last move hit a
-    wall, ``[T, K, 4]``. A task is the walls (1) row by row, the cells of start and target, and the heading at the start
+    """The environment. A state has the place x, y in cells, the heading in turns, and whether the last move hit a wall,
+    ``[T, K, 4]``. A task is the walls (1) row by row, the cells of start and target, and the heading at the start
     in quarters, ``[T, size * size + 3]``."""
 
     size: int
@@ -146,12 +146,12 @@ class Maze:
         return heading * (math.pi / 2 / self.moves)
 
     def _blocks(self, tasks: Tensor) -> Tensor:
-        """What each cell holds, with a wall around them, ``[T, (size + 2)^2]``."""
+        """The content of each cell, with a wall around all of them, ``[T, (size + 2)^2]``."""
         cells = tasks[:, :-3].scatter(1, tasks[:, -2:-1].long(), EXIT)
         return F.pad(cells.view(-1, self.size, self.size), (1, 1, 1, 1), value=WALL).flatten(1)
 
     def _held(self, blocks: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """What the cells of points ``[T, ...]`` hold."""
+        """The contents of the cells in which points ``[T, ...]`` lie."""
         column, row = ((place.floor().clamp(-1, self.size) + 1).long() for place in (x, y))
         return blocks.gather(1, (row * (self.size + 2) + column).flatten(1)).view(x.shape)
 
