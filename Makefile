@@ -25,7 +25,7 @@ unfinished := $(VENV).unfinished
 
 # Failed cells (exit code 1) are shown on the page; a mistake of the user (2) ends here.
 define run_and_report
-@status=0; $(run_python) -m benchmarks run --profile $(1) $(ARGS) || status=$$?; \
+@status=0; $(run_python) -m benchmarks run --profile $(1) $(if $(2),,--page reports/index.html) $(ARGS) || status=$$?; \
 if [ $$status -le 1 ] && [ -n "$(3)" ]; then $(run_python) -m benchmarks cost --profile $(1) || exit $$?; fi; \
 if [ $$status -le 1 ]; then $(run_python) -m benchmarks report --profile $(1) $(2) || status=$$?; fi; exit $$status
 endef

@@ -50,6 +50,7 @@ from maml.inner_loop import detached
 _ONE_TRIAL: dict[str, Any] = {"trial_episodes": 1}
 _SHORT: dict[str, Any] = {"meta_lr": 8e-3, "entropy_iterations": 60}
 _LONG: dict[str, Any] = {"meta_batch": 1000, "hidden": 64, "meta_lr": 3e-3, "entropy_iterations": 150}
+_TABULAR = {"hidden": 128, "meta_lr": 2e-3}
 _NAVIGATION = {"meta_batch": 100, "hidden": 64, "trace": 0.95, "minibatches": 2}
 _MAZE = {"meta_batch": 50, "hidden": 256, "units": 256, "trace": 0.95, "meta_lr": 1e-3}
 _SHORT_MAZE = {"meta_batch": 200, "hidden": 64, "trace": 0.95, "meta_lr": 3e-3, "entropy_iterations": 100}
@@ -80,7 +81,7 @@ class RL2(MetaLearner):
         "bandit/k5n10": _ONE_TRIAL | _SHORT,
         "bandit/k5n100": _ONE_TRIAL | _LONG,
         "bandit/k10n100": _ONE_TRIAL | _LONG,
-        "tabular-mdp": _ONE_TRIAL,
+        "tabular-mdp": _ONE_TRIAL | _TABULAR,
         "navigation-2d": _NAVIGATION,
         "visual-maze": _MAZE,
         "visual-maze/quick": _SHORT_MAZE,
@@ -92,6 +93,10 @@ class RL2(MetaLearner):
     origins: ClassVar[Mapping[str, Origin]] = {
         "visual-maze": ours("untried; 25,000 steps an iteration fit into 4 GB"),
         "visual-maze/quick": ours("one setting, looked at in 12 iterations of trpo and, on other mazes, 60 of ppo"),
+        "tabular-mdp": ours(
+            "units and rate of 2 settings, and trace of 2, on 300 validation tasks of n10, 1 seed: 120.0 after 100 "
+            "iterations, 116.2 with 32 units and 0.005; the paper's were unavailable"
+        ),
         "": ours("fastest of a few tries on the smallest variants, not kept; the paper's were unavailable"),
     }
 

@@ -36,14 +36,14 @@ def path(text: str | Path) -> Path:
     return Path(text)
 
 
-def _output(text: str | Path) -> Path:
+def output(text: str | Path) -> Path:
     """The file that an option names, before any work is done for it."""
     check_output(found := path(text))
     return found
 
 
 def _table(text: str | Path) -> Path:
-    formats.check_table(found := _output(text))
+    formats.check_table(found := output(text))
     return found
 
 
@@ -85,7 +85,7 @@ def table_option(help: str) -> Any:
 
 def output_option(help: str) -> Any:
     """``-o FILE``."""
-    return Option("-o", "--output", metavar="FILE", parser=_output, help=help)
+    return Option("-o", "--output", metavar="FILE", parser=output, help=help)
 
 
 def where(stores: Sequence[Path] | None, profile: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,10 @@ def run(
         str, Option(metavar="WHERE", help="local, local:gpus=4,per=2, ray:HOST:PORT or slurm:workers=16,partition=gpu.")
     ] = "local",
     store: StoreOption = None,
+    page: Annotated[
+        Path | None,
+        Option(metavar="FILE", parser=options.output, help="Write the page here every 4 minutes meanwhile."),
+    ] = None,
 ) -> None:
     """Train methods and test them on tasks.
 
@@ -61,29 +66,32 @@ def run(
     from benchmarks.python_api import run as runs  # first, since it starts the server that imports torch
 
     # isort: split
+    from benchmarks.commands import pages
     from benchmarks.commands.console import screen
+    from benchmarks.python_api import places
     from reports import terminal
 
-    done = runs.run(
-        options.names(method),
-        options.names(task),
-        profile=profile,
-        seeds=options.seeds(seeds),
-        meta_steps=meta_steps,
-        episodes=episodes,
-        seconds=seconds,
-        shots=options.whole(shots, "--shots"),
-        settings=options.settings(setting),
-        plan=plan,
-        device=device,
-        jobs=jobs,
-        threads=threads,
-        memory=memory,
-        only=only,
-        executor=executor,
-        store=store,
-        verbose=True,
-    )
+    with pages.refreshed(page, places.store_of(store, profile)):
+        done = runs.run(
+            options.names(method),
+            options.names(task),
+            profile=profile,
+            seeds=options.seeds(seeds),
+            meta_steps=meta_steps,
+            episodes=episodes,
+            seconds=seconds,
+            shots=options.whole(shots, "--shots"),
+            settings=options.settings(setting),
+            plan=plan,
+            device=device,
+            jobs=jobs,
+            threads=threads,
+            memory=memory,
+            only=only,
+            executor=executor,
+            store=store,
+            verbose=True,
+        )
     where = options.where([store] if store else None, profile)
     if done.cells:
         try:

@@ -103,10 +103,11 @@ def seeds(given: int | Sequence[int] | None) -> tuple[int, ...]:
     if isinstance(given, str) or not isinstance(given, (int, Iterable)):
         raise MetabenchError(f"seeds = {given!r}: write how many, as in 3, or which, as in [0, 2, 5]")
     numbers = range(given) if isinstance(given, int) else tuple(dict.fromkeys(given))
+    one = f"; for the one seed {given} write seeds=[{given}], or --seeds {given}," if given == len(numbers) else ""
     if len(numbers) > MOST_SEEDS:
-        one = f"; for the one seed {given} write seeds=[{given}], or --seeds {given}," if given == len(numbers) else ""
         told = f"that is {len(numbers):,} trainings of each method, {MOST_SEEDS:,} is the most"
         raise MetabenchError(f"seeds = {given!r}: {told}{one}")
     if not numbers or not all(isinstance(seed, int) and 0 <= seed <= LARGEST_SEED for seed in numbers):
-        raise MetabenchError(f"seeds = {given!r}: give their count, from 1 on, or numbers from 0 to {LARGEST_SEED}")
+        told = f"give their count, from 1 on, or numbers from 0 to {LARGEST_SEED}"
+        raise MetabenchError(f"seeds = {given!r}: {told}{one}")
     return tuple(numbers)

@@ -17,6 +17,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 T = TypeVar("T")
 
+#: metadata of a field whose rows, dataclasses of plain values, are written by column: a third of the text
+COLUMNS = {"columns": True}
+
 
 class Unreadable(ValueError):
     """A plain value that is not of the type that is read. path: the names of the fields that lead to it."""
@@ -30,7 +33,7 @@ def plain(value: Any) -> Any:
     """The value as JSON can hold it: dataclasses become dicts, numpy's numbers Python's, tuples lists, and numbers that
     are not finite None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: _written(f, plain(getattr(value, f.name))) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(name): plain(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,6 +45,12 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{value!r} is no plain value")
+
+
+def _written(field: dataclasses.Field[Any], value: Any) -> Any:
+    if value and field.metadata.get("columns"):
+        return {name: [row[name] for row in value] for name in value[0]}
+    return value
 
 
 def whole(value: Any) -> int | None:
@@ -148,7 +157,21 @@ def _fields(cls: Any) -> tuple[dict[str, Callable[[Any], Any]], frozenset[str]]:
     missing = dataclasses.MISSING
     required = (f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing)
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {name: _reader(kind) for name, kind in hints.items()}, frozenset(required)
+    readers = {name: _reader(kind) for name, kind in hints.items()}
+    for f in dataclasses.fields(cls):
+        if f.metadata.get("columns"):
+            readers[f.name] = functools.partial(_rows, readers[f.name])
+    return readers, frozenset(required)
+
+
+def _rows(reader: Callable[[Any], Any], value: Any) -> Any:
+    """The tuple that columns of equal length hold; older records have a list of rows instead."""
+    if type(value) is dict:
+        lengths = {len(_field(functools.partial(_of, list), name, column)) for name, column in value.items()}
+        if len(lengths) > 1:
+            raise Unreadable(f"has columns of {min(lengths)} and {max(lengths)} rows")
+        value = [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+    return reader(value)
 
 
 def _object(cls: Any, readers: Mapping[str, Callable[[Any], Any]], required: frozenset[str], value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from benchmarks.records.entries import Facts, Setting, Timed, missing
 from benchmarks.records.origin import Git as Git
 from benchmarks.records.origin import Machine as Machine
-from benchmarks.records.plain import Unreadable, plain, read, whole
+from benchmarks.records.plain import COLUMNS, Unreadable, plain, read, whole
 from benchmarks.records.training import Budget as Budget
 from benchmarks.records.training import CurvePoint as CurvePoint
 from benchmarks.records.training import Training as Training
@@ -106,7 +106,7 @@ class Test:
     model: str
     regime: str
     reported_steps: tuple[int, ...]
-    summary: tuple[StepSummary, ...]
+    summary: tuple[StepSummary, ...] = field(metadata=COLUMNS)
     seconds_per_task: float
     trials: int = 0
     chosen: dict[str, Any] = field(default_factory=dict)

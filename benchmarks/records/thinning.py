@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.records.record import CurvePoint, Record, Training
 
 #: pictures of a film, from the first to the last
-PICTURES_KEPT = 6
+PICTURES_KEPT = 4
 #: arrays of a fit with a number for each meta-step
 PER_STEP = ("loss", "step_seconds")
 Arrays = Mapping[str, np.ndarray]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from benchmarks.records.plain import COLUMNS
 
 #: a fit with less of its budget (without one: with fewer examples or environment steps) is under-trained even where
 #: validation stands still: MAML on mini-ImageNet stays near 29 % for its first hundreds of meta-steps
@@ -63,7 +65,7 @@ class Training:
     stopped_by: str
     best_step: int | None
     best_validation: float | None
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[CurvePoint, ...] = field(metadata=COLUMNS)
     parameters: int
     regime: str | None = None
     threads: int | None = None
@@ -79,8 +81,11 @@ class Training:
 
     @property
     def under_trained(self) -> bool:
-        """Whether the fit had less than its budget, and is `too_short` or still improved in its last quarter."""
-        return (self.share is None or self.share < 1) and (self.still_improving or self.too_short)
+        """Whether the fit had less than its budget, and is `too_short` or still improved in its last quarter, where a
+        return to what a state of the first half had reached is no improvement."""
+        recovered = self.best_step is not None and self.best_step <= 0.5 * self.meta_steps
+        improved = self.still_improving and not recovered
+        return (self.share is None or self.share < 1) and (improved or self.too_short)
 
     def in_last_quarter(self, step: int) -> bool:
         """Whether a step is of the quarter whose gain says how far training could still go (`stats.reach`)."""

@@ -49,7 +49,7 @@ def expand(
     digests: Mapping[str, str | None] | None = None,
     unavailable: Mapping[str, str] | None = None,
 ) -> list[Cell]:
-    """All cells, each once, a fit before what depends on it.
+    """All cells, each once: the first seed of all before second seeds, a fit before what depends on it.
 
     digests: task id -> hash of its data. unavailable: task id -> why its data are."""
     digests, unavailable = digests or {}, unavailable or {}
@@ -60,7 +60,7 @@ def expand(
         where = _Where(found.profile, found.request, digests, block, unavailable.get(block.found.tasks.id))
         for cell in where.cells():
             cells.setdefault(cell.key, cell)
-    return list(cells.values())
+    return sorted(cells.values(), key=lambda cell: cell.seed or 0)
 
 
 @dataclass(frozen=True)

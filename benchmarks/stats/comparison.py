@@ -115,11 +115,13 @@ class Comparison:
     @property
     def winner(self) -> str | None:
         """The method that is better than every other; None if there is none or one of its pairs has no verdict."""
-        beaten = dict.fromkeys(self.names, 0)
-        for pair in self.pairs:
-            if pair.kind in DECIDED or pair.outdone:
-                beaten[pair.second if pair.kind == "worse" else pair.first] += 1
-        return next((name for name, count in beaten.items() if count == len(self.names) - 1 > 0), None)
+        return next((name for name in self.names if len(self.beaten_by(name)) == len(self.names) - 1 > 0), None)
+
+    def beaten_by(self, name: str) -> list[str]:
+        """The methods that this one is better than, unstable ones that it outdoes included."""
+        decided = [pair for pair in self.pairs if pair.kind in DECIDED or pair.outdone]
+        losers = [(p.second, p.first) if p.kind == "worse" else (p.first, p.second) for p in decided]
+        return [loser for winner, loser in losers if winner == name]
 
     @cached_property
     def state(self) -> str:

@@ -40,9 +40,11 @@ _WAYS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 @dataclass(frozen=True)
 class Maze:
-    """The environment. A state has the place x, y in cells, the heading in turns, and whether the last move hit a wall,
-    ``[T, K, 4]``. A task is the walls (1) row by row, the cells of start and target, and the heading at the start
-    in quarters, ``[T, size * size + 3]``."""
+    """A maze of ``size`` by ``size`` cells to walk through.
+
+    State ``[T, K, 4]``: position x, y in cells, heading in turns, and 1 if the last move hit a wall.
+    Task ``[T, size * size + 3]``: 1 for each cell that is a wall, row by row; the cells where the agent starts and
+    where the target is; the initial heading in quarter turns."""
 
     size: int
     horizon: int

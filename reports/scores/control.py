@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.records.thinning import PICTURES_KEPT
 from benchmarks.stats import Contrast
 from reports import published, svg, words
 from reports.panels import Panel, curves, far_apart, from_zero, levels, marks
@@ -23,8 +24,6 @@ from reports.words import slug
 PATH_ARRAYS = {"paths", "goals", "steps"}
 FILM_ARRAYS = {"frames", "steps"}
 
-#: pictures in a row of a filmstrip
-FRAMES = 6
 #: a field of tasks with simulated robots
 ROBOT_FIELD = "simulator"
 #: the method that learns a strategy for bandits
@@ -272,7 +271,9 @@ def filmstrip(films: Sequence[np.ndarray]) -> str:
     """Frames ``[F, H, W, 3]`` of uint8, a row per film, as one PNG picture (data URI)."""
     from PIL import Image
 
-    rows = [np.concatenate(list(film[np.linspace(0, len(film) - 1, FRAMES).astype(int)]), axis=1) for film in films]
+    rows = [
+        np.concatenate(list(film[np.linspace(0, len(film) - 1, PICTURES_KEPT).astype(int)]), axis=1) for film in films
+    ]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(rows)).quantize(32).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -112,6 +112,20 @@ PAIRED = (
     Paired(
         "CAVIA is better than MAML on the sinusoid", "Zintgraf et al. 2019", ("cavia",), ("maml",), False, ("sinusoid",)
     ),
+    Paired(
+        "MB-MPO is better than MAML on fewer environment steps",
+        "Clavera et al. 2018, its figures",
+        ("mb-mpo",),
+        ("maml",),
+        where=("control",),
+    ),
+    Paired(
+        "A meta-critic teaches a new task better than a critic that begins with it",
+        "Sung et al. 2017, its figures on cartpole",
+        ("meta-critic",),
+        ("actor-critic",),
+        where=("control",),
+    ),
 )
 
 

@@ -62,9 +62,15 @@ def headline(comparison: Comparison | None) -> str:
         "winner": f"{first} is better than every other at this budget",
         "tied": f"No single winner at this budget: {_top(comparison)}",
         "unstable": f"No winner named: {UNNAMED['unstable']}",
-        "starved": f"No winner named: {first} has the best mean at this budget",
+        "starved": f"No winner named: {first} has the best mean at this budget{_so_far(comparison)}",
     }
     return f"{said[state]}, {about(comparison)}"
+
+
+def _so_far(comparison: Comparison) -> str:
+    """How many others the best mean already beats, although no winner can be named; empty for none."""
+    beaten, others = comparison.beaten_by(comparison.names[0]), len(comparison.names) - 1
+    return f" and is better than {len(beaten)} of {others} others" if beaten else ""
 
 
 def about(comparison: Comparison) -> str:

@@ -289,7 +289,7 @@ def test_a_failing_method_is_named_and_ends_nothing_else(plugin: Any, tmp_path: 
         ({"methods": ["maml", "mmal"]}, "unknown method 'mmal' (did you mean 'maml'?)"),
         ({"tasks": "sinusoid/k6"}, "unknown variant of task 'sinusoid' 'k6'"),
         ({"methods": "absent.py"}, "no such plug-in file: absent.py"),
-        ({"seeds": 0}, "seeds = 0: give their count"),
+        ({"seeds": 0}, "or numbers from 0 to 8388607; for the one seed 0 write seeds=[0], or --seeds 0,"),
         ({"seeds": [2**40]}, "numbers from 0 to 8388607"),
         ({"settings": {"maml.inner": 1}}, "unknown field of 'maml' 'inner'"),
         ({"settings": {"sinusoid.device": "cuda"}}, "sinusoid.device = 'cuda' is no setting"),

@@ -15,7 +15,7 @@ from odd_records import KEY, OTHER, evaluation, examples, random_record, scores,
 from pace import times_slower
 
 from benchmarks.errors import MetabenchError
-from benchmarks.records.plain import content_key, plain
+from benchmarks.records.plain import Unreadable, content_key, plain
 from benchmarks.records.record import CurvePoint, Record, Training
 from benchmarks.records.store import Store
 
@@ -57,6 +57,20 @@ def test_plain_values_survive_json():
 def test_every_record_comes_back_from_json(number):
     record = random_record(number)
     assert Record.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False))) == record
+
+
+def test_curves_are_written_by_column_and_read_from_the_rows_of_older_records_too():
+    point = CurvePoint(step=5, seconds=0.5, examples=50, environment_steps=0, loss=1.5, score=None, standard_error=None)
+    training = Training("a" * 16, "maml", 9, None, None, False, 1.0, 1, 0, "budget", 5, 0.5, (point, point), 1)
+    record = dataclasses.replace(evaluation(), training=training)
+    value = record.to_json()
+    assert value["training"]["curve"]["step"] == [5, 5]
+    assert value["tests"][0]["summary"]["mean"] == [0.5]
+    value["training"]["curve"] = [dataclasses.asdict(each) for each in training.curve]
+    assert Record.from_json(value) == record
+    value["training"]["curve"] = {"step": [5, 5], "seconds": [0.5]}
+    with pytest.raises(Unreadable, match=r"^record\.training\.curve has columns of 1 and 2 rows$"):
+        Record.from_json(value)
 
 
 def put(store, value, key=KEY):
@@ -141,6 +155,14 @@ def test_the_line_about_an_odd_value_names_its_field(store, field, value, why):
 @pytest.mark.fault("V4", "V12")
 def test_less_than_the_budget_and_not_done_is_under_trained(share, improving, examples, stopped_by, expected):
     fit = Training("a" * 16, "maml", 1, None, share, improving, 1.0, examples, 0, stopped_by, 1, 0.5, (), 1)
+    assert fit.under_trained is expected
+
+
+@pytest.mark.parametrize(("best", "expected"), [(28, False), (500, False), (501, True), (None, True)])
+@pytest.mark.fault("V4")
+def test_a_last_quarter_that_only_comes_back_to_the_first_half_improves_nothing(best, expected):
+    """The constant of the sinusoid: its best state was one of the first, and later ones differ in the sixth digit."""
+    fit = Training("a" * 16, "constant", 1000, None, 0.5, True, 1.0, 10**7, 0, "budget", best, 0.5, (), 1)
     assert fit.under_trained is expected
 
 

@@ -207,7 +207,9 @@ def test_every_number_of_a_card_is_of_its_test(store: str) -> None:
                 values += [factor * best.interval.estimate, factor * best.interval.half_width]
             if judged.pairs:
                 need = judged.pairs[0].need
-                values += [*amounts(judged.pairs[0], column.metric), *numbers_of(need)]
+                values += [*amounts(judged.pairs[0], column.metric), *numbers_of(need), len(judged.names) - 1.0]
+                of_best = [pair for pair in judged.pairs if pair.first == judged.names[0]]
+                values.append(float(sum(pair.kind == "better" or pair.outdone for pair in of_best)))
                 values += [float(one) for pair in judged.unstable for one in re.findall(r"\d+", pair.unstable)]
                 share = judged.pairs[0].contrast.won(judged.pairs[0].scope)
                 values += [100 * side for end in (share.estimate, share.low, share.high) for side in (end, 1 - end)]

@@ -56,7 +56,9 @@ def on_loopback():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_raylet_start_wait_time_s", "300")
         patch.setenv("RAY_worker_niceness", "0")
+        # loopback stays loopback, in other processes and in this one, which has read the variable
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         patch.setenv("METABENCH_CLUSTER_SECONDS", "300")
         yield
 

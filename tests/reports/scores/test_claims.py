@@ -54,6 +54,8 @@ def trained(make: Maker, label: str, task: Task, level: float, examples: int = 5
 def place_of(claim: Paired) -> Task:
     if "sinusoid" in claim.where:
         return SINUSOID
+    if "control" in claim.where:
+        return dataclasses.replace(RUN, id=f"navigation-2d-v1/{PAIRS.index(claim)}", equivalence_margin=0.002)
     return dataclasses.replace(GLYPHS, id=f"glyphs-v1/{PAIRS.index(claim)}")
 
 
@@ -83,7 +85,7 @@ def test_every_claim_on_two_methods(tmp_path: Path, better: str, examples: int, 
     assert set(table["outcome"]) == {outcome}
     for claim, row in table.iterrows():
         assert set(row["records"].split()) == keys[str(claim)]
-        unequal = " trained on 500,000 examples and " in row["finding"]
+        unequal = re.search(r" trained on 500,000 (examples|environment steps) and ", row["finding"]) is not None
         assert unequal == (outcome == "undecided")
         assert not short or outcome == "holds" or "under-trained" in row["finding"] or unequal
 

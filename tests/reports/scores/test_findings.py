@@ -81,7 +81,9 @@ def test_under_trained_fit_gets_no_winner_but_the_order_is_said(store: Path) -> 
     finding = paired(store, SINUSOID.id, "none")
     assert finding.pair.adjusted.excludes_zero
     assert finding.verdict == "starved"
-    assert finding.headline == "No winner named: maml has the best mean at this budget, for these trained models"
+    so_far = "maml has the best mean at this budget and is better than 2 of 3 others, for these trained models"
+    assert finding.headline == f"No winner named: {so_far}"
+    assert len(finding.comparison.beaten_by("maml")) == 2
     assert "finetune is under-trained" in finding.sentence
     assert "best" not in finding.sentence
     assert [(one.top, one.rank) for one in finding.entries] == 5 * [(False, None)]

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import stats
 
 from benchmarks.records.record import Task
+from benchmarks.records.thinning import PICTURES_KEPT
 from reports import style
 from reports.page import page
 from reports.results import load
@@ -97,7 +98,7 @@ def test_a_filmstrip_holds_the_first_and_the_last_frame_of_each_film() -> None:
     films = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (2, 9, 12, 20, 3))
     uri = control.filmstrip(list(films))
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
-    assert picture.shape == (2 * 12, control.FRAMES * 20, 3)
+    assert picture.shape == (2 * 12, PICTURES_KEPT * 20, 3)
     for row, film in enumerate(films):
         strip = picture[row * 12 : (row + 1) * 12]
         np.testing.assert_allclose(strip[:, :20], film[0], atol=8)

@@ -1,0 +1,46 @@
+"""The page of a run that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+#: between two pages, and before the first one
+SECONDS = 240.0
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def refreshed(page: Path | None, store: Path) -> Iterator[None]:
+    """Write the page of a store every `SECONDS` for as long as the block runs, in processes of its own; None: no page.
+
+    As long as there is nothing to show, nothing is written."""
+    if page is None:
+        yield
+        return
+    command = [sys.executable, "-m", "benchmarks", "report", "--store", str(store), "--output", str(page)]
+    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.wait(SECONDS):
+            nothing = subprocess.DEVNULL
+            with subprocess.Popen(
+                command, env={**os.environ, "PYTHONPATH": search}, stdin=nothing, stdout=nothing, stderr=nothing
+            ) as process:
+                while process.poll() is None and not ended.wait(0.1):
+                    pass
+                process.kill()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
