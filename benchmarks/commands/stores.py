@@ -26,7 +26,8 @@ def keep(
 ) -> None:
     """Copy records with scores of episodes and curves, without trained states: a small store to commit or to send.
 
-    Scores of single queries and numbers of single meta-steps go, and films keep six pictures; all tables stay.
+    Scores of single queries and numbers of single meta-steps go, films keep three pictures, and of episodes of images
+    one is shown; all tables stay.
     Pictures whose terms forbid redistribution (mini-ImageNet's) are left out."""
     from benchmarks.records import copies
 

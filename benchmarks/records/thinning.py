@@ -13,7 +13,18 @@ import numpy as np
 from benchmarks.records.record import CurvePoint, Record, Training
 
 #: pictures of a film, from the first to the last
-PICTURES_KEPT = 4
+PICTURES_KEPT = 3
+#: episodes of images, which are the first ones
+EPISODES_KEPT = 1
+#: arrays that show episodes of images, and the axis of the episodes
+OF_IMAGES = {
+    "support_images": 0,
+    "support_labels": 0,
+    "query_images": 0,
+    "query_labels": 0,
+    "class_names": 0,
+    "predicted": 1,
+}
 #: arrays of a fit with a number for each meta-step
 PER_STEP = ("loss", "step_seconds")
 Arrays = Mapping[str, np.ndarray]
@@ -36,6 +47,13 @@ def thin(
         went.add("frames")
         chosen = np.linspace(0, arrays["frames"].shape[1] - 1, PICTURES_KEPT).astype(int)
         arrays = {**arrays, "frames": arrays["frames"][:, chosen]}
+    if arrays and "query_labels" in arrays and len(arrays["query_labels"]) > EPISODES_KEPT:
+        went.add("pictures")
+        first = range(EPISODES_KEPT)
+        arrays = {
+            name: values.take(first, OF_IMAGES[name]) if name in OF_IMAGES else values
+            for name, values in arrays.items()
+        }
     training = record.training
     if training and record.cell == "evaluation" and training.fit in fits and record.task:
         short = _decisive(training, record.task.higher_is_better)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.records.thinning import EPISODES_KEPT
 from reports import svg, words
 from reports.panels import Panel
 from reports.results import Result, Results
@@ -25,7 +26,6 @@ from reports.words import slug
 FUNCTION_ARRAYS = {"x", "truth", "predicted", "steps", "support_x", "support_y"}
 IMAGE_ARRAYS = {"support_images", "support_labels", "query_images", "query_labels", "predicted", "steps"}
 
-SHOWN_EPISODES = 1
 SHOWN_SUPPORT = 25
 SHOWN_QUERIES = 10
 
@@ -144,7 +144,7 @@ def episode_samples(results: Results, table: Mapping[str, Look]) -> list[Sample]
     return [
         _sample(title, episode, shown, table)
         for title, shown in tests.items()
-        for episode in range(min(SHOWN_EPISODES, len(shown[0][1]["query_images"])))
+        for episode in range(min(EPISODES_KEPT, len(shown[0][1]["query_images"])))
     ]
 
 

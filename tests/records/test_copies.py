@@ -115,10 +115,29 @@ def test_films_and_numbers_of_meta_steps_are_thinned() -> None:
     record, _, kept = thin(evaluation(), None, arrays, ())
     assert record.thinned == ("frames", "meta-steps")
     assert kept.keys() == {"frames", "steps"}
-    assert kept["frames"][0, :, 0, 0, 0].tolist() == [0, 6, 12, 19]
+    assert kept["frames"][0, :, 0, 0, 0].tolist() == [0, 9, 19]
     again, _, same = thin(record, None, kept, ())
     assert again == record
     assert np.array_equal(same["frames"], kept["frames"])
+
+
+def test_of_episodes_of_images_the_first_is_kept() -> None:
+    """Also where the images themselves may not be passed on."""
+    arrays = {
+        "support_images": np.arange(3)[:, None, None, None] * np.ones((1, 5, 2, 2)),
+        "query_labels": np.arange(3)[:, None] * np.ones((1, 7)),
+        "predicted": np.arange(3)[None, :, None] * np.ones((2, 1, 7)),
+        "steps": np.arange(2),
+    }
+    for shown in (arrays, {name: array for name, array in arrays.items() if name != "support_images"}):
+        record, _, kept = thin(evaluation(), None, shown, ())
+        assert record.thinned == ("pictures",)
+        assert {name: array.shape for name, array in kept.items()} == {
+            name: (2, 1, 7) if name == "predicted" else (1, *array.shape[1:]) if name != "steps" else (2,)
+            for name, array in shown.items()
+        }
+        assert not any(array.any() for name, array in kept.items() if name != "steps")
+        assert thin(record, None, kept, ())[0] == record
 
 
 @pytest.mark.parametrize("share", [None, 0.05, 0.5, 1.0])
