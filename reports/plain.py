@@ -69,14 +69,13 @@ def overview(results: Results, tests: int, methods: int) -> str:
     """The overview as Markdown, with a note; at most so many tests and methods."""
     every = heat.heat(results, further=False)
     shown = heat.fewer(every, tests, methods)
-    profiles = sorted({f"`{result.first.record.profile}`" for result in results.results})
-    named = f"profile{'s' if len(profiles) > 1 else ''} {words.listed(profiles)}"
-    told = [f"Mean ± 95 % over test episodes, {named}", *_bold(shown.tests)]
+    named = words.listed([f"`{path.name}`" for path in results.stores])
+    told = [f"Mean ± 95 % over test episodes, records {named}", *_bold(shown.tests)]
     if any(result.under_trained for result in results.results):
         told.append(f"{words.UNDER_TRAINED}: under-trained at this budget")
     left = len(every.tests) - len(shown.tests), len(every.lines) - len(shown.lines)
     if any(left):
-        told.append(f"Left out: {words.count(left[0], 'test')} and {words.count(left[1], 'method')}")
+        told.append(f"Left out: {words.count(left[0], 'test')} and {words.count(left[1], 'row')}")
     return f"{heat.table(shown).markdown()}\n\n{'. '.join(told)}."
 
 

@@ -76,12 +76,11 @@ def table(results: Results | None) -> str:
 
 def findings(results: Results | None) -> str:
     """The README's findings: the answers that the stores give, each with the evidence of one test."""
-    shown = {"findings": best, "second-order": worth, "claims": worth, "published": reproduced.farthest}
-    said = [
-        f"- **{answer.question} {answer.chip}.** {answer.said} {shown[answer.section](results)}".rstrip()
-        for answer in (answers(results) if results else ())
-        if results and answer.section in shown
-    ]
+    evidence = {"findings": best, "second-order": worth, "claims": worth, "published": reproduced.farthest}
+    said = []
+    for answer in answers(results) if results else ():
+        shown = evidence[answer.section](results) if results and answer.section in evidence else ""
+        said.append(f"- **{answer.question} {answer.chip}.** {answer.said} {shown}".rstrip())
     return "\n".join(said) or NOTHING
 
 

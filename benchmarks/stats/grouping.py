@@ -165,6 +165,8 @@ def _names(groups: Sequence[Sequence[Tested]]) -> list[str]:
     names = [group[0].record.label for group in groups]
     for settings in _SETTINGS:
         _tell_apart(names, groups, settings, lambda tested: protocol_of(tested).test[:-1])
+    for settings in (_fields, lambda tested: {"code": str(tested.record.code)[:6]}):
+        _tell_apart(names, groups, settings, lambda tested: protocol_of(tested).test[:-1], lacking=True)
     _tell_apart(names, groups, lambda tested: {"record": tested.record.key[:6]}, protocol_of)
     return names
 
@@ -174,19 +176,22 @@ def _tell_apart(
     groups: Sequence[Sequence[Tested]],
     settings: Callable[[Tested], dict[str, Any]],
     place: Callable[[Tested], Any],
+    lacking: bool = False,
 ) -> None:
     """Append the settings that differ to names that stand in one place several times.
 
-    A value that more than half of them share goes without saying: of an ablation, each row names its own switch."""
+    A value that more than half of them share goes without saying: of an ablation, each row names its own switch.
+    lacking: whether a setting that some lack, as records of older code do, tells them apart."""
     places = [(name, place(group[0])) for name, group in zip(names, groups, strict=True)]
     for crowded in [where for where, count in Counter(places).items() if count > 1]:
         told = {number: settings(groups[number][0]) for number, where in enumerate(places) if where == crowded}
         known = dict.fromkeys(name for one in told.values() for name in one)
-        differ = [name for name in known if len({str(one.get(name)) for one in told.values()}) > 1]
+        values = {name: [str(one[name]) for one in told.values() if name in one] for name in known}
+        differ = [name for name in known if len(set(values[name])) > 1 or (lacking and len(values[name]) < len(told))]
         distinct = list({str(one): one for one in told.values()}.values())
         usual = {name: _usual([str(one[name]) if name in one else None for one in distinct]) for name in differ}
         for number, one in told.items():
-            own = [f"{name}={one[name]}" for name in differ if name in one]  # older code lacks some
+            own = [f"{name}={one[name]}" for name in differ if name in one]
             if own := [text for text in own if text.partition("=")[2] != usual[text.partition("=")[0]]]:
                 names[number] += f" ({', '.join(own)})"
 
@@ -197,13 +202,16 @@ def _usual(values: Sequence[str | None]) -> str | None:
     return value if None not in values and len(values) < 2 * count else None
 
 
+def _fields(tested: Tested) -> dict[str, Any]:
+    return dict(tested.method.fields)
+
+
 #: settings of a test, in the order in which names tell them
 _SETTINGS: tuple[Callable[[Tested], dict[str, Any]], ...] = (
-    lambda tested: tested.method.fields,
+    _fields,
     lambda tested: _plain(tested.record.budget) or {"meta_steps": 0},
     lambda tested: {
         name.replace("_", " "): getattr(tested.conditions, name)
         for name in ("trained_on", "episodes", "validation_episodes", "episodes_digest")
     },
-    lambda tested: {"code": str(tested.record.code)[:6]},
 )

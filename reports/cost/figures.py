@@ -13,7 +13,7 @@ from reports import style, svg
 from reports.cost import frames
 from reports.panels import WIDTH, Panel, curves, plain_numbers
 from reports.style import Look
-from reports.words import slug
+from reports.words import count, slug
 
 #: inches per implementation in a figure of times
 ROW = 0.42
@@ -37,7 +37,7 @@ def _by_steps(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
 
 
 def _ratio_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
-    title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
+    title = f"{place['backbone']} · {count(place['meta_batch'], 'task')} · {place['device']}"
     caption = "Band: 95 %, bootstrap over rounds. Dotted: both readings of the paper's 33 %."
     if noisy := frames.noisy(group, "points"):
         caption += f" Hollow: {noisy}."
@@ -86,7 +86,7 @@ def memory_panels(records: Sequence[frames.Record]) -> list[Panel]:
 
 
 def _memory_panel(place: Mapping[str, Any], group: pd.DataFrame) -> Panel:
-    title = f"{place['backbone']} · {place['meta_batch']} tasks · {place['device']}"
+    title = f"{place['backbone']} · {count(place['meta_batch'], 'task')} · {place['device']}"
     looks = looks_of(group["label"])
     frame = group.assign(x=group["inner_steps"], value=group["peak_bytes"] / 2**20).sort_values("x", kind="stable")
     return Panel(

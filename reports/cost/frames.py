@@ -12,6 +12,7 @@ import pandas as pd
 from benchmarks.errors import MetabenchError
 from benchmarks.records.record import Cost, Machine, Record
 from benchmarks.stats import timing
+from reports import words
 
 #: the saving by first order that Finn et al. (2017, section 5.2) report
 PAPER = "roughly 33 %"
@@ -23,8 +24,7 @@ MEANINGS = " or ".join(f"{number:g} times if it means {what}" for what, number i
 ROUGHLY = 1.1
 OUTCOMES = ("holds", "fails", "undecided")
 
-#: kind of work -> what its meta-batch counts
-BATCHES = {"meta-step": "tasks", "evaluation": "episodes evaluated"}
+WORKS = ("meta-step", "evaluation")
 #: the work of settings with several learners; `reports.cost.learners` shows them
 LEARNERS = "learners"
 
@@ -57,7 +57,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> list[Record]:
     return sorted(found.values(), key=lambda record: (record.finished, record.key))
 
 
-def rows(records: Sequence[Record], works: Sequence[str] = tuple(BATCHES)) -> pd.DataFrame:
+def rows(records: Sequence[Record], works: Sequence[str] = WORKS) -> pd.DataFrame:
     """One row per variant: setting, order, implementation, status and all its numbers.
 
     The newest record of a setting on a machine counts. works: the kinds of work that are wanted."""
@@ -90,7 +90,8 @@ def interval(value: float, low: float, high: float, form: Callable[[float], str]
 
 def described(row: Mapping[str, Any]) -> str:
     """The setting of a row in words."""
-    batch = f"{row['meta_batch']} {BATCHES.get(str(row['work']), 'tasks')}"
+    tested = row["work"] == "evaluation"
+    batch = words.count(row["meta_batch"], "episode" if tested else "task") + " evaluated" * tested
     return f"{row['backbone']}, {batch}, {row['inner_steps']} inner step{'s' if row['inner_steps'] > 1 else ''}"
 
 
@@ -118,7 +119,7 @@ def _machine(record: Record) -> Machine:
 
 def untimed(records: Sequence[Record]) -> dict[str, int]:
     """The number of failed variants, by status."""
-    frame = rows(records, (*BATCHES, LEARNERS))
+    frame = rows(records, (*WORKS, LEARNERS))
     failed = frame.loc[~frame["status"].isin(("ok", "skipped")), "status"] if len(frame) else []
     return dict(Counter(map(str, failed)))
 
@@ -193,7 +194,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
         memory = f" and takes {abs(saved):.0f} % {'less' if saved >= 0 else 'more'} memory"
     interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
     speed = f"First order is {row['time']:.2f} times {interval} as fast as second order"
-    where = f"at {steps} on {row['backbone']} ({row['meta_batch']} tasks, {row['device']})"
+    where = f"at {steps} on {row['backbone']} ({words.count(row['meta_batch'], 'task')}, {row['device']})"
     unstable = "" if row["stable"] else " (unstable: noisy timing)"
     return f"{speed}{memory} {where}{unstable}; the paper's {PAPER}: {claim(row['low'], row['high'], row['stable'])}."
 
@@ -258,7 +259,7 @@ def _where(row: Any) -> str:
 def _counted(group: pd.DataFrame) -> str:
     """``holds at 2, fails at 1 of 3 settings``."""
     found = [claim(row.low, row.high, row.stable) for row in group.itertuples()]
-    counts = [f"{word} at {found.count(word)}" for word in OUTCOMES if word in found]
+    counts = [f"{'is ' * (word == 'undecided')}{word} at {found.count(word)}" for word in OUTCOMES if word in found]
     return f"{', '.join(counts)} of {len(found)} settings"
 
 

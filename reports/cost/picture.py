@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import style, svg
+from reports import style, svg, words
 from reports.cost import figures, frames
 from reports.panels import Panel, curves
 from reports.style import Look
@@ -33,7 +33,7 @@ def lines(records: Sequence[frames.Record]) -> dict[str, pd.DataFrame]:
         best = max(batches, key=lambda one: (one["inner_steps"].nunique(), one["meta_batch"].iloc[0]))
         if len(best) > 1:
             where = frames.device_name(records, machine, device).removeprefix("the ")
-            found[f"{backbone}, {best['meta_batch'].iloc[0]} tasks, {where}"] = best
+            found[f"{backbone}, {words.count(best['meta_batch'].iloc[0], 'task')}, {where}"] = best
     return found
 
 

@@ -101,16 +101,17 @@ def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
     ]
     nothing = dict.fromkeys(("time", "low", "high", "memory"), float("nan"))
     if same.empty:
-        return {**nothing, "backbone": facts.get("backbone"), "inner_steps": fields.get("inner_steps")}
+        place = {"inner_steps": fields.get("inner_steps"), "device": record.device}
+        return {**nothing, "backbone": facts.get("backbone"), **place}
     away = (same["meta_batch"] - (whole(fields.get("meta_batch")) or 0)).abs()
     own = same["machine"] != (record.machine and record.machine.id)
     best = same.assign(own=own, away=away).sort_values(["own", "away"]).iloc[0]
-    return {name: best[name] for name in (*nothing, "backbone", "inner_steps")}
+    return {name: best[name] for name in (*nothing, "backbone", "inner_steps", "device")}
 
 
 def _price(measured: Mapping[str, Any]) -> str:
     steps = words.count(measured["inner_steps"], "inner step")
-    where = f"{steps} on {measured['backbone']}"
+    where = f"{steps} on {measured['backbone']} on {frames.DEVICES[measured['device'].partition(':')[0]]}"
     if pd.isna(measured["time"]):
         return f"The cost of second order at {where} was not measured."
     interval = frames.interval(measured["time"], measured["low"], measured["high"])

@@ -91,7 +91,7 @@ WORTH = {
     "better": "better",
     "worse": "worse",
     "equivalent": "equivalent",
-    "non-inferior": "as good",
+    "non-inferior": "at least as good",
     "no better": "no better",
     "undecided": "undecided",
     "unstable": "unstable",
@@ -142,16 +142,20 @@ def reached(results: Results) -> tuple[str, str, str] | None:
     judged, waiting = reproduced.counts(results)
     if not judged.total() and not waiting:
         return None
-    trained, all_trained = reproduced.of_trained(results)
-    told = [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in judged if judged[way]]
-    told += [f"{waiting} too early"] if waiting else []
-    total, below = judged.total(), judged["below"]
-    of = f"; trained methods: {trained} of {all_trained} judged" if total > trained else ""
-    said = f"Of {words.count(total + waiting, 'number')}: {', '.join(told)}{of}."
+    total, worse = judged.total(), reproduced.worse(results)
+    groups = {"Trained methods": reproduced.counts(results, trained=True)}
+    groups["players" if groups["Trained methods"][0].total() else "Players"] = reproduced.counts(results, trained=False)
+    said = f"{'; '.join(f'{who}: {_outcomes(*found)}' for who, found in groups.items() if _outcomes(*found))}."
     if not _decides(total, total + waiting):
         return "TOO EARLY", "starved", said
-    chip = ("NO", "starved") if 2 * below > total else ("MOSTLY", "tied") if below else ("YES", "winner")
+    chip = ("NO", "starved") if 2 * worse > total else ("MOSTLY", "tied") if worse else ("YES", "winner")
     return *chip, said
+
+
+def _outcomes(judged: Mapping[str, int], waiting: int) -> str:
+    """``12 agree, 4 above, 43 too early``."""
+    told = [f"{count} {'agree' if way == 'agrees' else way}" for way, count in judged.items() if count]
+    return ", ".join([*told, f"{waiting} too early"] if waiting else told)
 
 
 def changed(results: Results) -> tuple[str, str, str]:

@@ -193,7 +193,7 @@ def _why(reasons: Mapping[tuple[str, str], str], label: str, test: Finding) -> s
 
 def fewer(shown: Heat, tests: int, lines: int) -> Heat:
     """At most so many tests and methods: the tests that most methods were trained for, the methods with most of these;
-    no bold one is left out."""
+    no bold one is left out, nor the best mean of a test."""
     columns = list(zip(*(line.cells for line in shown.lines), strict=True))
     trained = [-sum(bool(cell.result and cell.result.training) for cell in column) for column in columns]
     kept = sorted(sorted(range(len(columns)), key=trained.__getitem__)[:tests])
@@ -202,7 +202,8 @@ def fewer(shown: Heat, tests: int, lines: int) -> Heat:
         for title, members in shown.groups
     ]
     there = [line for _, members in groups for line in members if any(cell.entry for cell in line.cells)]
-    best = sorted(there, key=lambda line: (not any(cell.top for cell in line.cells), line.standing))[:lines]
+    there.sort(key=lambda line: (not any(cell.top or cell.leads for cell in line.cells), line.standing))
+    best = there[:lines]
     chosen = [(title, tuple(line for line in members if line in best)) for title, members in groups]
     return Heat(tuple(shown.tests[place] for place in kept), tuple(group for group in chosen if group[1]))
 

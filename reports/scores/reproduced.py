@@ -123,17 +123,20 @@ def sentences(results: Results) -> list[str]:
     return [*_counts(results), *said, *(_flag(result, one, results) for result, one in judged if one.far)]
 
 
-def counts(results: Results) -> tuple[Counter[str], int]:
-    """The comparisons by outcome, and the number that waits for more training."""
-    judged, waiting = _counted(results)
+def counts(results: Results, trained: bool | None = None) -> tuple[Counter[str], int]:
+    """The comparisons by outcome, and the number that waits for more training.
+
+    trained: only those of methods that train, or only those of the others."""
+    judged, waiting = (
+        [pair for pair in pairs if trained in (None, bool(pair[0].training))] for pairs in _counted(results)
+    )
     found = Counter(one.outcome for _, one in judged)
     return Counter({way: found[way] for way in published.OUTCOMES}), len(waiting)
 
 
-def of_trained(results: Results) -> tuple[int, int]:
-    """Of the comparisons of trained methods, those that are judged, and all."""
-    judged, waiting = (sum(bool(result.training) for result, _ in pairs) for pairs in _counted(results))
-    return judged, judged + waiting
+def worse(results: Results) -> int:
+    """How many of our numbers are worse than the published ones."""
+    return sum(one.outcome == ("below" if result.higher_is_better else "above") for result, one in _counted(results)[0])
 
 
 Pair = tuple[Result, Reproduction]

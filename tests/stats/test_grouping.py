@@ -88,6 +88,13 @@ def test_compare_takes_every_name_that_a_row_has(make: Maker) -> None:
         assert len(compare(first, second, make.store.path)) == 1
 
 
+def test_a_setting_that_older_code_lacks_tells_no_row_apart_where_another_does(make: Maker) -> None:
+    make.evaluation("maml", SINUSOID, budget=Budget(10, 300, 50, 20), method=maml())
+    make.evaluation("maml", SINUSOID, budget=Budget(20, 300, 50, 20), method=maml(extra=3))
+    (found,) = names(make).values()
+    assert sorted(found) == ["maml (meta_steps=10)", "maml (meta_steps=20)"]
+
+
 OLD, NEW = {"code": "a" * 16, "started": "2031-01"}, {"code": "b" * 16, "started": "2031-02"}
 
 
@@ -101,7 +108,7 @@ def test_rows_of_older_code_are_hidden(make: Maker) -> None:
     records = make.store.records()
     rows = {name: [tested.seed for tested in group] for name, group in grouped(records)}
     # of older code too, but nothing has replaced it
-    assert rows == {"mine (inner_lr=0.4, extra=3)": [0], "mine (inner_lr=0.1)": [0], "other": [0]}
+    assert rows == {"mine (inner_lr=0.4)": [0], "mine (inner_lr=0.1)": [0], "other": [0]}
     every = {name: [tested.seed for tested in group] for name, group in grouped(records, older=True)}
     assert sorted(map(len, every.values())) == [1, 1, 1, 2]
 
