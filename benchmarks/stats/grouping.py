@@ -209,7 +209,8 @@ def _fields(tested: Tested) -> dict[str, Any]:
 #: settings of a test, in the order in which names tell them
 _SETTINGS: tuple[Callable[[Tested], dict[str, Any]], ...] = (
     _fields,
-    lambda tested: _plain(tested.record.budget) or {"meta_steps": 0},
+    lambda tested: {"meta_steps": tested.record.budget.meta_steps if tested.record.budget else 0},
+    lambda tested: _plain(tested.record.budget) or {},
     lambda tested: {
         name.replace("_", " "): getattr(tested.conditions, name)
         for name in ("trained_on", "episodes", "validation_episodes", "episodes_digest")
