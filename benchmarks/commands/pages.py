@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def refreshed(page: Path | None, store: Path) -> Iterator[None]:
-    """Write the page of a store every `SECONDS` for as long as the block runs, in processes of its own; None: no page.
+    """Write the page of a store every `SECONDS` for as long as the block runs, in processes of its own, and at its end;
+    None: no page.
 
     As long as there is nothing to show, nothing is written."""
     if page is None:
@@ -27,20 +28,26 @@ def refreshed(page: Path | None, store: Path) -> Iterator[None]:
     search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     ended = threading.Event()
 
-    def write() -> None:
-        while not ended.wait(SECONDS):
-            nothing = subprocess.DEVNULL
-            with subprocess.Popen(
-                command, env={**os.environ, "PYTHONPATH": search}, stdin=nothing, stdout=nothing, stderr=nothing
-            ) as process:
-                while process.poll() is None and not ended.wait(0.1):
+    def write(until: threading.Event) -> None:
+        nothing = subprocess.DEVNULL
+        with subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": search}, stdin=nothing, stdout=nothing, stderr=nothing
+        ) as process:
+            try:
+                while process.poll() is None and not until.wait(0.1):
                     pass
+            finally:
                 process.kill()
 
-    writer = threading.Thread(target=write)
+    def refresh() -> None:
+        while not ended.wait(SECONDS):
+            write(ended)
+
+    writer = threading.Thread(target=refresh)
     writer.start()
     try:
         yield
     finally:
         ended.set()
         writer.join()
+        write(threading.Event())

@@ -57,6 +57,8 @@ def results(store: str | Path) -> pd.DataFrame:
     smaller than that of either mean.
 
     Raises `MetabenchError` where there is no store or no finished test."""
+    if not isinstance(store, (str, Path)):
+        raise MetabenchError(f"store = {store!r} is no path of one store")
     return frame(Store.existing(store))
 
 

@@ -139,6 +139,10 @@ def _extended(name: str, file: Path, above: tuple[tuple[str, Path], ...]) -> dic
         return dict(body)
     above = (*above, (name, file))
     places = [place for place in (file, FILE) if str(parent) in _read(place) and (parent, place) not in above]
+    circle = [place for place in above if place[0] == parent]
+    if circle and not places:
+        names = [*(one for one, _ in above[above.index(circle[0]) :]), parent]
+        raise MetabenchError(f"profiles extend each other in a circle: {', '.join(names)}")
     if not isinstance(parent, str) or not places:
         raise unknown(f"profile in extends of {name!r}", str(parent), {*_read(file), *_read(FILE)} - {name})
     base = _extended(parent, places[0], above)

@@ -157,6 +157,9 @@ def resolve(profile: Profile, request: Request) -> Resolution:
 def resolved(profile: Profile, request: Request, files: Sequence[str] = ()) -> tuple[Resolved, ...]:
     """The blocks; a setting may be without effect in them. files: of the user's own, imported before."""
     check_settings(request.settings)
+    for block in profile.blocks:
+        for name in block.meta_steps_of:
+            check_known(f"method in meta_steps_of of {block.task}", name, registry.methods())
     return tuple(_resolved(block, request, files) for block in _chosen(profile, request))
 
 

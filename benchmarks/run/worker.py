@@ -21,6 +21,7 @@ from benchmarks import machine, registry
 from benchmarks.api import Diverged, MetaLearner, State, TaskDistribution
 from benchmarks.clock import PeakMemory
 from benchmarks.errors import MetabenchError
+from benchmarks.models.network import network_for
 from benchmarks.records import plain as records_plain
 from benchmarks.records.record import (
     Budget,
@@ -49,9 +50,14 @@ Report = Callable[[dict[str, Any]], None]
 
 
 def prepare(
-    progress: Report, task: Mapping[str, Any], plugins: Sequence[str], learners: Sequence[Mapping[str, Any]] = ()
+    progress: Report,
+    task: Mapping[str, Any],
+    plugins: Sequence[str],
+    learners: Sequence[Mapping[str, Any]] = (),
+    shots: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Make the data of a task ready; return their hash, and why they are too few for learners that train on them."""
+    """Make the data of a task ready; return their hash, and why they are too few for learners that train on them or for
+    tests of so many shots."""
     registry.discover(plugins)
     tasks = registry.task_from(task)
     tasks.prepare(lambda line: progress({"line": line}))
@@ -59,11 +65,29 @@ def prepare(
     for plain in learners:
         try:
             registry.method_from(plain, tasks.kind).check_data(tasks.for_training())
+            _check_backbone(tasks, plain["fields"].get("backbone"))
         except MetabenchError as reason:
             given = {name: plain["fields"].get(name) for name in TRAINING_EPISODES}
             own = ", ".join(f"{plain['name']}.{name} = {value}" for name, value in given.items() if value)
             refused.append(f"{plain['name']} can't be trained: {reason}{own and f' ({own})'}")
+    for number in shots:
+        try:
+            tasks.episodes("test", [0], shots=number)
+        except MetabenchError as reason:
+            refused.append(str(reason))
     return {"digest": tasks.data_digest(), "refused": refused}
+
+
+def _check_backbone(tasks: TaskDistribution, name: str | None) -> None:
+    """Refuse an unknown backbone, and one for inputs of another shape; policies have networks of their own."""
+    if not name or tasks.kind == "control":
+        return
+    network = network_for(tasks, name)
+    try:
+        dict(network.backbone.shapes(network.input_shape))
+        network.backbone.embedding_size(network.input_shape)
+    except (IndexError, TypeError, ValueError):
+        raise MetabenchError(f"backbone = {name!r} takes no inputs of shape {list(network.input_shape)}") from None
 
 
 def run_fit(progress: Report, key: str, spec: dict[str, Any], store: str, plugins: Sequence[str]) -> dict[str, Any]:

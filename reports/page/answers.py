@@ -69,7 +69,7 @@ OTHERS = {
     "tied": "tied",
     "unstable": "unstable",
     "single": "with one learner",
-    "none": "without a number",
+    "none": "without a learner's number",
 }
 
 
@@ -143,9 +143,9 @@ def reached(results: Results) -> tuple[str, str, str] | None:
     if not judged.total() and not waiting:
         return None
     total, worse = judged.total(), reproduced.worse(results)
-    groups = {"Trained methods": reproduced.counts(results, trained=True)}
-    groups["players" if groups["Trained methods"][0].total() else "Players"] = reproduced.counts(results, trained=False)
-    said = f"{'; '.join(f'{who}: {_outcomes(*found)}' for who, found in groups.items() if _outcomes(*found))}."
+    groups = {"trained methods": True, "players": False}
+    told = {who: _outcomes(*reproduced.counts(results, trained)) for who, trained in groups.items()}
+    said = "; ".join(f"{who}: {found}" for who, found in told.items() if found).capitalize() + "."
     if not _decides(total, total + waiting):
         return "TOO EARLY", "starved", said
     chip = ("NO", "starved") if 2 * worse > total else ("MOSTLY", "tied") if worse else ("YES", "winner")

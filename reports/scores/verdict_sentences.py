@@ -31,7 +31,7 @@ BADGES = {
     "tied": "no single winner",
     **{state: f"no winner named: {why}" for state, why in UNNAMED.items()},
     "single": "only one learner",
-    "none": "no finite number",
+    "none": "no learner with a finite number",
 }
 #: verdict on a column -> its word in the overview
 CHIPS = {
@@ -40,7 +40,7 @@ CHIPS = {
     "unstable": "UNSTABLE",
     "starved": "TOO EARLY",
     "single": "ALONE",
-    "none": "NO NUMBER",
+    "none": "UNRANKED",
 }
 #: verdict on a column -> what its word means
 CHIP_MEANINGS = {

@@ -31,6 +31,13 @@ def test_the_page_is_there_before_the_run_ends_and_nothing_goes_on_after_it(
     assert page.stat().st_mtime_ns == left
 
 
+def test_a_page_is_written_at_the_end_of_a_short_run(tmp_path: Path) -> None:
+    make, page = Maker(tmp_path / "store"), tmp_path / "page.html"
+    with pages.refreshed(page, make.store.path):
+        make.evaluation("maml", GLYPHS, regime="query")
+    assert "maml" in page.read_text(encoding="utf-8")
+
+
 def test_a_run_without_records_or_without_a_page_writes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "SECONDS", 0.01)
     for page in (None, tmp_path / "page.html"):

@@ -134,6 +134,8 @@ def test_a_worker_requeues_itself_and_an_interrupt_cancels_all(fake: Path) -> No
         ("local:per=2", "say how many, as in local:gpus=4,per=2"),
         ("local:cores=2", "unknown option of executor 'local' 'cores'; known: gpus, per"),
         ("ray:a:1,workers=3", "unknown option of executor 'ray' 'workers'; known: per"),
+        ("local:", "has an empty option"),
+        ("local:gpus=4,gpus=3", "gpus twice"),
         ("slurm:workers=0", "workers = '0' is no number from 1 to 9999"),
     ],
 )

@@ -29,11 +29,17 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Place:
         """Read ``KIND[:ADDRESS][,NAME=NUMBER]``; raises `MetabenchError` for anything else."""
-        kind, _, rest = text.partition(":")
+        kind, colon, rest = text.partition(":")
         if kind not in OPTIONS:
             raise MetabenchError(f"unknown executor {text!r}; known: {FORMS}")
         address, numbers, options = None, {}, {}
-        for part in filter(None, rest.split(",")):
+        parts = rest.split(",") if colon else []
+        if "" in parts:
+            raise MetabenchError(f"executor {text!r} has an empty option; known: {FORMS}")
+        names = [part.partition("=")[0] for part in parts]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise MetabenchError(f"executor {text!r}: {', '.join(sorted(twice))} twice")
+        for part in parts:
             name, equals, value = part.partition("=")
             if kind == "ray" and not equals and address is None:
                 address = part
