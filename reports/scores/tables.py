@@ -144,11 +144,15 @@ def _where(cells: Iterable[tuple[str, str, str, int | None]]) -> list[str]:
 
 
 def under_trained_table(results: Results) -> pd.DataFrame:
-    """The fits that are marked as under-trained, and why: a row per method and task, with means over its seeds."""
+    """The fits that are marked as under-trained, and why: a row per method and task that it was trained on, with means
+    over its seeds."""
     fits: dict[tuple[str, str], dict[str, Record]] = {}
+    seen = set()
     for record in sorted(results.records, key=lambda record: record.cell != "fit"):
         if record.training and record.training.under_trained and record.ok and record.task:
-            fits.setdefault((record.task.id, record.label), {}).setdefault(record.training.fit, record)
+            if (fit := (record.label, record.training.fit)) not in seen:
+                fits.setdefault((record.task.id, record.label), {})[record.training.fit] = record
+            seen.add(fit)
     return pd.DataFrame(
         [_under_trained(task, label, list(found.values())) for (task, label), found in sorted(fits.items())]
     )

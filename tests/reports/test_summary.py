@@ -40,7 +40,7 @@ def test_a_summary_of_many_tests_methods_and_failures_has_at_most_40_lines(comma
     out = command_line("report", "--summary", "--store", tmp_path).out
     assert len(out.splitlines()) <= 40
     assert "- 7 further failures" in out
-    assert "Left out: 4 tests and 33 methods" in out
+    assert "Left out: 4 tests and 33 rows" in out
 
 
 def test_a_summary_without_an_evaluation_says_what_failed(command_line, tmp_path: Path) -> None:

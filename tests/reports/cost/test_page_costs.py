@@ -77,7 +77,9 @@ def test_the_overview_counts_settings(store: str) -> None:
     said = " ".join(made(store).page.sections["second-order"].split())
     for _, group in ratios[ratios["label"] == frames.OURS].groupby(["machine", "device"]):
         found = [frames.claim(row.low, row.high, row.stable) for row in group.itertuples()]
-        told = [f"{word} at {found.count(word)}" for word in frames.OUTCOMES if word in found]
+        told = [
+            f"{'is ' * (word == 'undecided')}{word} at {found.count(word)}" for word in frames.OUTCOMES if word in found
+        ]
         assert f") {', '.join(told)} of {len(group)} settings." in said
 
 
