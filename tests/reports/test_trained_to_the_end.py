@@ -28,7 +28,9 @@ UNDER_TRAINED: dict[str, dict[str, str]] = {
     },
     "quick": {
         "bandit-v1/k5n10": "rl2",
-        "omniglot-v1/5w1s": "finetune fomaml maml matching-nets nearest-neighbour-embedding prototypical-nets recurrent",
+        "omniglot-v1/5w1s": (
+            "finetune fomaml maml matching-nets nearest-neighbour-embedding prototypical-nets recurrent"
+        ),
         "sinusoid-v1/k10": "conditional-neural-process maml oracle recurrent",
         "sinusoid-v1/k10-half": "conditional-neural-process maml oracle recurrent",
     },
