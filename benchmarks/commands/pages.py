@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def refreshed(page: Path | None, store: Path) -> Iterator[None]:
-    """Write the page of a store every `SECONDS` for as long as the block runs, in processes of its own, and at its end;
-    None: no page.
+    """Write the page of a store every `SECONDS` while the block runs, and once more when it has ended without an error;
+    None: no page. Each is written in a process of its own.
 
     As long as there is nothing to show, nothing is written."""
     if page is None:
@@ -50,4 +50,4 @@ def refreshed(page: Path | None, store: Path) -> Iterator[None]:
     finally:
         ended.set()
         writer.join()
-        write(threading.Event())
+    write(threading.Event())

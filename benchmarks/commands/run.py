@@ -56,7 +56,7 @@ def run(
     store: StoreOption = None,
     page: Annotated[
         Path | None,
-        Option(metavar="FILE", parser=options.output, help="Write the page here every 4 minutes meanwhile."),
+        Option(metavar="FILE", parser=options.output, help="Write the page here every 4 minutes and at the end."),
     ] = None,
 ) -> None:
     """Train methods and test them on tasks.

@@ -134,6 +134,7 @@ def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
                 unavailable[task] = event.outcome.reason or event.outcome.status
                 watcher.line(f"{task} is unavailable: {unavailable[task]}")
 
+    own = {block.tasks.id for block in found.alternatives}
     with tempfile.TemporaryDirectory() as logs:
         jobs = []
         for key, task in wanted.items():
@@ -143,7 +144,7 @@ def prepare(found: Resolution, machine: Machine, watcher: Watcher) -> Data:
                 "task": tasks.plain,
                 "plugins": [*dict.fromkeys((*tasks.files, *(file for entry in trained for file in entry.files)))],
                 "learners": [entry.trainer.plain for entry in trained if entry.trainer],
-                "shots": found.request.shots if task in {block.tasks.id for block in found.alternatives} else (),
+                "shots": found.request.shots if task in own else (),
             }
             call = ("benchmarks.run.worker:prepare", arguments)
             jobs.append(Job(key, call, Path(logs) / f"{key}.log", PREPARE_SECONDS, machine.memory_bytes))

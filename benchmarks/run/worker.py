@@ -57,7 +57,7 @@ def prepare(
     shots: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Make the data of a task ready; return their hash, and why they are too few for learners that train on them or for
-    tests of so many shots."""
+    the further numbers of shots that are tested."""
     registry.discover(plugins)
     tasks = registry.task_from(task)
     tasks.prepare(lambda line: progress({"line": line}))

@@ -42,7 +42,7 @@ _WAYS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 class Maze:
     """A maze of ``size`` by ``size`` cells to walk through.
 
-    State ``[T, K, 4]``: position x, y in cells, heading in turns, and 1 if the last move hit a wall.
+    State ``[T, K, 4]``: the position x, y in cells, the heading in turns, and 1 where the last move hit a wall.
     Task ``[T, size * size + 3]``: 1 for each cell that is a wall, row by row; the cells where the agent starts and
     where the target is; the initial heading in quarter turns."""
 

@@ -110,8 +110,8 @@ def _measured(result: Result, ratios: pd.DataFrame) -> dict[str, Any]:
 
 
 def _price(measured: Mapping[str, Any]) -> str:
-    steps = words.count(measured["inner_steps"], "inner step")
-    where = f"{steps} on {measured['backbone']} on {frames.DEVICES[measured['device'].partition(':')[0]]}"
+    steps, device = words.count(measured["inner_steps"], "inner step"), measured["device"].partition(":")[0]
+    where = f"{steps} on {measured['backbone']} on {frames.DEVICES.get(device, device)}"
     if pd.isna(measured["time"]):
         return f"The cost of second order at {where} was not measured."
     interval = frames.interval(measured["time"], measured["low"], measured["high"])

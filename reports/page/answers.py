@@ -154,8 +154,7 @@ def reached(results: Results) -> tuple[str, str, str] | None:
 
 def _outcomes(judged: Mapping[str, int], waiting: int) -> str:
     """``12 agree, 4 above, 43 too early``."""
-    told = [f"{count} {'agree' if way == 'agrees' else way}" for way, count in judged.items() if count]
-    return ", ".join([*told, f"{waiting} too early"] if waiting else told)
+    return ", ".join([*reproduced.told(judged), *([f"{waiting} too early"] if waiting else [])])
 
 
 def changed(results: Results) -> tuple[str, str, str]:

@@ -134,6 +134,11 @@ def counts(results: Results, trained: bool | None = None) -> tuple[Counter[str],
     return Counter({way: found[way] for way in published.OUTCOMES}), len(waiting)
 
 
+def told(judged: Mapping[str, int]) -> list[str]:
+    """``12 agree``, ``4 above``: those that there are."""
+    return [f"{judged[way]} {'agree' if way == 'agrees' else way}" for way in published.OUTCOMES if judged[way]]
+
+
 def worse(results: Results) -> int:
     """How many of our numbers are worse than the published ones."""
     return sum(one.outcome == ("below" if result.higher_is_better else "above") for result, one in _counted(results)[0])
@@ -153,9 +158,8 @@ def _counts(results: Results) -> list[str]:
     judged, waiting = _counted(results)
     said = []
     if judged:
-        counts = Counter(one.outcome for _, one in judged)
-        ways = [f"{counts[way]} {'agree' if way == 'agrees' else way}" for way in published.OUTCOMES if counts[way]]
-        said.append(f"Of {words.count(len(judged), 'published number')}: {', '.join(ways)}.")
+        ways = ", ".join(told(Counter(one.outcome for _, one in judged)))
+        said.append(f"Of {words.count(len(judged), 'published number')}: {ways}.")
     if waiting:
         spent = words.of_budgets(fit for result, _ in waiting for fit in result.training)
         spent = f" ({spent})" if spent else ""

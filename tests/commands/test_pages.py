@@ -12,6 +12,7 @@ from made_up_records import GLYPHS, Maker
 from whole_runs import metabench, profile, wait_until
 
 from benchmarks.commands import pages
+from benchmarks.errors import MetabenchError
 
 
 def test_the_page_is_there_before_the_run_ends_and_nothing_goes_on_after_it(
@@ -54,3 +55,11 @@ def test_run_takes_a_page_and_refuses_a_folder_before_any_work(tmp_path: Path) -
     assert re.fullmatch(r"metabench: .*is a folder.*\n", answer.err)
     assert not (tmp_path / "store").exists()
     assert metabench(tmp_path, *command, "page.html").code == 0
+
+
+def test_a_mistake_in_the_command_leaves_the_page_as_it_was(tmp_path: Path) -> None:
+    make, page = Maker(tmp_path / "store"), tmp_path / "page.html"
+    make.evaluation("maml", GLYPHS, regime="query")
+    with pytest.raises(MetabenchError), pages.refreshed(page, make.store.path):
+        raise MetabenchError("unknown method")
+    assert not page.exists()
